@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one family of exceptions that crosses Mooring's seams.
+
+A message is one sentence that names the thing, says what is wrong with it, what was expected and what to do.
+`status` is the HTTP status with which the error crosses the API, `code` its stable name for programs.
+"""
+
+from __future__ import annotations
+
+
+class MooringError(Exception):
+    """An error that a user is meant to read."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class InvalidSpec(MooringError):
+    """What was asked for is not well formed."""
+
+    status = 400
+    code = "invalid"
+
+
+class NotFound(MooringError):
+    """The named thing does not exist."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(MooringError):
+    """What was asked for clashes with what is there."""
+
+    status = 409
+    code = "conflict"
+
+
+class NotSupported(MooringError):
+    """This host or this version cannot do it."""
+
+    status = 501
+    code = "not_supported"
+
+
+class MissingProgram(NotSupported):
+    """A program of the host is needed and absent."""
+
+    code = "missing_program"
+
+
+class Unavailable(MooringError):
+    """Something that should answer does not; trying again may help."""
+
+    status = 503
+    code = "unavailable"
+
+
+class LaunchFailed(MooringError):
+    """The container's process could not be started."""
+
+    status = 500
+    code = "launch_failed"
