@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an agent keeps its things, and under which names the kernel and the host see them.
+
+Several agents live side by side on one machine: every name that leaves the agent's own directories
+(cgroups, bridges, the nftables table) is derived from its instance name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InvalidSpec
+
+DEFAULT_DATA_ROOT = Path("/var/lib/mooring")
+DEFAULT_RUN_ROOT = Path("/run/mooring")
+DEFAULT_NETWORK_PREFIX = "10.210.0.0/16"
+
+# sockaddr_un.sun_path holds 108 bytes with the closing NUL, unix(7).
+SUN_PATH_MAX = 107
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The settled configuration of one agent; make it with `AgentConfig.make`."""
+
+    data_root: Path
+    run_root: Path
+    socket: Path
+    instance: str
+    cgroup_parent: str
+    network_prefix: str
+    name: str
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        data_root: Path | str = DEFAULT_DATA_ROOT,
+        run_root: Path | str = DEFAULT_RUN_ROOT,
+        socket: Path | str | None = None,
+        cgroup_parent: str | None = None,
+        network_prefix: str = DEFAULT_NETWORK_PREFIX,
+        name: str | None = None,
+    ) -> AgentConfig:
+        """Fill in what was not given and check the rest. Raises InvalidSpec."""
+        run = Path(run_root).absolute()
+        instance = "mooring" if run == DEFAULT_RUN_ROOT else f"mooring-{_digest(run)[:6]}"
+        parent = (cgroup_parent or instance).strip("/")
+        if not parent or ".." in parent.split("/"):
+            raise InvalidSpec(
+                f"cgroup parent {cgroup_parent!r} is not usable: expected a relative path such as 'mooring'"
+            )
+        try:
+            prefix = ipaddress.ip_network(network_prefix)
+        except ValueError as error:
+            raise InvalidSpec(
+                f"network prefix {network_prefix!r} is not usable: {error}; expected a network such as 10.210.0.0/16"
+            ) from None
+        if prefix.version != 4 or prefix.prefixlen > 24:
+            raise InvalidSpec(
+                f"network prefix {network_prefix} is not usable: expected an IPv4 network of /24 or wider, "
+                "since each network takes a /24 of it"
+            )
+        path = Path(socket).absolute() if socket else run / "mooring.sock"
+        if len(bytes(path)) > SUN_PATH_MAX:
+            raise InvalidSpec(
+                f"socket path {path} is {len(bytes(path))} bytes long: the kernel takes at most {SUN_PATH_MAX}; "
+                "choose a shorter --run-root or --socket"
+            )
+        return cls(
+            data_root=Path(data_root).absolute(),
+            run_root=run,
+            socket=path,
+            instance=instance,
+            cgroup_parent=parent,
+            network_prefix=str(prefix),
+            name=name or "",
+        )
+
+    @property
+    def nft_table(self) -> str:
+        """Name of the one nftables table of this agent."""
+        return self.instance.replace("-", "_")
+
+    @property
+    def bridge_prefix(self) -> str:
+        """What every bridge name of this agent starts with: `mr`, four hex digits, a dash."""
+        return f"mr{_digest(self.run_root)[:4]}-"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(bytes(path)).hexdigest()
