@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cgroup of its own as it is declared: limits that all containers in it share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mooring_agent.engine.resources import limits
+from mooring_agent.engine.resources.declared import Declared, option
+from mooring_agent.engine.resources.options import Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class CgroupSpec(Declared):
+    """What a cgroup should be; the options mean what they mean in a ContainerSpec, and all are changed live."""
+
+    KIND: ClassVar[str] = "cgroup"
+
+    memory: int | None = option(limits.MEMORY, live=True)
+    memory_reservation: int | None = option(limits.MEMORY, live=True)
+    memory_swap: int | None = option(limits.MEMORY_SWAP, live=True)
+    cpus: float | None = option(limits.CPUS, live=True)
+    cpu_shares: int | None = option(limits.CPU_SHARES, live=True)
+    cpuset_cpus: str | None = option(limits.CPU_LIST, live=True)
+    cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
+    pids_limit: int | None = option(limits.PIDS, live=True)
+    labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
+
+    def check(self, prefix: str) -> None:
+        """Hold the order of the three sizes of memory."""
+        limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)

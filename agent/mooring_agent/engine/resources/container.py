@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container as it is declared: every option of it in one table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mooring_agent.engine.resources import limits, names
+from mooring_agent.engine.resources.attachments import ALONE, Attachments, NetworkAttachment, attached_to
+from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
+from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
+from mooring_agent.engine.resources.options import (
+    MIB,
+    Bool,
+    Choice,
+    Integer,
+    Items,
+    Pairs,
+    Size,
+    Text,
+    Type,
+    WordSet,
+    refusal,
+)
+from mooring_agent.engine.resources.ports import PortMapping, Ports
+from mooring_agent.errors import InvalidSpec
+
+_POLICIES = ("no", "always", "unless-stopped", "on-failure")
+_RETRIES = Integer(0, 2**31 - 1, what="a number of attempts")
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When the agent starts a container again; `max_retries` 0 is no bound, and only on-failure has another."""
+
+    name: str = "no"
+    max_retries: int = 0
+
+    def __str__(self) -> str:
+        """Return the spelling "on-failure:3"."""
+        return f"{self.name}:{self.max_retries}" if self.max_retries else self.name
+
+
+class Restart(Type[RestartPolicy]):
+    """A restart policy: "no", "always", "unless-stopped", "on-failure[:N]" or {name, max_retries}."""
+
+    def parse(self, value: object, where: str) -> RestartPolicy | None:
+        """See `Type.parse`. YAML reads an unquoted `no` as false, so false is "no"."""
+        if value is False or (isinstance(value, str) and value.lower() == "false"):
+            return RestartPolicy()
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in ("name", "max_retries"):
+                    raise InvalidSpec(
+                        f'{where} has no option "{key}"; {suggestion(str(key), ("name", "max_retries"))}'
+                    )
+            name, retries = value.get("name"), value.get("max_retries") or 0
+        else:
+            name, _, retries = value.partition(":") if isinstance(value, str) else (value, "", 0)
+        if name not in _POLICIES or (retries and name != "on-failure"):
+            raise refusal(
+                where, value, 'one of "no", "always", "unless-stopped", "on-failure" or "on-failure:N"'
+            )
+        return RestartPolicy(name, _RETRIES.parse(retries or 0, f"{where}: the number of attempts") or 0)
+
+    def dump(self, value: RestartPolicy) -> str:
+        """See `Type.dump`."""
+        return str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions(Declared):
+    """How much of a container's output is kept: `max_files` files of `max_size` bytes."""
+
+    KIND: ClassVar[str] = "log"
+
+    max_size: int = option(Size(4096), default=16 * MIB)
+    max_files: int = option(Integer(1, 1000, what="a number of files"), default=3)
+
+    def __str__(self) -> str:
+        """Return "3 files of 16m"."""
+        return f"{self.max_files} files of {Size().show(self.max_size)}"
+
+
+class Argv(Type[tuple[str, ...]]):
+    """A command: a list of arguments, or text that is split as a POSIX shell splits it. An empty list is one."""
+
+    _ITEMS = Items(Text("an argument"))
+
+    def parse(self, value: object, where: str) -> tuple[str, ...] | None:
+        """See `Type.parse`."""
+        if isinstance(value, str):
+            try:
+                value = shlex.split(value)
+            except ValueError as error:
+                raise InvalidSpec(
+                    f"{where} cannot be split into arguments ({str(error).lower()}); balance the quotes or give a list"
+                ) from None
+        return self._ITEMS.parse(value, where)
+
+    def dump(self, value: tuple[str, ...]) -> list[str]:
+        """See `Type.dump`."""
+        return list(value)
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """See `Type.show`."""
+        return shlex.join(value) or "[]"
+
+
+def _image(text: str, where: str) -> str:
+    if not text or text != text.strip() or any(letter.isspace() for letter in text):
+        raise refusal(where, text, 'the name of an image such as "busybox" or "registry/web:2", or its id')
+    return text
+
+
+def _cgroup(text: str, where: str) -> str:
+    return names.resource_name("cgroup", text, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerSpec(Declared):
+    """What a container should be. None means that the image, or the kernel, decides.
+
+    Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap together,
+    -1 without limit, as Docker counts it.
+    """
+
+    KIND: ClassVar[str] = "container"
+
+    image: str = option(Text("the name of an image", _image), required=True)
+    command: tuple[str, ...] | None = option(Argv())
+    entrypoint: tuple[str, ...] | None = option(Argv())
+    env: Mapping[str, str] = option(Pairs("environment variables"), default={})
+    workdir: str | None = option(Text("an absolute path inside the container", names.absolute_path))
+    user: str | None = option(Text("a user", names.user))
+    hostname: str | None = option(Text("a host name", names.hostname))
+    labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
+    tty: bool = option(Bool(), default=False)
+    interactive: bool = option(Bool(), default=False)
+    volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
+    networks: tuple[NetworkAttachment, ...] = option(Attachments(), default=(attached_to("bridge"),))
+    ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
+    memory: int | None = option(limits.MEMORY, live=True)
+    memory_reservation: int | None = option(limits.MEMORY, live=True)
+    memory_swap: int | None = option(limits.MEMORY_SWAP, live=True)
+    cpus: float | None = option(limits.CPUS, live=True)
+    cpu_shares: int | None = option(limits.CPU_SHARES, live=True)
+    cpuset_cpus: str | None = option(limits.CPU_LIST, live=True)
+    cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
+    pids_limit: int | None = option(limits.PIDS, live=True)
+    restart: RestartPolicy = option(Restart(), default=RestartPolicy(), live=True)
+    stop_signal: str | None = option(Text("a signal", names.signal_name), live=True)
+    stop_timeout: int = option(Integer(0, 86_400, what="a number of seconds"), default=10, live=True)
+    log: LogOptions = option(Part(LogOptions), default=LogOptions(), live=True)
+    cap_add: tuple[str, ...] = option(WordSet(Text("a capability", names.capability)), default=())
+    cap_drop: tuple[str, ...] = option(WordSet(Text("a capability", names.capability)), default=())
+    read_only: bool = option(Bool(), default=False)
+    no_new_privileges: bool = option(Bool(), default=False)
+    cgroup: str | None = option(Text("the name of a declared cgroup", _cgroup))
+    update_order: str = option(Choice("stop_first", "start_first"), default="stop_first", live=True)
+    state: str = option(Choice("running", "stopped"), default="running", live=True)
+
+    def check(self, prefix: str) -> None:
+        """Hold what no single option can say."""
+        limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
+        network = self.networks[0].name
+        if self.ports and network in ALONE:
+            raise InvalidSpec(
+                f'{prefix}ports cannot be published with the network "{network}", which has no address of the '
+                f"container to lead to; remove ports or attach a bridge network"
+            )
+        if self.hostname is not None and network == "host":
+            raise InvalidSpec(f'{prefix}hostname cannot be set with the network "host"; remove one of them')

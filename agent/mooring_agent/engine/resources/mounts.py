@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The volumes of a container: "SRC:DST[:ro]" or mappings, each a bind mount, a named volume or a tmpfs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mooring_agent.engine.resources import names
+from mooring_agent.engine.resources.declared import Declared, Part, option
+from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, refusal
+from mooring_agent.errors import InvalidSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMount(Declared):
+    """Something that is mounted at `target` inside a container.
+
+    `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size` (bytes)
+    bounds a tmpfs.
+    """
+
+    KIND: ClassVar[str] = "volume"
+
+    type: str = option(Choice("bind", "volume", "tmpfs"), required=True)
+    source: str | None = option(Text("an absolute path of the host or the name of a volume"))
+    target: str = option(Text("an absolute path inside the container", names.absolute_path), required=True)
+    read_only: bool = option(Bool(), default=False)
+    size: int | None = option(Size())
+
+    def check(self, prefix: str) -> None:
+        """Hold what belongs to which type."""
+        if self.target == "/" or self.target == "/proc" or self.target.startswith("/proc/"):
+            raise refusal(
+                f"{prefix}target",
+                self.target,
+                "a directory other than / and /proc, which are the container's own",
+            )
+        if self.type == "tmpfs" and self.source is not None:
+            raise refusal(f"{prefix}source", self.source, "no source for a tmpfs")
+        if self.type != "tmpfs" and self.source is None:
+            what = "the absolute path of the host" if self.type == "bind" else "the name of the volume"
+            raise InvalidSpec(f"{prefix}source is missing; give {what} to mount at {self.target}")
+        if self.size is not None and self.type != "tmpfs":
+            raise refusal(
+                f"{prefix}size", self.size, f"no size for a {self.type}: only a tmpfs is bounded by one"
+            )
+
+    def __str__(self) -> str:
+        """Return the short spelling."""
+        return f"{self.source or self.type}:{self.target}{':ro' if self.read_only else ''}"
+
+
+def _shorthand(text: str, where: str) -> dict[str, Any]:
+    source, colon, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not colon or not source or mode not in ("", "ro", "rw"):
+        raise refusal(where, text, '"SOURCE:TARGET" or "SOURCE:TARGET:ro"')
+    return {
+        "type": "bind" if source.startswith((".", "/", "~")) else "volume",
+        "source": source,
+        "target": target,
+        "read_only": mode == "ro",
+    }
+
+
+class Mount(Part[VolumeMount]):
+    """One volume of a container; without `type` a path is a bind mount and a name a volume."""
+
+    def __init__(self) -> None:
+        super().__init__(VolumeMount, _shorthand)
+
+    def parse(self, value: object, where: str) -> VolumeMount | None:
+        """See `Type.parse`."""
+        if isinstance(value, dict) and value.get("type") is None and isinstance(value.get("source"), str):
+            value = {**value, "type": "bind" if value["source"].startswith("/") else "volume"}
+        mount = super().parse(value, where)
+        if mount is None or mount.source is None:
+            return mount
+        if mount.type == "bind":
+            source = names.absolute_path(mount.source, f"{where}.source")
+        else:
+            source = names.resource_name("volume", mount.source, f"{where}.source")
+        return VolumeMount.parse_part({**mount.given, "source": source}, where)
+
+
+class Mounts(Items[VolumeMount]):
+    """The volumes of a container, sorted by target so that a parent is mounted before its children."""
+
+    def __init__(self) -> None:
+        super().__init__(Mount(), unique=lambda mount: mount.target, order=lambda mount: mount.target)

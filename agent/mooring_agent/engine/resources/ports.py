@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published ports: "[[IP:]HOST:]CONTAINER[/PROTOCOL]", ranges of them, or mappings."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mooring_agent.engine.resources.declared import suggestion
+from mooring_agent.engine.resources.options import Choice, Integer, Items, Type, quoted, refusal
+from mooring_agent.errors import InvalidSpec
+
+ANY_ADDRESS = "0.0.0.0"
+_EXPECTED = '"[[IP:]HOST:]CONTAINER[/tcp|udp]", each port from 1 to 65535'
+_PORT = Integer(1, 65535, what="a port")
+_HOST_PORT = Integer(1, 65535, unset=(0,), what="a port")
+_PROTOCOL = Choice("tcp", "udp")
+_KEYS = ("container", "host", "host_ip", "protocol")
+_GROUPS = {"container": "container", "host": "host", "host_ip": "ip", "protocol": "protocol"}
+_TEXT = re.compile(
+    r"(?:(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host>[0-9]{1,5}(?:-[0-9]{1,5})?)?:)?"
+    r"(?P<container>[0-9]{1,5}(?:-[0-9]{1,5})?)(?:/(?P<protocol>[a-zA-Z]+))?"
+)
+
+
+@dataclass(frozen=True)
+class PortMapping:
+    """A port of a container that answers on the host; `host` None lets the agent choose a free one and keep it."""
+
+    container: int
+    host: int | None = None
+    host_ip: str = ANY_ADDRESS
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        """Return the short spelling, without what is a default."""
+        host = "" if self.host is None else f"{self.host}:"
+        address = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip
+        prefix = host if self.host_ip == ANY_ADDRESS else f"{address}:{host or ':'}"
+        return f"{prefix}{self.container}/{self.protocol}"
+
+
+class Port(Type[PortMapping]):
+    """One published port, as text, as the container's number or as a mapping."""
+
+    def parse(self, value: object, where: str) -> PortMapping | None:
+        """See `Type.parse`."""
+        if isinstance(value, str):
+            value = _fields(value, where)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = {"container": value}
+        if not isinstance(value, Mapping):
+            raise refusal(where, value, _EXPECTED)
+        for key in value:
+            if key not in _KEYS:
+                raise InvalidSpec(f"{where} has no option {quoted(key)}; {suggestion(str(key), _KEYS)}")
+        container = _read(_PORT, value, "container", where)
+        if container is None:
+            raise InvalidSpec(f"{where} needs the option container; add the port inside the container")
+        return PortMapping(
+            container,
+            _read(_HOST_PORT, value, "host", where),
+            _address(value.get("host_ip"), f"{where}.host_ip"),
+            _read(_PROTOCOL, value, "protocol", where) or "tcp",
+        )
+
+    def dump(self, value: PortMapping) -> dict[str, Any]:
+        """See `Type.dump`: what equals a default is left out."""
+        normal: dict[str, Any] = {"container": value.container}
+        if value.host is not None:
+            normal["host"] = value.host
+        if value.host_ip != ANY_ADDRESS:
+            normal["host_ip"] = value.host_ip
+        return {**normal, "protocol": value.protocol}
+
+    def show(self, value: PortMapping) -> str:
+        """See `Type.show`."""
+        return str(value)
+
+
+def _read(kind: Type[Any], fields: Mapping[str, Any], key: str, where: str) -> Any:
+    value = fields.get(key)
+    if isinstance(value, str) and key == "protocol":
+        value = value.lower()
+    return None if value is None else kind.parse(value, f"{where}.{key}")
+
+
+def _address(value: object, where: str) -> str:
+    if value is None or value == "":
+        return ANY_ADDRESS
+    try:
+        if not isinstance(value, str) or "%" in value:
+            raise ValueError
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        raise refusal(where, value, "an IPv4 or IPv6 address of the host") from None
+
+
+def _fields(text: str, where: str) -> dict[str, Any]:
+    match = _TEXT.fullmatch(text)
+    if match is None or "-" in (match["host"] or "") + match["container"]:
+        raise refusal(where, text, _EXPECTED)
+    return {key: match[group] for key, group in _GROUPS.items() if match[group]}
+
+
+def spread_range(value: object, where: str) -> Sequence[object]:
+    """Return the single mappings that "8000-8002:80-82" stands for; anything else stands for itself."""
+    match = _TEXT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or "-" not in (match["host"] or "") + match["container"]:
+        return (value,)
+    container = _range(match["container"])
+    host: Sequence[int | None] = _range(match["host"]) if match["host"] else [None] * len(container)
+    if not container or len(container) != len(host):
+        raise refusal(where, value, "ranges that run upwards and are equally long on both sides")
+    rest = {key: match[key] for key in ("protocol",) if match[key]} | (
+        {"host_ip": match["ip"]} if match["ip"] else {}
+    )
+    return [{"container": inner, "host": outer, **rest} for inner, outer in zip(container, host, strict=True)]
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    if int(last or first) > 65535:
+        return range(0)
+    return range(int(first), int(last or first) + 1)
+
+
+class Ports(Items[PortMapping]):
+    """The published ports of a container, sorted, each port of the host once."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Port(),
+            order=lambda port: (port.container, port.protocol, port.host_ip, port.host or 0),
+            spread=spread_range,
+        )
+
+    def parse(self, value: object, where: str) -> tuple[PortMapping, ...] | None:
+        """See `Type.parse`."""
+        ports = super().parse(value, where) or ()
+        seen: set[tuple[object, ...]] = set()
+        for port in ports:
+            key = (port.host, port.host_ip, port.protocol) + (() if port.host else (port.container,))
+            if key in seen:
+                raise InvalidSpec(
+                    f"{where} publishes {port} although that port is taken by another entry; remove one"
+                )
+            seen.add(key)
+        return ports

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The document of a whole host: what `PUT /mooring/v1/state` takes, put into the order of its dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mooring_agent.engine.resources.declared import suggestion
+from mooring_agent.engine.resources.options import quoted, refusal
+from mooring_agent.errors import InvalidSpec
+
+# The sections of a document and the kind that each declares, dependencies first: a container needs all the others.
+SECTIONS = {
+    "images": "image",
+    "networks": "network",
+    "volumes": "volume",
+    "cgroups": "cgroup",
+    "containers": "container",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One resource of a document: its kind ("container"), name, and spec as it was given."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any]
+
+
+def order(document: object) -> tuple[Item, ...]:
+    """Return the resources of a document, each after what it depends on; a null section or spec is an empty one.
+
+    Raises InvalidSpec if the document is not of that shape. The specs themselves are parsed where they are applied,
+    so that one that is wrong fails alone.
+    """
+    if not isinstance(document, Mapping):
+        raise refusal("the state", document, f"a mapping with some of {', '.join(SECTIONS)}")
+    for key in document:
+        if key not in SECTIONS:
+            raise InvalidSpec(f"the state has no section {quoted(key)}; {suggestion(str(key), SECTIONS)}")
+    return tuple(
+        Item(kind, name, spec)
+        for section, kind in SECTIONS.items()
+        for name, spec in _specs(document.get(section), section).items()
+    )
+
+
+def phases(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
+    """Return the same resources in groups: those of one group may be made at the same time."""
+    first = tuple(item for item in items if item.kind != "container")
+    then = tuple(item for item in items if item.kind == "container")
+    return tuple(phase for phase in (first, then) if phase)
+
+
+def _specs(section: object, name: str) -> dict[str, dict[str, Any]]:
+    if section is None:
+        return {}
+    if not isinstance(section, Mapping):
+        raise refusal(f"the state's {name}", section, "a mapping of names to specs")
+    specs: dict[str, dict[str, Any]] = {}
+    for key, spec in section.items():
+        if not isinstance(key, str):
+            raise refusal(f"a name in the state's {name}", key, "a string: put it in quotes")
+        if spec is not None and not isinstance(spec, Mapping):
+            raise refusal(f"the state's {name}.{key}", spec, "a mapping of options to values")
+        specs[key] = dict(spec or {})
+    return specs
