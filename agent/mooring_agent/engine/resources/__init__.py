@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Declared resources: parsing, normal form, comparison.
 
-Pure: nothing here touches the host. A spec is made by `ContainerSpec.parse(mapping)`; `spec.given` is the normal form
-of what the user gave and is what is stored, `compare(stored, wanted)` says what differs, and `merge` changes some options.
+Pure: nothing here touches the host. A spec is made by `ContainerSpec.parse(mapping)`; `spec.given` is the
+normal form of what the user gave and is what is stored, `compare(stored, wanted)` says what differs, and
+`merge` changes some options.
 """
 
 from __future__ import annotations

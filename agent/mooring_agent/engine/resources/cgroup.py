@@ -14,7 +14,7 @@ from mooring_agent.engine.resources.options import Pairs
 
 @dataclass(frozen=True, kw_only=True)
 class CgroupSpec(Declared):
-    """What a cgroup should be; the options mean what they mean in a ContainerSpec, and all are changed live."""
+    """What a cgroup should be; the options mean what they mean in a ContainerSpec; all change live."""
 
     KIND: ClassVar[str] = "cgroup"
 

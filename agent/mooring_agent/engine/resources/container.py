@@ -34,7 +34,7 @@ _RETRIES = Integer(0, 2**31 - 1, what="a number of attempts")
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """When the agent starts a container again; `max_retries` 0 is no bound, and only on-failure has another."""
+    """When the agent starts a container again; on-failure may have a `max_retries`, 0 is no bound."""
 
     name: str = "no"
     max_retries: int = 0
@@ -86,7 +86,7 @@ class LogOptions(Declared):
 
 
 class Argv(Type[tuple[str, ...]]):
-    """A command: a list of arguments, or text that is split as a POSIX shell splits it. An empty list is one."""
+    """A command: a list of arguments, maybe empty, or text that is split as a POSIX shell splits it."""
 
     _ITEMS = Items(Text("an argument"))
 
@@ -97,7 +97,8 @@ class Argv(Type[tuple[str, ...]]):
                 value = shlex.split(value)
             except ValueError as error:
                 raise InvalidSpec(
-                    f"{where} cannot be split into arguments ({str(error).lower()}); balance the quotes or give a list"
+                    f"{where} cannot be split into arguments ({str(error).lower()}); "
+                    "balance the quotes or give a list"
                 ) from None
         return self._ITEMS.parse(value, where)
 
@@ -120,12 +121,16 @@ def _cgroup(text: str, where: str) -> str:
     return names.resource_name("cgroup", text, where)
 
 
+_NO_RESTART = RestartPolicy()
+_LOG = LogOptions()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 
-    Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap together,
-    -1 without limit, as Docker counts it.
+    Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
+    together, -1 without limit, as Docker counts it.
     """
 
     KIND: ClassVar[str] = "container"
@@ -151,10 +156,10 @@ class ContainerSpec(Declared):
     cpuset_cpus: str | None = option(limits.CPU_LIST, live=True)
     cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
     pids_limit: int | None = option(limits.PIDS, live=True)
-    restart: RestartPolicy = option(Restart(), default=RestartPolicy(), live=True)
+    restart: RestartPolicy = option(Restart(), default=_NO_RESTART, live=True)  # noqa: RUF009 (frozen)
     stop_signal: str | None = option(Text("a signal", names.signal_name), live=True)
     stop_timeout: int = option(Integer(0, 86_400, what="a number of seconds"), default=10, live=True)
-    log: LogOptions = option(Part(LogOptions), default=LogOptions(), live=True)
+    log: LogOptions = option(Part(LogOptions), default=_LOG, live=True)  # noqa: RUF009 (frozen)
     cap_add: tuple[str, ...] = option(WordSet(Text("a capability", names.capability)), default=())
     cap_drop: tuple[str, ...] = option(WordSet(Text("a capability", names.capability)), default=())
     read_only: bool = option(Bool(), default=False)
@@ -169,8 +174,8 @@ class ContainerSpec(Declared):
         network = self.networks[0].name
         if self.ports and network in ALONE:
             raise InvalidSpec(
-                f'{prefix}ports cannot be published with the network "{network}", which has no address of the '
-                f"container to lead to; remove ports or attach a bridge network"
+                f'{prefix}ports cannot be published with the network "{network}", which gives the container '
+                "no address to lead to; remove ports or attach a bridge network"
             )
         if self.hostname is not None and network == "host":
             raise InvalidSpec(f'{prefix}hostname cannot be set with the network "host"; remove one of them')

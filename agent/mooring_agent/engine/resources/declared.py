@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all declared resources share: one table of options from which parsing, normal form and comparison follow.
+"""What all declared resources share: one table of options; parsing and comparison follow.
 
-A resource is a frozen dataclass whose fields are made by `option(TYPE, live=…)`. That line says the option's name,
-type, default, and whether the kernel or the agent takes a change of it without a replacement; everything else is
-derived from it.
+A resource is a frozen dataclass whose fields are made by `option(TYPE, live=…)`. That line says the option's
+name, type, default, and whether the kernel or the agent takes a change of it without a replacement;
+everything else is derived from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from mooring_agent.engine.resources.options import Type, refusal
@@ -21,6 +20,7 @@ from mooring_agent.errors import InvalidSpec
 
 _KEY = "mooring.option"
 D = TypeVar("D", bound="Declared")
+_TABLES: dict[type[Declared], Mapping[str, Option]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,18 @@ def option(type: Type[Any], *, default: Any = None, live: bool = False, required
     return field(default=default, metadata=metadata)
 
 
-@cache
 def options_of(resource: type[Declared]) -> Mapping[str, Option]:
     """Return the options of a resource by name, in the order of their declaration."""
-    return {item.name: item.metadata[_KEY] for item in fields(resource) if _KEY in item.metadata}
+    if resource not in _TABLES:
+        _TABLES[resource] = {
+            item.name: item.metadata[_KEY] for item in fields(resource) if _KEY in item.metadata
+        }
+    return _TABLES[resource]
 
 
 @dataclass(frozen=True)
 class FieldChange:
-    """One option that differs: its values as JSON data, and whether it can be changed on the running thing."""
+    """One option that differs: its values as JSON data, and whether a running thing takes the change."""
 
     field: str
     before: Any
@@ -64,7 +67,7 @@ class FieldChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """A resource that a user declares. Make one by `parse` only: it knows what was given and what is a default."""
+    """A resource that a user declares, made by `parse` only: it knows what was given."""
 
     KIND: ClassVar[str] = "resource"
 
@@ -74,8 +77,8 @@ class Declared:
     def parse(cls, data: object, *, name: str | None = None) -> Self:
         """Read what a user wrote, or the `given` of a stored resource.
 
-        A key whose value is null counts as not given. Raises InvalidSpec, in whose sentence `name` tells which
-        resource is meant.
+        A key whose value is null counts as not given. Raises InvalidSpec, in whose sentence `name` tells
+        which resource is meant.
         """
         where = f"{cls.KIND} {name}" if name else cls.KIND
         return cls._parse(data, where, f"{where}: ")
@@ -143,8 +146,8 @@ def _dump(declared: Option, value: Any) -> Any:
 def compare(stored: D, wanted: D) -> tuple[FieldChange, ...]:
     """Return what differs, in the order of declaration.
 
-    An option that neither side gave is never a change, even if its default has moved since. One that a single side
-    gave is compared with the default of the other: saying what holds anyway changes nothing.
+    An option that neither side gave is never a change, even if its default has moved since. One that a single
+    side gave is compared with the default of the other: saying what holds anyway changes nothing.
     """
     changes = []
     for name, declared in options_of(type(wanted)).items():
@@ -159,7 +162,7 @@ def compare(stored: D, wanted: D) -> tuple[FieldChange, ...]:
 
 
 def merge(spec: D, changes: Mapping[str, Any]) -> D:
-    """Return the spec with some options changed, validated as a whole; null takes an option back to its default."""
+    """Return the spec with some options changed, validated as a whole; null takes one back to its default."""
     return type(spec).parse({**spec.given, **changes})
 
 
@@ -171,7 +174,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 class Part(Type[D], Generic[D]):
-    """An option that is itself a small resource; `shorthand(text, where)` reads its short spelling as a mapping."""
+    """An option that is a small resource itself; `shorthand(text, where)` reads its short spelling."""
 
     def __init__(
         self, resource: type[D], shorthand: Callable[[str, str], Mapping[str, Any]] | None = None

@@ -24,7 +24,8 @@ def check_memory(memory: int | None, reservation: int | None, swap: int | None, 
     """Hold the order of the three sizes; raises InvalidSpec, its sentence begun with `prefix`."""
     if memory is not None and reservation is not None and reservation > memory:
         raise InvalidSpec(
-            f"{prefix}memory_reservation is {show_size(reservation)}, expected at most memory, {show_size(memory)}"
+            f"{prefix}memory_reservation is {show_size(reservation)}, "
+            f"expected at most memory, {show_size(memory)}"
         )
     if swap is None or swap == -1:
         return

@@ -16,8 +16,8 @@ from mooring_agent.errors import InvalidSpec
 class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
 
-    `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size` (bytes)
-    bounds a tmpfs.
+    `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size`
+    (bytes) bounds a tmpfs.
     """
 
     KIND: ClassVar[str] = "volume"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words of a spec that have a syntax of their own: names, users, signals, capabilities, CPU lists, paths.
 
-Each function takes the text and `where` (which option, for the sentence of the error), and returns the normal form.
+Each function takes the text and `where` (which option, for the sentence of the error), and returns the normal
+form.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def absolute_path(text: str, where: str) -> str:
 
 
 def signal_number(name: str) -> int:
-    """Return the number of a signal given as "TERM", "SIGTERM", "15" or "SIGRTMIN+3"; raise InvalidSpec for others."""
+    """Return the number of "TERM", "SIGTERM", "15" or "SIGRTMIN+3"; raise InvalidSpec for other words."""
     return _signal(name, "the signal")[1]
 
 

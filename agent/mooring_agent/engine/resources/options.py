@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The types that an option of a declared resource can have.
 
-A type turns what a user wrote into one normal value (`parse`), that value into JSON (`dump`) and into the short
-text of a plan (`show`). Equivalent spellings (`"64m"`, `67108864`) parse to the same value, and `parse(dump(v)) == v`,
-so that comparing two specs is comparing values. A value that means "no limit" or "not set" parses to None.
+A type turns what a user wrote into one normal value (`parse`), that value into JSON (`dump`) and into the
+short text of a plan (`show`). Equivalent spellings (`"64m"`, `67108864`) parse to the same value, and
+`parse(dump(v)) == v`, so that comparing two specs is comparing values. A value that means "no limit" or "not
+set" parses to None.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from mooring_agent.errors import InvalidSpec
 
@@ -86,7 +87,7 @@ class Text(Type[str]):
 
 def text_of(value: object, where: str, expected: str = "a string") -> str:
     """Return a string or an integer as text; refuse what YAML may have changed (booleans, decimals)."""
-    if isinstance(value, bool) or isinstance(value, float):
+    if isinstance(value, bool | float):
         raise refusal(where, value, f"{expected}: put it in quotes")
     if isinstance(value, int):
         return str(value)
@@ -116,7 +117,7 @@ class Choice(Text):
 class Bool(Type[bool]):
     """True or false; the words too, since a template makes strings of them."""
 
-    _WORDS = {"true": True, "yes": True, "false": False, "no": False}
+    _WORDS: ClassVar = {"true": True, "yes": True, "false": False, "no": False}
 
     def parse(self, value: object, where: str) -> bool | None:
         """See `Type.parse`."""
@@ -184,7 +185,7 @@ class Number(Type[float]):
 
 
 class Size(Type[int]):
-    """A number of bytes: an integer, or text such as "64m", "1.5g", "512MiB" (b, k, m, g, t, p: powers of 1024).
+    """A number of bytes: an integer, or text such as "64m", "1.5g", "512MiB" (powers of 1024).
 
     0 means that nothing is set. -1 is kept where `unlimited` is true.
     """
@@ -234,8 +235,9 @@ def show_size(size: int) -> str:
 class Items(Type[tuple[T, ...]]):
     """A list of values of one type.
 
-    `unique(value)` is the key by which two items clash, `order(value)` the one by which the normal form is sorted
-    where the order has no meaning; `spread(value)` makes several given items of one (a range of ports).
+    `unique(value)` is the key by which two items clash, `order(value)` the one by which the normal form is
+    sorted where the order has no meaning; `spread(value)` makes several given items of one (a range of
+    ports).
     """
 
     def __init__(

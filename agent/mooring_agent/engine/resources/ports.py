@@ -28,7 +28,7 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True)
 class PortMapping:
-    """A port of a container that answers on the host; `host` None lets the agent choose a free one and keep it."""
+    """A port of a container that answers on the host; without `host` the agent chooses a free one."""
 
     container: int
     host: int | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The document of a whole host: what `PUT /mooring/v1/state` takes, put into the order of its dependencies."""
+"""The document of a whole host: what `PUT /mooring/v1/state` takes, in the order of dependencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from mooring_agent.engine.resources.declared import suggestion
 from mooring_agent.engine.resources.options import quoted, refusal
 from mooring_agent.errors import InvalidSpec
 
-# The sections of a document and the kind that each declares, dependencies first: a container needs all the others.
+# The sections of a document and the kind that each declares, dependencies first: a container needs all the
+# others.
 SECTIONS = {
     "images": "image",
     "networks": "network",
@@ -31,10 +32,10 @@ class Item:
 
 
 def order(document: object) -> tuple[Item, ...]:
-    """Return the resources of a document, each after what it depends on; a null section or spec is an empty one.
+    """Return the resources of a document, each after what it depends on; null is empty.
 
-    Raises InvalidSpec if the document is not of that shape. The specs themselves are parsed where they are applied,
-    so that one that is wrong fails alone.
+    Raises InvalidSpec if the document is not of that shape. The specs themselves are parsed where they are
+    applied, so that one that is wrong fails alone.
     """
     if not isinstance(document, Mapping):
         raise refusal("the state", document, f"a mapping with some of {', '.join(SECTIONS)}")
