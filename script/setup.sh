@@ -15,6 +15,7 @@ venv=$project_root/.venv
 # A user's PATH may lack the directories of nft, sshd and dnsmasq.
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+# shellcheck disable=SC2034  # read by the scripts that source this file
 test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
     openssh-server openssh-client zstd procps curl wrk ca-certificates
@@ -62,7 +63,11 @@ need_packages() {
             printf '#!/bin/sh\nexit 101\n' >"$policy"
             chmod 755 "$policy"
         fi
-        _apt_get install --yes --no-install-recommends "${missing[@]}"
+        _apt_get install --yes --no-install-recommends "${missing[@]}" && exit
+        # One that this release does not have must not keep out the others.
+        for package in "${missing[@]}"; do
+            _apt_get install --yes --no-install-recommends "$package" || say "could not install $package"
+        done
     )
 }
 
@@ -145,7 +150,7 @@ _make_environment() {
     fi
     say "installing the project and its Python packages into .venv (takes a minute or two)"
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
-        -e "$project_root[agent,kernel,controller,bench,dev]" </dev/null || return
+        -e "${project_root}[agent,kernel,controller,bench,dev]" </dev/null || return
     # Ansible finds a collection by this path only.
     mkdir -p "$venv/collections/ansible_collections/mooring"
     ln -sfn ../../../../collection "$venv/collections/ansible_collections/mooring/fleet"
