@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for something to become true, always with a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_INTERVAL = 0.02  # seconds
+
+
+class NotInTime(AssertionError):
+    """What was waited for has not come true within its deadline."""
+
+
+def eventually(check: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+    """Call `check` until it returns something true, and return that. Raises NotInTime after `timeout` s.
+
+    An AssertionError of `check` counts as "not yet" and is the reason given at the end.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        reason = ""
+        try:
+            value = check()
+        except AssertionError as error:
+            reason = f": {error}"
+        else:
+            if value:
+                return value
+            reason = f": it was {value!r}"
+        if time.monotonic() >= deadline:
+            name = what or getattr(check, "__name__", "the check")
+            raise NotInTime(f"{name} did not come true within {timeout:g} s{reason}")
+        time.sleep(_INTERVAL)
