@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Controllers of cgroup v1."""
+"""Controllers of cgroups version 1, one file each."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Controllers of cgroup v2."""
+"""Controllers of cgroups version 2, one file each."""
