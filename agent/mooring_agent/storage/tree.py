@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Walking, measuring and deleting file trees that containers wrote: no link is followed, no depth is too
+much."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mooring_agent.linux.paths import open_directory
+from mooring_agent.storage.snapshotter import Usage
+
+_BLOCK = 512  # unit of st_blocks, stat(2)
+_DEPTH = 64  # below it, delete_tree moves directories up instead of going down
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """One directory of a walk: path relative to the root (empty for the root), an open fd, entries sorted
+    by name."""
+
+    path: bytes
+    fd: int
+    entries: tuple[tuple[bytes, os.stat_result], ...]
+
+
+def walk_tree(root_fd: int) -> Iterator[Directory]:
+    """Walk the directories below `root_fd` in the order of their paths, each before what it holds.
+
+    Only one descriptor is open at a time, and it is closed when the walk goes on. A directory that vanishes
+    or is replaced meanwhile is left out. The order depends on names alone, so two equal trees are walked
+    alike."""
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        try:
+            fd = open_directory(root_fd, path)
+        except (FileNotFoundError, NotADirectoryError):
+            if not path:
+                raise
+            continue
+        try:
+            entries = tuple(_entries(fd))
+            yield Directory(path, fd, entries)
+        finally:
+            os.close(fd)
+        prefix = path + b"/" if path else b""
+        pending.extend(prefix + name for name, status in reversed(entries) if stat.S_ISDIR(status.st_mode))
+
+
+def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    for name in sorted(map(os.fsencode, os.listdir(fd))):
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        yield name, status
+
+
+def measure_tree(root: Path) -> Usage:
+    """Bytes on disk and inodes of everything below `root`, itself left out; a file with several names
+    counts once."""
+    size = inodes = 0
+    linked: set[tuple[int, int]] = set()
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for directory in walk_tree(root_fd):
+            for _, status in directory.entries:
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    identity = (status.st_dev, status.st_ino)
+                    if identity in linked:
+                        continue
+                    linked.add(identity)
+                inodes += 1
+                size += status.st_blocks * _BLOCK
+    finally:
+        os.close(root_fd)
+    return Usage(size, inodes)
+
+
+def delete_tree(dir_fd: int, name: str, park: Callable[[int, str], None], depth: int = 0) -> None:
+    """Delete `name` below `dir_fd` with everything in it.
+
+    A directory that lies too deep is given to `park(its parent's fd, its name)`, which has to move it
+    elsewhere and delete it later; so neither the stack nor the number of descriptors grows with the depth.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except IsADirectoryError:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        with os.scandir(fd) as found:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+        for child, is_directory in entries:
+            if not is_directory:
+                os.unlink(child, dir_fd=fd)
+            elif depth < _DEPTH:
+                delete_tree(fd, child, park, depth + 1)
+            else:
+                park(fd, child)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=dir_fd)
