@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's side of the keeper's socket, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..errors import LaunchFailed, MooringError, Unavailable
+from . import messages
+from .messages import Message
+
+# The code that runs the keeper from wherever this package lies, a directory or a zip file, with as little else as possible.
+_BOOT = (
+    "import sys; sys.path.insert(0, {root!r}); from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
+)
+_START_TIMEOUT = 20.0
+_REQUEST_TIMEOUT = 60.0
+
+
+class KeeperLost(Unavailable):
+    """The connection has ended before the answer: whether the request was carried out is not known."""
+
+    code = "keeper_lost"
+
+
+class KeeperRefused(MooringError):
+    """The keeper answered Failed."""
+
+    def __init__(self, failure: messages.Failed) -> None:
+        super().__init__(failure.message)
+        self.exit_code = failure.exit_code
+
+
+class KeeperClient:
+    """One connection. `on_exit` hears of every process that ends, `on_lost` once when the connection does."""
+
+    def __init__(self, run_root: Path) -> None:
+        self._run_root = run_root
+        self._socket: socket.socket | None = None
+        self._waiting: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
+        self._seq = 0
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        self.on_exit: Callable[[messages.Exited], None] = lambda _: None
+        self.on_lost: Callable[[], None] = lambda: None
+        self.identity = messages.Hello()
+
+    async def connect(self) -> None:
+        """Connect, with a keeper started where there is none. Raises Unavailable when that takes too long."""
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
+        while True:
+            try:
+                self._open()
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                await self._start_keeper()
+            if asyncio.get_running_loop().time() > deadline:
+                log = self._run_root / "keeper/log"
+                raise Unavailable(f"keeper of {self._run_root} does not answer: its log is {log}")
+            await asyncio.sleep(0.02)
+        answer, _ = await self.request(messages.Hello(version=__version__))
+        assert isinstance(answer, messages.Hello)
+        self.identity = answer
+
+    def close(self) -> None:
+        """End the connection; what the keeper does goes on."""
+        self.on_lost = lambda: None
+        self._lose()
+
+    async def request(
+        self, message: Message, descriptors: Sequence[int] = (), timeout: float = _REQUEST_TIMEOUT
+    ) -> tuple[Message, list[int]]:
+        """Send a request and wait for its answer and the descriptors that come with it.
+
+        Raises KeeperRefused, KeeperLost, or Unavailable after `timeout` seconds.
+        """
+        if self._socket is None:
+            raise KeeperLost("keeper is not connected: it is being started again, try once more")
+        self._seq += 1
+        seq = self._seq
+        future: asyncio.Future[tuple[Message, list[int]]] = asyncio.get_running_loop().create_future()
+        self._waiting[seq] = future
+        self._send(messages.encode(message, seq), [os.dup(one) for one in descriptors])
+        try:
+            answer, received = await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise Unavailable(
+                f"keeper has not answered {type(message).__name__} within {timeout:g} s: see its log below {self._run_root}"
+            ) from None
+        finally:
+            self._waiting.pop(seq, None)
+        if isinstance(answer, messages.Failed):
+            raise KeeperRefused(answer)
+        return answer, received
+
+    async def launch(self, launch: messages.Launch, plan: bytes) -> messages.Launched:
+        """Turn an acquired launcher into a container. Raises LaunchFailed with the exit code a shell would give."""
+        file = messages.memory_file(plan)
+        try:
+            answer, _ = await self.request(launch, [file])
+        except KeeperRefused as refusal:
+            raise StartRefused(refusal.message, refusal.exit_code) from None
+        finally:
+            os.close(file)
+        assert isinstance(answer, messages.Launched)
+        return answer
+
+    async def execute(self, request: messages.Exec, plan: bytes) -> tuple[messages.Launched, list[int]]:
+        """Start a process in a container. Raises StartRefused."""
+        file = messages.memory_file(plan)
+        try:
+            answer, descriptors = await self.request(request, [file])
+        except KeeperRefused as refusal:
+            raise StartRefused(refusal.message, refusal.exit_code) from None
+        finally:
+            os.close(file)
+        assert isinstance(answer, messages.Launched)
+        return answer, descriptors
+
+    def _open(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(f"{self._run_root}/keeper/socket")
+        except OSError:
+            connection.close()
+            raise
+        connection.setblocking(False)
+        self._socket = connection
+        asyncio.get_running_loop().add_reader(connection, self._readable)
+
+    async def _start_keeper(self) -> None:
+        package = Path(__file__).parent.parent.parent
+        boot = _BOOT.format(root=str(package), run=str(self._run_root))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            boot,
+            "mooring keeper",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+        if process.returncode:
+            raise Unavailable(f"keeper could not be started: {complaint.decode(errors='replace').strip()[-2000:]}")
+
+    def _send(self, packet: bytes, descriptors: list[int]) -> None:
+        self._outgoing.append((packet, descriptors))
+        if len(self._outgoing) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._socket is not None
+        loop = asyncio.get_running_loop()
+        while self._outgoing:
+            packet, descriptors = self._outgoing[0]
+            try:
+                if descriptors:
+                    socket.send_fds(self._socket, [packet], descriptors)
+                else:
+                    self._socket.send(packet)
+            except BlockingIOError:
+                loop.add_writer(self._socket, self._flush)
+                return
+            except OSError:
+                self._lose()
+                return
+            self._outgoing.popleft()
+            for descriptor in descriptors:
+                os.close(descriptor)
+        loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        while self._socket is not None:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(
+                    self._socket, messages.PACKET_MAX, messages.DESCRIPTORS_MAX
+                )
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                packet, descriptors = b"", []
+            if not packet:
+                self._lose()
+                return
+            self._receive(packet, descriptors)
+
+    def _receive(self, packet: bytes, descriptors: list[int]) -> None:
+        seq, message = messages.decode(packet)
+        if isinstance(message, messages.Exited):
+            self.on_exit(message)
+            return
+        future = self._waiting.get(seq)
+        if future is None or future.done():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        future.set_result((message, descriptors))
+
+    def _lose(self) -> None:
+        if self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.remove_writer(self._socket)
+        self._socket.close()
+        self._socket = None
+        for _, descriptors in self._outgoing:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._outgoing.clear()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(KeeperLost("keeper has gone before it answered: it is being started again"))
+        self.on_lost()
+
+
+class StartRefused(LaunchFailed):
+    """A process could not be started; `exit_code` is 125, or 126 and 127 where its command is at fault."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

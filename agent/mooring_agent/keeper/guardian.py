@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guardian: the keeper's parent. It does nothing but wait, so that there is nothing in it to go wrong.
+
+It is a subreaper. When a keeper is killed, its containers become the guardian's children: it learns their exit codes,
+starts another keeper at once, and gives it by inheritance what cannot be opened again, which are terminals' masters
+and the writing ends of standard inputs. Clients that connect meanwhile wait in the backlog of the socket that it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..linux import syscalls
+from ..runtime.join import start_time
+
+LAUNCHER_NAME = "mooring-launch"  # the comm of a launcher until its execve
+_PACKET_MAX = 4096
+_RESTART_PAUSE = 0.5  # seconds between a keeper that lived shorter than that and the next
+
+
+@dataclass
+class Legacy:
+    """What a keeper gets from its guardian.
+
+    `held` maps the id of a container or exec to descriptors kept for it. `reaped` maps (pid, start time) to the wait
+    status of a process that a former keeper had started, None where it never got as far as execve.
+    """
+
+    held: dict[str, int]
+    reaped: dict[tuple[int, int], int | None]
+
+
+def guard(listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None]) -> None:
+    """Be the guardian until a keeper ends of its own will. `run_keeper` is called in a child and does not return."""
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    legacy = Legacy({}, {})
+    while True:
+        started = time.monotonic()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        keeper = os.fork()
+        if keeper == 0:
+            signal.set_wakeup_fd(-1)
+            for descriptor in (wake_read, wake_write):
+                os.close(descriptor)
+            ours.close()
+            run_keeper(theirs, legacy)
+            os._exit(0)
+        theirs.close()
+        status = _watch(keeper, ours, wake_read, legacy)
+        _read_messages(ours, legacy)
+        ours.close()
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            listener.close()
+            return
+        if time.monotonic() - started < _RESTART_PAUSE:
+            time.sleep(_RESTART_PAUSE)
+
+
+def hold(channel: socket.socket, id: str, descriptor: int) -> None:
+    """Ask the guardian to keep a duplicate of `descriptor` for `id`."""
+    socket.send_fds(channel, [json.dumps({"hold": id}).encode()], [descriptor])
+
+
+def drop(channel: socket.socket, id: str) -> None:
+    """Tell the guardian that the descriptor of `id` is not needed any more."""
+    channel.send(json.dumps({"drop": id}).encode())
+
+
+def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy) -> int:
+    """Serve one keeper until it ends; its wait status."""
+    poller = select.poll()
+    poller.register(channel, select.POLLIN)
+    poller.register(wake, select.POLLIN)
+    while True:
+        for descriptor, _ in poller.poll():
+            if descriptor == wake:
+                os.read(wake, 4096)
+            elif not _read_messages(channel, legacy):
+                poller.unregister(channel)
+        status = _reap(keeper, channel, legacy)
+        if status is not None:
+            return status
+
+
+def _reap(keeper: int, channel: socket.socket, legacy: Legacy) -> int | None:
+    """Collect what has ended; the keeper's wait status if it is among it."""
+    keeper_status = None
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return keeper_status
+        if found is None:
+            return keeper_status
+        pid = found.si_pid
+        key = (pid, start_time(pid))
+        executed = _name(pid) != LAUNCHER_NAME
+        _, status = os.waitpid(pid, 0)
+        if pid == keeper:
+            keeper_status = status
+            continue
+        legacy.reaped[key] = status if executed else None
+        try:
+            channel.send(json.dumps({"reaped": [*key, legacy.reaped[key]]}).encode())
+        except OSError:
+            pass  # the next keeper inherits it
+
+
+def _name(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\n")
+
+
+def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
+    """Take what the keeper has said; False when it will say no more."""
+    while True:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(channel, _PACKET_MAX, 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        message = json.loads(packet)
+        if "hold" in message:
+            _replace(legacy.held, message["hold"], descriptors[0])
+        elif "drop" in message:
+            _replace(legacy.held, message["drop"], None)
+        elif "seen" in message:
+            pid, started = message["seen"]
+            legacy.reaped.pop((pid, started), None)
+
+
+def _replace(held: dict[str, int], id: str, descriptor: int | None) -> None:
+    old = held.pop(id, None)
+    if old is not None:
+        os.close(old)
+    if descriptor is not None:
+        held[id] = descriptor

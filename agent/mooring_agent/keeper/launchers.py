@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launchers that a keeper has forked ahead, and the forks themselves."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..linux import syscalls
+from ..runtime.join import run_joiner
+from ..runtime.launch import run_launcher
+from ..runtime.plan import Shape
+from ..runtime.stage import make_groups, write
+from .guardian import LAUNCHER_NAME
+
+SLOT_PREFIX = "slot-"
+
+
+@dataclass
+class Launcher:
+    """A forked process that prepares itself or waits. `owner` is the connection that has acquired it."""
+
+    slot: str
+    pid: int
+    shape: Shape
+    channel: socket.socket
+    ready: bool = False
+    failure: str = ""
+    owner: object = None
+
+
+class Launchers:
+    """Forks launchers and keeps `size` of one shape ready. `prepare_child` is called in each child before anything else."""
+
+    def __init__(self, stage_directory: str, prepare_child: Callable[[int], None]) -> None:
+        self._stage = stage_directory
+        self._prepare_child = prepare_child
+        self._numbers = itertools.count()
+        self._shape: Shape | None = None
+        self._size = 0
+        self._pool: list[Launcher] = []
+        self.all: dict[str, Launcher] = {}
+        os.makedirs(stage_directory, mode=0o700, exist_ok=True)
+
+    def configure(self, shape: Shape, size: int) -> list[Launcher]:
+        """Keep `size` launchers of `shape` from now on; returns those that are not needed any more."""
+        obsolete = [launcher for launcher in self._pool if launcher.shape != shape]
+        self._pool = [launcher for launcher in self._pool if launcher.shape == shape]
+        self._shape, self._size = shape, size
+        obsolete += self._pool[size:]
+        del self._pool[size:]
+        _remove_stale_groups(shape, set(self.all))
+        return obsolete
+
+    def wants_more(self) -> bool:
+        """Whether the pool is below its size."""
+        return self._shape is not None and len(self._pool) < self._size
+
+    def refill(self) -> Launcher:
+        """Fork one more for the pool."""
+        assert self._shape is not None
+        launcher = self._fork(self._shape)
+        self._pool.append(launcher)
+        return launcher
+
+    def acquire(self, shape: Shape) -> tuple[Launcher, bool]:
+        """A launcher of `shape`, the readiest there is, and whether it had to be forked for this."""
+        if shape == self._shape and self._pool:
+            launcher = next((one for one in self._pool if one.ready), self._pool[0])
+            self._pool.remove(launcher)
+            return launcher, False
+        return self._fork(shape), True
+
+    def remove(self, launcher: Launcher) -> None:
+        """Forget a launcher that has become a container or has ended."""
+        self.all.pop(launcher.slot, None)
+        if launcher in self._pool:
+            self._pool.remove(launcher)
+        launcher.channel.close()
+
+    def fork_joiner(self) -> tuple[int, socket.socket]:
+        """A child that starts a process in a running container: its pid and its channel."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(theirs)
+            run_joiner(theirs)
+        theirs.close()
+        ours.setblocking(False)
+        return pid, ours
+
+    def _fork(self, shape: Shape) -> Launcher:
+        slot = f"{SLOT_PREFIX}{os.getpid()}-{next(self._numbers)}"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        flags = syscalls.CLONE_NEWPID if "pid" in shape.namespaces else 0
+        if shape.unified:
+            directory = make_groups(shape, slot)[0]
+            cgroup = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                pid = syscalls.clone_into_cgroup(flags, cgroup, signal.SIGCHLD)
+            finally:
+                os.close(cgroup)
+        else:
+            pid = syscalls.clone(flags | signal.SIGCHLD)
+        if pid == 0:
+            self._become_child(theirs)
+            run_launcher(theirs, shape, slot, self._stage)
+        theirs.close()
+        ours.setblocking(False)
+        launcher = Launcher(slot, pid, shape, ours)
+        self.all[slot] = launcher
+        return launcher
+
+    def _become_child(self, channel: socket.socket) -> None:
+        """Drop all that is the keeper's. No collection may run: it would touch, and so copy, every page."""
+        gc.disable()
+        self._prepare_child(channel.fileno())
+        write("/proc/self/comm", LAUNCHER_NAME)
+
+
+def remove_groups(shape: Shape, name: str) -> None:
+    """Remove the (empty) group `name` in each hierarchy of `shape`; one that is gone or still in use is passed over."""
+    for parent in shape.groups:
+        try:
+            os.rmdir(f"{parent}/{name}")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBUSY):
+                raise
+
+
+def _remove_stale_groups(shape: Shape, live: set[str]) -> None:
+    """Remove what the launchers of a killed keeper have left."""
+    for parent in shape.groups:
+        for name in os.listdir(parent):
+            if name.startswith(SLOT_PREFIX) and name not in live:
+                remove_groups(shape, name)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent and the keeper say to each other, typed in one place.
+
+The transport is a SOCK_SEQPACKET unix socket: one message a packet, file descriptors beside it. A request carries a number
+`seq`, and its one answer the same number; events carry 0. What may grow without bound (plans, lists) travels as a
+memory file. The first message on a connection is `Hello`, and the keeper answers with its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+# Raised whenever an older side could misunderstand a message.
+PROTOCOL = 1
+PACKET_MAX = 64 << 10
+DESCRIPTORS_MAX = 8
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who is there, and which protocol it speaks. The keeper fills in both process ids."""
+
+    protocol: int = PROTOCOL
+    version: str = ""
+    pid: int = 0
+    guardian: int = 0
+
+
+@dataclass(frozen=True)
+class Configure:
+    """The shape of which `size` launchers are kept ready. Answered with Done."""
+
+    shape: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True)
+class Acquire:
+    """Give me a prepared launcher of this shape. Answered with Slot. It goes with the connection if it is not used."""
+
+    shape: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A launcher that waits: its name, which is also that of its control group, and its process id."""
+
+    slot: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Turn the launcher `slot` into the container `id`; descriptor 0 is the plan.
+
+    Output goes to `log_directory` in segments of at most `log_size` bytes, of which `log_files` are kept. Answered
+    with Launched or Failed.
+    """
+
+    slot: str
+    id: str
+    terminal: bool
+    stdin: bool
+    log_directory: str
+    log_size: int
+    log_files: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """The launcher `slot` is not needed. Answered with Done."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class Exec:
+    """Start process `id` in the container `container`; descriptor 0 is the join plan.
+
+    Answered with Launched, and with descriptors: the terminal's master alone, or what was asked for of standard input
+    (its writing end), output and error (their reading ends), in this order.
+    """
+
+    id: str
+    container: str
+    terminal: bool
+    stdin: bool
+    stdout: bool
+    stderr: bool
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The process runs. `start_time` is field 22 of proc(5) stat."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Send `number` to the process of container or exec `id`. Answered with Done or Failed."""
+
+    id: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Set the size of the terminal of `id`, in characters. Answered with Done or Failed."""
+
+    id: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Give me the descriptors of `id` again: of a container its standard input or its terminal's master; of an exec
+    those of Exec. Answered with Done and the descriptors."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class CloseStdin:
+    """Nothing more will be written to the standard input of `id`. Answered with Done."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class SetLog:
+    """New limits for the log of container `id`. Answered with Done."""
+
+    id: str
+    log_size: int
+    log_files: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Which processes are there? Answered with Done and a memory file: a JSON list of records as in `records.Record`."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """The exit of `id` is known: its record may go. Answered with Done."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """End, together with the guardian. Refused with Failed while containers run. Answered with Done."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """It is done."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It could not be done. `exit_code` is that of a failed start, as a shell would give it."""
+
+    message: str
+    exit_code: int = 125
+
+
+@dataclass(frozen=True)
+class Exited:
+    """Event: the process of `id` has ended. `exit_code` is 128 + the signal's number for a killed one.
+
+    `known` is false when nobody could learn the status; then `exit_code` is 255.
+    """
+
+    id: str
+    exit_code: int
+    known: bool
+    finished_at: float
+
+
+Message = (
+    Hello
+    | Configure
+    | Acquire
+    | Slot
+    | Launch
+    | Release
+    | Exec
+    | Launched
+    | Signal
+    | Resize
+    | Streams
+    | CloseStdin
+    | SetLog
+    | Inventory
+    | Forget
+    | Shutdown
+    | Done
+    | Failed
+    | Exited
+)
+_TYPES: dict[str, Any] = {kind.__name__: kind for kind in Message.__args__}
+
+
+class BadMessage(Exception):
+    """A packet that is not a message of this protocol."""
+
+
+def encode(message: Message, seq: int = 0) -> bytes:
+    """One packet."""
+    return json.dumps([type(message).__name__, seq, vars(message)], separators=(",", ":")).encode()
+
+
+def decode(packet: bytes) -> tuple[int, Message]:
+    """The number and the message of a packet. Raises BadMessage."""
+    try:
+        name, seq, fields = json.loads(packet)
+        message: Message = _TYPES[name](**fields)
+        return int(seq), message
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadMessage(f"packet of {len(packet)} bytes is not a message: {error}") from None
+
+
+def memory_file(content: bytes) -> int:
+    """A descriptor of an anonymous file with `content`, read from its start."""
+    descriptor = os.memfd_create("mooring", os.MFD_CLOEXEC)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return descriptor
+
+
+def read_memory_file(descriptor: int) -> bytes:
+    """All of a memory file; closes the descriptor."""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()

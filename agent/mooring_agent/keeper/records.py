@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper's journal: one small file a process, so that another keeper can go on where this one was killed.
+
+A record is replaced by rename, never changed in place. It lives below the run root: it is meant to survive every
+process of Mooring, not a reboot, which no container survives either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """One container's or exec's process.
+
+    `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot. `exit_code` is
+    None while it runs; `known` is false when its status could not be learned. `finished_at` is in seconds since the
+    epoch.
+    """
+
+    id: str
+    container: str
+    pid: int
+    start_time: int
+    terminal: bool
+    log_directory: str = ""
+    log_size: int = 0
+    log_files: int = 0
+    exit_code: int | None = None
+    known: bool = True
+    finished_at: float | None = None
+
+    def exited(self, exit_code: int, known: bool, finished_at: float) -> Record:
+        """The same, ended."""
+        return replace(self, exit_code=exit_code, known=known, finished_at=finished_at)
+
+
+class Journal:
+    """The records below one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def write(self, record: Record) -> None:
+        """Keep `record` in place of what was known of its id."""
+        path = self._path(record.id)
+        descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, json.dumps(vars(record)).encode())
+        finally:
+            os.close(descriptor)
+        os.rename(f"{path}.new", path)
+
+    def remove(self, id: str) -> None:
+        """Forget the record of `id`, if there is one."""
+        try:
+            os.unlink(self._path(id))
+        except FileNotFoundError:
+            pass
+
+    def read_all(self) -> list[Record]:
+        """All records, oldest first as far as the file system tells; a half-written one is not among them."""
+        found = []
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(".json"):
+                    with open(entry.path, "rb") as file:
+                        fields: dict[str, Any] = json.loads(file.read())
+                    found.append(Record(**fields))
+                else:
+                    os.unlink(entry.path)
+        return found
+
+    def _path(self, id: str) -> str:
+        return f"{self._directory}/{id}.json"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One more process in a running container: what `exec` is to a container's first process.
+
+Two forks: the first joins the container, the second is its child within the container's pid namespace and, through
+CLONE_PARENT, the keeper's own child, so that the keeper learns its exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from ..linux import syscalls
+from . import process, stage
+from .launch import receive_plan, report, set_up_stdio
+from .plan import JoinPlan
+
+_ALL = (
+    syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWCGROUP
+)
+
+
+def run_joiner(channel: socket.socket) -> None:
+    """Wait for a plan, then start its process; never returns. The keeper has just forked the caller."""
+    try:
+        # Non-dumpable before anything of the container can look: its processes must not reach the host's files
+        # through /proc/PID of this one (CVE-2019-5736).
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        raw, stdio = receive_plan(channel)
+        if not raw:
+            os._exit(0)
+        _join(JoinPlan.decode(raw), channel, stdio)
+    except BaseException as error:  # whatever it is, it must reach the keeper: there is no one else to see it
+        os._exit(report(channel, error))
+
+
+def start_time(pid: int) -> int:
+    """When `pid` started, in clock ticks since boot: field 22 of proc(5) stat. Raises OSError when it is gone."""
+    return parent_and_start_time(pid)[1]
+
+
+def parent_and_start_time(pid: int) -> tuple[int, int]:
+    """The parent of `pid` and when `pid` started: fields 4 and 22 of proc(5) stat. Raises OSError when it is gone."""
+    descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+    fields = content[content.rindex(b")") + 2 :].split()
+    return int(fields[1]), int(fields[19])
+
+
+def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
+    os.umask(0)
+    last_capability = process.read_last_capability()
+    install_filter = process.read_seccomp(plan.process)
+    target = syscalls.pidfd_open(plan.pid)
+    if start_time(plan.pid) != plan.start_time:
+        raise process.CannotRun(f"process {plan.pid} of the container has gone")
+    score = plan.process.oom_score_adj
+    if score is not None:
+        stage.write("/proc/self/oom_score_adj", str(score))
+    cgroup = os.open(plan.groups[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.unified else -1
+    if not plan.unified:
+        stage.join_groups(plan.groups)
+    syscalls.setns(target, _ALL)
+    os.chdir("/")
+    flags = syscalls.CLONE_PARENT
+    if plan.unified:
+        child = syscalls.clone_into_cgroup(flags, cgroup, 0)
+    else:
+        child = syscalls.clone(flags | signal.SIGCHLD)
+    if child:
+        channel.send(b"pid %d" % child)
+        os._exit(0)
+    set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
+    process.become(plan.process, last_capability, install_filter, channel.fileno())

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes from the agent through the keeper to a launcher, typed in one place.
+
+A *shape* is what a launcher can prepare before it knows its container; a *launch plan* is the rest, as data; a *join plan*
+starts one more process in a running container. All of them are JSON on the wire, so that a plan can be printed,
+compared and tested without a kernel.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import mounts
+from .mounts import MountOperation
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a launcher prepares ahead: its namespaces, its control groups and the standard file systems.
+
+    `namespaces` are the new ones, of "mnt pid net uts ipc cgroup". `groups` are the directories, one a hierarchy, below
+    which the launcher makes its own group and joins it; `group_settings` are (index into groups, file, value)
+    written there at once. `unified` says that the only group is of cgroup v2, which cannot be renamed later.
+    `standard` says that /proc, /sys and /dev are prepared as in `runtime.standard`.
+    """
+
+    namespaces: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    group_settings: tuple[tuple[int, str, str], ...] = ()
+    unified: bool = False
+    standard: bool = True
+    shm_size: int = 64 << 20
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Shape:
+        """The inverse of `vars`."""
+        settings = tuple((index, file, value) for index, file, value in data["group_settings"])
+        return cls(
+            **{
+                **data,
+                "namespaces": tuple(data["namespaces"]),
+                "groups": tuple(data["groups"]),
+                "group_settings": settings,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The five sets of capabilities(7) as masks of 64 bits."""
+
+    bounding: int = 0
+    effective: int = 0
+    permitted: int = 0
+    inheritable: int = 0
+    ambient: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process to become, runtime-spec `process`.
+
+    `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as possible.
+    `rlimits` are (resource number, soft, hard); `seccomp` is the path of a BPF program, read before the root changes.
+    """
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    cwd: str = "/"
+    user: str = ""
+    additional_gids: tuple[int, ...] = ()
+    umask: int | None = None
+    terminal: bool = False
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    no_new_privileges: bool = False
+    seccomp: str | None = None
+    oom_score_adj: int | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Process:
+        """The inverse of `vars`."""
+        return cls(**{**data, "capabilities": Capabilities(**data["capabilities"])})
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """All that a launcher still needs to become PID 1 of a container.
+
+    `group` is the container's name below each of the shape's `groups`; `group_settings` are written there before the
+    process runs. `netlink` are rtnetlink requests to send inside the container's network namespace. `join` maps
+    a namespace's name to the path of an existing one. `sysctls` are (file below /proc/sys, value).
+    """
+
+    id: str
+    group: str
+    root: mounts.Overlay | mounts.BindRoot
+    process: Process
+    hostname: str = ""
+    group_settings: tuple[tuple[int, str, str], ...] = ()
+    join: tuple[tuple[str, str], ...] = ()
+    netlink: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[MountOperation, ...] = ()
+    read_only_root: bool = False
+
+    def encode(self) -> bytes:
+        """One JSON object."""
+        return encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> LaunchPlan:
+        """The inverse of `encode`."""
+        data = json.loads(raw)
+        data["process"] = Process.from_json(data["process"])
+        data["root"] = mounts.from_json(data["root"])
+        data["mounts"] = tuple(mounts.from_json(item) for item in data["mounts"])
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class JoinPlan:
+    """One more process in the container whose first process is `pid`: all its namespaces and control groups.
+
+    `start_time` (field 22 of proc(5) stat) guards against another process that got the number. `groups` are the
+    container's own group directories.
+    """
+
+    pid: int
+    start_time: int
+    groups: tuple[str, ...]
+    process: Process
+    unified: bool = False
+
+    def encode(self) -> bytes:
+        """One JSON object."""
+        return encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> JoinPlan:
+        """The inverse of `encode`."""
+        data = json.loads(raw)
+        data["process"] = Process.from_json(data["process"])
+        return cls(**data)
+
+
+def encode(plan: LaunchPlan | JoinPlan) -> bytes:
+    """JSON of a plan; a mount operation carries its class's name under `op`."""
+    return json.dumps(vars(plan), default=_as_json, separators=(",", ":")).encode()
+
+
+def _as_json(value: object) -> dict[str, Any]:
+    if isinstance(value, mounts.OPERATIONS):
+        return {"op": type(value).__name__, **vars(value)}
+    return vars(value)
