@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP APIs on the unix socket."""
+"""The HTTP server over the unix socket and the two APIs behind it: `docker/` and `fleet/`."""

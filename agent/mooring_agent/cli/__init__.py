@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `mooring` command."""
+"""The command `mooring`: one file a command family, each imported only when its command is given."""

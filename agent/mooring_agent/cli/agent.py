@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mooring agent`: the daemon in the foreground, until SIGTERM or SIGINT; its containers run on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+
+from ..api.application import Application
+from ..api.logformat import configure
+from ..api.server import Server
+from ..config import AgentConfig
+from ..engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the agent. Raises MooringError if it cannot start."""
+    configure(arguments.log_level)
+    config = AgentConfig.make(
+        data_root=arguments.data_root,
+        run_root=arguments.run_root,
+        socket=arguments.socket,
+        cgroup_parent=arguments.cgroup_parent,
+        network_prefix=arguments.network_prefix,
+        name=arguments.name,
+    )
+    asyncio.run(_serve(config))
+    return 0
+
+
+async def _serve(config: AgentConfig) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(config.socket)
+    try:
+        engine = Engine(config)
+        await engine.start()
+        try:
+            await server.start(Application.of(engine))
+            # What is there now stays: the collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
+            await stopping.wait()
+            log.info("stopping")
+        finally:
+            await server.stop()
+            await engine.stop()
+    finally:
+        await server.stop()
+    log.info("stopped")
