@@ -89,8 +89,10 @@ def _category_of_skip(item: pytest.Item) -> str:
     return next((name for name in ("kernel", "docker", "browser") if item.get_closest_marker(name)), "other")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many tests were skipped for what."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Print how many tests were skipped for what, right above the closing line."""
+    yield
     counted = terminalreporter.config.stash[_skipped]
     parts = [
         f"{counted[category]} {name}"
