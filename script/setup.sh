@@ -63,10 +63,10 @@ need_packages() {
             printf '#!/bin/sh\nexit 101\n' >"$policy"
             chmod 755 "$policy"
         fi
-        _apt_get install --yes --no-install-recommends "${missing[@]}" && exit
+        _apt_get install --yes --no-install-recommends "${missing[@]}" >/dev/null && exit
         # One that this release does not have must not keep out the others.
         for package in "${missing[@]}"; do
-            _apt_get install --yes --no-install-recommends "$package" || say "could not install $package"
+            _apt_get install --yes --no-install-recommends "$package" >/dev/null || say "could not install $package"
         done
     )
 }
