@@ -38,8 +38,7 @@ class PortMapping:
     def __str__(self) -> str:
         """Return the short spelling, without what is a default."""
         host = "" if self.host is None else f"{self.host}:"
-        address = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip
-        prefix = host if self.host_ip == ANY_ADDRESS else f"{address}:{host or ':'}"
+        prefix = host if self.host_ip == ANY_ADDRESS else f"{self.host_ip}:{host or ':'}"
         return f"{prefix}{self.container}/{self.protocol}"
 
 
@@ -92,11 +91,11 @@ def _address(value: object, where: str) -> str:
     if value is None or value == "":
         return ANY_ADDRESS
     try:
-        if not isinstance(value, str) or "%" in value:
+        if not isinstance(value, str):
             raise ValueError
-        return str(ipaddress.ip_address(value.strip("[]")))
+        return str(ipaddress.IPv4Address(value))
     except ValueError:
-        raise refusal(where, value, "an IPv4 or IPv6 address of the host") from None
+        raise refusal(where, value, "an IPv4 address of the host") from None
 
 
 def _fields(text: str, where: str) -> dict[str, Any]:
