@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rtnetlink messages: links, addresses, routes. Building and reading them is pure, rtnetlink(7).
+
+Formats follow the kernel's Documentation/netlink/specs/rt-{link,addr,route}.yaml, and constants are from
+<linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/veth.h> and <linux/if.h>. Addresses are
+texts here and in network byte order there.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import NamedTuple
+
+from .netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    message,
+    number,
+    string,
+    text,
+    u32,
+)
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWROUTE = 24
+RTM_GETROUTE = 26
+RT_TABLE_MAIN = 254
+RT_TABLE_LOCAL = 255
+RTPROT_BOOT = 3
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RTN_UNICAST = 1
+RTA_DST = 1
+RTA_OIF = 4
+RTA_GATEWAY = 5
+RTA_TABLE = 15
+RTEXT_FILTER_SKIP_STATS = 8
+
+IFF_UP = 0x1
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_MASTER = 10
+IFLA_LINKINFO = 18
+IFLA_NET_NS_PID = 19
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
+IFLA_BRPORT_MODE = 4
+VETH_INFO_PEER = 1
+
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_BROADCAST = 4
+
+LOOPBACK = 1
+"""The index of `lo`, the first interface of every network namespace."""
+
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which of them change
+_ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
+_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, two lengths, tos, table, protocol, scope, type, flags
+_ADD = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+_ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
+
+
+class Link(NamedTuple):
+    """An interface. `kind` is "" for physical ones, `master` the index of its bridge or 0.
+
+    `peer` of a veth is the index of its other end, in that one's namespace.
+    """
+
+    ifindex: int
+    name: str
+    kind: str
+    mac: str
+    up: bool
+    mtu: int
+    master: int
+    peer: int
+
+
+class Address(NamedTuple):
+    """An address of the interface with this index."""
+
+    ifindex: int
+    address: str
+    prefix_length: int
+
+
+class Route(NamedTuple):
+    """A route. `destination` is "0.0.0.0" or "::" for the default one, `ifindex` 0 if it names none."""
+
+    destination: str
+    prefix_length: int
+    gateway: str
+    ifindex: int
+    table: int
+    kind: int
+
+
+class RouteSocket(NetlinkSocket):
+    """A netlink socket that knows what the answers mean."""
+
+    def links(self) -> list[Link]:
+        """All links of the namespace."""
+        return [parse_link(payload) for payload in self.dump(message(RTM_GETLINK, NLM_F_DUMP, _ANY_LINK))]
+
+    def link(self, name: str) -> Link | None:
+        """The link `name`, or None."""
+        try:
+            return parse_link(self.execute(link_get(name))[0])
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def addresses(self, family: int = socket.AF_INET) -> list[Address]:
+        """All addresses of a family on all links of the namespace."""
+        request = message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, 0))
+        return [parse_address(payload) for payload in self.dump(request)]
+
+    def routes(self, family: int = socket.AF_INET) -> list[Route]:
+        """All routes of a family, of every table of the namespace."""
+        request = message(RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        return [parse_route(payload) for payload in self.dump(request)]
+
+
+def bridge_add(name: str, mac: str) -> bytes:
+    """Create the bridge `name`, up, with a fixed MAC (else it would change with its ports)."""
+    return message(
+        RTM_NEWLINK,
+        _ADD,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        text(IFLA_IFNAME, name),
+        attribute(IFLA_ADDRESS, _mac_bytes(mac)),
+        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
+    )
+
+
+def veth_add(
+    name: str, *, master: int, peer_name: str, peer_mac: str, peer_pid: int, mtu: int | None = None
+) -> bytes:
+    """Create a veth pair in one request: `name` here, up, a port of the bridge with index `master`.
+
+    Its peer, down (the kernel refuses it up), is born inside the network namespace of process `peer_pid` with
+    this name and MAC. The kernel chooses its index: `link_get` of `name` in the same call tells it.
+    """
+    mtu_attribute = b"" if mtu is None else u32(IFLA_MTU, mtu)
+    peer = (
+        _ANY_LINK
+        + text(IFLA_IFNAME, peer_name)
+        + attribute(IFLA_ADDRESS, _mac_bytes(peer_mac))
+        + u32(IFLA_NET_NS_PID, peer_pid)
+        + mtu_attribute
+    )
+    return message(
+        RTM_NEWLINK,
+        _ADD,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        text(IFLA_IFNAME, name),
+        u32(IFLA_MASTER, master),
+        mtu_attribute,
+        attribute(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
+        ),
+    )
+
+
+def bridge_port_set(name: str, *, hairpin: bool) -> bytes:
+    """Let the bridge send a frame back through the port `name` by which it came in, or forbid it."""
+    mode = attribute(IFLA_BRPORT_MODE, bytes([hairpin]))
+    return message(
+        RTM_NEWLINK,
+        NLM_F_ACK,
+        _ANY_LINK,
+        text(IFLA_IFNAME, name),
+        attribute(
+            IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA, mode)
+        ),
+    )
+
+
+def link_set(
+    ifindex: int,
+    *,
+    up: bool | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    master: int | None = None,
+) -> bytes:
+    """Change what is given of the link with this index; `master` 0 takes it out of its bridge."""
+    flags, change = (0, 0) if up is None else (IFF_UP if up else 0, IFF_UP)
+    return message(
+        RTM_SETLINK,
+        NLM_F_ACK,
+        _LINK.pack(0, 0, ifindex, flags, change),
+        b"" if mac is None else attribute(IFLA_ADDRESS, _mac_bytes(mac)),
+        b"" if mtu is None else u32(IFLA_MTU, mtu),
+        b"" if master is None else u32(IFLA_MASTER, master),
+    )
+
+
+def link_get(name: str) -> bytes:
+    """Ask for the link `name`; `parse_link` reads the answer."""
+    mask = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return message(RTM_GETLINK, NLM_F_ACK, _ANY_LINK, text(IFLA_IFNAME, name), mask)
+
+
+def link_delete(name: str) -> bytes:
+    """Delete the link `name`; of a veth pair both ends go. Takes some 15 ms: keep it off a reply's path."""
+    return message(RTM_DELLINK, NLM_F_ACK, _ANY_LINK, text(IFLA_IFNAME, name))
+
+
+def address_add(ifindex: int, address: str, prefix_length: int, broadcast: str | None = None) -> bytes:
+    """Give the link with this index an IPv4 or IPv6 address."""
+    family, packed = _ip_bytes(address)
+    return message(
+        RTM_NEWADDR,
+        _ADD,
+        _ADDRESS.pack(family, prefix_length, 0, RT_SCOPE_UNIVERSE, ifindex),
+        attribute(IFA_LOCAL, packed),
+        attribute(IFA_ADDRESS, packed),
+        b"" if broadcast is None else attribute(IFA_BROADCAST, _ip_bytes(broadcast)[1]),
+    )
+
+
+def address_delete(ifindex: int, address: str, prefix_length: int) -> bytes:
+    """Take an address from the link with this index."""
+    family, packed = _ip_bytes(address)
+    body = _ADDRESS.pack(family, prefix_length, 0, RT_SCOPE_UNIVERSE, ifindex)
+    return message(RTM_DELADDR, NLM_F_ACK, body, attribute(IFA_LOCAL, packed))
+
+
+def route_add(
+    ifindex: int, *, gateway: str | None, destination: str | None = None, prefix_length: int = 0
+) -> bytes:
+    """Add a route of the main table through the link with this index.
+
+    Without `destination` it is the default route. `gateway` None means that the destination is on the link
+    itself; then a destination is needed.
+    """
+    family, _ = _ip_bytes(gateway or destination or "")
+    scope = RT_SCOPE_LINK if gateway is None else RT_SCOPE_UNIVERSE
+    return message(
+        RTM_NEWROUTE,
+        _ADD,
+        _ROUTE.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0),
+        b"" if destination is None else attribute(RTA_DST, _ip_bytes(destination)[1]),
+        b"" if gateway is None else attribute(RTA_GATEWAY, _ip_bytes(gateway)[1]),
+        u32(RTA_OIF, ifindex),
+    )
+
+
+def parse_link(payload: bytes) -> Link:
+    """Read the payload of an RTM_NEWLINK."""
+    _, _, ifindex, flags, _ = _LINK.unpack_from(payload)
+    found = attributes(payload, _LINK.size)
+    info = attributes(found.get(IFLA_LINKINFO, b""))
+    return Link(
+        ifindex=ifindex,
+        name=string(found.get(IFLA_IFNAME, b"")),
+        kind=string(info.get(IFLA_INFO_KIND, b"")),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        up=bool(flags & IFF_UP),
+        mtu=number(found.get(IFLA_MTU)),
+        master=number(found.get(IFLA_MASTER)),
+        peer=number(found.get(IFLA_LINK)),
+    )
+
+
+def parse_address(payload: bytes) -> Address:
+    """Read the payload of an RTM_NEWADDR."""
+    family, prefix_length, _, _, ifindex = _ADDRESS.unpack_from(payload)
+    found = attributes(payload, _ADDRESS.size)
+    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
+    return Address(ifindex, socket.inet_ntop(family, packed), prefix_length)
+
+
+def parse_route(payload: bytes) -> Route:
+    """Read the payload of an RTM_NEWROUTE."""
+    family, prefix_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(payload)
+    found = attributes(payload, _ROUTE.size)
+    size = 16 if family == socket.AF_INET6 else 4
+    gateway = found.get(RTA_GATEWAY)
+    return Route(
+        destination=socket.inet_ntop(family, found.get(RTA_DST, bytes(size))),
+        prefix_length=prefix_length,
+        gateway="" if gateway is None else socket.inet_ntop(family, gateway),
+        ifindex=number(found.get(RTA_OIF)),
+        table=number(found[RTA_TABLE]) if RTA_TABLE in found else table,
+        kind=kind,
+    )
+
+
+def _mac_bytes(mac: str) -> bytes:
+    packed = bytes.fromhex(mac.replace(":", ""))
+    if len(packed) != 6:
+        raise ValueError(f"{mac!r} is no MAC address of six bytes")
+    return packed
+
+
+def _ip_bytes(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)

@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as the engine sees them: declared ones, endpoints on them, published ports.
+
+Everything is kept in the state file first and in the kernel second, so that `start` can bring the kernel back
+to what was declared: after a restart of the agent nothing is missing and nothing is touched, after a reboot
+everything is rebuilt, and what others removed is repaired. Called in the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import errno
+import hashlib
+import ipaddress
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
+from ..linux import rtnetlink
+from ..linux.netlink import NetlinkError
+from ..linux.rtnetlink import RouteSocket
+from . import bridges, ruleset, specs, subnets
+from .addresses import AddressPool
+from .firewall import Firewall
+from .ports import PortBook
+from .publishing import Change, Mapped, plan
+from .records import Endpoint, Network, Publication, mac_address
+from .store import NetworkStore, StateFile
+
+M = TypeVar("M", bound=Mapped)
+
+
+class NetworkConfig(Protocol):
+    """What is needed of `config.AgentConfig`."""
+
+    @property
+    def instance(self) -> str:
+        """The agent's name among several on a host."""
+
+    @property
+    def network_prefix(self) -> str:
+        """Where networks take their subnets from, CIDR."""
+
+    @property
+    def nft_table(self) -> str:
+        """Name of the agent's nftables table."""
+
+    @property
+    def bridge_prefix(self) -> str:
+        """What the names of the agent's bridges begin with."""
+
+
+class NetworkService:
+    """All networks of an agent. `container_name` puts a container's id into words for messages.
+
+    `start` comes first. Methods that are not coroutines touch no nftables, and of the kernel at most a
+    bridge.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        database: StateFile,
+        container_name: Callable[[str], str] = lambda container_id: container_id[:12],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._store = NetworkStore(database)
+        self._container_name = container_name
+        self._networks: dict[str, Network] = {}
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}
+        self._pools: dict[str, AddressPool] = {}
+        self._ports = PortBook(container_name)
+        self._firewall = Firewall(
+            config.nft_table, lambda: (list(self._networks.values()), list(self._ports))
+        )
+        self._firewall_made = False
+        self._settled: set[str] = set()
+        self._settling = asyncio.Lock()
+        self._bridges: dict[str, int] = {}
+        self._opened: RouteSocket | None = None
+
+    # ---- the agent's life ------------------------------------------------------------------------
+
+    async def start(self) -> builtins.list[str]:
+        """Take up what the state file says, and repair the kernel's part. Returns what had to be repaired."""
+        for network in self._store.networks():
+            self._networks[network.name] = network
+        for endpoint in self._store.endpoints():
+            self._endpoints.setdefault(endpoint.container_id, {})[endpoint.network] = endpoint
+        for network in self._networks.values():
+            self._pools[network.name] = self._pool(network)
+        taken = (self._ports.restore(publication) for publication in self._store.publications())
+        clashes = [message for message in taken if message is not None]
+        return clashes + await self.repair()
+
+    async def stop(self) -> None:
+        """Close what is open. Bridges, addresses and published ports stay, and work on."""
+        await asyncio.to_thread(self._firewall.close)
+        self._ports.close()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    async def check(self) -> builtins.list[str]:
+        """What in the kernel is not as declared, a sentence each; empty if all is well."""
+        found = []
+        for network in self._networks.values():
+            found += bridges.differences(self._netlink, network, self._endpoints_on(network.name))
+        if self._networks:
+            found += (
+                f"nftables table {self._config.nft_table}: {phrase}"
+                for phrase in await self._firewall.differences()
+            )
+        return found
+
+    async def repair(self) -> builtins.list[str]:
+        """Make the kernel what it should be, touching only what is not. Returns what `check` found before."""
+        found = await self.check()
+        for network in self._networks.values():
+            self._bridges[network.name] = bridges.ensure(
+                self._netlink, network, self._endpoints_on(network.name)
+            )
+        if any(phrase.startswith("nftables") for phrase in found):
+            await self._firewall.rewrite()
+        self._firewall_made = bool(self._networks)
+        self._settled.update(self._networks)
+        return found
+
+    async def teardown(self) -> None:
+        """Remove everything of this agent's networks, from the kernel and from the state file."""
+        names = list(self._networks.values())
+        self._store.clear()
+        self._ports.forget([publication.key for publication in self._ports])
+        for known in (self._networks, self._endpoints, self._pools, self._bridges):
+            known.clear()
+        self._settled.clear()
+        self._firewall_made = False
+        await self._firewall.remove()
+        for network in names:
+            await asyncio.to_thread(_remove_bridge, network)
+
+    # ---- networks --------------------------------------------------------------------------------
+
+    def normalise_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given of a network, in normal form and nothing added. Pure. Raises InvalidSpec."""
+        return specs.normalise_spec(spec)
+
+    def list(self) -> builtins.list[Network]:
+        """All networks, the oldest first."""
+        return list(self._networks.values())
+
+    def get(self, name: str) -> Network:
+        """The network of this name. Raises NotFound."""
+        network = self._networks.get(name)
+        if network is None:
+            known = ", ".join(self._networks) or "none yet"
+            raise NotFound(f"network {name} does not exist (there is {known}); create it first")
+        return network
+
+    async def create(self, name: str, spec: Mapping[str, Any]) -> Network:
+        """Make a network. Raises InvalidSpec, and Conflict where it clashes with the host or another one."""
+        network = self._add(specs.check_name(name), specs.normalise_spec(spec))
+        try:
+            await self._settle(network)
+        except MooringError:
+            await self._drop(network)
+            raise
+        return network
+
+    async def remove(self, name: str) -> None:
+        """Remove a network. Raises NotFound, and Conflict naming the containers while there are any on it."""
+        network = self.get(name)
+        users = self._endpoints_on(name)
+        if users:
+            names = ", ".join(sorted(self._container_name(endpoint.container_id) for endpoint in users))
+            raise Conflict(f"network {name} is in use by {names}; remove these containers first")
+        await self._drop(network)
+
+    def plan_subnet(self, name: str, spec: Mapping[str, Any]) -> ipaddress.IPv4Network:
+        """The subnet that `create` would give to a network now. Raises Conflict, InvalidSpec."""
+        given = specs.normalise_spec(spec).get("subnet")
+        others = [network for network in self._networks.values() if network.name != name]
+        own = [network.bridge for network in self._networks.values()]
+        occupied = [subnets.Occupied(other.subnet, f"network {other.name}") for other in others]
+        occupied += subnets.occupied_by_host(self._netlink, own)
+        if given is None:
+            prefix = ipaddress.IPv4Network(self._config.network_prefix)
+            return subnets.choose_subnet(prefix, occupied, subnets.start_of(self._config.instance))
+        subnet = ipaddress.IPv4Network(given)
+        subnets.check_subnet(name, subnet, occupied)
+        return subnet
+
+    # ---- endpoints -------------------------------------------------------------------------------
+
+    def allocate(self, network: str, container_id: str, ipv4: str | None = None) -> Endpoint:
+        """Give a container an address, and keep it until `release`; asked again it answers the same.
+
+        The network "bridge" is made when it is first asked for. Raises NotFound, Conflict, InvalidSpec.
+        """
+        if network == specs.DEFAULT_NETWORK and network not in self._networks:
+            self._add(network, {})
+        where = self.get(network)
+        before = self._endpoints.get(container_id, {}).get(network)
+        if before is not None and ipv4 in (None, before.ipv4):
+            return before
+        pool = self._pools[network]
+        address = pool.allocate(container_id, ipv4)
+        endpoint = Endpoint(
+            network=network,
+            container_id=container_id,
+            ipv4=str(address),
+            prefix_length=where.subnet.prefixlen,
+            gateway=str(where.gateway),
+            mac=mac_address(address),
+            host_ifname=_host_ifname(container_id, network),
+        )
+        with self._database.transaction():
+            if before is not None:
+                self._store.remove_endpoint(before)
+                pool.release(ipaddress.IPv4Address(before.ipv4))
+            self._store.add_endpoint(endpoint)
+        self._endpoints.setdefault(container_id, {})[network] = endpoint
+        return endpoint
+
+    def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
+        """The endpoints of a container."""
+        return tuple(self._endpoints.get(container_id, {}).values())
+
+    def release(self, container_id: str) -> None:
+        """Take a container's addresses back. Its veths go by themselves, with its network namespace."""
+        endpoints = self._endpoints.pop(container_id, {})
+        if not endpoints:
+            return
+        with self._database.transaction():
+            for endpoint in endpoints.values():
+                self._store.remove_endpoint(endpoint)
+        for endpoint in endpoints.values():
+            self._pools[endpoint.network].release(ipaddress.IPv4Address(endpoint.ipv4))
+
+    async def connect(
+        self, endpoint: Endpoint, pid: int, ifname: str = "eth0", default_route: bool = True
+    ) -> tuple[bytes, ...]:
+        """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`.
+
+        Returns the messages that `linux.netlink.execute` has to send inside that namespace: loopback up,
+        address, link up, and the default route unless the network is internal. Raises Unavailable if the
+        process is gone, Conflict if the bridge is full.
+        """
+        network = self.get(endpoint.network)
+        if network.name not in self._settled:
+            await self._settle(network)
+        try:
+            peer = self._plug(network, endpoint, pid, ifname)
+        except NetlinkError as error:
+            peer = await self._plug_again(network, endpoint, pid, ifname, error)
+        messages = (
+            rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
+            rtnetlink.address_add(
+                peer, endpoint.ipv4, endpoint.prefix_length, str(network.subnet.broadcast_address)
+            ),
+            rtnetlink.link_set(peer, up=True),
+        )
+        if not default_route or network.internal:
+            return messages
+        return (*messages, rtnetlink.route_add(peer, gateway=endpoint.gateway))
+
+    # ---- published ports -------------------------------------------------------------------------
+
+    def published(self, container_id: str) -> builtins.list[Publication]:
+        """What a container has published."""
+        return self._ports.of(container_id)
+
+    async def publish(
+        self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None
+    ) -> builtins.list[M]:
+        """Make `mappings` what the container publishes, in one transaction; returns them filled in.
+
+        Ports that it published before and that are not among them are taken back. A mapping without a port of
+        the host gets a free one, and keeps it. With `taking_over` the ports of that container may be among
+        the mappings: new connections go to the new one from then on, those of before stay where they are.
+        Raises Conflict naming who has a port, InvalidSpec.
+        """
+        self._check_target(container_id, mappings, ip)
+        change = plan(self._ports, container_id, mappings, ip, taking_over)
+        self._store.change_publications(change.removed, change.added)
+        try:
+            await self._apply(change)
+        except MooringError:
+            undo = change.inverse()
+            self._ports.forget(publication.key for publication in change.added)
+            for publication in undo.added:
+                self._ports.restore(publication)
+            self._store.change_publications(undo.removed, undo.added)
+            raise
+        return change.filled(mappings)
+
+    async def unpublish(self, container_id: str) -> None:
+        """Take back all ports that a container has published."""
+        removed = tuple(self._ports.of(container_id))
+        if not removed:
+            return
+        self._ports.forget(publication.key for publication in removed)
+        self._store.change_publications(removed, ())
+        await self._apply(Change(removed, ()))
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    @property
+    def _netlink(self) -> RouteSocket:
+        if self._opened is None:
+            self._opened = RouteSocket()
+        return self._opened
+
+    def _pool(self, network: Network) -> AddressPool:
+        taken = {
+            ipaddress.IPv4Address(endpoint.ipv4): endpoint.container_id
+            for endpoint in self._endpoints_on(network.name)
+        }
+        return AddressPool(
+            network.name, network.subnet, network.gateway, taken=taken, describe=self._container_name
+        )
+
+    def _endpoints_on(self, network: str) -> Collection[Endpoint]:
+        return [mine[network] for mine in self._endpoints.values() if network in mine]
+
+    def _add(self, name: str, spec: Mapping[str, Any]) -> Network:
+        """Decide on a network, note it, and make its bridge; the firewall follows in `_settle`."""
+        if name in self._networks:
+            raise Conflict(f"network {name} exists already; remove it first, or choose another name")
+        subnet = self.plan_subnet(name, spec)
+        used = {network.number for network in self._networks.values()}
+        number = next(number for number in range(len(used) + 1) if number not in used)
+        network = Network(
+            name=name,
+            number=number,
+            driver=spec.get("driver", "bridge"),
+            subnet=subnet,
+            gateway=ipaddress.IPv4Address(spec.get("gateway", subnet.network_address + 1)),
+            nat=spec.get("nat", True),
+            internal=spec.get("internal", False),
+            labels=spec.get("labels", {}),
+            bridge=f"{self._config.bridge_prefix}{number}",
+            created_at=time.time(),
+        )
+        with self._database.transaction():
+            self._store.add_network(network)
+            try:
+                self._bridges[name] = bridges.ensure(self._netlink, network)
+            except NetlinkError as error:
+                raise MooringError(
+                    f"bridge {network.bridge} of network {name} cannot be made: {error.strerror}"
+                ) from error
+        self._networks[name] = network
+        self._pools[name] = self._pool(network)
+        return network
+
+    async def _settle(self, network: Network) -> None:
+        """See to it that the firewall knows a network."""
+        async with self._settling:
+            if network.name in self._settled:
+                return
+            if self._firewall_made:
+                await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
+            else:
+                await self._firewall.rewrite()
+                self._firewall_made = True
+            self._settled.add(network.name)
+
+    async def _drop(self, network: Network) -> None:
+        self._store.remove_network(network.name)
+        for known in (self._networks, self._pools, self._bridges):
+            known.pop(network.name, None)
+        made, settled = self._firewall_made, network.name in self._settled
+        self._settled.discard(network.name)
+        self._firewall_made = made and bool(self._networks)
+        await asyncio.to_thread(_remove_bridge, network)
+        if made and not self._networks:
+            await self._firewall.remove()
+        elif settled:
+            await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
+
+    def _plug(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
+        """Make the veth; returns the index of its inner end."""
+        answers = self._netlink.execute(
+            rtnetlink.veth_add(
+                endpoint.host_ifname,
+                master=self._bridges[network.name],
+                peer_name=ifname,
+                peer_mac=endpoint.mac,
+                peer_pid=pid,
+            ),
+            rtnetlink.bridge_port_set(endpoint.host_ifname, hairpin=True),
+            rtnetlink.link_get(endpoint.host_ifname),
+        )
+        return rtnetlink.parse_link(answers[0]).peer
+
+    async def _plug_again(
+        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, error: NetlinkError
+    ) -> int:
+        """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
+        await asyncio.to_thread(_remove_link, endpoint.host_ifname)
+        self._bridges[network.name] = bridges.ensure(self._netlink, network, self._endpoints_on(network.name))
+        try:
+            return self._plug(network, endpoint, pid, ifname)
+        except NetlinkError as again:
+            raise _plug_failure(network, endpoint, pid, again) from error
+
+    def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
+        if not mappings:
+            return
+        endpoint = next((item for item in self.endpoints(container_id) if item.ipv4 == ip), None)
+        if endpoint is None:
+            raise InvalidSpec(
+                f"ports of container {self._container_name(container_id)} cannot lead to {ip}: "
+                "it has no such address; attach it to a network"
+            )
+        if self.get(endpoint.network).internal:
+            raise InvalidSpec(
+                f"ports of container {self._container_name(container_id)} cannot be published: network "
+                f"{endpoint.network} is internal; attach it to another network first"
+            )
+
+    async def _apply(self, change: Change) -> None:
+        table = self._firewall.table
+        commands = [ruleset.remove_publication(table, publication) for publication in change.removed]
+        commands += (ruleset.add_publication(table, publication) for publication in change.added)
+        if commands and self._firewall_made:
+            await self._firewall.apply(commands)
+        elif change.added:
+            await self._firewall.rewrite()
+            self._firewall_made = True
+
+
+def _host_ifname(container_id: str, network: str) -> str:
+    """The name of a veth's outer end: always the same for an endpoint, within the kernel's 15 characters."""
+    return "mv" + hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()[:11]
+
+
+def _remove_bridge(network: Network) -> None:
+    with RouteSocket() as socket:
+        bridges.remove(socket, network)
+
+
+def _remove_link(name: str) -> None:
+    with RouteSocket() as socket:
+        try:
+            socket.execute(rtnetlink.link_delete(name))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def _plug_failure(network: Network, endpoint: Endpoint, pid: int, error: NetlinkError) -> MooringError:
+    if error.errno == errno.ESRCH:
+        return Unavailable(
+            f"process {pid} of the container ended before it was connected to network {network.name}; "
+            "start it again"
+        )
+    if error.errno == errno.EXFULL:
+        return Conflict(
+            f"network {network.name} is full: its bridge takes no more than 1024 containers; "
+            "declare another network"
+        )
+    return MooringError(
+        f"interface {endpoint.host_ifname} of network {network.name} cannot be made: {error.strerror}"
+    )
