@@ -91,7 +91,7 @@ class Rootfs:
         if len(options) >= _OPTION_PAGE:
             raise InvalidSpec(
                 f"an overlay of {len(self.lower)} layers needs {len(options)} bytes of mount options and the "
-                f"kernel takes {_OPTION_PAGE - 1}: flatten the image to fewer layers or shorten the agent's --data-root"
+                f"kernel takes {_OPTION_PAGE - 1}: flatten the image to fewer layers or shorten --data-root"
             )
         return options
 

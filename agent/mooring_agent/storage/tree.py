@@ -27,7 +27,9 @@ class Directory:
     entries: tuple[tuple[bytes, os.stat_result], ...]
 
 
-def walk_tree(root_fd: int) -> Iterator[Directory]:
+def walk_tree(
+    root_fd: int, enter: Callable[[os.stat_result], bool] = lambda status: True
+) -> Iterator[Directory]:
     """Walk the directories below `root_fd` in the order of their paths, each before what it holds.
 
     Only one descriptor is open at a time, and it is closed when the walk goes on. A directory that vanishes
@@ -48,7 +50,11 @@ def walk_tree(root_fd: int) -> Iterator[Directory]:
         finally:
             os.close(fd)
         prefix = path + b"/" if path else b""
-        pending.extend(prefix + name for name, status in reversed(entries) if stat.S_ISDIR(status.st_mode))
+        pending.extend(
+            prefix + name
+            for name, status in reversed(entries)
+            if stat.S_ISDIR(status.st_mode) and enter(status)
+        )
 
 
 def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One layer comes in: kept as a blob and unpacked in a single pass over its bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from mooring_agent.images.archive import archive_directory
+from mooring_agent.images.content import MEDIA_LAYER, BlobWriter, ContentStore, Descriptor
+from mooring_agent.images.image import Progress, ProgressEvent
+from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
+from mooring_agent.images.platform import elf_architecture
+from mooring_agent.images.stream import Compression, decompress, detect, peek, read_chunks
+from mooring_agent.linux.paths import openat2
+from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
+
+_KEPT = {  # what the image-spec has a media type for is kept byte for byte
+    Compression.NONE: MEDIA_LAYER,
+    Compression.GZIP: f"{MEDIA_LAYER}+gzip",
+    Compression.ZSTD: f"{MEDIA_LAYER}+zstd",
+}
+_LEVEL = 1  # of gzip for archives made here; speed counts, they rarely travel
+_INTERVAL = 0.1  # seconds between two events of progress
+_PROGRAMS = (
+    b"bin/sh",
+    b"usr/bin/sh",
+    b"bin/busybox",
+    b"sbin/init",
+    b"usr/lib/systemd/systemd",
+    b"usr/bin/env",
+)
+_ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingLayer:
+    """A layer that is unpacked and kept, and belongs to nobody yet: publish its blob and commit its
+    snapshot."""
+
+    blob: BlobWriter
+    descriptor: Descriptor
+    diff_id: str
+    key: str
+    architecture: str | None
+
+
+@contextmanager
+def incoming_layer(
+    content: ContentStore,
+    snapshots: Snapshotter,
+    chunks: Iterator[bytes],
+    *,
+    parent: str | None = None,
+    limits: Limits | None = None,
+    pack: bool = False,
+    annotations: dict[str, str] | None = None,
+) -> Iterator[IncomingLayer]:
+    """Take in an archive as a layer on `parent`; at the end, what was neither published nor committed is
+    dropped.
+
+    The bytes are kept as they come if the image-spec has a media type for them; bzip2 and xz, and with
+    `pack` a plain archive too, are kept as gzip. Raises InvalidSpec for a bad archive, Unavailable when the
+    disk is full."""
+    key = f"extract-{uuid.uuid4().hex}"
+    with content.ingest() as blob, temporary_snapshot(snapshots, key, parent) as target:
+        try:
+            applied, media_type = _ingest(chunks, blob, target, limits or Limits(), pack)
+        except OSError as error:
+            raise Unavailable(
+                f"{content.root} takes no layer ({error.strerror or error}): free some space, then try again"
+            ) from error
+        descriptor = Descriptor(media_type, blob.digest, blob.size, annotations or {})
+        yield IncomingLayer(blob, descriptor, applied.diff_id, key, find_architecture(target))
+
+
+@contextmanager
+def temporary_snapshot(snapshots: Snapshotter, key: str, parent: str | None) -> Iterator[UnpackTarget]:
+    """Prepare a snapshot to unpack into, and remove it unless it was committed."""
+    snapshots.prepare(key, parent, temporary=True)
+    try:
+        yield snapshots.unpack_target(key)
+    finally:
+        if is_there(snapshots, key):
+            snapshots.remove(key)
+
+
+def unpack_again(
+    content: ContentStore,
+    snapshots: Snapshotter,
+    layer: Descriptor,
+    parent: str | None,
+    name: str,
+    diff_id: str,
+) -> None:
+    """Unpack the blob of a layer into the committed snapshot `name`, which may have come into being
+    meanwhile."""
+    key = f"extract-{uuid.uuid4().hex}"
+    with temporary_snapshot(snapshots, key, parent) as target:
+        head, whole = peek(content.chunks(layer))
+        applied = apply_layer(decompress(whole, detect(head)), target)
+        if applied.diff_id != diff_id:
+            raise Unavailable(
+                f"layer {layer.digest} unpacks to {applied.diff_id} and not to {diff_id}: "
+                "remove its image and import it again"
+            )
+        commit_or_share(snapshots, key, name)
+
+
+def commit_or_share(snapshots: Snapshotter, key: str, name: str) -> None:
+    """Commit `key` as `name`, unless somebody else did so first: then theirs is used."""
+    try:
+        snapshots.commit(key, name)
+    except Conflict:
+        if not is_there(snapshots, name):
+            raise
+
+
+def is_there(snapshots: Snapshotter, key: str) -> bool:
+    """Whether a snapshot exists."""
+    try:
+        snapshots.stat(key)
+    except NotFound:
+        return False
+    return True
+
+
+@contextmanager
+def open_source(source: Path | BinaryIO, private: Path) -> Iterator[tuple[Iterator[bytes], int | None, bool]]:
+    """Open what is to be imported: its chunks, their number of bytes if known, and whether they still want
+    packing.
+
+    Raises InvalidSpec for a path that is not there, cannot be read, or holds `private`, the store itself.
+    """
+    if not isinstance(source, Path):
+        yield read_chunks(source), None, False
+        return
+    try:
+        if source.is_dir():
+            if private.resolve().is_relative_to(source.resolve()):
+                raise InvalidSpec(f"it holds {private}, the agent's own images: import a directory beside it")
+            yield archive_directory(source), None, True
+            return
+        file = open(source, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InvalidSpec(f"it cannot be opened: {error.strerror}") from error
+    with file:
+        yield read_chunks(file), os.fstat(file.fileno()).st_size or None, False
+
+
+def _ingest(
+    chunks: Iterator[bytes], blob: BlobWriter, target: UnpackTarget, limits: Limits, pack: bool
+) -> tuple[AppliedLayer, str]:
+    head, whole = peek(chunks)
+    compression = detect(head)
+    if compression in _KEPT and not (pack and compression is Compression.NONE):
+        raw = _tee(whole, blob.write)
+        applied = apply_layer(decompress(raw, compression), target, limits)
+        for _ in raw:
+            continue  # what may stand behind the compressed data belongs to the blob all the same
+        media_type = _KEPT[compression]
+    else:
+        packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
+        plain = _tee(decompress(whole, compression), lambda chunk: blob.write(packer.compress(chunk)))
+        applied = apply_layer(plain, target, limits)
+        blob.write(packer.flush())
+        media_type = _KEPT[Compression.GZIP]
+    blob.finish()
+    return applied, media_type
+
+
+def watched(chunks: Iterator[bytes], source: str, total: int | None, progress: Progress) -> Iterator[bytes]:
+    """Pass chunks on, tell how far they are, and name the source when it cannot be read."""
+    current, told = 0, 0.0
+    try:
+        for chunk in chunks:
+            current += len(chunk)
+            now = time.monotonic()
+            if now - told >= _INTERVAL:
+                told = now
+                progress(ProgressEvent("import", current, total, source))
+            yield chunk
+    except OSError as error:
+        raise Unavailable(f"{source} cannot be read: {error.strerror or error}") from error
+    progress(ProgressEvent("import", current, total, source))
+
+
+def find_architecture(target: UnpackTarget) -> str | None:
+    """Tell the architecture of a root file system from its shell or init; None when it has none of the
+    usual programs."""
+    root_fd = os.open(target.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for program in _PROGRAMS:
+            header = _read_head(root_fd, program)
+            if header[:4] == _ELF and len(header) == 20:
+                machine = int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
+                return elf_architecture(machine)
+    finally:
+        os.close(root_fd)
+    return None
+
+
+def _read_head(root_fd: int, path: bytes) -> bytes:
+    """The first bytes of a regular file in a foreign root; nothing else is ever opened, devices least of
+    all."""
+    try:
+        handle = openat2(root_fd, path, os.O_PATH)
+    except OSError:
+        return b""
+    try:
+        if not os.path.isfile(handle):
+            return b""
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            return file.read(20)
+    finally:
+        os.close(handle)
+
+
+def _tee(chunks: Iterator[bytes], sink: Callable[[bytes], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        sink(chunk)
+        yield chunk

@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unpacking a layer: a tar archive (OCI image-spec, layer.md) becomes the content of a snapshot.
+
+A layer comes from anywhere, so it is taken as hostile. Every name is resolved by openat2 with
+RESOLVE_IN_ROOT below the target's own descriptor: `..`, absolute names and links among the parents end
+inside of the target, as they would after chroot. The last component is never followed: what is there is
+removed first, then the new entry is made with O_EXCL, mkdirat, symlinkat, linkat or mknodat. tarfile's
+extraction is not used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mooring_agent.errors import InvalidSpec, Unavailable
+from mooring_agent.images import tar_reader as tar
+from mooring_agent.images.stream import HashingReader
+from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
+from mooring_agent.storage.tree import delete_tree
+
+OVERLAY_OPAQUE = "trusted.overlay.opaque"
+
+_Made = TypeVar("_Made")
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_RESERVED = b".wh..wh."  # names that aufs kept for itself; the specification gives a meaning to _OPAQUE alone
+_OPEN_DIRECTORIES = 48  # parents kept open at a time
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_SPACE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+)
+# Attributes that mean something to overlay itself, or to the policy of the host that wrote them.
+FOREIGN_XATTRS = (
+    b"trusted.overlay.",
+    b"user.overlay.",
+    b"security.selinux",
+    b"security.ima",
+    b"security.evm",
+)
+_FILE_TYPES = {
+    tar.CHARACTER: stat.S_IFCHR,
+    tar.BLOCK_DEVICE: stat.S_IFBLK,
+    tar.FIFO: stat.S_IFIFO,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one layer may at most unpack to, so that a small file cannot fill a host (CVE-2017-14992)."""
+
+    stream_bytes: int = 256 << 30  # length of the unpacked archive
+    file_bytes: int = 1 << 40  # length of one file, holes included
+    entries: int = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedLayer:
+    """What was unpacked: digest and length of the unpacked archive, sum of the lengths of its files,
+    members."""
+
+    diff_id: str
+    stream_bytes: int
+    file_bytes: int
+    entries: int
+
+
+def apply_layer(
+    chunks: Iterator[bytes],
+    target: UnpackTarget,
+    limits: Limits | None = None,
+) -> AppliedLayer:
+    """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
+
+    Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
+    everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
+    hostile or beyond `limits`; Unavailable when the disk is full or fails. What was unpacked until then
+    stays: remove the snapshot."""
+    bounds = limits or Limits()
+    reader = HashingReader(chunks, bounds.stream_bytes)
+    root_fd = os.open(target.directory, _DIRECTORY)
+    try:
+        unpacking = _Unpacking(root_fd, target, reader, bounds)
+        try:
+            for entry in tar.read_entries(reader):
+                unpacking.add(entry)
+            reader.drain()
+            unpacking.finish()
+        finally:
+            unpacking.close()
+    finally:
+        os.close(root_fd)
+    if not unpacking.entries and not reader.position:
+        raise InvalidSpec("the archive is empty: expected a tar archive of a root file system")
+    return AppliedLayer(reader.digest, reader.position, unpacking.file_bytes, unpacking.entries)
+
+
+def split_path(path: bytes) -> tuple[bytes, bytes]:
+    """Return parent and last component of a member's name, cleaned of `.`, empty parts and a leading slash.
+
+    The root itself is (b"", b""). Raises InvalidSpec when the name leads out of the root; `a/../b` stays
+    inside and is `b`."""
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise InvalidSpec(f"archive member {_shown(path)} leads out of the root file system")
+            parts.pop()
+        elif part and part != b".":
+            parts.append(part)
+    return (b"/".join(parts[:-1]), parts[-1]) if parts else (b"", b"")
+
+
+def _shown(path: bytes) -> str:
+    return repr(path[:200].decode(errors="backslashreplace"))
+
+
+class _Unpacking:
+    """The state of one layer being unpacked."""
+
+    def __init__(self, root_fd: int, target: UnpackTarget, reader: HashingReader, limits: Limits) -> None:
+        self.entries = 0
+        self.file_bytes = 0
+        self._root_fd = root_fd
+        self._target = target
+        self._reader = reader
+        self._limits = limits
+        self._parents: dict[bytes, int] = {}  # cleaned path → descriptor, oldest first
+        self._retired: list[int] = []  # descriptors to close when the member in hand is done
+        self._layer_fds: list[int] | None = None
+        self._directory_times: dict[bytes, int] = {}
+        self._written: set[bytes] = set()  # paths, kept for WhiteoutStyle.DELETE only
+        self._parked = 0
+        self._deep: list[str] = []
+
+    def add(self, entry: tar.TarEntry) -> None:
+        """Write one member."""
+        self._close_retired()
+        self.entries += 1
+        if self.entries > self._limits.entries:
+            raise InvalidSpec(f"the archive has more than the limit of {self._limits.entries} members")
+        if entry.size > self._limits.file_bytes:
+            raise InvalidSpec(
+                f"archive member {_shown(entry.path)} has {entry.size} bytes, more than the limit of "
+                f"{self._limits.file_bytes}"
+            )
+        try:
+            self._write(entry)
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise Unavailable(
+                    f"{self._target.directory} takes no more after {self._reader.position} bytes "
+                    f"({error.strerror}): free some space or see the kernel's log, then try again"
+                ) from error
+            raise InvalidSpec(
+                f"archive member {_shown(entry.path)} cannot be unpacked: {error.strerror or error}"
+            ) from error
+
+    def finish(self) -> None:
+        """Set the times of directories, which the writing of their content had changed."""
+        for path, mtime_ns in self._directory_times.items():
+            parent, name = split_path(path)
+            try:
+                parent_fd = self._parent(parent)
+                os.utime(name or b".", ns=(mtime_ns, mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # a later member took its place
+
+    def close(self) -> None:
+        """Close what is kept open."""
+        self._retire_parents()
+        self._retired.extend(self._layer_fds or ())
+        self._layer_fds = None
+        self._close_retired()
+
+    def _write(self, entry: tar.TarEntry) -> None:
+        parent, name = split_path(entry.path)
+        if not name:
+            if entry.kind == tar.DIRECTORY:
+                self._attributes(self._root_fd, entry)
+                self._directory_times[b""] = entry.mtime_ns
+                return
+            raise InvalidSpec(f"archive member {_shown(entry.path)} would replace the root directory itself")
+        if name.startswith(_WHITEOUT):
+            self._whiteout(parent, name)
+            return
+        parent_fd = self._parent(parent)
+        if self._target.whiteouts is WhiteoutStyle.DELETE:
+            self._note(parent, name)
+        if entry.kind == tar.REGULAR:
+            self._regular(parent_fd, name, entry)
+        elif entry.kind == tar.DIRECTORY:
+            self._directory(parent_fd, parent, name, entry)
+        elif entry.kind == tar.SYMLINK:
+            self._make(parent_fd, name, lambda: os.symlink(entry.link, name, dir_fd=parent_fd))
+            self._attributes_at(parent_fd, name, entry)
+        elif entry.kind == tar.HARD_LINK:
+            self._hard_link(parent_fd, name, entry)
+        elif entry.kind in _FILE_TYPES:
+            mode, device = _FILE_TYPES[entry.kind] | 0o600, os.makedev(*entry.device)
+            self._make(parent_fd, name, lambda: os.mknod(name, mode, device, dir_fd=parent_fd))
+            self._attributes_at(parent_fd, name, entry)
+        else:
+            raise InvalidSpec(
+                f"archive member {_shown(entry.path)} is of type {entry.kind!r}: expected a file, link, "
+                "directory, device or FIFO"
+            )
+
+    def _regular(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
+        fd = self._make(parent_fd, name, lambda: os.open(name, _NEW_FILE, 0o600, dir_fd=parent_fd))
+        try:
+            for offset, length in entry.parts if entry.parts is not None else ((0, entry.stored),):
+                if offset:
+                    os.lseek(fd, offset, os.SEEK_SET)
+                if self._reader.copy_to(fd, length) != length:
+                    raise InvalidSpec(f"the archive ends within {_shown(entry.path)}: it is truncated")
+            if entry.parts is not None:
+                os.ftruncate(fd, entry.size)
+            self._attributes(fd, entry)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+        self.file_bytes += entry.size
+
+    def _directory(self, parent_fd: int, parent: bytes, name: bytes, entry: tar.TarEntry) -> None:
+        fd = self._make_directory(parent_fd, name)
+        try:
+            self._attributes(fd, entry)
+        finally:
+            os.close(fd)
+        self._directory_times[parent + b"/" + name if parent else name] = entry.mtime_ns
+
+    def _make_directory(self, parent_fd: int, name: bytes) -> int:
+        """Make or find the directory `name` and open it; one that takes the place of a whiteout is opaque."""
+        opaque = False
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent_fd)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                opaque = _is_whiteout(status)
+                self._clear(parent_fd, name)
+                os.mkdir(name, 0o755, dir_fd=parent_fd)
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
+        if opaque and self._target.whiteouts is WhiteoutStyle.OVERLAY:
+            os.setxattr(fd, OVERLAY_OPAQUE, b"y")
+        return fd
+
+    def _hard_link(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
+        to_parent, to_name = split_path(entry.link)
+        if not to_name:
+            raise InvalidSpec(f"archive member {_shown(entry.path)} is a hard link to the root directory")
+        to_fd = self._parent(to_parent, make=False)
+        if name == to_name and os.path.sameopenfile(parent_fd, to_fd):
+            raise InvalidSpec(f"archive member {_shown(entry.path)} is a hard link to itself")
+        try:
+            # Asked before what is at `name` is removed for it.
+            os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            raise InvalidSpec(
+                f"archive member {_shown(entry.path)} is a hard link to {_shown(entry.link)}, which is not "
+                "in the archive before it"
+            ) from None
+        self._make(
+            parent_fd,
+            name,
+            lambda: os.link(to_name, name, src_dir_fd=to_fd, dst_dir_fd=parent_fd, follow_symlinks=False),
+        )
+
+    def _make(self, parent_fd: int, name: bytes, create: Callable[[], _Made]) -> _Made:
+        try:
+            return create()
+        except FileExistsError:
+            self._clear(parent_fd, name)
+            return create()
+
+    def _clear(self, parent_fd: int, name: bytes) -> None:
+        """Remove what is at `name`, a whole tree if need be."""
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            self._retire_parents()  # a path that led through it leads elsewhere now
+        delete_tree(parent_fd, os.fsdecode(name), self._park)
+
+    def _park(self, dir_fd: int, name: str) -> None:
+        """Take a directory that lies too deep out of the tree being deleted, and delete it by itself."""
+        self._parked += 1
+        parked = f".mooring-parked-{os.getpid()}-{self._parked}"
+        os.rename(name, parked, src_dir_fd=dir_fd, dst_dir_fd=self._root_fd)
+        self._deep.append(parked)
+
+    def _parent(self, path: bytes, *, make: bool = True) -> int:
+        """Return an open directory, resolved in the root; missing ones are made unless told otherwise."""
+        if not path:
+            return self._root_fd
+        fd = self._parents.get(path)
+        if fd is None:
+            try:
+                fd = openat2(self._root_fd, path, _DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                if not make:
+                    raise
+                fd = self._make_parents(path)
+            if len(self._parents) >= _OPEN_DIRECTORIES:
+                self._retired.append(self._parents.pop(next(iter(self._parents))))
+            self._parents[path] = fd
+        return fd
+
+    def _make_parents(self, path: bytes) -> int:
+        current = self._root_fd
+        prefix = b""
+        for part in path.split(b"/"):
+            prefix = prefix + b"/" + part if prefix else part
+            try:
+                below = openat2(self._root_fd, prefix, _DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                below = self._missing_parent(current, prefix, part)
+            if current != self._root_fd:
+                self._retired.append(current)
+            current = below
+        return current
+
+    def _missing_parent(self, parent_fd: int, prefix: bytes, name: bytes) -> int:
+        try:
+            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            fd = self._make_directory(parent_fd, name)
+            self._inherit(fd, prefix)
+            return fd
+        if _is_whiteout(status):
+            return self._make_directory(parent_fd, name)
+        raise NotADirectoryError(errno.ENOTDIR, f"{_shown(prefix)} is no directory")
+
+    def _inherit(self, fd: int, path: bytes) -> None:
+        """Give a directory that the archive does not list the attributes that it has in the layers below."""
+        if self._layer_fds is None:
+            self._layer_fds = [os.open(layer, _DIRECTORY) for layer in self._target.parents]
+        for layer_fd in self._layer_fds:
+            try:
+                below = openat2(layer_fd, path, _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in (
+                    errno.ENOTDIR,
+                    errno.ELOOP,
+                ):  # a file, a whiteout or a link hides what is below
+                    return
+                raise
+            try:
+                status = os.fstat(below)
+            finally:
+                os.close(below)
+            os.fchown(fd, status.st_uid, status.st_gid)
+            os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            self._directory_times[path] = status.st_mtime_ns
+            return
+
+    def _whiteout(self, parent: bytes, name: bytes) -> None:
+        hidden = name[len(_WHITEOUT) :]
+        if hidden in (b"", b".", b".."):
+            raise InvalidSpec(
+                f"archive member {_shown(parent + b'/' + name)} removes no name: the archive is hostile"
+            )
+        parent_fd = self._parent(parent)
+        overlay = self._target.whiteouts is WhiteoutStyle.OVERLAY
+        if name == _OPAQUE:
+            if overlay:
+                os.setxattr(parent_fd, OVERLAY_OPAQUE, b"y")
+            else:
+                self._keep_written(parent)
+        elif name.startswith(_RESERVED):
+            return
+        elif overlay:
+            self._overlay_whiteout(parent_fd, hidden)
+        else:
+            path = parent + b"/" + hidden if parent else hidden
+            if path in self._written:
+                self._keep_written(path)
+            elif _exists(parent_fd, hidden):
+                self._clear(parent_fd, hidden)
+
+    def _overlay_whiteout(self, parent_fd: int, name: bytes) -> None:
+        """Hide `name` of the layers below; what this layer itself put there stays, whatever the order of
+        members."""
+        try:
+            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent_fd)
+            return
+        if stat.S_ISDIR(status.st_mode):
+            fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
+            try:
+                os.setxattr(fd, OVERLAY_OPAQUE, b"y")
+            finally:
+                os.close(fd)
+
+    def _keep_written(self, path: bytes) -> None:
+        """Delete everything in the directory `path` that does not come from this layer."""
+        pending = [path]
+        while pending:
+            path = pending.pop()
+            fd = openat2(
+                self._root_fd, path or b".", _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+            )
+            self._retired.append(fd)
+            for name in map(os.fsencode, os.listdir(fd)):
+                child = path + b"/" + name if path else name
+                if child not in self._written:
+                    self._clear(fd, name)
+                elif stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                    pending.append(child)
+
+    def _note(self, parent: bytes, name: bytes) -> None:
+        """Remember that this layer wrote a path, and with it the directories above."""
+        path = parent + b"/" + name if parent else name
+        while path not in self._written:
+            self._written.add(path)
+            path = path.rpartition(b"/")[0]
+            if not path:
+                return
+
+    def _attributes(self, fd: int, entry: tar.TarEntry) -> None:
+        # In this order: chown clears the set-id bits and the capabilities.
+        os.fchown(fd, entry.uid, entry.gid)
+        os.fchmod(fd, entry.mode)
+        for key, value in entry.xattrs.items():
+            if not key.startswith(FOREIGN_XATTRS):
+                os.setxattr(fd, key, value)
+
+    def _attributes_at(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
+        if entry.kind != tar.SYMLINK:
+            os.chmod(name, entry.mode, dir_fd=parent_fd)
+        for key, value in entry.xattrs.items():
+            if not key.startswith(FOREIGN_XATTRS):
+                path = b"/proc/self/fd/%d/%s" % (parent_fd, name)
+                os.setxattr(path, key, value, follow_symlinks=False)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+
+    def _retire_parents(self) -> None:
+        self._retired.extend(self._parents.values())
+        self._parents.clear()
+
+    def _close_retired(self) -> None:
+        for fd in self._retired:
+            os.close(fd)
+        self._retired.clear()
+        while self._deep:
+            delete_tree(self._root_fd, self._deep.pop(), self._park)
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _exists(dir_fd: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user asks of an image: the ImageSpec of the Mooring API, checked and brought into one form. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mooring_agent.errors import InvalidSpec
+from mooring_agent.images.config import check_env_name, check_port, check_signal, check_workdir
+
+_SOURCES = ("template", "import")
+_IMPORT_KEYS = ("path",)
+_TEMPLATE_KEYS = {
+    "busybox": ("name",),
+    "debian": ("name", "suite", "variant", "packages"),
+}
+_VARIANTS = ("essential", "apt", "required", "minbase", "buildd", "important", "standard")  # mmdebstrap(1)
+_SUITE = re.compile(r"[a-z][a-z0-9.+-]*")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?")  # Debian policy 5.6.1, with an architecture
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSpec:
+    """Which root file system to build, all defaults filled in; suite, variant and packages are Debian's."""
+
+    name: str
+    suite: str = ""
+    variant: str = ""
+    packages: tuple[str, ...] = ()
+
+    @classmethod
+    def from_spec(cls, template: Mapping[str, Any]) -> TemplateSpec:
+        """Read the `template` of a normalised image spec."""
+        if template["name"] != "debian":
+            return cls(template["name"])
+        return cls(
+            "debian",
+            template.get("suite", "bookworm"),
+            template.get("variant", "minbase"),
+            tuple(sorted(template.get("packages", ()))),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON."""
+        return asdict(self) | {"packages": list(self.packages)}
+
+
+def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an ImageSpec in its one form: short forms written out, lists ordered where order means nothing.
+
+    Defaults are not filled in, so two specs that were given alike stay alike when a default moves. Raises
+    InvalidSpec naming the key, its value and what was expected; an unknown key is answered with the nearest
+    known one."""
+    _mapping("image", spec)
+    _known("image", spec, (*_SOURCES, "config"))
+    given = [key for key in _SOURCES if spec.get(key) is not None]
+    if len(given) != 1:
+        found = "both" if given else "neither"
+        raise InvalidSpec(f"image spec has {found} of template and import: expected exactly one of them")
+    result: dict[str, Any] = {}
+    if given[0] == "template":
+        result["template"] = _template(spec["template"])
+    else:
+        result["import"] = _import(spec["import"])
+    if spec.get("config") is not None:
+        config = _config(spec["config"])
+        if config:
+            result["config"] = config
+    return result
+
+
+def _template(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = {"name": value}
+    _mapping("image template", value)
+    name = value.get("name")
+    if name not in _TEMPLATE_KEYS:
+        raise InvalidSpec(
+            f"image template {name!r} is not known: expected one of {', '.join(_TEMPLATE_KEYS)}"
+        )
+    _known(f"image template {name}", value, _TEMPLATE_KEYS[name])
+    result: dict[str, Any] = {"name": name}
+    if value.get("suite") is not None:
+        result["suite"] = _matching("image template suite", value["suite"], _SUITE, "a name like bookworm")
+    if value.get("variant") is not None:
+        if value["variant"] not in _VARIANTS:
+            known = ", ".join(_VARIANTS)
+            raise InvalidSpec(
+                f"image template variant {value['variant']!r} is not known: expected one of {known}"
+            )
+        result["variant"] = value["variant"]
+    if value.get("packages") is not None:
+        packages = _strings("image template packages", value["packages"])
+        result["packages"] = sorted(
+            {_matching("package", package, _PACKAGE, "a Debian package name") for package in packages}
+        )
+    return result
+
+
+def _import(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = {"path": value}
+    _mapping("image import", value)
+    _known("image import", value, _IMPORT_KEYS)
+    path = value.get("path")
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidSpec(
+            f"image import path {path!r} is not valid: expected an absolute path of a tar file or directory"
+        )
+    return {"path": path}
+
+
+def _config(value: Any) -> dict[str, Any]:
+    _mapping("image config", value)
+    _known("image config", value, tuple(_CONFIG))
+    return {
+        key: read(f"image config {key}", value[key])
+        for key, read in _CONFIG.items()
+        if value.get(key) is not None
+    }
+
+
+def _strings(what: str, value: Any) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise InvalidSpec(f"{what} is {value!r}: expected a list of strings")
+    return [_string(what, item) for item in value]
+
+
+def _string(what: str, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidSpec(f"{what} has {value!r} in it: expected a string")
+    return value
+
+
+def _scalar(what: str, value: Any) -> str:
+    """A string; numbers are taken as YAML gives them unquoted, truth values are not, since YAML reads too
+    many."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return _string(what, value)
+
+
+def _pairs(what: str, value: Any) -> dict[str, str]:
+    _mapping(what, value)
+    return {_string(what, key): _scalar(f"{what} {key}", value[key]) for key in sorted(value)}
+
+
+def _environment(what: str, value: Any) -> dict[str, str]:
+    if isinstance(value, list | tuple):
+        items = _strings(what, value)
+        for item in items:
+            if "=" not in item:
+                raise InvalidSpec(f"{what} has {item!r} in it: expected NAME=value")
+        value = dict(item.split("=", 1) for item in items)
+    return {check_env_name(name): text for name, text in _pairs(what, value).items()}
+
+
+def _ports(what: str, value: Any) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise InvalidSpec(f"{what} is {value!r}: expected a list of ports like 80 or 53/udp")
+    return sorted({check_port(_scalar(what, item)) for item in value})
+
+
+_CONFIG: dict[str, Callable[[str, Any], Any]] = {
+    "cmd": _strings,
+    "entrypoint": _strings,
+    "env": _environment,
+    "workdir": lambda what, value: check_workdir(_string(what, value)),
+    "user": _scalar,
+    "labels": _pairs,
+    "exposed_ports": _ports,
+    "stop_signal": lambda what, value: check_signal(_scalar(what, value)),
+}
+
+
+def _mapping(what: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"{what} is {value!r}: expected a mapping of names to values")
+
+
+def _matching(what: str, value: Any, pattern: re.Pattern[str], expected: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise InvalidSpec(f"{what} {value!r} is not valid: expected {expected}")
+    return value
+
+
+def _known(what: str, value: Mapping[str, Any], keys: Collection[str]) -> None:
+    for key in value:
+        if key in keys:
+            continue
+        near = difflib.get_close_matches(str(key), keys, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise InvalidSpec(f"{what} spec has an unknown key {key!r}: expected {', '.join(keys)}{hint}")

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Templates: root file systems that are built on this host from what the host has."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mooring_agent.images.busybox import DEFAULTS as BUSYBOX_DEFAULTS
+from mooring_agent.images.busybox import busybox_layer, find_busybox
+from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.image import Progress, ProgressEvent
+from mooring_agent.images.platform import host_architecture
+from mooring_agent.images.specs import TemplateSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template ready to be built.
+
+    `key` is the same for what would give the same layer, `defaults` is the config that the user's is laid
+    over, and `build` yields the layer as a tar archive, telling its progress."""
+
+    key: str
+    title: str
+    architecture: str
+    defaults: ImageConfig
+    build: Callable[[Progress], Iterator[bytes]]
+
+
+def open_template(spec: TemplateSpec) -> Template:
+    """Find what the template needs on this host; raises MissingProgram naming the Debian package that is
+    missing."""
+    if spec.name == "busybox":
+        busybox = find_busybox()
+
+        def build(progress: Progress) -> Iterator[bytes]:
+            progress(ProgressEvent("build", detail=f"busybox from {busybox.path}"))
+            return busybox_layer(busybox)
+
+        key = _key(spec, busybox.version)
+        return Template(key, "template busybox", busybox.architecture, BUSYBOX_DEFAULTS, build)
+    raise AssertionError(spec.name)
+
+
+def _key(spec: TemplateSpec, version: str) -> str:
+    text = json.dumps([spec.to_dict(), host_architecture(), version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
