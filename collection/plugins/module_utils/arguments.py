@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of all modules, in one table.
+
+A resource's options have the names that they have in the agent's specs, and none has a default here: what a
+user does not say is not sent, so that the agent can tell it from what is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Arguments = dict[str, dict[str, Any]]
+
+AGENT: Arguments = {
+    "socket": {"type": "str", "default": "/run/mooring/mooring.sock"},
+    "timeout": {"type": "int", "default": 600},
+}
+
+NAME: Arguments = {"name": {"type": "str", "required": True}}
+PRESENCE: Arguments = {"state": {"type": "str", "choices": ["present", "absent"], "default": "present"}}
+LABELS: Arguments = {"labels": {"type": "dict"}}
+
+LIMITS: Arguments = {
+    "memory": {"type": "str"},
+    "memory_reservation": {"type": "str"},
+    "memory_swap": {"type": "str"},
+    "cpus": {"type": "float"},
+    "cpu_shares": {"type": "int"},
+    "cpuset_cpus": {"type": "str"},
+    "cpuset_mems": {"type": "str"},
+    "pids_limit": {"type": "int"},
+}
+
+CONTAINER: Arguments = {
+    "image": {"type": "str"},
+    "command": {"type": "raw"},
+    "entrypoint": {"type": "raw"},
+    "env": {"type": "dict"},
+    "workdir": {"type": "str"},
+    "user": {"type": "str"},
+    "hostname": {"type": "str"},
+    **LABELS,
+    "tty": {"type": "bool"},
+    "interactive": {"type": "bool"},
+    "volumes": {"type": "list", "elements": "raw"},
+    "networks": {"type": "list", "elements": "raw"},
+    "ports": {"type": "list", "elements": "raw"},
+    **LIMITS,
+    "restart": {"type": "str"},
+    "stop_signal": {"type": "str"},
+    "stop_timeout": {"type": "int"},
+    "log": {
+        "type": "dict",
+        "options": {"max_size": {"type": "str"}, "max_files": {"type": "int"}},
+    },
+    "cap_add": {"type": "list", "elements": "str"},
+    "cap_drop": {"type": "list", "elements": "str"},
+    "read_only": {"type": "bool"},
+    "no_new_privileges": {"type": "bool"},
+    "cgroup": {"type": "str"},
+    "update_order": {"type": "str", "choices": ["stop_first", "start_first"]},
+    "state": {"type": "str", "choices": ["running", "stopped", "absent"], "default": "running"},
+}
+
+IMAGE: Arguments = {
+    "template": {"type": "raw"},
+    "import": {"type": "dict", "options": {"path": {"type": "str", "required": True}}},
+    "config": {
+        "type": "dict",
+        "options": {
+            "cmd": {"type": "raw"},
+            "entrypoint": {"type": "raw"},
+            "env": {"type": "dict"},
+            "workdir": {"type": "str"},
+            "user": {"type": "str"},
+            "labels": {"type": "dict"},
+            "exposed_ports": {"type": "list", "elements": "str"},
+            "stop_signal": {"type": "str"},
+        },
+    },
+}
+
+NETWORK: Arguments = {
+    "driver": {"type": "str", "choices": ["bridge"]},
+    "subnet": {"type": "str"},
+    "gateway": {"type": "str"},
+    "nat": {"type": "bool"},
+    "internal": {"type": "bool"},
+    **LABELS,
+}
+
+CGROUP: Arguments = {**LIMITS, **LABELS}
+
+EXEC: Arguments = {
+    "argv": {"type": "list", "elements": "str"},
+    "command": {"type": "str"},
+    "env": {"type": "dict"},
+    "workdir": {"type": "str"},
+    "user": {"type": "str"},
+    "stdin": {"type": "str"},
+    "command_timeout": {"type": "float"},
+    "max_output": {"type": "int"},
+}
+
+SECTIONS: Arguments = {
+    section: {"type": "dict"} for section in ("images", "networks", "volumes", "cgroups", "containers")
+}
+
+
+def given(params: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named options that the user gave, as the agent takes them."""
+    return {name: _without_none(params[name]) for name in names if params.get(name) is not None}
+
+
+def _without_none(value: Any) -> Any:
+    # A dictionary with sub-options comes with all of them; values of free dictionaries are the agent's to
+    # judge.
+    if isinstance(value, dict) and any(item is not None for item in value.values()):
+        return {key: item for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,236 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module `container`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container
+short_description: Say what a container should be
+version_added: 0.1.0
+author:
+  - The Mooring maintainers (@mooring)
+description:
+  - Sends what a container should be to the agent of the host, which compares it with what it was last told,
+    and changes what differs.
+  - Options that are not given are not sent. Taking one away is a change back to the default.
+  - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(update_order)
+    and O(state) are changed on the running container. Any other change replaces the container; RV(actions)
+    says why.
+options:
+  name:
+    description:
+      - The name of the container, 2 to 128 letters, digits, C(_), C(.) or C(-).
+    type: str
+    required: true
+  state:
+    description:
+      - Whether the container runs, exists without running, or does not exist.
+      - V(absent) stops a running container first, giving it O(stop_timeout) seconds.
+    type: str
+    choices: [running, stopped, absent]
+    default: running
+  image:
+    description:
+      - The image, by its name, or its id. Required unless O(state=absent).
+      - A name that now leads to another image than it did replaces the container.
+    type: str
+  command:
+    description:
+      - What is executed instead of the image's command, as a list, or as a string that is split as a shell
+        would.
+    type: raw
+  entrypoint:
+    description:
+      - What the command is passed to instead of the image's entry point, as in O(command). An empty list is
+        none.
+    type: raw
+  env:
+    description:
+      - Environment variables on top of the image's. Put values that YAML would not read as strings in
+        quotes.
+    type: dict
+  workdir:
+    description:
+      - The working directory inside the container.
+    type: str
+  user:
+    description:
+      - The user, and after a colon the group, each by name or number.
+    type: str
+  hostname:
+    description:
+      - The host name inside the container.
+    type: str
+  labels:
+    description:
+      - Labels, for finding the container. Changed live.
+    type: dict
+  tty:
+    description:
+      - Give the container a terminal.
+    type: bool
+  interactive:
+    description:
+      - Keep the standard input of the container open.
+    type: bool
+  volumes:
+    description:
+      - What is mounted into the container, each as a string V(SOURCE:TARGET) or V(SOURCE:TARGET:ro), where
+        the source is an absolute path of the host or the name of a volume.
+      - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
+        C(read_only) and, of a C(tmpfs), C(size).
+    type: list
+    elements: raw
+  networks:
+    description:
+      - The networks, each by its name or as a dictionary with C(name), C(ipv4_address) and C(aliases). The
+        first one carries the default route.
+      - V(host) is the host's own and V(none) is none; each of them stands alone. Without this option it is
+        V(bridge).
+    type: list
+    elements: raw
+  ports:
+    description:
+      - Published ports, each as a string V([[IP:]HOST:]CONTAINER[/PROTOCOL]), also with ranges such as
+        V(8000-8002:80-82). Without a port of the host the agent chooses a free one and keeps it.
+      - Or each as a dictionary with C(container), C(host), C(host_ip) and C(protocol) (C(tcp) or C(udp)).
+        Changed live.
+    type: list
+    elements: raw
+  restart:
+    description:
+      - When the agent starts the container again, V(no), V(always), V(unless-stopped), V(on-failure) or
+        V(on-failure:N) with a number of attempts. Changed live.
+    type: str
+  stop_signal:
+    description:
+      - The signal that asks the container to end, such as V(SIGTERM). Changed live.
+    type: str
+  stop_timeout:
+    description:
+      - The seconds after which a container that was asked to end is killed. Changed live.
+    type: int
+  log:
+    description:
+      - How much of the container's output is kept. Changed live.
+    type: dict
+    suboptions:
+      max_size:
+        description:
+          - The size at which another file is begun, as in O(memory).
+        type: str
+      max_files:
+        description:
+          - The number of files that are kept.
+        type: int
+  cap_add:
+    description:
+      - Capabilities beyond the default ones, such as V(NET_ADMIN), or V(ALL).
+    type: list
+    elements: str
+  cap_drop:
+    description:
+      - Default capabilities to do without, or V(ALL).
+    type: list
+    elements: str
+  read_only:
+    description:
+      - Let nothing be written to the root file system.
+    type: bool
+  no_new_privileges:
+    description:
+      - Let no program gain privileges by being executed.
+    type: bool
+  cgroup:
+    description:
+      - The name of a cgroup made by M(mooring.fleet.cgroup), whose limits the container shares.
+    type: str
+  update_order:
+    description:
+      - When a change needs a replacement, whether the old container is stopped first, and comes back if the
+        new one fails, or the new one is started first and the old one goes only when it runs.
+    type: str
+    choices: [stop_first, start_first]
+extends_documentation_fragment:
+  - mooring.fleet.agent
+  - mooring.fleet.limits
+seealso:
+  - module: mooring.fleet.apply
+  - module: mooring.fleet.container_info
+  - module: mooring.fleet.container_exec
+"""
+
+EXAMPLES = r"""
+- name: A web server behind port 8080
+  mooring.fleet.container:
+    name: web1
+    image: busybox
+    command: httpd -f -p 80 -h /srv/www
+    volumes:
+      - /srv/www:/srv/www:ro
+    ports:
+      - "8080:80"
+    memory: 64m
+    restart: unless-stopped
+
+- name: A worker with a volume, in a cgroup that it shares with others
+  mooring.fleet.container:
+    name: worker1
+    image: worker
+    env:
+      QUEUE: jobs
+      WORKERS: "4"
+    volumes:
+      - worker-data:/var/lib/worker
+      - type: tmpfs
+        target: /tmp
+        size: 32m
+    networks:
+      - name: backend
+        aliases: [worker]
+    cgroup: batch
+    update_order: start_first
+
+- name: No such container
+  mooring.fleet.container:
+    name: web0
+    state: absent
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or in check mode would be, in order.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {action: update, kind: container, name: web1, reason: "memory 64m → 128m, live"}
+container:
+  description: The container as it is now.
+  returned: success, V(none) in check mode and when it was removed
+  type: dict
+  sample:
+    name: web1
+    image: busybox
+    state: running
+    pid: 4711
+    ports: [{container: 80, host: 8080, host_ip: 0.0.0.0, protocol: tcp}]
+    networks: {bridge: {ipv4_address: 10.210.0.2, mac_address: "02:00:0a:d2:00:02", gateway: 10.210.0.1}}
+code:
+  description: A stable word for what went wrong.
+  returned: failure
+  type: str
+  sample: invalid
+"""
+
+from ansible_collections.mooring.fleet.plugins.module_utils.declared import CONTAINER
+from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
+
+
+def main() -> None:
+    run_module(CONTAINER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module `container_info`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_info
+short_description: Ask about the containers of a host
+version_added: 0.1.0
+author:
+  - The Mooring maintainers (@mooring)
+description:
+  - Returns what the agent knows of its containers.
+options:
+  name:
+    description:
+      - The name or id of one container. If there is none, RV(containers) is empty.
+    type: str
+  label:
+    description:
+      - Only containers with this label, V(NAME=VALUE).
+    type: str
+extends_documentation_fragment:
+  - mooring.fleet.agent
+seealso:
+  - module: mooring.fleet.container
+  - module: mooring.fleet.host_info
+"""
+
+EXAMPLES = r"""
+- name: Ask about one container
+  mooring.fleet.container_info:
+    name: web1
+  register: web
+
+- name: Fail unless it runs
+  ansible.builtin.assert:
+    that: web.containers | map(attribute='state') | list == ['running']
+
+- name: Ask about all that serve the web
+  mooring.fleet.container_info:
+    label: tier=web
+"""
+
+RETURN = r"""
+containers:
+  description: The containers.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: web1
+      id: 4f2c0ed6a9f3ab0b1cfd7d7b8d2f3f1d2a0b7f6b8f1d8d0f4f2c0ed6a9f3ab0b
+      image: busybox
+      state: running
+      pid: 4711
+      exit_code: null
+      restart_count: 0
+      ports: [{container: 80, host: 8080, host_ip: 0.0.0.0, protocol: tcp}]
+code:
+  description: A stable word for what went wrong.
+  returned: failure
+  type: str
+  sample: unavailable
+"""
+
+from ansible_collections.mooring.fleet.plugins.module_utils.asking import CONTAINER_INFO
+from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
+
+
+def main() -> None:
+    run_module(CONTAINER_INFO)
+
+
+if __name__ == "__main__":
+    main()
