@@ -269,6 +269,16 @@ def route_add(
     )
 
 
+def remove_link(name: str) -> None:
+    """Delete the link `name` if it is there, over a socket of its own: for use in a worker thread."""
+    with RouteSocket() as netlink:
+        try:
+            netlink.execute(link_delete(name))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
 def parse_link(payload: bytes) -> Link:
     """Read the payload of an RTM_NEWLINK."""
     _, _, ifindex, flags, _ = _LINK.unpack_from(payload)

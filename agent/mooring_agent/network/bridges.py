@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's bridge: made, repaired, removed. Each function leaves alone what is already right."""
+"""A network's bridge: made, compared, repaired. Each function leaves alone what is already right."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import Conflict, MooringError
 from ..linux import rtnetlink
-from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import Address, Link, RouteSocket
 from .records import Endpoint, Network, mac_address
 
@@ -37,15 +35,6 @@ def ensure(socket: RouteSocket, network: Network, endpoints: Collection[Endpoint
         _write(path, value)
     _plug_in(socket, link.ifindex, endpoints)
     return link.ifindex
-
-
-def remove(socket: RouteSocket, network: Network) -> None:
-    """Remove the bridge, if it is there. Takes some 15 ms."""
-    try:
-        socket.execute(rtnetlink.link_delete(network.bridge))
-    except NetlinkError as error:
-        if error.errno != errno.ENODEV:
-            raise
 
 
 def differences(socket: RouteSocket, network: Network, endpoints: Collection[Endpoint] = ()) -> list[str]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..linux.nftables import Nftables, NftError
-from . import ruleset
+from . import neighbours, ruleset
 from .records import Network, Publication
 
 A = TypeVar("A")
@@ -60,9 +60,16 @@ class Firewall:
             return ["it is missing"]
         return ruleset.differences(listing, networks, publications)
 
+    async def obstacles(self, bridge_prefix: str) -> list[str]:
+        """A sentence for each firewall beside ours that drops what networks forward."""
+        return await self._in_worker(self._dropping, bridge_prefix)
+
     def close(self) -> None:
         """Wait for the last change and end the worker thread; the table stays."""
         self._worker.shutdown(wait=True)
+
+    def _dropping(self, bridge_prefix: str) -> list[str]:
+        return neighbours.dropping(self._nftables, self.table, bridge_prefix)
 
     def _listing(self, _: None) -> list[dict[str, Any]] | None:
         tables = self._nftables.listing(f"list tables {ruleset.FAMILY}")

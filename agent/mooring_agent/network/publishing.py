@@ -121,7 +121,7 @@ def _checked(mapping: Mapped) -> _Wanted:
     except ValueError:
         raise InvalidSpec(
             f"host address {mapping.host_ip!r} of published port {mapping.container}/{mapping.protocol} "
-            "is not usable: ports are published on IPv4 addresses; expected one of the host's, or 0.0.0.0 for all"
+            "is not usable: ports are published on IPv4 addresses; expected one of the host's, or 0.0.0.0"
         ) from None
     return _Wanted(mapping.protocol, str(host_ip), mapping.host or None, mapping.container)
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import errno
-import hashlib
+import dataclasses
 import ipaddress
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RouteSocket
-from . import bridges, ruleset, specs, subnets
+from . import bridges, ruleset, specs, subnets, veths
 from .addresses import AddressPool
 from .firewall import Firewall
 from .ports import PortBook
@@ -129,6 +128,10 @@ class NetworkService:
         self._settled.update(self._networks)
         return found
 
+    async def obstacles(self) -> builtins.list[str]:
+        """What on the host keeps networks from working although ours is right, and what to do about it."""
+        return await self._firewall.obstacles(self._config.bridge_prefix) if self._networks else []
+
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
         names = list(self._networks.values())
@@ -140,7 +143,7 @@ class NetworkService:
         self._firewall_made = False
         await self._firewall.remove()
         for network in names:
-            await asyncio.to_thread(_remove_bridge, network)
+            await asyncio.to_thread(rtnetlink.remove_link, network.bridge)
 
     # ---- networks --------------------------------------------------------------------------------
 
@@ -169,6 +172,27 @@ class NetworkService:
             await self._drop(network)
             raise
         return network
+
+    async def update(self, name: str, spec: Mapping[str, Any]) -> Network:
+        """Make a network what `spec` says, while its containers run on: labels, and nat.
+
+        Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
+        """
+        before = self.get(name)
+        given = {"internal": False, **specs.normalise_spec(spec)}
+        for key in ("driver", "subnet", "gateway", "internal"):
+            now = before.view()[key]
+            if given.get(key, now) != now:
+                raise Conflict(
+                    f"network {name} cannot change its {key} from {now} to {given[key]}; "
+                    "remove it first, or declare another network"
+                )
+        after = dataclasses.replace(before, nat=given.get("nat", True), labels=given.get("labels", {}))
+        self._store.update_network(after)
+        self._networks[name] = after
+        if before.translated != after.translated:
+            await self._firewall.rewrite()
+        return after
 
     async def remove(self, name: str) -> None:
         """Remove a network. Raises NotFound, and Conflict naming the containers while there are any on it."""
@@ -215,7 +239,7 @@ class NetworkService:
             prefix_length=where.subnet.prefixlen,
             gateway=str(where.gateway),
             mac=mac_address(address),
-            host_ifname=_host_ifname(container_id, network),
+            host_ifname=veths.host_ifname(container_id, network),
         )
         with self._database.transaction():
             if before is not None:
@@ -253,19 +277,10 @@ class NetworkService:
         if network.name not in self._settled:
             await self._settle(network)
         try:
-            peer = self._plug(network, endpoint, pid, ifname)
-        except NetlinkError as error:
-            peer = await self._plug_again(network, endpoint, pid, ifname, error)
-        messages = (
-            rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
-            rtnetlink.address_add(
-                peer, endpoint.ipv4, endpoint.prefix_length, str(network.subnet.broadcast_address)
-            ),
-            rtnetlink.link_set(peer, up=True),
-        )
-        if not default_route or network.internal:
-            return messages
-        return (*messages, rtnetlink.route_add(peer, gateway=endpoint.gateway))
+            inner = veths.plug(self._netlink, self._bridges[network.name], endpoint, pid, ifname)
+        except NetlinkError:
+            inner = await self._plug_again(network, endpoint, pid, ifname)
+        return veths.inner_messages(endpoint, network, inner, default_route and not network.internal)
 
     # ---- published ports -------------------------------------------------------------------------
 
@@ -376,37 +391,22 @@ class NetworkService:
         made, settled = self._firewall_made, network.name in self._settled
         self._settled.discard(network.name)
         self._firewall_made = made and bool(self._networks)
-        await asyncio.to_thread(_remove_bridge, network)
+        await asyncio.to_thread(rtnetlink.remove_link, network.bridge)
         if made and not self._networks:
             await self._firewall.remove()
         elif settled:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
 
-    def _plug(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
-        """Make the veth; returns the index of its inner end."""
-        answers = self._netlink.execute(
-            rtnetlink.veth_add(
-                endpoint.host_ifname,
-                master=self._bridges[network.name],
-                peer_name=ifname,
-                peer_mac=endpoint.mac,
-                peer_pid=pid,
-            ),
-            rtnetlink.bridge_port_set(endpoint.host_ifname, hairpin=True),
-            rtnetlink.link_get(endpoint.host_ifname),
-        )
-        return rtnetlink.parse_link(answers[0]).peer
-
-    async def _plug_again(
-        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, error: NetlinkError
-    ) -> int:
+    async def _plug_again(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
         """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
-        await asyncio.to_thread(_remove_link, endpoint.host_ifname)
-        self._bridges[network.name] = bridges.ensure(self._netlink, network, self._endpoints_on(network.name))
+        await asyncio.to_thread(rtnetlink.remove_link, endpoint.host_ifname)
         try:
-            return self._plug(network, endpoint, pid, ifname)
-        except NetlinkError as again:
-            raise _plug_failure(network, endpoint, pid, again) from error
+            self._bridges[network.name] = bridges.ensure(
+                self._netlink, network, self._endpoints_on(network.name)
+            )
+            return veths.plug(self._netlink, self._bridges[network.name], endpoint, pid, ifname)
+        except NetlinkError as error:
+            raise veths.failure(error, endpoint, pid) from error
 
     def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
         if not mappings:
@@ -432,38 +432,3 @@ class NetworkService:
         elif change.added:
             await self._firewall.rewrite()
             self._firewall_made = True
-
-
-def _host_ifname(container_id: str, network: str) -> str:
-    """The name of a veth's outer end: always the same for an endpoint, within the kernel's 15 characters."""
-    return "mv" + hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()[:11]
-
-
-def _remove_bridge(network: Network) -> None:
-    with RouteSocket() as socket:
-        bridges.remove(socket, network)
-
-
-def _remove_link(name: str) -> None:
-    with RouteSocket() as socket:
-        try:
-            socket.execute(rtnetlink.link_delete(name))
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
-
-
-def _plug_failure(network: Network, endpoint: Endpoint, pid: int, error: NetlinkError) -> MooringError:
-    if error.errno == errno.ESRCH:
-        return Unavailable(
-            f"process {pid} of the container ended before it was connected to network {network.name}; "
-            "start it again"
-        )
-    if error.errno == errno.EXFULL:
-        return Conflict(
-            f"network {network.name} is full: its bridge takes no more than 1024 containers; "
-            "declare another network"
-        )
-    return MooringError(
-        f"interface {endpoint.host_ifname} of network {network.name} cannot be made: {error.strerror}"
-    )

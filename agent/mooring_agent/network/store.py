@@ -87,6 +87,13 @@ class NetworkStore:
             f"INSERT INTO networks ({', '.join(columns)}) VALUES (:{', :'.join(columns)})", columns
         )
 
+    def update_network(self, network: Network) -> None:
+        """Keep what can change of a network."""
+        self._database.connection.execute(
+            "UPDATE networks SET nat = ?, labels = ? WHERE name = ?",
+            (network.nat, json.dumps(dict(network.labels), sort_keys=True), network.name),
+        )
+
     def remove_network(self, name: str) -> None:
         """Forget a network without endpoints."""
         self._database.connection.execute("DELETE FROM networks WHERE name = ?", (name,))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What containers read about names: /etc/resolv.conf, resolv.conf(5), and /etc/hosts, hosts(5)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .records import Endpoint
+
+RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""Where the host says whom it asks. The second names who is behind systemd-resolved on 127.0.0.53."""
+
+PUBLIC_RESOLVERS = ("8.8.8.8", "8.8.4.4")
+"""Asked where the host names no resolver that a container can reach; the same as Docker's."""
+
+_LOCAL_NAMES = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def resolver_configuration(sources: Sequence[Path] = RESOLVERS) -> str:
+    """A container's /etc/resolv.conf: the first of the host's with a resolver that containers can reach."""
+    present = [source for source in sources if source.exists()]
+    texts = [source.read_text(encoding="utf-8", errors="replace") for source in present]
+    for text in texts:
+        if _reachable(text):
+            return reachable_resolvers(text)
+    return reachable_resolvers(texts[0] if texts else "")
+
+
+def reachable_resolvers(text: str) -> str:
+    """A resolv.conf without the resolvers that only the host itself can reach.
+
+    Those are loopback addresses and, as long as networks speak IPv4 only, IPv6 ones. If none is left, public
+    ones take their place. Everything else (search, options) is kept.
+    """
+    kept = [line for line in text.splitlines() if _nameserver(line) is None]
+    resolvers = _reachable(text) or PUBLIC_RESOLVERS
+    return "".join(f"{line}\n" for line in (*kept, *(f"nameserver {resolver}" for resolver in resolvers)))
+
+
+def hosts_file(hostname: str, endpoints: Iterable[Endpoint] = ()) -> str:
+    """A container's /etc/hosts: the loopback names, and its own name on each of its networks.
+
+    Without an endpoint its name stands for the loopback address, so that it always resolves.
+    """
+    short = hostname.partition(".")[0]
+    own = hostname if short == hostname else f"{hostname} {short}"
+    addresses = [endpoint.ipv4 for endpoint in endpoints] or ["127.0.1.1"]
+    return _LOCAL_NAMES + "".join(f"{address}\t{own}\n" for address in addresses)
+
+
+def _nameserver(line: str) -> str | None:
+    words = line.split()
+    return words[1] if len(words) > 1 and words[0] == "nameserver" else None
+
+
+def _reachable(text: str) -> list[str]:
+    found = []
+    for line in text.splitlines():
+        name = _nameserver(line)
+        try:
+            address = ipaddress.ip_address(name or "")
+        except ValueError:
+            continue
+        if address.version == 4 and not address.is_loopback and not address.is_unspecified:
+            found.append(str(address))
+    return found
