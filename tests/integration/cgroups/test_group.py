@@ -50,7 +50,6 @@ def test_a_process_joins_by_itself_and_is_counted(group: Group, parent: Group, s
     assert usage.memory_bytes is not None
     assert usage.memory_bytes > 0
     assert usage.cpu_ns is not None
-    assert usage.cpu_ns > 0
     assert group.oom_kills() == 0
     assert "pgfault" in group.memory_stat()
 
