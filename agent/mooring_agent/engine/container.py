@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's record of one container, in memory and in the state file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ..network.records import Endpoint
+from .resources import ContainerSpec, PortMapping
+
+RUNNING = ("running", "paused")
+
+
+@dataclass(eq=False)
+class Container:
+    """One container. Times are seconds since the epoch.
+
+    `wanted` says whether it should run as far as its user is concerned: what a restart policy and the start of an
+    agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below the
+    mount points. `replaces` is the id of the container that this one is taking the place of.
+    """
+
+    id: str
+    name: str
+    spec: ContainerSpec
+    image_id: str
+    created_at: float
+    managed: bool
+    argv: tuple[str, ...]
+    env: tuple[str, ...]
+    workdir: str
+    user: str
+    stop_signal: str
+    auto_remove: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    status: str = "created"
+    wanted: bool = False
+    pid: int | None = None
+    start_time: int = 0
+    boot: str = ""
+    exit_code: int | None = None
+    exit_known: bool = True
+    error: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    restart_count: int = 0
+    oom_killed: bool = False
+    group: str = ""
+    replaces: str = ""
+    volumes: tuple[tuple[str, str], ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wakers: set[asyncio.Event] = set()
+        self.ended: list[asyncio.Future[int]] = []
+        self.removed = asyncio.Event()
+        self.restart_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a process, frozen or not."""
+        return self.status in RUNNING
+
+    def wake(self) -> None:
+        """Let everyone who follows the container look again."""
+        for event in self.wakers:
+            event.set()
+
+    def view(self) -> dict[str, Any]:
+        """The container as the Mooring API shows it (ContainerView)."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "image": self.spec.image,
+            "image_id": self.image_id,
+            "spec": self.spec.given,
+            "state": self.status,
+            "pid": self.pid,
+            "exit_code": self.exit_code,
+            "exit_known": self.exit_known,
+            "error": self.error,
+            "created_at": rfc3339(self.created_at),
+            "started_at": rfc3339(self.started_at),
+            "finished_at": rfc3339(self.finished_at),
+            "restart_count": self.restart_count,
+            "oom_killed": self.oom_killed,
+            "ports": [vars_of(port) for port in self.ports],
+            "networks": {
+                endpoint.network: {
+                    "ipv4_address": endpoint.ipv4,
+                    "mac_address": endpoint.mac,
+                    "gateway": endpoint.gateway,
+                }
+                for endpoint in self.endpoints
+            },
+            "cgroup": self.group,
+            "managed": self.managed,
+        }
+
+    # The columns of table `containers`
+
+    _RESOLVED = ("argv", "env", "workdir", "user", "stop_signal", "group", "replaces", "volumes")
+    _RUN = (
+        "status",
+        "wanted",
+        "pid",
+        "start_time",
+        "boot",
+        "exit_code",
+        "exit_known",
+        "error",
+        "started_at",
+        "finished_at",
+        "restart_count",
+        "oom_killed",
+    )
+
+    def resolved_json(self) -> str:
+        """What was settled when it was created."""
+        return json.dumps({name: getattr(self, name) for name in self._RESOLVED})
+
+    def run_json(self) -> str:
+        """What changes while it lives."""
+        return json.dumps({name: getattr(self, name) for name in self._RUN})
+
+    @classmethod
+    def from_row(cls, row: Any) -> Container:
+        """A container from its row."""
+        resolved = json.loads(row["resolved"])
+        for name in ("argv", "env"):
+            resolved[name] = tuple(resolved[name])
+        resolved["volumes"] = tuple((target, name) for target, name in resolved["volumes"])
+        return cls(
+            id=row["id"],
+            name=row["name"],
+            spec=ContainerSpec.parse(json.loads(row["spec"]), name=row["name"]),
+            image_id=row["image_id"],
+            created_at=row["created_at"],
+            managed=bool(row["managed"]),
+            auto_remove=bool(row["auto_remove"]),
+            extra=json.loads(row["extra"]),
+            **resolved,
+            **json.loads(row["run"]),
+        )
+
+
+def vars_of(port: PortMapping) -> dict[str, Any]:
+    """A published port as JSON data."""
+    return {
+        "container": port.container,
+        "host": port.host,
+        "host_ip": port.host_ip,
+        "protocol": port.protocol,
+    }
+
+
+def rfc3339(moment: float | None) -> str | None:
+    """A moment in seconds since the epoch as RFC 3339 in UTC, with microseconds."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

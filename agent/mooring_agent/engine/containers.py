@@ -1,0 +1,458 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers as their users see them: made, started, followed and removed by name or id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Conflict, InvalidSpec, NotFound
+from ..images.image import Image, check_runnable
+from ..images.store import ImageStore
+from ..keeper import messages
+from ..linux.inotify import DirectoryWatch
+from ..network.service import NetworkService
+from ..storage.snapshotter import Snapshotter
+from .container import Container
+from .events import EventBus
+from .groups import Groups
+from .launching import Launching, resources_of
+from .lifecycle import Lifecycle
+from .logs import LogChunk, follow, read_lines, within
+from .oci import merged_argv, merged_environment
+from .registry import Registry
+from .resources import ContainerSpec, check_name, compare, merge, options_of
+from .resources.attachments import ALONE
+from .streams import Attachment
+from .volumes import Volumes
+
+if TYPE_CHECKING:
+    from .desired import DesiredContainers
+
+_LIVE_LIMITS = (
+    "memory",
+    "memory_reservation",
+    "memory_swap",
+    "cpus",
+    "cpu_shares",
+    "cpuset_cpus",
+    "cpuset_mems",
+    "pids_limit",
+)
+_NAME_ATTEMPTS = 8
+
+
+class Containers:
+    """Every container of this agent. References are names, ids or unique beginnings of ids."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        launching: Launching,
+        images: ImageStore,
+        snapshotter: Snapshotter,
+        networks: NetworkService,
+        volumes: Volumes,
+        groups: Groups,
+        events: EventBus,
+    ) -> None:
+        self.registry = registry
+        self.lifecycle = lifecycle
+        self._launching = launching
+        self._images = images
+        self._snapshotter = snapshotter
+        self._networks = networks
+        self._volumes = volumes
+        self._groups = groups
+        self._events = events
+        self.desired: DesiredContainers
+        self._watch: DirectoryWatch | None = None
+        lifecycle.remove = self._vanish
+
+    def get(self, reference: str) -> Container:
+        """The container. Raises NotFound, or Conflict for an ambiguous beginning of an id."""
+        return self.registry.get(reference)
+
+    def list(self) -> list[Container]:
+        """All, oldest first."""
+        return list(self.registry)
+
+    async def create(
+        self,
+        spec: ContainerSpec,
+        *,
+        name: str | None,
+        auto_remove: bool = False,
+        extra: dict[str, Any] | None = None,
+        managed: bool = False,
+        replaces: str = "",
+    ) -> Container:
+        """Make a container that can be started: its layer, its addresses, its volumes. It costs no disk.
+
+        Raises what is wrong with the spec on this host, and leaves nothing then.
+        """
+        name = check_name("container", name) if name is not None else self._free_name()
+        self.registry.require_free(name)
+        image = self._images.get(spec.image)
+        check_runnable(image)
+        if image.chain_id is None or not self._snapshotter_has(image.chain_id):
+            await asyncio.to_thread(self._images.ensure_unpacked, image)
+            self.registry.require_free(name)
+        self._check_host(name, spec)
+        container = self._make(name, spec, image, auto_remove, extra or {}, managed, replaces)
+        try:
+            container.endpoints = tuple(
+                self._networks.allocate(network.name, container.id, network.ipv4_address)
+                for network in spec.networks
+                if network.name not in ALONE
+            )
+            container.volumes = tuple(
+                (volume.target, self._volumes.ensure(volume.source))
+                for volume in spec.volumes
+                if volume.type == "volume"
+            )
+            self._snapshotter.prepare(container.id, image.chain_id)
+            os.makedirs(self._launching.log_directory(container), mode=0o700)
+            self.registry.add(container)
+        except BaseException:
+            self._discard(container)
+            raise
+        self._publish(container, "create")
+        return container
+
+    async def start(self, reference: str) -> None:
+        """Run it, unless it runs."""
+        await self.lifecycle.start(self.get(reference))
+
+    async def stop(self, reference: str, timeout: float | None = None, signal: str | None = None) -> None:
+        """Ask it to end, and kill it after `timeout` seconds."""
+        await self.lifecycle.stop(self.get(reference), timeout, signal)
+
+    async def restart(self, reference: str, timeout: float | None = None) -> None:
+        """Stop it if it runs, then start it."""
+        await self.lifecycle.restart(self.get(reference), timeout)
+
+    async def kill(self, reference: str, signal: str = "KILL") -> None:
+        """Send a signal to its first process."""
+        await self.lifecycle.kill(self.get(reference), signal)
+
+    async def pause(self, reference: str) -> None:
+        """Freeze it."""
+        await self.lifecycle.pause(self.get(reference))
+
+    async def unpause(self, reference: str) -> None:
+        """Let it go on."""
+        await self.lifecycle.unpause(self.get(reference))
+
+    async def rename(self, reference: str, name: str) -> None:
+        """Give it another name."""
+        container = self.get(reference)
+        check_name("container", name)
+        old = container.name
+        self.registry.rename(container, name)
+        self._publish(container, "rename", oldName=f"/{old}")
+
+    async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it and what it wrote; its anonymous volumes too with `volumes`. A running one needs `force`."""
+        container = self.get(reference)
+        if container.running and not force:
+            raise Conflict(
+                f"container {container.name} is {container.status}: stop it before it is removed, or use force"
+            )
+        await self.lifecycle.stop(container, 0, "KILL")
+        async with container.lock:
+            if self.registry.find(container.id) is not container:
+                return
+            await self.lifecycle.release(container)
+            self.registry.remove(container)
+            self._discard(container)
+        if volumes or container.auto_remove:
+            self._volumes.drop_anonymous(name for _, name in container.volumes)
+        container.removed.set()
+        container.wake()
+        self._publish(container, "destroy")
+
+    async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Declare a container; see `desired.DesiredContainers`."""
+        return await self.desired.put(name, spec, dry_run=dry_run)
+
+    async def delete(
+        self, name: str, *, force: bool = True, timeout: float | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """See to it that there is no such container."""
+        return await self.desired.delete(name, force=force, timeout=timeout, dry_run=dry_run)
+
+    async def wait(self, reference: str, condition: str = "not-running") -> int:
+        """Wait until it does not run, ends next or is removed; its exit code."""
+        container = self.get(reference)
+        if condition == "not-running":
+            if not container.running and container.status != "restarting":
+                return container.exit_code or 0
+            return await self.lifecycle.ended(container)
+        if condition == "next-exit":
+            return await self.lifecycle.ended(container)
+        if condition == "removed":
+            await container.removed.wait()
+            return container.exit_code or 0
+        raise InvalidSpec(
+            f"wait condition {condition!r} is not known: expected not-running, next-exit or removed"
+        )
+
+    async def update(self, reference: str, changes: dict[str, Any]) -> None:
+        """Change options that can be changed live. Raises Conflict naming those that cannot."""
+        container = self.get(reference)
+        wanted = merge(container.spec, changes)
+        fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
+        if fixed:
+            raise Conflict(
+                f"container {container.name} cannot change {', '.join(fixed)} while it exists: replace it"
+            )
+        await self.apply_live(container, wanted, managed=container.managed)
+        self._publish(container, "update")
+
+    async def apply_live(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
+        """Bring a container to a spec that differs from its own in live options only; all or nothing."""
+        fields = {change.field for change in compare(container.spec, wanted)}
+        async with container.lock:
+            if container.running and fields.intersection(_LIVE_LIMITS):
+                self._launching.hierarchy.group(container.group).apply(resources_of(wanted))
+            if container.running and "ports" in fields:
+                await self._move_ports(container, wanted)
+            if container.running and "log" in fields:
+                limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
+                await self.lifecycle.link.request(limits)
+            if "stop_signal" in fields:
+                container.stop_signal = wanted.stop_signal or "TERM"
+                self.registry.save_resolved(container)
+            self.registry.save_spec(container, wanted, managed=managed)
+
+    def resize(self, reference: str, rows: int, cols: int) -> None:
+        """Set the size of its terminal, in characters."""
+        container = self.get(reference)
+        if container.running:
+            self.lifecycle.run_soon(self.lifecycle.link.request(messages.Resize(container.id, rows, cols)))
+
+    async def attach(
+        self, reference: str, *, logs: bool, stream: bool, stdin: bool, stdout: bool, stderr: bool
+    ) -> Attachment:
+        """Follow its output, and write to its input. Output is read from the log, so a slow client harms nobody."""
+        container = self.get(reference)
+        streams = tuple(number for number, wanted in ((1, stdout), (2, stderr or container.spec.tty)) if wanted)
+
+        async def open_stdin() -> int:
+            client = await self.lifecycle.link.ready()
+            _, descriptors = await client.request(messages.Streams(container.id))
+            return descriptors[0] if descriptors else -1
+
+        async def close_stdin() -> None:
+            if container.running:
+                await self.lifecycle.link.request(messages.CloseStdin(container.id))
+
+        return Attachment(
+            container,
+            self._launching.log_directory(container),
+            self._directory_watch(),
+            logs=logs,
+            stream=stream,
+            streams=streams,
+            stdin=open_stdin if stdin and container.spec.interactive else None,
+            close_stdin=close_stdin,
+        )
+
+    async def logs(
+        self,
+        reference: str,
+        *,
+        follow: bool,  # noqa: A002 - the option's name in every interface
+        tail: int | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> AsyncIterator[LogChunk]:
+        """Its output in lines, the last `tail` of them, those between two moments; with `follow` until it ends."""
+        container = self.get(reference)
+        streams = tuple(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
+        directory = self._launching.log_directory(container)
+        lines, reader, assembler = await asyncio.to_thread(read_lines, directory, tail, since, until, streams)
+        for line in lines:
+            yield line
+        if not follow:
+            reader.close()
+            for line in assembler.rest():
+                if within(line, since, until):
+                    yield line
+            return
+        async for line in self._follow_lines(container, reader, assembler, streams):
+            if until is not None and line.time_ns > until * 1e9:
+                return
+            if within(line, since, until):
+                yield line
+
+    async def top(self, reference: str) -> list[int]:
+        """The process ids (on the host) of its processes."""
+        container = self.get(reference)
+        if not container.running:
+            raise Conflict(f"container {container.name} is not running: it has no processes")
+        return list(self._launching.hierarchy.group(container.group).pids(recursive=True))
+
+    async def stats(self, reference: str) -> Any:
+        """What its control group has used (cgroups `Usage`)."""
+        container = self.get(reference)
+        if not container.running:
+            raise Conflict(f"container {container.name} is not running: it uses nothing")
+        return self._launching.hierarchy.group(container.group).usage()
+
+    def using_image(self) -> frozenset[str]:
+        """The ids of images that containers were made from."""
+        return frozenset(container.image_id for container in self.registry)
+
+    def using_volume(self, name: str) -> list[str]:
+        """The names of the containers that have a volume."""
+        return [one.name for one in self.registry if any(volume == name for _, volume in one.volumes)]
+
+    def in_group(self, name: str) -> list[str]:
+        """The names of the containers in a declared control group."""
+        return [one.name for one in self.registry if one.spec.cgroup == name]
+
+    async def _follow_lines(
+        self, container: Container, reader: Any, assembler: Any, streams: tuple[int, ...]
+    ) -> AsyncIterator[LogChunk]:
+        chunks = follow(
+            reader,
+            self._launching.log_directory(container),
+            self._directory_watch(),
+            lambda: container.status not in ("running", "paused", "restarting") or container.removed.is_set(),
+            container.wakers,
+        )
+        async for chunk in chunks:
+            if chunk.stream in streams:
+                for line in assembler.feed(chunk):
+                    yield line
+        for line in assembler.rest():
+            yield line
+
+    def _make(
+        self,
+        name: str,
+        spec: ContainerSpec,
+        image: Image,
+        auto_remove: bool,
+        extra: dict[str, Any],
+        managed: bool,
+        replaces: str,
+    ) -> Container:
+        id = secrets.token_hex(32)
+        argv = merged_argv(spec.entrypoint, spec.command, image.config)
+        if not argv:
+            raise InvalidSpec(
+                f"container {name} has nothing to run: image {spec.image} names no command, so give one"
+            )
+        container = Container(
+            id=id,
+            name=name,
+            spec=spec,
+            image_id=image.id,
+            created_at=time.time(),
+            managed=managed,
+            argv=argv,
+            env=merged_environment(spec.env, image, spec.hostname or id[:12], spec.tty),
+            workdir=spec.workdir or image.config.get("WorkingDir") or "/",
+            user=spec.user or image.config.get("User") or "0",
+            stop_signal=spec.stop_signal or image.config.get("StopSignal") or "TERM",
+            auto_remove=auto_remove,
+            extra=extra,
+            replaces=replaces,
+        )
+        container.group = self._launching.group_path(container)
+        return container
+
+    def _check_host(self, name: str, spec: ContainerSpec) -> None:
+        """What of a spec depends on this host."""
+        self._launching.hierarchy.settings(resources_of(spec))
+        if spec.cgroup and not self._groups.exists(spec.cgroup):
+            raise NotFound(f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it first")
+        for volume in spec.volumes:
+            if volume.type == "bind" and not os.path.exists(volume.source or ""):
+                raise InvalidSpec(
+                    f"container {name} is to mount {volume.source}, which does not exist on this host: create it first"
+                )
+
+    async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
+        """Publish the ports of `wanted`. A port whose host side may be any keeps the one that it has."""
+        if not container.endpoints and wanted.ports:
+            raise Conflict(f"container {container.name} has no network that ports could be published for")
+        kept = {(port.container, port.protocol, port.host_ip): port for port in container.ports}
+        ports = [
+            kept.get((port.container, port.protocol, port.host_ip), port) if not port.host else port
+            for port in wanted.ports
+        ]
+        address = container.endpoints[0].ipv4 if container.endpoints else ""
+        if ports:
+            container.ports = tuple(await self._networks.publish(container.id, ports, address))
+        else:
+            await self._networks.unpublish(container.id)
+            container.ports = ()
+
+    def _snapshotter_has(self, key: str) -> bool:
+        try:
+            self._snapshotter.stat(key)
+        except NotFound:
+            return False
+        return True
+
+    def _discard(self, container: Container) -> None:
+        """Undo all that `create` has made, as far as it is there."""
+        self._networks.release(container.id)
+        try:
+            self._snapshotter.remove(container.id)
+        except NotFound:
+            pass
+        shutil.rmtree(self._launching.directory(container), ignore_errors=True)
+
+    async def _vanish(self, container: Container) -> None:
+        """Auto-remove, which whoever removes it by hand may overtake."""
+        try:
+            await self.remove(container.id, volumes=True)
+        except NotFound:
+            return
+
+    def _free_name(self) -> str:
+        """A name for a container that was given none."""
+        for _ in range(_NAME_ATTEMPTS):
+            name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
+            if self.registry.find(name) is None:
+                return name
+        return f"{name}_{secrets.token_hex(3)}"
+
+    def _directory_watch(self) -> DirectoryWatch:
+        if self._watch is None:
+            self._watch = DirectoryWatch()
+        return self._watch
+
+    def _publish(self, container: Container, action: str, **attributes: str) -> None:
+        common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
+        self._events.publish("container", action, container.id, {**common, **attributes})
+
+
+_ADJECTIVES = (
+    "able", "brave", "calm", "deep", "eager", "fair", "gentle", "handy", "idle", "jolly", "keen", "lively",
+    "mellow", "neat", "open", "proud", "quiet", "ready", "steady", "tidy", "upright", "vivid", "warm", "young",
+)  # fmt: skip
+_NOUNS = (
+    "anchor", "beacon", "buoy", "cleat", "dinghy", "ebb", "ferry", "gale", "harbour", "inlet", "jetty", "keel",
+    "lagoon", "mast", "narrows", "oar", "pier", "quay", "reef", "sail", "tide", "tug", "wharf", "yawl",
+)  # fmt: skip
+
+
+def spec_view(spec: ContainerSpec) -> dict[str, Any]:
+    """A spec as plans show it: what was given, in the order of the options."""
+    given = spec.given
+    return {name: given[name] for name in options_of(ContainerSpec) if name in given}
+

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Desired state of containers: what is, what should be, the plan between them, and its execution.
+
+A replacement never leaves nothing running. With `stop_first` the old container is stopped and set aside under another name,
+and comes back if its successor does not start; with `start_first` it is stopped only when its successor runs. Both are
+on disk at every moment, and `finish_replacements` brings an interrupted one to either end.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Conflict, MooringError, NotFound
+from ..images.image import check_runnable
+from ..images.store import ImageStore
+from .container import Container
+from .containers import Containers, spec_view
+from .outcome import Action, outcome
+from .registry import Registry
+from .resources import ContainerSpec, check_name, compare
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done to a container, and why. `replace` and `live` exclude each other."""
+
+    actions: tuple[Action, ...]
+    create: bool = False
+    replace: bool = False
+    live: bool = False
+    start: bool = False
+    stop: bool = False
+
+
+class DesiredContainers:
+    """Declares containers."""
+
+    def __init__(self, containers: Containers, registry: Registry, images: ImageStore) -> None:
+        self._containers = containers
+        self._registry = registry
+        self._images = images
+
+    async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Bring the container `name` to `spec`, or say what that would take. The Outcome of the Mooring API."""
+        check_name("container", name)
+        wanted = ContainerSpec.parse(spec, name=name)
+        existing = self._registry.find(name)
+        if existing is not None and existing.name != name:
+            existing = None  # the name is the beginning of another one's id
+        plan = self._plan(name, existing, wanted, tolerant=dry_run)
+        before = None if existing is None else _shown(existing.spec, existing.running)
+        after = _shown(wanted, wanted.state == "running")
+        if dry_run:
+            return outcome(plan.actions, before, after, None)
+        container = await self._carry_out(name, existing, wanted, plan)
+        return outcome(plan.actions, before, after, container.view())
+
+    async def delete(
+        self, name: str, *, force: bool = True, timeout: float | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """See to it that there is no container `name`."""
+        existing = self._registry.find(name)
+        if existing is None:
+            return outcome([], None, None, None)
+        if existing.running and not force:
+            raise Conflict(f"container {existing.name} is {existing.status}: stop it first, or use force")
+        before = _shown(existing.spec, existing.running)
+        actions = [Action("remove", "container", existing.name, "it is not wanted")]
+        if existing.running:
+            actions.insert(0, Action("stop", "container", existing.name, "it is not wanted"))
+        if not dry_run:
+            if existing.running:
+                await self._containers.stop(existing.id, timeout)
+            await self._containers.remove(existing.id, force=True)
+        return outcome(actions, before, None, None)
+
+    async def finish_replacements(self) -> None:
+        """Bring replacements that were cut off to an end: forward where the new one runs, else back."""
+        for new in [container for container in self._registry if container.replaces]:
+            old = self._registry.find(new.replaces)
+            try:
+                await self._finish(new, old)
+            except MooringError as error:
+                logger.error("replacement unfinished container=%s error=%r", new.name, error.message)
+
+    # Planning
+
+    def _plan(self, name: str, existing: Container | None, wanted: ContainerSpec, *, tolerant: bool) -> Plan:
+        running = wanted.state == "running"
+        image_id, missing = self._image(wanted, tolerant)
+        if existing is None:
+            reason = f"it does not exist{missing}"
+            actions = [Action("create", "container", name, reason)]
+            if running:
+                actions.append(Action("start", "container", name, "it should run"))
+            return Plan(tuple(actions), create=True, start=running)
+        changes = compare(existing.spec, wanted)
+        reasons = [str(change) for change in changes if not change.live]
+        if image_id and image_id != existing.image_id and not any(change.field == "image" for change in changes):
+            reasons.append(f"image {wanted.image} is now {image_id[7:19]}, was {existing.image_id[7:19]}, needs a replacement")
+        if reasons:
+            order = "the new one starts first" if wanted.update_order == "start_first" else "the old one stops first"
+            live = [str(change) for change in changes if change.live and change.field != "state"]
+            action = Action("replace", "container", name, "; ".join([*reasons, *live, order]) + missing)
+            return Plan((action,), replace=True, start=running)
+        actions = [
+            Action("update", "container", name, str(change)) for change in changes if change.field != "state"
+        ]
+        live_change = bool(changes) or not existing.managed
+        active = existing.running or existing.status == "restarting"
+        if running and not active:
+            actions.append(Action("start", "container", name, f"it is {existing.status}, and should run"))
+        if not running and active:
+            actions.append(Action("stop", "container", name, f"it is {existing.status}, and should not run"))
+        return Plan(tuple(actions), live=live_change, start=running and not active, stop=not running and active)
+
+    def _image(self, wanted: ContainerSpec, tolerant: bool) -> tuple[str, str]:
+        """The image's id; a dry run takes one that is not there yet for one that will be, and says so."""
+        try:
+            image = self._images.get(wanted.image)
+        except NotFound:
+            if not tolerant:
+                raise
+            return "", f"; image {wanted.image} is not on this host yet"
+        check_runnable(image)
+        return image.id, ""
+
+    # Execution
+
+    async def _carry_out(
+        self, name: str, existing: Container | None, wanted: ContainerSpec, plan: Plan
+    ) -> Container:
+        if plan.create:
+            return await self._create(name, wanted, start=plan.start)
+        assert existing is not None
+        if plan.replace:
+            return await self._replace(existing, wanted, start=plan.start)
+        if plan.live:
+            await self._containers.apply_live(existing, wanted, managed=True)
+        if plan.start:
+            await self._containers.start(existing.id)
+        if plan.stop:
+            await self._containers.stop(existing.id)
+        return existing
+
+    async def _create(self, name: str, wanted: ContainerSpec, *, start: bool) -> Container:
+        container = await self._containers.create(wanted, name=name, managed=True)
+        if start:
+            try:
+                await self._containers.start(container.id)
+            except MooringError:
+                await self._containers.remove(container.id, force=True)
+                raise
+        return container
+
+    async def _replace(self, old: Container, wanted: ContainerSpec, *, start: bool) -> Container:
+        name, ran = old.name, old.running
+        new = await self._containers.create(
+            wanted, name=f"{name}.new-{old.id[:6]}", managed=True, replaces=old.id
+        )
+        try:
+            if start and wanted.update_order == "start_first":
+                await self._containers.start(new.id)
+                await self._containers.stop(old.id)
+            else:
+                await self._containers.stop(old.id)
+                if start:
+                    await self._containers.start(new.id)
+        except MooringError as error:
+            await self._containers.remove(new.id, force=True)
+            if ran and not old.running:
+                await self._containers.start(old.id)
+            raise type(error)(
+                f"container {name} was not replaced, and runs on as it was: {error.message}"
+                if ran
+                else f"container {name} was not replaced: {error.message}",
+                code=error.code,
+            ) from error
+        await self._take_over(new, old)
+        return new
+
+    async def _take_over(self, new: Container, old: Container) -> None:
+        name = old.name
+        if old.name == name and not old.name.endswith(_aside(old)):
+            self._registry.rename(old, f"{name}{_aside(old)}")
+            self._registry.rename(new, name)
+        await self._containers.remove(old.id, force=True)
+        new.replaces = ""
+        self._registry.save_resolved(new)
+
+    async def _finish(self, new: Container, old: Container | None) -> None:
+        if old is None:
+            new.replaces = ""
+            self._registry.save_resolved(new)
+        elif old.name.endswith(_aside(old)) or (new.running and new.wanted):
+            if new.name.endswith(f".new-{old.id[:6]}"):
+                await self._take_over(new, old)
+            else:
+                await self._containers.remove(old.id, force=True)
+                new.replaces = ""
+                self._registry.save_resolved(new)
+        else:
+            await self._containers.remove(new.id, force=True)
+            if old.managed and old.spec.state == "running" and not old.running:
+                await self._containers.start(old.id)
+
+
+def _aside(old: Container) -> str:
+    return f".old-{old.id[:6]}"
+
+
+def _shown(spec: ContainerSpec, running: bool) -> dict[str, Any]:
+    return {**spec_view(spec), "state": "running" if running else "stopped"}

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: every service of the agent, put together, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import platform
+import shutil
+from typing import Any
+
+from .. import __version__
+from ..cgroups import hierarchy as cgroups
+from ..config import AgentConfig
+from ..errors import Conflict, MooringError
+from ..images.store import ImageStore
+from ..keeper import messages
+from ..network.service import NetworkService
+from ..state.database import Database
+from ..storage.overlay import OverlaySnapshotter
+from ..storage.snapshotter import SnapshotKind
+from .containers import Containers
+from .desired import DesiredContainers
+from .document import Documents
+from .events import EventBus
+from .execs import Execs
+from .groups import Groups
+from .images import Images
+from .keeper_link import KeeperLink
+from .launching import Launching
+from .lifecycle import Lifecycle
+from .networks import Networks
+from .registry import Registry
+from .resources import PortMapping
+from .volumes import Volumes
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_POOL = 6
+_FLUSH_PERIOD = 1.0
+
+
+class Engine:
+    """One agent's engine. Make it, `start` it, use its services, `stop` it; containers outlive it."""
+
+    def __init__(self, config: AgentConfig, pool_size: int = DEFAULT_POOL) -> None:
+        self.config = config
+        self._lock = _lock(config)
+        self.database = Database(config.data_root / "state.db")
+        self.hierarchy = cgroups.detect()
+        self.events = EventBus()
+        self.registry = Registry(self.database)
+        self.networks = NetworkService(config, self.database, self._container_name)
+        self.snapshotter = OverlaySnapshotter(config.data_root / "overlay")
+        self.images = ImageStore(
+            config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
+        )
+        self._launching = Launching(config, self.hierarchy)
+        self.volumes = Volumes(
+            self.database,
+            config.data_root / "volumes",
+            self.events,
+            lambda name: self.containers.using_volume(name),
+        )
+        self.groups = Groups(
+            self.database, self._launching, config.cgroup_parent, lambda name: self.containers.in_group(name)
+        )
+        self.lifecycle = Lifecycle(
+            self.registry, self._launching, self.snapshotter, self.networks, self.volumes, self.events
+        )
+        self.containers = Containers(
+            self.registry,
+            self.lifecycle,
+            self._launching,
+            self.images,
+            self.snapshotter,
+            self.networks,
+            self.volumes,
+            self.groups,
+            self.events,
+        )
+        self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
+        self.image_service = Images(self.images, self.database, self.events)
+        self.network_resources = Networks(self.networks, self.database, self.events)
+        self.desired = DesiredContainers(self.containers, self.registry, self.images)
+        self.containers.desired = self.desired
+        self._documents = self._make_documents()
+        self._pool_size = pool_size
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""
+        self._launching.refresh()
+        self._sweep()
+        for drift in await self.networks.start():
+            logger.warning("network repaired what=%r", drift)
+        for container in self.registry:
+            order = [attachment.name for attachment in container.spec.networks]
+            container.endpoints = tuple(
+                sorted(self.networks.endpoints(container.id), key=lambda one: order.index(one.network))
+            )
+            container.ports = self._published(container.id)
+        self.groups.restore()
+        shape = self._launching.shape(self.config.cgroup_parent)
+        self.lifecycle.link = KeeperLink(
+            self.config.run_root, shape, self._pool_size, self._process_ended, self._take_inventory
+        )
+        await self.lifecycle.link.start()
+        self._flusher = asyncio.create_task(self._flush_regularly())
+        await self.desired.finish_replacements()
+        for container in self.registry:
+            if self.lifecycle.should_come_back(container):
+                self.lifecycle.run_soon(self._bring_back(container.id))
+
+    async def stop(self) -> None:
+        """Let go of everything; containers run on."""
+        self.lifecycle.stopping = True
+        if self._flusher is not None:
+            self._flusher.cancel()
+        self.lifecycle.close()
+        self.events.close()
+        await self.networks.stop()
+        self.snapshotter.close()
+        self.database.close()
+        os.close(self._lock)
+
+    async def tear_down(self) -> None:
+        """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
+        for container in self.registry:
+            await self.containers.remove(container.id, force=True)
+        for name in self.groups.names():
+            await self.groups.delete(name)
+        await self.networks.teardown()
+        link = self.lifecycle.link
+        await link.request(messages.Configure(vars(link.shape), 0))
+        await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
+
+    async def apply_state(self, document: dict[str, Any], *, dry_run: bool, prune: bool) -> dict[str, Any]:
+        """Bring the host to a document. See `document.Documents.apply`."""
+        return await self._documents.apply(document, dry_run=dry_run, prune=prune)
+
+    def host(self) -> dict[str, Any]:
+        """What this host is and has."""
+        keeper = self.lifecycle.link.client.identity
+        statuses = [container.status for container in self.registry]
+        return {
+            "name": self.config.name or platform.node(),
+            "version": __version__,
+            "kernel": platform.release(),
+            "arch": platform.machine(),
+            "cpus": os.cpu_count() or 1,
+            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "cgroup": {"mode": self.hierarchy.mode, "controllers": sorted(self.hierarchy.controllers)},
+            "containers": {
+                "total": len(statuses),
+                "running": statuses.count("running"),
+                "paused": statuses.count("paused"),
+            },
+            "images": len(self.images.list()),
+            "networks": len(self.networks.list()),
+            "data_root": str(self.config.data_root),
+            "run_root": str(self.config.run_root),
+            "agent": {"pid": os.getpid()},
+            "keeper": {"pid": keeper.pid, "guardian_pid": keeper.guardian, "version": keeper.version},
+        }
+
+    def _published(self, container_id: str) -> tuple[PortMapping, ...]:
+        return tuple(
+            PortMapping(
+                container=publication.container_port,
+                host=publication.host_port,
+                host_ip=publication.host_ip,
+                protocol=publication.protocol,
+            )
+            for publication in self.networks.published(container_id)
+        )
+
+    # Networks, as the API calls them
+
+    def network_list(self) -> list[dict[str, Any]]:
+        """The views of all networks."""
+        return self.network_resources.list()
+
+    def network_get(self, name: str) -> dict[str, Any]:
+        """The view of one network."""
+        return self.network_resources.get(name)
+
+    async def network_put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Declare a network."""
+        return await self.network_resources.put(name, spec, dry_run=dry_run)
+
+    async def network_delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove a network."""
+        return await self.network_resources.delete(name, dry_run=dry_run)
+
+    # Inside
+
+    def _make_documents(self) -> Documents:
+        return Documents(
+            put={
+                "image": self.image_service.put,
+                "network": self.network_put,
+                "volume": self.volumes.put,
+                "cgroup": self.groups.put,
+                "container": self.desired.put,
+            },
+            delete={
+                "image": self.image_service.delete,
+                "network": self.network_delete,
+                "volume": self.volumes.delete,
+                "cgroup": self.groups.delete,
+                "container": self.desired.delete,
+            },
+            managed={
+                "image": self.image_service.declared,
+                "network": self.network_resources.declared,
+                "volume": self.volumes.managed,
+                "cgroup": self.groups.names,
+                "container": lambda: [one.name for one in self.registry if one.managed],
+            },
+        )
+
+    def _process_ended(self, event: messages.Exited) -> None:
+        if not self.lifecycle.exited(event):
+            self.execs.exited(event)
+
+    async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
+        """Compare what the keeper has with what is known here, after every connection to it."""
+        present = set()
+        for record in records:
+            event = messages.Exited(
+                record["id"], record["exit_code"] or 0, record["known"], record["finished_at"] or 0.0
+            )
+            container = self.registry.find(record["id"])
+            if container is not None and container.id == record["id"]:
+                present.add(container.id)
+                self._compare(container, record, event)
+            elif record["exit_code"] is not None:
+                self.execs.exited(event)
+            elif record["id"] == record["container"]:
+                self.lifecycle.run_soon(self.lifecycle.dispose(record["id"]))
+        for container in self.registry:
+            if container.running and container.id not in present:
+                self.lifecycle.found_missing(container)
+
+    def _compare(self, container: Any, record: dict[str, Any], event: messages.Exited) -> None:
+        if record["exit_code"] is None:
+            self.lifecycle.found_running(container, record)
+        elif container.running:
+            self.lifecycle.process_ended(container, event.exit_code, event.known, event.finished_at)
+        else:
+            self.lifecycle.run_soon(self.lifecycle.link.request(messages.Forget(container.id)))
+
+    async def _bring_back(self, id: str) -> None:
+        try:
+            await self.containers.start(id)
+        except MooringError as error:
+            logger.error("start failed container=%s error=%r", id[:12], error.message)
+
+    def _sweep(self) -> None:
+        """Remove what a killed agent had begun to make or to remove: layers and files of containers that are not."""
+        known = {container.id for container in self.registry}
+        for snapshot in self.snapshotter.list():
+            if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
+                self.snapshotter.remove(snapshot.key)
+        directory = self.config.data_root / "containers"
+        directory.mkdir(parents=True, exist_ok=True)
+        for entry in directory.iterdir():
+            if _is_id(entry.name) and entry.name not in known:
+                shutil.rmtree(entry, ignore_errors=True)
+
+    def _container_name(self, id: str) -> str:
+        container = self.registry.find(id)
+        return container.name if container is not None else id[:12]
+
+    async def _flush_regularly(self) -> None:
+        """Bound what a power cut can take to the last second."""
+        before = self.database.connection.total_changes
+        while True:
+            await asyncio.sleep(_FLUSH_PERIOD)
+            now = self.database.connection.total_changes
+            if now != before:
+                before = now
+                await asyncio.to_thread(self.database.flush)
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and all(sign in "0123456789abcdef" for sign in text)
+
+
+def _lock(config: AgentConfig) -> int:
+    """Hold the data root: two agents on one would ruin it. Released by the kernel when this process ends."""
+    for directory in (config.data_root, config.run_root):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    lock = os.open(config.data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Conflict(
+            f"data root {config.data_root} is in use by another agent: stop that one, or choose another --data-root"
+        ) from None
+    return lock

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's connection to the keeper, made again whenever it ends, with the pool of launchers it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import MooringError, Unavailable
+from ..keeper import messages
+from ..keeper.client import KeeperClient
+from ..runtime.plan import Shape
+
+logger = logging.getLogger(__name__)
+
+_RETRY_FIRST = 0.05
+_RETRY_MOST = 2.0
+_READY_TIMEOUT = 30.0
+
+
+class KeeperLink:
+    """Keeps a KeeperClient connected. `on_inventory` gets the keeper's records after each connection, the first too."""
+
+    def __init__(
+        self,
+        run_root: Path,
+        shape: Shape,
+        pool_size: int,
+        on_exit: Callable[[messages.Exited], None],
+        on_inventory: Callable[[list[dict[str, Any]]], Awaitable[None]],
+    ) -> None:
+        self.client = KeeperClient(run_root)
+        self.shape = shape
+        self._pool_size = pool_size
+        self._on_inventory = on_inventory
+        self._ready = asyncio.Event()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self.client.on_exit = on_exit
+
+    async def start(self) -> None:
+        """Connect for the first time. Raises Unavailable."""
+        await self._connect()
+
+    def close(self) -> None:
+        """End the connection; containers run on."""
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        self.client.close()
+
+    async def ready(self) -> KeeperClient:
+        """The connected client. Raises Unavailable when it does not come back in time."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), _READY_TIMEOUT)
+        except TimeoutError:
+            raise Unavailable(
+                "keeper does not answer and could not be started again: see the agent's log and keeper/log below the run root"
+            ) from None
+        return self.client
+
+    async def request(self, message: messages.Message) -> messages.Message:
+        """One request without descriptors, to a connected keeper."""
+        answer, _ = await (await self.ready()).request(message)
+        return answer
+
+    async def _connect(self) -> None:
+        self.client.on_lost = self._lost
+        await self.client.connect()
+        await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
+        _, descriptors = await self.client.request(messages.Inventory())
+        await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+        self._ready.set()
+
+    def _lost(self) -> None:
+        self._ready.clear()
+        logger.warning("keeper lost pid=%d", self.client.identity.pid)
+        if self._reconnecting is None or self._reconnecting.done():
+            self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        pause = _RETRY_FIRST
+        while not self._ready.is_set():
+            try:
+                await self._connect()
+            except (MooringError, OSError) as error:
+                logger.error("keeper cannot be reached error=%r", str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RETRY_MOST)
+        logger.info("keeper back pid=%d", self.client.identity.pid)

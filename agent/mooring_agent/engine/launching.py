@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a start needs besides the keeper: the shape of the launcher, the files below /etc, the plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..cgroups.devices import DEFAULT_RULES
+from ..cgroups.hierarchy import Hierarchy
+from ..cgroups.resources import Resources, Setting
+from ..config import AgentConfig
+from ..network.names import hosts_file, resolver_configuration
+from ..runtime.capabilities import resolve
+from ..runtime.compile import compile_launch, new_namespaces
+from ..runtime.mounts import BindRoot, Overlay
+from ..runtime.plan import LaunchPlan, Shape
+from ..runtime.seccomp_profile import SeccompCache, default_profile
+from ..storage.snapshotter import Rootfs
+from .container import Container
+from .oci import runtime_config
+from .resources import CgroupSpec, ContainerSpec
+
+_STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
+
+
+class Launching:
+    """Prepares launches. Knows the host's control groups and where the agent's files are."""
+
+    def __init__(self, config: AgentConfig, hierarchy: Hierarchy) -> None:
+        self._config = config
+        self.hierarchy = hierarchy
+        self._mounts = tuple(dict.fromkeys(str(mount) for mount in hierarchy.controllers.values()))
+        self._prepared_parents: set[str] = set()
+        self._seccomp = SeccompCache(config.data_root / "seccomp")
+        self._seccomp_paths: dict[frozenset[str], str] = {}
+        self._resolver = ""
+
+    def refresh(self) -> None:
+        """Look again at what of the host goes into containers: its resolvers."""
+        self._resolver = resolver_configuration()
+
+    def directory(self, container: Container) -> Path:
+        """Where the agent keeps the files of a container."""
+        return self._config.data_root / "containers" / container.id
+
+    def log_directory(self, container: Container) -> str:
+        """Where its log is."""
+        return str(self.directory(container) / "log")
+
+    def group_path(self, container: Container) -> str:
+        """The control group that the container shall have where groups can be renamed."""
+        return f"{self.parent_group(container.spec)}/{container.id}"
+
+    def parent_group(self, spec: ContainerSpec) -> str:
+        """The group that the container's own is in."""
+        return f"{self._config.cgroup_parent}/{spec.cgroup}" if spec.cgroup else self._config.cgroup_parent
+
+    def shape(self, parent: str, namespaces: tuple[str, ...] = _STANDARD_NAMESPACES) -> Shape:
+        """The shape of launchers for containers below the group `parent`, which is made where it is missing."""
+        if parent not in self._prepared_parents:
+            self.hierarchy.group(parent).create()
+            self._prepared_parents.add(parent)
+        return Shape(
+            namespaces=namespaces,
+            groups=tuple(f"{mount}/{parent}" for mount in self._mounts),
+            group_settings=self._indexed(self.hierarchy.device_settings()),
+            unified=not self.hierarchy.can_rename,
+        )
+
+    def forget_group(self, parent: str) -> None:
+        """The group `parent` is gone."""
+        self._prepared_parents.discard(parent)
+
+    def restrict_devices(self, group: str) -> None:
+        """Attach the white list of devices where that takes a program (cgroup v2); else the shape has it."""
+        if not self.hierarchy.can_rename:
+            self.hierarchy.group(group).set_devices(DEFAULT_RULES)
+
+    def group_directories(self, container: Container) -> tuple[str, ...]:
+        """The directories of the container's own group, one a hierarchy."""
+        return tuple(f"{mount}/{container.group}" for mount in self._mounts)
+
+    def write_etc(self, container: Container) -> None:
+        """Write the container's hosts, hostname and resolv.conf."""
+        directory = self.directory(container)
+        hostname = container.spec.hostname or container.id[:12]
+        files = {"hosts": hosts_file(hostname, container.endpoints), "hostname": f"{hostname}\n"}
+        if container.spec.networks[0].name != "none":
+            files["resolv.conf"] = self._resolver
+        for name, text in files.items():
+            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+
+    def seccomp_path(self, spec: ContainerSpec) -> str:
+        """The compiled default profile for the container's capabilities."""
+        capabilities = frozenset(resolve(spec.cap_add, spec.cap_drop))
+        path = self._seccomp_paths.get(capabilities)
+        if path is None:
+            path = str(self._seccomp.path_for(default_profile(), capabilities))
+            self._seccomp_paths[capabilities] = path
+        return path
+
+    def plan(
+        self,
+        container: Container,
+        rootfs: Rootfs,
+        volume_paths: Mapping[str, str],
+        netlink: tuple[bytes, ...],
+    ) -> LaunchPlan:
+        """The launch plan of a container."""
+        config = runtime_config(container, str(self.directory(container)), volume_paths)
+        settings = self.hierarchy.settings(resources_of(container.spec))
+        return compile_launch(
+            config,
+            id=container.id,
+            group=container.id,
+            root=_root(rootfs),
+            group_settings=self._indexed(settings),
+            netlink=netlink,
+            seccomp=self.seccomp_path(container.spec),
+        )
+
+    def namespaces(self, container: Container) -> tuple[str, ...]:
+        """The namespaces that the container's launcher shall have new."""
+        if container.spec.networks[0].name != "host":
+            return _STANDARD_NAMESPACES
+        return new_namespaces(runtime_config(container, "", {volume.target: "" for volume in container.spec.volumes}))
+
+    def _indexed(self, settings: tuple[Setting, ...]) -> tuple[tuple[int, str, str], ...]:
+        return tuple(
+            (
+                self._mounts.index(str(self.hierarchy.controllers[setting.controller])),
+                setting.file,
+                setting.value,
+            )
+            for setting in settings
+        )
+
+
+def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
+    """The limits that a spec asks for."""
+    return Resources(
+        memory=spec.memory,
+        memory_reservation=spec.memory_reservation,
+        memory_swap=spec.memory_swap,
+        cpus=spec.cpus,
+        cpu_shares=spec.cpu_shares,
+        cpuset_cpus=spec.cpuset_cpus,
+        cpuset_mems=spec.cpuset_mems,
+        pids_limit=spec.pids_limit,
+    )
+
+
+def _root(rootfs: Rootfs) -> Overlay | BindRoot:
+    if rootfs.bind_source is not None:
+        return BindRoot(str(rootfs.bind_source))
+    return Overlay(
+        lower=tuple(str(path) for path in rootfs.lower),
+        upper=str(rootfs.upper or ""),
+        work=str(rootfs.work or ""),
+    )

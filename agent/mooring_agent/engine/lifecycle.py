@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a container's process: start, end, restart by policy, stop, freeze; whatever dies in between.
+
+Requests of users take the container's lock; news from the keeper does not, since a stop waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from ..errors import Conflict, MooringError, NotFound, Unavailable
+from ..keeper import messages
+from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
+from ..network.service import NetworkService
+from ..storage.snapshotter import Snapshotter
+from .container import Container
+from .events import EventBus
+from .keeper_link import KeeperLink
+from .launching import Launching
+from .registry import Registry
+from .resources import signal_number
+from .volumes import Volumes
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN_EXIT = 255
+_KILL_TIMEOUT = 10.0
+_LAUNCH_ATTEMPTS = 3
+_REMOVE_GROUP_TIMEOUT = 5.0
+# Docker's figures: the pause before a restart doubles from 100 ms to a minute, and starts over after ten good seconds.
+_RESTART_FIRST = 0.1
+_RESTART_MOST = 60.0
+_GOOD_RUN = 10.0
+_SIGKILL = 9
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot, random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+class Lifecycle:
+    """Starts and ends containers. `remove` is called for those that are to vanish with their end (auto-remove)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        launching: Launching,
+        snapshotter: Snapshotter,
+        networks: NetworkService,
+        volumes: Volumes,
+        events: EventBus,
+    ) -> None:
+        self._registry = registry
+        self._launching = launching
+        self._snapshotter = snapshotter
+        self._networks = networks
+        self._volumes = volumes
+        self._events = events
+        self._boot = boot_id()
+        self._launches: dict[str, messages.Exited | None] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.link: KeeperLink
+        self.remove: Callable[[Container], Awaitable[None]]
+        self.stopping = False
+
+    # Requests
+
+    async def start(self, container: Container) -> None:
+        """Run it, unless it runs. Raises what kept it from running; then nothing half started is left."""
+        async with container.lock:
+            if container.status == "paused":
+                raise Conflict(f"container {container.name} is paused: unpause it instead of starting it")
+            if container.running:
+                return
+            self._cancel_restart(container)
+            container.restart_count = 0
+            await self._start(container)
+
+    async def stop(self, container: Container, timeout: float | None = None, signal: str | None = None) -> None:
+        """Ask it to end, and kill it when it has not after `timeout` seconds (default: its own stop_timeout)."""
+        async with container.lock:
+            self._set_wanted(container, False)
+            self._cancel_restart(container)
+            if not container.running:
+                if container.status == "restarting":
+                    self._rest(container)
+                return
+            if container.status == "paused":
+                await self._thaw(container)
+            patience = container.spec.stop_timeout if timeout is None else timeout
+            await self._end(container, signal_number(signal or container.stop_signal), patience)
+
+    async def restart(self, container: Container, timeout: float | None = None) -> None:
+        """Stop it if it runs, then start it."""
+        await self.stop(container, timeout)
+        await self.start(container)
+
+    async def kill(self, container: Container, signal: str) -> None:
+        """Send a signal to its first process. Raises Conflict when it does not run."""
+        number = signal_number(signal)
+        if not container.running:
+            raise Conflict(f"container {container.name} is not running: there is nothing to send a signal to")
+        if number in (_SIGKILL, signal_number(container.stop_signal)):
+            self._set_wanted(container, False)
+        if number == _SIGKILL and container.status == "paused":
+            await self._thaw(container)
+        await self._signal(container, number)
+        self._publish(container, "kill", signal=str(number))
+
+    async def pause(self, container: Container) -> None:
+        """Freeze all its processes."""
+        async with container.lock:
+            if container.status != "running":
+                raise Conflict(f"container {container.name} is {container.status}: only a running one can be paused")
+            await asyncio.to_thread(self._group(container).freeze)
+            container.status = "paused"
+            self._registry.save_run(container)
+        self._publish(container, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        """Let its processes go on."""
+        async with container.lock:
+            if container.status != "paused":
+                raise Conflict(f"container {container.name} is {container.status}: it is not paused")
+            await self._thaw(container)
+        self._publish(container, "unpause")
+
+    async def ended(self, container: Container) -> int:
+        """Wait for the next end of its process; the exit code."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        container.ended.append(future)
+        return await future
+
+    async def release(self, container: Container) -> None:
+        """Undo what a run leaves: published ports, the control group, the keeper's record."""
+        await self._networks.unpublish(container.id)
+        container.ports = ()
+        await self._remove_group(container)
+        await self.link.request(messages.Forget(container.id))
+
+    async def dispose(self, id: str) -> None:
+        """End a process that belongs to no container: one that was removed while the keeper was away."""
+        await self.link.request(messages.Signal(id, _SIGKILL))
+
+    def close(self) -> None:
+        """Do nothing any more; containers run on."""
+        self.stopping = True
+        for container in self._registry:
+            self._cancel_restart(container)
+        for task in self._tasks:
+            task.cancel()
+        self.link.close()
+
+    # Starting
+
+    async def _start(self, container: Container) -> None:
+        self._set_wanted(container, True)
+        for attempt in range(1, _LAUNCH_ATTEMPTS + 1):
+            client = await self.link.ready()
+            if container.running:  # an earlier attempt had worked, as the keeper's successor has told
+                return
+            try:
+                await self._launch(container, client)
+            except KeeperLost:
+                if attempt == _LAUNCH_ATTEMPTS:
+                    raise
+            except MooringError as error:
+                container.error = error.message
+                container.exit_code = error.exit_code if isinstance(error, StartRefused) else container.exit_code
+                container.wanted = False
+                self._registry.save_run(container)
+                raise
+            else:
+                return
+
+    async def _launch(self, container: Container, client: KeeperClient) -> None:
+        self._launches[container.id] = None
+        try:
+            await self._publish_ports(container)
+            try:
+                launched = await self._hand_to_launcher(container, client)
+            except KeeperLost:
+                raise
+            except MooringError:
+                await self._give_ports_back(container)
+                raise
+            container.status, container.error, container.exit_code = "running", "", None
+            container.pid, container.start_time, container.boot = launched.pid, launched.start_time, self._boot
+            container.started_at, container.finished_at, container.oom_killed = time.time(), None, False
+            self._registry.save_run(container)
+        finally:
+            early = self._launches.pop(container.id)
+        self._publish(container, "start")
+        if early is not None:
+            self.process_ended(container, early.exit_code, early.known, early.finished_at)
+
+    async def _hand_to_launcher(self, container: Container, client: KeeperClient) -> messages.Launched:
+        parent = self._launching.parent_group(container.spec)
+        shape = self._launching.shape(parent, self._launching.namespaces(container))
+        slot, _ = await client.request(messages.Acquire(vars(shape)))
+        assert isinstance(slot, messages.Slot)
+        container.group = f"{parent}/{slot.slot}" if shape.unified else f"{parent}/{container.id}"
+        try:
+            self._launching.restrict_devices(f"{parent}/{slot.slot}")
+            netlink: list[bytes] = []
+            for number, endpoint in enumerate(container.endpoints):
+                netlink += await self._networks.connect(
+                    endpoint, slot.pid, ifname=f"eth{number}", default_route=number == 0
+                )
+            self._launching.write_etc(container)
+            plan = self._launching.plan(
+                container,
+                self._snapshotter.rootfs(container.id),
+                self._volumes.paths(container.volumes),
+                tuple(netlink),
+            )
+            if shape.unified:
+                self._registry.save_resolved(container)
+            return await client.launch(
+                messages.Launch(
+                    slot=slot.slot,
+                    id=container.id,
+                    terminal=container.spec.tty,
+                    stdin=container.spec.interactive,
+                    log_directory=self._launching.log_directory(container),
+                    log_size=container.spec.log.max_size,
+                    log_files=container.spec.log.max_files,
+                ),
+                plan.encode(),
+            )
+        except StartRefused:
+            await self._remove_group(container)
+            raise
+        except (MooringError, OSError) as error:
+            if not isinstance(error, KeeperLost):
+                await client.request(messages.Release(slot.slot))
+            if isinstance(error, OSError):
+                raise MooringError(f"container {container.name} could not be started: {error}") from error
+            raise
+
+    async def _publish_ports(self, container: Container) -> None:
+        wanted = container.spec.ports
+        if wanted and not container.ports:
+            address = container.endpoints[0].ipv4
+            container.ports = tuple(await self._networks.publish(container.id, list(wanted), address))
+
+    # News from the keeper
+
+    def exited(self, event: messages.Exited) -> bool:
+        """A process has ended; False when it is not a container's."""
+        container = self._registry.find(event.id)
+        if container is None:
+            return False
+        if event.id in self._launches:
+            self._launches[event.id] = event
+        elif container.running:
+            self.process_ended(container, event.exit_code, event.known, event.finished_at)
+        return True
+
+    def process_ended(self, container: Container, exit_code: int, known: bool, finished_at: float) -> None:
+        """Take note of an end, and see what has to follow."""
+        container.status = "exited"
+        container.exit_code, container.exit_known, container.finished_at = exit_code, known, finished_at
+        container.error = "" if known else "its exit code is not known: nobody was left to see the process end"
+        container.pid = None
+        container.oom_killed = self._oom_killed(container)
+        self._registry.save_run(container)
+        self._publish(container, "die", exitCode=str(exit_code))
+        for future in container.ended:
+            if not future.done():
+                future.set_result(exit_code)
+        container.ended.clear()
+        container.wake()
+        if not self.stopping:
+            self.run_soon(self._follow_up(container))
+
+    def found_running(self, container: Container, record: dict[str, Any]) -> None:
+        """The keeper says that the container's process is there."""
+        container.pid, container.start_time, container.boot = record["pid"], record["start_time"], self._boot
+        if not container.running:
+            container.status, container.exit_code = "running", None
+            container.started_at = container.started_at or time.time()
+            self._registry.save_run(container)
+
+    def found_missing(self, container: Container) -> None:
+        """A container that should run, and of which the keeper knows nothing."""
+        rebooted = container.boot != self._boot
+        self.process_ended(container, _UNKNOWN_EXIT, False, time.time())
+        if rebooted:
+            container.error = "the host was started again while it ran"
+            self._registry.save_run(container)
+
+    def should_come_back(self, container: Container) -> bool:
+        """Whether a container that does not run ought to, when an agent starts."""
+        if not container.wanted or container.running:
+            return False
+        policy = container.spec.restart.name
+        if policy in ("always", "unless-stopped"):
+            return True
+        if policy == "on-failure":
+            return container.exit_code != 0
+        return container.managed and container.boot != self._boot and container.spec.state == "running"
+
+    # What follows an end
+
+    async def _follow_up(self, container: Container) -> None:
+        try:
+            await self._remove_group(container)
+            await self.link.request(messages.Forget(container.id))
+            if self._restarts(container):
+                self._schedule_restart(container)
+                return
+            await self._networks.unpublish(container.id)
+            container.ports = ()
+            if container.auto_remove:
+                await self.remove(container)
+        except MooringError as error:
+            logger.error("follow-up failed container=%s error=%r", container.name, error.message)
+
+    def _restarts(self, container: Container) -> bool:
+        policy = container.spec.restart
+        if not container.wanted or container.running or policy.name == "no":
+            return False
+        if policy.name != "on-failure":
+            return True
+        return container.exit_code != 0 and (
+            not policy.max_retries or container.restart_count < policy.max_retries
+        )
+
+    def _schedule_restart(self, container: Container) -> None:
+        ran = (container.finished_at or 0) - (container.started_at or 0)
+        if ran >= _GOOD_RUN:
+            container.restart_count = 0
+        pause = min(_RESTART_FIRST * 2 ** min(container.restart_count, 16), _RESTART_MOST)
+        container.status = "restarting"
+        self._registry.save_run(container)
+        loop = asyncio.get_running_loop()
+        container.restart_timer = loop.call_later(pause, lambda: self.run_soon(self._restart_now(container)))
+
+    async def _restart_now(self, container: Container) -> None:
+        async with container.lock:
+            if not container.wanted or container.status != "restarting":
+                return
+            container.restart_count += 1
+            try:
+                await self._start(container)
+            except MooringError as error:
+                logger.error("restart failed container=%s error=%r", container.name, error.message)
+                container.wanted = True
+                container.status, container.finished_at = "exited", time.time()
+                if self._restarts(container):
+                    self._schedule_restart(container)
+                else:
+                    self._rest(container)
+
+    def _rest(self, container: Container) -> None:
+        """It will not be started again."""
+        container.status = "exited" if container.started_at else "created"
+        self._registry.save_run(container)
+        self.run_soon(self._give_ports_back(container))
+        container.wake()
+
+    async def _give_ports_back(self, container: Container) -> None:
+        await self._networks.unpublish(container.id)
+        container.ports = ()
+
+    def _cancel_restart(self, container: Container) -> None:
+        if container.restart_timer is not None:
+            container.restart_timer.cancel()
+            container.restart_timer = None
+
+    # Ending
+
+    async def _end(self, container: Container, number: int, patience: float) -> None:
+        over = asyncio.ensure_future(self.ended(container))
+        try:
+            await self._signal(container, number)
+            if number != _SIGKILL and not await _within(over, patience):
+                await self._signal(container, _SIGKILL)
+            if not await _within(over, _KILL_TIMEOUT):
+                group = self._group(container)
+                await asyncio.to_thread(group.kill)
+                if not await _within(over, _KILL_TIMEOUT):
+                    raise Unavailable(
+                        f"container {container.name} cannot be stopped: process {container.pid} did not end "
+                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on storage that does not answer"
+                    )
+        finally:
+            over.cancel()
+        self._publish(container, "stop")
+
+    async def _signal(self, container: Container, number: int) -> None:
+        for _ in range(_LAUNCH_ATTEMPTS):
+            try:
+                await self.link.request(messages.Signal(container.id, number))
+            except KeeperLost:
+                continue
+            except KeeperRefused:
+                return  # it has ended, and the news is on its way
+            return
+
+    async def _thaw(self, container: Container) -> None:
+        await asyncio.to_thread(self._group(container).thaw)
+        container.status = "running"
+        self._registry.save_run(container)
+
+    async def _remove_group(self, container: Container) -> None:
+        group = self._group(container)
+        try:
+            group.remove(0)
+        except NotFound:
+            return
+        except MooringError:
+            await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
+
+    def _oom_killed(self, container: Container) -> bool:
+        try:
+            return self._group(container).oom_kills() > 0
+        except (MooringError, OSError):
+            return False  # the group has gone with the boot that it was of
+
+    def _group(self, container: Container) -> Any:
+        return self._launching.hierarchy.group(container.group)
+
+    def _set_wanted(self, container: Container, wanted: bool) -> None:
+        if container.wanted != wanted:
+            container.wanted = wanted
+            self._registry.save_run(container)
+
+    def _publish(self, container: Container, action: str, **attributes: str) -> None:
+        common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
+        self._events.publish("container", action, container.id, {**common, **attributes})
+
+    def run_soon(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it beside everything else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _within(future: asyncio.Future[int], seconds: float) -> bool:
+    done, _ = await asyncio.wait([future], timeout=seconds)
+    return bool(done)

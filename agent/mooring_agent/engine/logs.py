@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the logs that the keeper writes (format: `keeper.logs`), while they grow and while segments come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from ..linux.inotify import DirectoryWatch
+
+_INDEX = struct.Struct("<QIBxxx")
+_SUFFIXES = {1: "out", 2: "err"}
+_INDEX_CHUNK = _INDEX.size * 4096
+_PIECE_MAX = 1 << 20
+# Pieces read between two looks of the event loop at everybody else.
+_PIECES_A_TURN = 64
+_RECHECK = 1.0
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    """A piece of output: when (nanoseconds since the epoch), of which stream (1 output, 2 error), and the bytes."""
+
+    time_ns: int
+    stream: int
+    data: bytes
+
+
+class LogReader:
+    """A position in a container's log that moves forward. `read` gives what is there by now."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._segment = -1
+        self._index = -1
+        self._data: dict[int, int] = {}
+        self._offsets: dict[int, int] = {}
+        self._index_offset = 0
+
+    def skip_to_end(self) -> None:
+        """Pass over all that is there."""
+        numbers = self._segments()
+        if numbers:
+            self._open(numbers[-1])
+            content = os.pread(self._index, os.fstat(self._index).st_size, 0)
+            whole = len(content) - len(content) % _INDEX.size
+            for _, length, stream in _INDEX.iter_unpack(content[:whole]):
+                self._offsets[stream] += length
+            self._index_offset = whole
+
+    def read(self) -> Iterator[LogChunk]:
+        """The pieces written since the last call, in order."""
+        while True:
+            if self._segment < 0 and not self._advance():
+                return
+            yield from self._read_segment()
+            if not self._advance():
+                return
+
+    def close(self) -> None:
+        """Give up the descriptors."""
+        for descriptor in (self._index, *self._data.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._index, self._data = -1, {}
+
+    def _read_segment(self) -> Iterator[LogChunk]:
+        while True:
+            content = os.pread(self._index, _INDEX_CHUNK, self._index_offset)
+            whole = len(content) - len(content) % _INDEX.size
+            if not whole:
+                return
+            for moment, length, stream in _INDEX.iter_unpack(content[:whole]):
+                self._index_offset += _INDEX.size
+                while length:
+                    data = os.pread(self._data[stream], min(length, _PIECE_MAX), self._offsets[stream])
+                    if not data:
+                        break
+                    self._offsets[stream] += len(data)
+                    length -= len(data)
+                    yield LogChunk(moment, stream, data)
+
+    def _advance(self) -> bool:
+        """Go on to the next segment there is, if there is one; the one at hand must have been read to its end."""
+        following = [number for number in self._segments() if number > self._segment]
+        if not following:
+            return False
+        if self._segment >= 0 and self._unread():
+            return True
+        for number in following:
+            try:
+                self._open(number)
+            except FileNotFoundError:
+                continue  # rotated away since it was listed
+            return True
+        return False
+
+    def _unread(self) -> bool:
+        return os.fstat(self._index).st_size - self._index_offset >= _INDEX.size
+
+    def _open(self, number: int) -> None:
+        self.close()
+        base = f"{self._directory}/{number}"
+        self._index = os.open(f"{base}.idx", os.O_RDONLY | os.O_CLOEXEC)
+        self._data = {
+            stream: os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC) for stream, suffix in _SUFFIXES.items()
+        }
+        self._offsets = {1: 0, 2: 0}
+        self._index_offset = 0
+        self._segment = number
+
+    def _segments(self) -> list[int]:
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name[:-4]) for name in names if name.endswith(".idx"))
+
+
+class LineAssembler:
+    """Puts pieces together to lines: each chunk out ends in a newline, but for what `rest` gives at the end."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[int, bytes]] = {}
+
+    def feed(self, chunk: LogChunk) -> Iterator[LogChunk]:
+        """The lines that `chunk` completes; a line bears the time of its first piece."""
+        lines = chunk.data.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            moment, begun = self._open.pop(chunk.stream, (chunk.time_ns, b""))
+            yield LogChunk(moment, chunk.stream, begun + lines[0] + b"\n")
+            for line in lines[1:]:
+                yield LogChunk(chunk.time_ns, chunk.stream, line + b"\n")
+        if rest:
+            moment, begun = self._open.get(chunk.stream, (chunk.time_ns, b""))
+            self._open[chunk.stream] = (moment, begun + rest)
+
+    def rest(self) -> Iterator[LogChunk]:
+        """Lines that were begun and not ended."""
+        for stream, (moment, data) in self._open.items():
+            yield LogChunk(moment, stream, data)
+        self._open.clear()
+
+
+async def follow(
+    reader: LogReader,
+    directory: str,
+    watch: DirectoryWatch,
+    ended: Callable[[], bool],
+    wakers: set[asyncio.Event],
+) -> AsyncIterator[LogChunk]:
+    """Every piece from the reader's position on, until `ended` holds and all is delivered.
+
+    While it waits, its event is among `wakers`, so that whoever ends the container can wake it.
+    """
+    number, changed = watch.add(directory)
+    wakers.add(changed)
+    try:
+        while True:
+            changed.clear()
+            over = ended()
+            count = 0
+            for chunk in reader.read():
+                yield chunk
+                count += 1
+                if count % _PIECES_A_TURN == 0:
+                    await asyncio.sleep(0)
+            if over:
+                return
+            try:
+                await asyncio.wait_for(changed.wait(), _RECHECK)
+            except TimeoutError:
+                continue
+    finally:
+        wakers.discard(changed)
+        watch.remove(number, changed)
+        reader.close()
+
+
+def read_lines(
+    directory: str, tail: int | None, since: float | None, until: float | None, streams: tuple[int, ...]
+) -> tuple[list[LogChunk], LogReader, LineAssembler]:
+    """The lines that are there, the last `tail` of them; and what is needed to go on from there. Blocking."""
+    reader, assembler = LogReader(directory), LineAssembler()
+    lines: deque[LogChunk] = deque(maxlen=tail)
+    for chunk in reader.read():
+        if chunk.stream in streams:
+            lines.extend(line for line in assembler.feed(chunk) if within(line, since, until))
+    return list(lines), reader, assembler
+
+
+def within(chunk: LogChunk, since: float | None, until: float | None) -> bool:
+    """Whether the chunk's time lies between the two moments, in seconds since the epoch."""
+    moment = chunk.time_ns / 1e9
+    return (since is None or moment >= since) and (until is None or moment <= until)

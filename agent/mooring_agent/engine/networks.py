@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as declared resources."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..errors import NotFound
+from ..network.records import Network
+from ..network.service import NetworkService
+from ..network.specs import DEFAULT_NETWORK
+from ..state.database import Database
+from .events import EventBus
+from .outcome import Action, outcome
+from .resources import NetworkSpec, compare
+
+
+class Networks:
+    """Declares networks. What a network is made of cannot change while it exists, but its labels can be said anew."""
+
+    def __init__(self, service: NetworkService, database: Database, events: EventBus) -> None:
+        self._service = service
+        self._connection = database.connection
+        self._events = events
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The view of one. Raises NotFound."""
+        return self._view(self._service.get(name))
+
+    def list(self) -> list[dict[str, Any]]:
+        """The views of all."""
+        return [self._view(network) for network in self._service.list()]
+
+    async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Declare a network. One that is to be different is made anew, which needs it to be unused."""
+        given = self._service.normalise_spec(spec)
+        wanted = NetworkSpec.parse(given, name=name)
+        existing = self._find(name)
+        if existing is None:
+            self._service.plan_subnet(name, given)
+            if not dry_run:
+                await self._create(name, given, wanted)
+            actions = [Action("create", "network", name, "it does not exist")]
+            return outcome(actions, None, wanted.given, None if dry_run else self.get(name))
+        stored = self._declared(name)
+        changes = compare(stored, wanted) if stored is not None else ()
+        actions = [Action("replace", "network", name, str(change)) for change in changes]
+        before = stored.given if stored is not None else {}
+        if stored is None:
+            actions = [Action("update", "network", name, "it was not declared yet")] if wanted.given else []
+        if dry_run:
+            return outcome(actions, before, wanted.given, None)
+        if changes:
+            await self._service.remove(name)
+            await self._create(name, given, wanted)
+        elif stored is None:
+            self._keep(name, wanted)
+        return outcome(actions, before, wanted.given, self.get(name))
+
+    async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove a network. Raises Conflict while containers are on it."""
+        existing = self._find(name)
+        if existing is None:
+            return outcome([], None, None, None)
+        stored = self._declared(name)
+        before = stored.given if stored is not None else {}
+        if not dry_run:
+            await self._service.remove(name)
+            self._connection.execute("DELETE FROM declared WHERE kind = 'network' AND name = ?", (name,))
+            self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})
+        return outcome([Action("remove", "network", name, "it is not wanted")], before, None, None)
+
+    def declared(self) -> list[str]:
+        """The names of those that were declared, the default one aside."""
+        rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'network' ORDER BY name")
+        return [row["name"] for row in rows if row["name"] != DEFAULT_NETWORK]
+
+    async def _create(self, name: str, given: dict[str, Any], wanted: NetworkSpec) -> None:
+        network = await self._service.create(name, given)
+        self._keep(name, wanted)
+        self._events.publish("network", "create", name, {"name": name, "type": network.driver})
+
+    def _keep(self, name: str, wanted: NetworkSpec) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO declared VALUES ('network', ?, ?, ?, '{}')",
+            (name, json.dumps(wanted.given), wanted.hash),
+        )
+
+    def _declared(self, name: str) -> NetworkSpec | None:
+        row = self._connection.execute(
+            "SELECT spec FROM declared WHERE kind = 'network' AND name = ?", (name,)
+        ).fetchone()
+        return None if row is None else NetworkSpec.parse(json.loads(row["spec"]), name=name)
+
+    def _find(self, name: str) -> Network | None:
+        try:
+            return self._service.get(name)
+        except NotFound:
+            return None
+
+    def _view(self, network: Network) -> dict[str, Any]:
+        stored = self._declared(network.name)
+        return {**network.view(), "spec": {} if stored is None else stored.given, "managed": stored is not None}

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container as an OCI runtime-spec config (1.2): whatever the engine decides about a process is visible here."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+from ..images.image import Image
+from ..runtime.capabilities import resolve
+from ..runtime.compile import STANDARD_MOUNTS, USER_ANNOTATION
+from ..runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
+from .container import Container
+
+RUNTIME_SPEC = "1.2.0"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What docker gives its containers; the host's own hard limit bounds it.
+_DESCRIPTORS = 1 << 20
+_NEW_NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "cgroup")
+
+
+def runtime_config(container: Container, etc_directory: str, volume_paths: Mapping[str, str]) -> dict[str, Any]:
+    """The config of `container`.
+
+    `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named volume to
+    its directory on the host.
+    """
+    spec = container.spec
+    capabilities = list(resolve(spec.cap_add, spec.cap_drop))
+    networking = spec.networks[0].name
+    namespaces = [kind for kind in _NEW_NAMESPACES if not (kind in ("network", "uts") and networking == "host")]
+    return {
+        "ociVersion": RUNTIME_SPEC,
+        "hostname": "" if networking == "host" else spec.hostname or container.id[:12],
+        "root": {"path": "rootfs", "readonly": spec.read_only},
+        "process": process_config(
+            argv=container.argv,
+            env=container.env,
+            workdir=container.workdir,
+            terminal=spec.tty,
+            capabilities=capabilities,
+            no_new_privileges=spec.no_new_privileges,
+        ),
+        "mounts": [*STANDARD_MOUNTS, *_etc_mounts(container, etc_directory), *_volumes(container, volume_paths)],
+        "annotations": {USER_ANNOTATION: container.user},
+        "linux": {
+            "namespaces": [{"type": kind} for kind in namespaces],
+            "maskedPaths": list(MASKED_PATHS),
+            "readonlyPaths": list(READ_ONLY_PATHS),
+            "cgroupsPath": f"/{container.group}",
+            "sysctl": {} if networking == "host" else {"net.ipv4.ip_unprivileged_port_start": "0"},
+        },
+    }
+
+
+def process_config(
+    *,
+    argv: tuple[str, ...],
+    env: tuple[str, ...],
+    workdir: str,
+    terminal: bool,
+    capabilities: list[str],
+    no_new_privileges: bool,
+) -> dict[str, Any]:
+    """The `process` of a config. The user is resolved in the container: see `USER_ANNOTATION`."""
+    hard = min(_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    return {
+        "args": list(argv),
+        "env": list(env),
+        "cwd": workdir,
+        "terminal": terminal,
+        "user": {"uid": 0, "gid": 0},
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        "noNewPrivileges": no_new_privileges,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": hard, "hard": hard}],
+        "oomScoreAdj": 0,
+    }
+
+
+def merged_argv(
+    entrypoint: tuple[str, ...] | None, command: tuple[str, ...] | None, image: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """What is executed: an entrypoint of one's own drops the image's command, as `docker run --entrypoint` does."""
+    if entrypoint is None:
+        entrypoint = tuple(image.get("Entrypoint") or ())
+        if command is None:
+            command = tuple(image.get("Cmd") or ())
+    return (*entrypoint, *(command or ()))
+
+
+def merged_environment(env: Mapping[str, str], image: Image, hostname: str, terminal: bool) -> tuple[str, ...]:
+    """The image's environment with the container's over it, and what every process expects to find."""
+    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if terminal:
+        merged["TERM"] = "xterm"
+    merged.update(entry.split("=", 1) for entry in image.config.get("Env") or () if "=" in entry)
+    merged.update(env)
+    return tuple(f"{name}={value}" for name, value in merged.items())
+
+
+def _etc_mounts(container: Container, directory: str) -> list[dict[str, Any]]:
+    if container.spec.networks[0].name == "none":
+        names: tuple[str, ...] = ("hosts", "hostname")
+    else:
+        names = ("hosts", "hostname", "resolv.conf")
+    taken = {volume.target for volume in container.spec.volumes}
+    return [
+        {"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}", "options": ["bind"]}
+        for name in names
+        if f"/etc/{name}" not in taken
+    ]
+
+
+def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict[str, Any]]:
+    mounts = []
+    for volume in sorted(container.spec.volumes, key=lambda one: one.target.count("/")):
+        options = ["ro"] if volume.read_only else []
+        if volume.type == "tmpfs":
+            size = [f"size={volume.size}"] if volume.size else []
+            options += ["nosuid", "nodev", "noexec", "mode=1777", *size]
+            mounts.append(
+                {"destination": volume.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+            )
+            continue
+        source = volume.source if volume.type == "bind" else volume_paths[volume.target]
+        mounts.append(
+            {"destination": volume.target, "type": "bind", "source": source, "options": ["rbind", *options]}
+        )
+    return mounts

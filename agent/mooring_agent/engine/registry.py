@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which containers there are, by id and by name, in memory and in the state file."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import Conflict, NotFound
+from ..state.containers import ContainerRows
+from ..state.database import Database
+from .container import Container
+from .resources import ContainerSpec
+
+_SHORTEST_PREFIX = 3
+
+
+class Registry:
+    """Every container of this agent."""
+
+    def __init__(self, database: Database) -> None:
+        self._rows = ContainerRows(database)
+        self._by_id: dict[str, Container] = {}
+        self._by_name: dict[str, Container] = {}
+        for row in self._rows.all():
+            self._remember(Container.from_row(row))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, reference: str) -> Container | None:
+        """The container with this name, id or unique beginning of an id; None if there is none.
+
+        Raises Conflict when several ids begin so.
+        """
+        found = self._by_name.get(reference) or self._by_id.get(reference)
+        if found is not None or len(reference) < _SHORTEST_PREFIX:
+            return found
+        matches = [one for id, one in self._by_id.items() if id.startswith(reference)]
+        if len(matches) > 1:
+            names = ", ".join(sorted(one.name for one in matches[:5]))
+            raise Conflict(f"container id {reference} is the beginning of several ({names}): give more of it")
+        return matches[0] if matches else None
+
+    def get(self, reference: str) -> Container:
+        """Like `find`, but raises NotFound."""
+        found = self.find(reference.removeprefix("/"))
+        if found is None:
+            raise NotFound(f"no such container: {reference}; list those that there are with 'mooring ps -a'")
+        return found
+
+    def require_free(self, name: str) -> None:
+        """Raise Conflict if a container has this name."""
+        holder = self._by_name.get(name)
+        if holder is not None:
+            raise Conflict(
+                f"container name {name} is in use by container {holder.id[:12]}: remove or rename that one, "
+                "or choose another name"
+            )
+
+    def add(self, container: Container) -> None:
+        """Keep a new container."""
+        self._rows.insert(
+            id=container.id,
+            name=container.name,
+            managed=int(container.managed),
+            spec=json.dumps(container.spec.given),
+            spec_hash=container.spec.hash,
+            image_id=container.image_id,
+            created_at=container.created_at,
+            resolved=container.resolved_json(),
+            extra=json.dumps(container.extra),
+            auto_remove=int(container.auto_remove),
+            run=container.run_json(),
+        )
+        self._remember(container)
+
+    def save_run(self, container: Container) -> None:
+        """Keep how it runs."""
+        self._rows.update(container.id, run=container.run_json())
+
+    def save_resolved(self, container: Container) -> None:
+        """Keep what was settled about it."""
+        self._rows.update(container.id, resolved=container.resolved_json())
+
+    def save_spec(self, container: Container, spec: ContainerSpec, *, managed: bool) -> None:
+        """Give the container another spec."""
+        container.spec, container.managed = spec, managed
+        self._rows.update(
+            container.id, spec=json.dumps(spec.given), spec_hash=spec.hash, managed=int(managed)
+        )
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give the container another name, which must be free."""
+        self.require_free(name)
+        self._rows.update(container.id, name=name)
+        del self._by_name[container.name]
+        container.name = name
+        self._by_name[name] = container
+
+    def remove(self, container: Container) -> None:
+        """Forget the container."""
+        self._rows.delete(container.id)
+        self._by_id.pop(container.id, None)
+        self._by_name.pop(container.name, None)
+
+    def _remember(self, container: Container) -> None:
+        self._by_id[container.id] = container
+        self._by_name[container.name] = container

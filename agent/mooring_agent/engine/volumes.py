@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named volumes: directories below the data root that outlive containers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Conflict, NotFound
+from ..state.database import Database
+from .container import rfc3339
+from .events import EventBus
+from .outcome import Action, outcome
+from .resources import VolumeSpec, check_name, compare
+
+
+@dataclass
+class Volume:
+    """One volume. An anonymous one was made for a container and may go with it."""
+
+    name: str
+    spec: VolumeSpec
+    anonymous: bool
+    managed: bool
+    created_at: float
+    path: Path
+
+    def view(self) -> dict[str, Any]:
+        """The volume as the APIs show it."""
+        return {
+            "name": self.name,
+            "labels": dict(self.spec.labels),
+            "path": str(self.path),
+            "anonymous": self.anonymous,
+            "managed": self.managed,
+            "created_at": rfc3339(self.created_at),
+        }
+
+
+class Volumes:
+    """All volumes. `users_of(name)` gives the names of the containers that have a volume."""
+
+    def __init__(
+        self, database: Database, directory: Path, events: EventBus, users_of: Callable[[str], list[str]]
+    ) -> None:
+        self._connection = database.connection
+        self._directory = directory
+        self._events = events
+        self._users_of = users_of
+        self._volumes = {
+            row["name"]: Volume(
+                row["name"],
+                VolumeSpec.parse(json.loads(row["spec"])),
+                bool(row["anonymous"]),
+                bool(row["managed"]),
+                row["created_at"],
+                self._path(row["name"]),
+            )
+            for row in self._connection.execute("SELECT * FROM volumes ORDER BY name")
+        }
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The view of one. Raises NotFound."""
+        return self._get(name).view()
+
+    def list(self) -> list[dict[str, Any]]:
+        """The views of all."""
+        return [volume.view() for volume in self._volumes.values()]
+
+    async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Declare a volume; its labels may change, its content never does."""
+        check_name("volume", name)
+        wanted = VolumeSpec.parse(spec, name=name)
+        existing = self._volumes.get(name)
+        if existing is None:
+            if not dry_run:
+                self._make(name, wanted, anonymous=False, managed=True)
+            return outcome(
+                [Action("create", "volume", name, "it does not exist")],
+                None,
+                wanted.given,
+                None if dry_run else self.get(name),
+            )
+        changes = compare(existing.spec, wanted)
+        before = existing.spec.given
+        if changes and not dry_run:
+            existing.spec = wanted
+            self._connection.execute(
+                "UPDATE volumes SET spec = ?, managed = 1 WHERE name = ?", (json.dumps(wanted.given), name)
+            )
+        actions = [Action("update", "volume", name, str(change)) for change in changes]
+        return outcome(actions, before, wanted.given, None if dry_run else existing.view())
+
+    async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove a volume and what is in it. Raises Conflict while a container has it."""
+        volume = self._volumes.get(name)
+        if volume is None:
+            return outcome([], None, None, None)
+        users = self._users_of(name)
+        if users:
+            raise Conflict(
+                f"volume {name} is in use by container {', '.join(users)}: remove the container first"
+            )
+        if not dry_run:
+            self._remove(volume)
+        return outcome([Action("remove", "volume", name, "it is not wanted")], volume.spec.given, None, None)
+
+    def ensure(self, name: str | None) -> str:
+        """The name of an existing volume, made where it is missing; None stands for a new anonymous one."""
+        if name is None:
+            name = secrets.token_hex(32)
+            self._make(name, VolumeSpec.parse({}), anonymous=True, managed=False)
+        elif name not in self._volumes:
+            check_name("volume", name)
+            self._make(name, VolumeSpec.parse({}), anonymous=False, managed=False)
+        return name
+
+    def paths(self, volumes: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Target → directory on the host, for pairs of target and volume name. Raises NotFound."""
+        return {target: str(self._get(name).path) for target, name in volumes}
+
+    def drop_anonymous(self, names: Iterable[str]) -> None:
+        """Remove those of the volumes that were made for a container which is gone."""
+        for name in names:
+            volume = self._volumes.get(name)
+            if volume is not None and volume.anonymous and not self._users_of(name):
+                self._remove(volume)
+
+    def managed(self) -> list[str]:
+        """Names of those that were declared."""
+        return [volume.name for volume in self._volumes.values() if volume.managed]
+
+    def _get(self, name: str) -> Volume:
+        try:
+            return self._volumes[name]
+        except KeyError:
+            raise NotFound(f"no such volume: {name}; list those that there are with 'mooring volume ls'") from None
+
+    def _make(self, name: str, spec: VolumeSpec, *, anonymous: bool, managed: bool) -> None:
+        path = self._path(name)
+        path.mkdir(parents=True, exist_ok=True)
+        moment = time.time()
+        self._connection.execute(
+            "INSERT INTO volumes VALUES (?, ?, ?, ?, ?)",
+            (name, json.dumps(spec.given), int(anonymous), int(managed), moment),
+        )
+        self._volumes[name] = Volume(name, spec, anonymous, managed, moment, path)
+        self._events.publish("volume", "create", name, {"driver": "local"})
+
+    def _remove(self, volume: Volume) -> None:
+        self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
+        del self._volumes[volume.name]
+        shutil.rmtree(volume.path.parent)
+        self._events.publish("volume", "destroy", volume.name, {"driver": "local"})
+
+    def _path(self, name: str) -> Path:
+        return self._directory / name / "_data"
