@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in of an agent, and shells on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mooring_kernel.core.client import Client
+from mooring_kernel.core.transport import LocalTransport
+from unit.kernel.stand_in import StandIn
+
+SHELLS = ("bash", "dash", "ash")
+
+
+@pytest.fixture(scope="session")
+def shell_directory() -> Iterator[Path]:
+    """A directory with each of the shells under its own name, and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="mrsh-") as name:
+        directory = Path(name)
+        for shell in SHELLS:
+            target = shutil.which("busybox" if shell == "ash" else shell)
+            assert target is not None, f"the tests need {shell}"
+            os.symlink(target, directory / shell)
+        yield directory
+
+
+@pytest.fixture
+def agent() -> Iterator[StandIn]:
+    with tempfile.TemporaryDirectory(prefix="mrst-") as name:
+        work = Path(name, "work")
+        work.mkdir()
+        stand_in = StandIn(Path(name, "agent.sock"), cwd=str(work))
+        yield stand_in
+        stand_in.close()
+
+
+@pytest.fixture
+def client(agent: StandIn) -> Client:
+    return Client("here", LocalTransport(str(agent.path)))
+
+
+Make = Callable[..., object]
