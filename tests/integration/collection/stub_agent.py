@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent that keeps what it is told in memory and starts nothing: the Mooring API as far as the modules
+need it."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from mooring_agent.engine.resources import (
+    CgroupSpec,
+    ContainerSpec,
+    Declared,
+    NetworkSpec,
+    VolumeSpec,
+    check_name,
+    compare,
+    order,
+)
+from mooring_agent.errors import InvalidSpec, MooringError, NotFound
+
+SPECS: dict[str, type[Declared]] = {
+    "container": ContainerSpec,
+    "network": NetworkSpec,
+    "volume": VolumeSpec,
+    "cgroup": CgroupSpec,
+}
+
+
+class Resources:
+    """What the stub was told."""
+
+    def __init__(self) -> None:
+        self.specs: dict[tuple[str, str], Any] = {}
+
+    def put(self, kind: str, name: str, data: Any, *, dry_run: bool) -> dict[str, Any]:
+        wanted: Any = data
+        if kind == "image":
+            if len({"template", "import"} & set(data)) != 1:
+                raise InvalidSpec(
+                    f"image {name} has {sorted(data)}, expected one of template and import; give one"
+                )
+        else:
+            wanted = SPECS[kind].parse(data, name=check_name(kind, name))
+        stored = self.specs.get((kind, name))
+        actions = self._actions(kind, name, stored, wanted)
+        if kind == "container" and actions and not dry_run and ("image", wanted.image) not in self.specs:
+            raise NotFound(f"container {name}: no such image: {wanted.image}; have it made first")
+        if not dry_run:
+            self.specs[kind, name] = wanted
+        return {
+            "changed": bool(actions),
+            "actions": actions,
+            "before": _shown(stored),
+            "after": _shown(wanted),
+            "result": None if dry_run else self.view(kind, name),
+        }
+
+    def _actions(self, kind: str, name: str, stored: Any, wanted: Any) -> list[dict[str, Any]]:
+        if stored is None:
+            return [{"action": "create", "kind": kind, "name": name, "reason": "is not there"}]
+        if kind == "image":
+            return (
+                []
+                if stored == wanted
+                else [{"action": "replace", "kind": kind, "name": name, "reason": "spec"}]
+            )
+        return [
+            {
+                "action": "update" if change.live else "replace",
+                "kind": kind,
+                "name": name,
+                "reason": str(change),
+            }
+            for change in compare(stored, wanted)
+        ]
+
+    def delete(self, kind: str, name: str, *, dry_run: bool) -> dict[str, Any]:
+        stored = self.specs.get((kind, name))
+        if not dry_run:
+            self.specs.pop((kind, name), None)
+        gone = [{"action": "remove", "kind": kind, "name": name, "reason": "is there"}]
+        return {
+            "changed": stored is not None,
+            "actions": gone if stored is not None else [],
+            "before": _shown(stored),
+            "after": None,
+            "result": None,
+        }
+
+    def apply(self, document: Any, *, dry_run: bool, prune: bool) -> dict[str, Any]:
+        items = order(document)
+        answers = [self._item(item.kind, item.name, item.spec, dry_run=dry_run) for item in items]
+        named = {(item.kind, item.name) for item in items}
+        for kind, name in [key for key in self.specs if prune and key not in named]:
+            outcome = self.delete(kind, name, dry_run=dry_run)
+            answers.append({"kind": kind, "name": name, "error": None, **outcome})
+        return {
+            "changed": any(answer["changed"] for answer in answers),
+            "items": answers,
+            "failed": sum(answer["error"] is not None for answer in answers),
+        }
+
+    def _item(self, kind: str, name: str, spec: Any, *, dry_run: bool) -> dict[str, Any]:
+        try:
+            return {"kind": kind, "name": name, "error": None, **self.put(kind, name, spec, dry_run=dry_run)}
+        except MooringError as error:
+            problem = {"message": error.message, "code": error.code}
+            nothing = {"changed": False, "actions": [], "before": None, "after": None, "result": None}
+            return {"kind": kind, "name": name, "error": problem, **nothing}
+
+    def view(self, kind: str, name: str) -> dict[str, Any]:
+        if (kind, name) not in self.specs:
+            raise NotFound(f"no such {kind}: {name}; expected one of {[key[1] for key in self.specs]}")
+        spec = self.specs[kind, name]
+        return {"name": name, "state": getattr(spec, "state", None), "spec": _shown(spec)}
+
+    def views(self, kind: str) -> list[dict[str, Any]]:
+        return [self.view(*key) for key in self.specs if key[0] == kind]
+
+
+def _shown(spec: Any) -> Any:
+    return spec.given if isinstance(spec, Declared) else spec
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    resources: ClassVar[Resources]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length)) if length else None
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        try:
+            status, data = 200, self._route(url.path, body, query)
+        except MooringError as error:
+            status, data = error.status, {"message": error.message, "code": error.code}
+        lines = self.headers["Accept"] == "application/x-ndjson" and status == 200
+        if lines:
+            payload = b'{"progress": {"step": "unpack"}}\n' + json.dumps({"outcome": data}).encode() + b"\n"
+        else:
+            payload = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-ndjson" if lines else "application/json")
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    do_GET = do_PUT = do_DELETE = do_POST = _answer
+
+    def _route(self, path: str, body: Any, query: dict[str, str]) -> Any:
+        if path == "/_ping":
+            return "OK"
+        section, _, rest = path.removeprefix("/mooring/v1/").partition("/")
+        name, dry_run, resources = unquote(rest), query.get("dry_run") == "true", self.resources
+        if section == "host":
+            return {"name": "stub", "containers": {"total": len(resources.views("container")), "running": 0}}
+        if section == "state":
+            return resources.apply(body, dry_run=dry_run, prune=query.get("prune") == "true")
+        kind = section.removesuffix("s")
+        if name.endswith("/exec"):
+            resources.view(kind, name.removesuffix("/exec"))
+            return _executed(body)
+        if self.command == "PUT":
+            return resources.put(kind, name, body, dry_run=dry_run)
+        if self.command == "DELETE":
+            return resources.delete(kind, name, dry_run=dry_run)
+        return resources.view(kind, name) if name else resources.views(kind)
+
+
+def _executed(request: dict[str, Any]) -> dict[str, Any]:
+    """Play `sh -c "exit N"`, `sleep`, and for all else `cat` or `echo`."""
+    argv = request["argv"]
+    code = int(argv[2].split()[1]) if argv[:2] == ["sh", "-c"] else 0
+    output = request.get("stdin") or " ".join(argv[1:]) + "\n"
+    late = argv[0] == "sleep"
+    return {
+        "exit_code": 137 if late else code,
+        "stdout": "" if code or late else output,
+        "stderr": "",
+        "truncated": False,
+        "timed_out": late,
+    }
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+class StubAgent:
+    """The stub on a socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.resources = Resources()
+        handler = type("Handler", (_Handler,), {"resources": self.resources})
+        self._server = _Server(str(socket), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
