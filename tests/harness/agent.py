@@ -269,7 +269,10 @@ class AgentUnderTest:
 
         A dead agent is started once more, since only an agent can remove its containers in good order.
         Whatever goes wrong, the host is clean afterwards: what is left is recorded, then removed by force.
+        A second call does nothing.
         """
+        if not self.base.exists():
+            return
         problems: list[str] = []
         try:
             self._end(problems)

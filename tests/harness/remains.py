@@ -32,7 +32,7 @@ class Traces:
         return [
             *(f"process {pid}: {command}" for pid, command in self._processes()),
             *(f"mount {target}" for target in self._mounts()),
-            *(f"cgroup {path} with processes {_pids(path)}" for path in self._cgroups()),
+            *(f"cgroup {path} with processes {pids}" for path, pids in self._occupied_cgroups()),
             *(f"nftables table {family} {name}" for family, name in self._tables()),
             *(f"link {name}" for name in self._links()),
         ]
@@ -76,6 +76,13 @@ class Traces:
     def _mounts(self) -> list[str]:
         text = Path("/proc/self/mountinfo").read_text()
         return [line.split()[4] for line in text.splitlines() if str(self.base) in line]
+
+    def _occupied_cgroups(self) -> Iterator[tuple[Path, list[int]]]:
+        """Yield our groups but the parent itself while it is empty: it stays when an agent merely stops."""
+        for path in self._cgroups():
+            pids = _pids(path)
+            if pids or path.name != self.cgroup_parent:
+                yield path, pids
 
     def _cgroups(self) -> list[Path]:
         """Return our groups, the innermost first."""
