@@ -56,6 +56,7 @@ def guard(listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy],
             run_keeper(theirs, legacy)
             os._exit(0)
         theirs.close()
+        ours.setblocking(False)
         status = _watch(keeper, ours, wake_read, legacy)
         _read_messages(ours, legacy)
         ours.close()
@@ -125,7 +126,7 @@ def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
     """Take what the keeper has said; False when it will say no more."""
     while True:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(channel, _PACKET_MAX, 1, socket.MSG_DONTWAIT)
+            packet, descriptors, _, _ = socket.recv_fds(channel, _PACKET_MAX, 1)
         except BlockingIOError:
             return True
         except ConnectionError:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from .launchers import Launcher, Launchers, remove_groups
 from .records import Journal, Record
 
 _IDLE_SECONDS = 5.0
+_POOL_PAUSE = 5.0
 _SILENT_END = "the launcher ended without a word"
 
 
@@ -53,6 +55,7 @@ class Keeper:
         self._by_pid: dict[int, Child] = {}
         self._unclaimed: dict[int, int] = {}
         self._clients: dict[int, Client] = {}
+        self._pool_failed_at: float | None = None
         self._expected: dict[int, Callable[[], None]] = {}
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Hello: self._hello,
@@ -251,9 +254,20 @@ class Keeper:
     # Launchers
 
     def _refill_pool(self) -> bool:
-        if self._clients and self._launchers.wants_more():
-            self._listen_to(self._launchers.refill())
-        return bool(self._clients) and self._launchers.wants_more()
+        """Fork one launcher more if one is missing; whether to come again at once."""
+        if not self._clients or not self._launchers.wants_more() or self._pool_failed_at is not None:
+            return False
+        self._listen_to(self._launchers.refill())
+        return self._launchers.wants_more()
+
+    def _pool_failed(self, launcher: Launcher) -> None:
+        """A launcher could not be prepared, and the next would fare no better: try again after a while."""
+        print(f"launcher {launcher.slot} failed: {launcher.failure}", file=sys.stderr, flush=True)
+        self._pool_failed_at = time.monotonic()
+        self._loop.at(self._pool_failed_at + _POOL_PAUSE, self._retry_pool)
+
+    def _retry_pool(self) -> None:
+        self._pool_failed_at = None
 
     def _listen_to(self, launcher: Launcher) -> None:
         def heard(_: int) -> None:
@@ -263,6 +277,7 @@ class Keeper:
                 return
             if packet:
                 launcher.failure = json.loads(packet)["error"]
+                self._pool_failed(launcher)
             self._loop.remove(launcher.channel.fileno())
             self._discard(launcher)
 

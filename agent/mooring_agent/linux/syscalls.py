@@ -283,9 +283,9 @@ def install_seccomp_filter(program: bytes) -> Callable[[], None]:
         ctypes.c_ulong(0),
     )
 
-    def install() -> None:
+    def install(_alive: object = instructions) -> None:
+        """`_alive` keeps the instructions, of which the arguments have only the address."""
         _check(_libc.prctl(*arguments), "prctl(PR_SET_SECCOMP)")
-        del instructions[:0]  # keeps the instructions alive until the kernel has copied them
 
     return install
 
