@@ -55,11 +55,8 @@ def failure(error: AgentError) -> Result:
     return {**result, "msg": error.message, "code": error.code}
 
 
-def run_module(operation: Operation) -> None:
-    """Be the module of an operation."""
-    module = AnsibleModule(
-        argument_spec=operation.argument_spec, supports_check_mode=True, **operation.constraints
-    )
+def run_module(module: AnsibleModule, operation: Operation) -> None:
+    """Run an operation as the module that it belongs to."""
     mode = Mode(check=module.check_mode, diff=module._diff)
     try:
         with Client(module.params["socket"], module.params["timeout"]) as client:

@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `apply`."""
 
 from __future__ import annotations
@@ -66,16 +67,18 @@ EXAMPLES = r"""
     volumes:
       site: {}
     containers:
-      web1: &web
+      web1:
         image: busybox
         command: httpd -f -p 80 -h /srv/www
         networks: [web]
         cgroup: web
         volumes: ["site:/srv/www:ro"]
         ports: ["8081:80"]
-      web2:
-        <<: *web
-        ports: ["8082:80"]
+      writer:
+        image: busybox
+        command: sh -c 'while date > /srv/www/index.html; do sleep 60; done'
+        cgroup: web
+        volumes: ["site:/srv/www"]
 
 - name: What is kept in a variable, and nothing else
   mooring.fleet.apply:
@@ -120,12 +123,14 @@ code:
   sample: invalid
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.document import APPLY
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(APPLY)
+    module = AnsibleModule(argument_spec=APPLY.argument_spec, supports_check_mode=True, **APPLY.constraints)
+    run_module(module, APPLY)
 
 
 if __name__ == "__main__":

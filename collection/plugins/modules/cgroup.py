@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `cgroup`."""
 
 from __future__ import annotations
@@ -72,12 +73,14 @@ code:
   sample: conflict
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.declared import CGROUP
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(CGROUP)
+    module = AnsibleModule(argument_spec=CGROUP.argument_spec, supports_check_mode=True, **CGROUP.constraints)
+    run_module(module, CGROUP)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `container`."""
 
 from __future__ import annotations
@@ -224,12 +225,16 @@ code:
   sample: invalid
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.declared import CONTAINER
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(CONTAINER)
+    module = AnsibleModule(
+        argument_spec=CONTAINER.argument_spec, supports_check_mode=True, **CONTAINER.constraints
+    )
+    run_module(module, CONTAINER)
 
 
 if __name__ == "__main__":

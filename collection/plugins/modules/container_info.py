@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `container_info`."""
 
 from __future__ import annotations
@@ -65,12 +66,16 @@ code:
   sample: unavailable
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.asking import CONTAINER_INFO
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(CONTAINER_INFO)
+    module = AnsibleModule(
+        argument_spec=CONTAINER_INFO.argument_spec, supports_check_mode=True, **CONTAINER_INFO.constraints
+    )
+    run_module(module, CONTAINER_INFO)
 
 
 if __name__ == "__main__":

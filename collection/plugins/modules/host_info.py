@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `host_info`."""
 
 from __future__ import annotations
@@ -53,12 +54,16 @@ code:
   sample: unavailable
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.asking import HOST_INFO
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(HOST_INFO)
+    module = AnsibleModule(
+        argument_spec=HOST_INFO.argument_spec, supports_check_mode=True, **HOST_INFO.constraints
+    )
+    run_module(module, HOST_INFO)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `image`."""
 
 from __future__ import annotations
@@ -141,12 +142,14 @@ code:
   sample: invalid
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.declared import IMAGE
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(IMAGE)
+    module = AnsibleModule(argument_spec=IMAGE.argument_spec, supports_check_mode=True, **IMAGE.constraints)
+    run_module(module, IMAGE)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module `network`."""
 
 from __future__ import annotations
@@ -90,12 +91,16 @@ code:
   sample: conflict
 """
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mooring.fleet.plugins.module_utils.declared import NETWORK
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import run_module
 
 
 def main() -> None:
-    run_module(NETWORK)
+    module = AnsibleModule(
+        argument_spec=NETWORK.argument_spec, supports_check_mode=True, **NETWORK.constraints
+    )
+    run_module(module, NETWORK)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _ask(connection: ConnectionBase, operation: str, forwarding: str) -> bool:
     command = _ssh(connection, operation, "-L", forwarding)
     try:
         answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=FORWARD_SECONDS
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=FORWARD_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         display.vvv(f"mooring: ssh -O {operation} failed: {error}")
