@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,10 +46,13 @@ class AgentUnderTest:
     """`mooring agent` as a child process in the foreground, with its log in a file.
 
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
-    `expect_traceback=True` is for a test that provokes one in the agent's log; else `destroy` fails on it.
+    `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
+    agent's log; else `end` fails on it.
     """
 
-    def __init__(self, *, arguments: Sequence[str] = (), expect_traceback: bool = False) -> None:
+    def __init__(
+        self, *, arguments: Sequence[str] = (), expect_traceback: bool = False, user: str = "a test"
+    ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
@@ -59,12 +63,15 @@ class AgentUnderTest:
             network_prefix=str(_free_prefix()),
         )
         self.arguments = tuple(arguments)
+        self.user = user
         self.expect_traceback = expect_traceback
         self.log_path = self.base / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.traces = Traces(
             self.base, self.config.cgroup_parent, self.config.nft_table, self.config.bridge_prefix
         )
+        self._ended = False
+        self._last_words = ""
         self._keepers: dict[int, int] = {}  # pid → pidfd, so that a pid used again is never killed
 
     @property
@@ -164,9 +171,10 @@ class AgentUnderTest:
 
     def log_tail(self, lines: int = 60) -> str:
         """Return the end of the agent's log."""
-        if not self.log_path.exists():
-            return "(the agent has no log)"
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self._log().splitlines()[-lines:]) or "(nothing)"
+
+    def _log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     # --- talking to it
 
@@ -264,55 +272,75 @@ class AgentUnderTest:
         for group in self.api("GET", "/mooring/v1/cgroups"):
             self.api("DELETE", f"/mooring/v1/cgroups/{quote(group['name'], safe='')}")
 
-    def destroy(self) -> None:
-        """End the agent with all that it has made. Raises AgentFailed if something is left, or if it crashed.
+    def end(self) -> None:
+        """Remove everything through the API and stop the agent. Raises AgentFailed where that fails.
 
         A dead agent is started once more, since only an agent can remove its containers in good order.
-        Whatever goes wrong, the host is clean afterwards: what is left is recorded, then removed by force.
-        A second call does nothing.
         """
-        if not self.base.exists():
-            return
-        problems: list[str] = []
+        self._raise(self._end())
+
+    def verify_gone(self) -> None:
+        """Wait until nothing is left, remove the directories. Raises AgentFailed on what is left.
+
+        Whatever is found, the host is clean afterwards: it is recorded, then removed by force. This takes
+        some seconds at once after `end`, the time for which a keeper without work stays, and none later.
+        """
+        self._raise(self._sweep())
+
+    def destroy(self) -> None:
+        """`end` and `verify_gone` in one. A second call does nothing."""
+        self._raise([*self._end(), *self._sweep()])
+
+    def _end(self) -> list[str]:
+        """Return what went wrong."""
+        if self._ended:
+            return []
+        self._ended = True
+        problems = []
         try:
-            self._end(problems)
-        except (AgentFailed, ApiError, OSError) as error:
-            problems.append(f"it did not end in good order: {error}")
+            if self.process is not None and self.process.poll() is not None:
+                problems.append(f"it ended by itself with {self.process.returncode}")
+                self.process = None
+            if self.process is None:
+                self.start()
+            self.keeper_pids()
+            self.remove_everything()
+            status = self.terminate()
+            if status != 0:
+                problems.append(f"it stopped with status {status}, expected 0")
+        except (AgentFailed, ApiError, OSError, HTTPException, ValueError, LookupError) as error:
+            problems.append(f"it did not end in good order: {type(error).__name__} {error}")
         finally:
-            problems += self._wait_for_keepers()
+            if self.process is not None:
+                self.kill9()
+        if not self.expect_traceback and _TRACEBACK in self._log():
+            problems.append("its log has a traceback")
+        self._last_words = self.log_tail()
+        return problems
+
+    def _sweep(self) -> list[str]:
+        """Return what was left."""
+        if not self.base.exists():
+            return []
+        try:
+            problems = self._wait_for_keepers()
             problems += [f"left behind: {each}" for each in self.traces.wait_until_gone(GONE_WITHIN)]
-            self._kill_child()
+        finally:
             self.traces.sweep()
-            log = self.log_tail()
-            if _TRACEBACK in log and not self.expect_traceback:
-                problems.append("its log has a traceback")
             shutil.rmtree(self.base, ignore_errors=True)
+        return problems
+
+    def _raise(self, problems: list[str]) -> None:
         if problems:
             listed = "\n  ".join(problems)
-            raise AgentFailed(f"the agent of {self.base}:\n  {listed}\nthe end of its log:\n{log}")
-
-    def _end(self, problems: list[str]) -> None:
-        if self.process is not None and self.process.poll() is not None:
-            problems.append(f"it ended by itself with {self.process.returncode}")
-            self.process = None
-        if self.process is None:
-            self.start()
-        self.keeper_pids()
-        self.remove_everything()
-        status = self.terminate()
-        if status != 0:
-            problems.append(f"it stopped with status {status}, expected 0")
+            raise AgentFailed(
+                f"the agent of {self.user}:\n  {listed}\nthe end of its log:\n{self._last_words}"
+            )
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is None:
             raise AgentFailed(f"the agent of {self.base} does not run")
         return self.process
-
-    def _kill_child(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(STOPPED_WITHIN)
-            self.process = None
 
     def _remember_keeper(self, pid: int) -> None:
         if pid in self._keepers and not _has_ended(self._keepers[pid], 0):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.agent import AgentUnderTest
+from harness.agent import AgentFailed, AgentUnderTest
 from harness.rootfs import busybox, write_busybox_rootfs
 
 StartAgent = Callable[..., AgentUnderTest]
@@ -27,27 +27,48 @@ def busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_busybox_rootfs(tmp_path_factory.mktemp("rootfs") / "busybox.tar")
 
 
+@pytest.fixture(scope="session")
+def ended_agents() -> Iterator[list[AgentUnderTest]]:
+    """Return the list of agents of which nothing may be left when the session ends.
+
+    It is looked at only then, because the keeper of an agent stays for some seconds without work.
+    """
+    ended: list[AgentUnderTest] = []
+    yield ended
+    failures = []
+    for under_test in ended:
+        try:
+            under_test.verify_gone()
+        except AgentFailed as failure:
+            failures.append(failure)
+    if failures:
+        raise ExceptionGroup("agents have left something behind", failures)
+
+
 @pytest.fixture(scope="module")
-def agent() -> Iterator[AgentUnderTest]:
+def agent(request: pytest.FixtureRequest, ended_agents: list[AgentUnderTest]) -> Iterator[AgentUnderTest]:
     """Return a running agent with the image `busybox`, shared by the tests of one module."""
     with ExitStack() as stack:
-        yield _started(stack)
+        yield _started(stack, ended_agents, request.node.nodeid)
 
 
 @pytest.fixture
-def start_agent() -> Iterator[StartAgent]:
+def start_agent(request: pytest.FixtureRequest, ended_agents: list[AgentUnderTest]) -> Iterator[StartAgent]:
     """Return a function that starts another agent for this test; it takes what AgentUnderTest takes."""
     with ExitStack() as stack:
 
         def start(*, image: bool = True, **options: object) -> AgentUnderTest:
-            return _started(stack, image=image, **options)
+            return _started(stack, ended_agents, request.node.nodeid, image=image, **options)
 
         yield start
 
 
-def _started(stack: ExitStack, *, image: bool = True, **options: object) -> AgentUnderTest:
-    under_test = AgentUnderTest(**options)  # type: ignore[arg-type]
-    stack.callback(under_test.destroy)
+def _started(
+    stack: ExitStack, ended: list[AgentUnderTest], user: str, *, image: bool = True, **options: object
+) -> AgentUnderTest:
+    under_test = AgentUnderTest(user=user, **options)  # type: ignore[arg-type]
+    ended.append(under_test)
+    stack.callback(under_test.end)
     under_test.start()
     if image:
         under_test.add_busybox_image()
