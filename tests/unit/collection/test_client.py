@@ -58,12 +58,24 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Client]]:
         listener.close()
 
 
+def received(connection: socket.socket) -> bytes:
+    """Return a whole request, which comes in several pieces."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += connection.recv(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    lengths = [int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"Content-Length:")]
+    while len(body) < sum(lengths):
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
 def answering(*answers: bytes, asked: list[bytes] | None = None) -> Serve:
     """Serve a connection: one answer for each request, then close it."""
 
     def serve(connection: socket.socket) -> None:
         for answer in answers:
-            request = connection.recv(65536)
+            request = received(connection)
             if asked is not None:
                 asked.append(request)
             connection.sendall(answer)
@@ -122,7 +134,7 @@ def test_progress_is_followed_line_by_line(serve: Callable[..., Client]) -> None
 
 def test_progress_may_take_longer_than_the_timeout_but_not_be_silent(serve: Callable[..., Client]) -> None:
     def slow(connection: socket.socket) -> None:
-        connection.recv(65536)
+        received(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
         for _ in range(4):
             time.sleep(0.2)
