@@ -8,7 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def find_busybox() -> Busybox:
     )
 
 
-def busybox_layer(busybox: Busybox) -> Iterator[bytes]:
+def busybox_layer(busybox: Busybox) -> Generator[bytes, None, None]:
     """Yield the root file system as a tar archive; the same program gives the same bytes."""
     yield member_header(tar.TarEntry(b"./", tar.DIRECTORY, mode=0o755))
     members: dict[str, bytes] = {}
@@ -172,8 +172,9 @@ def _applets(program: str) -> tuple[str, ...]:
 
 def _read_elf(name: str, content: bytes) -> tuple[int, bool]:
     """Return e_machine and whether the program asks for a dynamic loader."""
+    problem = InvalidSpec(f"{name} is no ELF program: the template busybox needs a statically linked busybox")
     if content[:4] != b"\x7fELF" or len(content) < 64:
-        raise InvalidSpec(f"{name} is no ELF program: the template busybox needs a statically linked busybox")
+        raise problem
     order = "<" if content[5] == 1 else ">"
     machine: int = struct.unpack_from(f"{order}H", content, 18)[0]
     if content[4] == 2:  # 64 bits
@@ -182,5 +183,8 @@ def _read_elf(name: str, content: bytes) -> tuple[int, bool]:
     else:
         offset = struct.unpack_from(f"{order}I", content, 28)[0]
         size, count = struct.unpack_from(f"{order}HH", content, 42)
-    kinds = (struct.unpack_from(f"{order}I", content, offset + index * size)[0] for index in range(count))
-    return machine, any(kind == _PT_INTERP for kind in kinds)
+    try:
+        kinds = [struct.unpack_from(f"{order}I", content, offset + index * size)[0] for index in range(count)]
+    except struct.error:
+        raise problem from None
+    return machine, _PT_INTERP in kinds

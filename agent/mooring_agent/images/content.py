@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.images.stream import CHUNK
+from mooring_agent.storage.tree import delete_tree
 
 MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -118,9 +120,12 @@ class ContentStore:
         self._ingest = root / "ingest"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._ingest.mkdir(mode=0o700, exist_ok=True)
-        for leftover in self._ingest.iterdir():
-            leftover.unlink()
-        self._numbers = itertools.count(1)
+        leftovers = os.listdir(self._ingest)
+        self._numbers = itertools.count(
+            max((int(name.partition("-")[0]) for name in leftovers), default=0) + 1
+        )
+        for leftover in leftovers:
+            self._drop(leftover)
         if not (root / "oci-layout").exists():
             self._replace(root / "oci-layout", _LAYOUT)
         if not (root / "index.json").exists():
@@ -129,6 +134,16 @@ class ContentStore:
     def ingest(self, expected: Descriptor | None = None) -> BlobWriter:
         """Begin a blob; with `expected` its size and digest are checked while it comes in."""
         return BlobWriter(self._ingest / str(next(self._numbers)), expected)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty directory to build something in; it is deleted at the end, or at the next open."""
+        directory = self._ingest / str(next(self._numbers))
+        directory.mkdir(mode=0o755)
+        try:
+            yield directory
+        finally:
+            self._drop(directory.name)
 
     def publish(self, blob: BlobWriter) -> None:
         """Give a finished blob its name; one that is there already is left as it is."""
@@ -209,6 +224,22 @@ class ContentStore:
                 "manifests": [descriptor.to_json() for descriptor in manifests],
             },
         )
+
+    def _drop(self, name: str) -> None:
+        """Delete something in `ingest/`, never anything that is mounted in it."""
+        fd = os.open(self._ingest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+        def park(dir_fd: int, deep: str) -> None:
+            number = str(next(self._numbers))
+            os.rename(deep, number, src_dir_fd=dir_fd, dst_dir_fd=fd)
+            parked.append(number)
+
+        parked = [name]
+        try:
+            while parked:
+                delete_tree(fd, parked.pop(), park)
+        finally:
+            os.close(fd)
 
     def _replace(self, path: Path, document: dict[str, Any]) -> None:
         temporary = self._ingest / f"{next(self._numbers)}-{path.name}"

@@ -8,7 +8,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -106,7 +106,8 @@ def unpack_again(
     key = f"extract-{uuid.uuid4().hex}"
     with temporary_snapshot(snapshots, key, parent) as target:
         head, whole = peek(content.chunks(layer))
-        applied = apply_layer(decompress(whole, detect(head)), target)
+        with closing(decompress(whole, detect(head))) as plain:
+            applied = apply_layer(plain, target)
         if applied.diff_id != diff_id:
             raise Unavailable(
                 f"layer {layer.digest} unpacks to {applied.diff_id} and not to {diff_id}: "
@@ -163,14 +164,17 @@ def _ingest(
     compression = detect(head)
     if compression in _KEPT and not (pack and compression is Compression.NONE):
         raw = _tee(whole, blob.write)
-        applied = apply_layer(decompress(raw, compression), target, limits)
+        with closing(decompress(raw, compression)) as plain:
+            applied = apply_layer(plain, target, limits)
         for _ in raw:
             continue  # what may stand behind the compressed data belongs to the blob all the same
         media_type = _KEPT[compression]
     else:
         packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
-        plain = _tee(decompress(whole, compression), lambda chunk: blob.write(packer.compress(chunk)))
-        applied = apply_layer(plain, target, limits)
+        with closing(decompress(whole, compression)) as plain:
+            applied = apply_layer(
+                _tee(plain, lambda chunk: blob.write(packer.compress(chunk))), target, limits
+            )
         blob.write(packer.flush())
         media_type = _KEPT[Compression.GZIP]
     blob.finish()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -229,11 +230,17 @@ class ImageStore:
             if image is not None:
                 progress(ProgressEvent("done", detail=f"{source.title} is here already"))
                 return image
-            chunks = watched(source.build(progress), source.title, None, progress)
-            annotations = {_TEMPLATE: source.key}
-            with incoming_layer(
-                self._content, self._snapshots, chunks, pack=True, annotations=annotations
-            ) as layer:
+            with (
+                self._content.scratch() as scratch,
+                closing(source.build(scratch, progress)) as chunks,
+                incoming_layer(
+                    self._content,
+                    self._snapshots,
+                    watched(chunks, source.title, None, progress),
+                    pack=True,
+                    annotations={_TEMPLATE: source.key},
+                ) as layer,
+            ):
                 return self._publish(layer, name, whole, origin)
 
     def ensure_unpacked(self, image: Image, progress: Progress = no_progress) -> str:

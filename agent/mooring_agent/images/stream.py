@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from enum import StrEnum
 from typing import BinaryIO, Protocol, cast
 
@@ -84,13 +84,14 @@ def peek(chunks: Iterator[bytes], size: int = 6) -> tuple[bytes, Iterator[bytes]
     return head[:size], whole()
 
 
-def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
-    """Yield the unpacked stream in bounded pieces, several members one after the other included.
+def decompress(chunks: Iterator[bytes], compression: Compression) -> Generator[bytes, None, None]:
+    """Yield the unpacked stream in bounded pieces, several members one after the other included; close it
+    when done.
 
     Raises InvalidSpec when the packed data is damaged or ends early, MissingProgram when zstd can be had
     nowhere."""
     if compression is Compression.NONE:
-        return chunks
+        return (chunk for chunk in chunks)
     if compression is Compression.GZIP:
         return _gunzip(chunks)
     if compression is Compression.BZIP2:
@@ -106,7 +107,7 @@ def decompress(chunks: Iterator[bytes], compression: Compression) -> Iterator[by
     return _unzstd(chunks)
 
 
-def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _gunzip(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
     # zlib's object keeps its rest in unconsumed_tail where the others have needs_input.
     inflate = None
     for chunk in chunks:
@@ -134,7 +135,7 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _members(
     chunks: Iterator[bytes], compression: Compression, make: type[_Decompressor] | type
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     unpack: _Decompressor | None = None
     for chunk in chunks:
         data = chunk
@@ -155,7 +156,7 @@ def _members(
         raise InvalidSpec(f"the {compression} data ends early: the file is truncated")
 
 
-def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _unzstd(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
     program = shutil.which("zstd")
     if program is None:
         raise MissingProgram(

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 from mooring_agent.images.busybox import DEFAULTS as BUSYBOX_DEFAULTS
 from mooring_agent.images.busybox import busybox_layer, find_busybox
 from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.debian import DEFAULTS as DEBIAN_DEFAULTS
+from mooring_agent.images.debian import debian_layer, find_debian
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.platform import host_architecture
 from mooring_agent.images.specs import TemplateSpec
@@ -27,22 +30,37 @@ class Template:
     title: str
     architecture: str
     defaults: ImageConfig
-    build: Callable[[Progress], Iterator[bytes]]
+    build: Callable[[Path, Progress], Generator[bytes, None, None]]
 
 
 def open_template(spec: TemplateSpec) -> Template:
     """Find what the template needs on this host; raises MissingProgram naming the Debian package that is
     missing."""
-    if spec.name == "busybox":
-        busybox = find_busybox()
+    return _OPENERS[spec.name](spec)
 
-        def build(progress: Progress) -> Iterator[bytes]:
-            progress(ProgressEvent("build", detail=f"busybox from {busybox.path}"))
-            return busybox_layer(busybox)
 
-        key = _key(spec, busybox.version)
-        return Template(key, "template busybox", busybox.architecture, BUSYBOX_DEFAULTS, build)
-    raise AssertionError(spec.name)
+def _open_busybox(spec: TemplateSpec) -> Template:
+    busybox = find_busybox()
+
+    def build(scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
+        progress(ProgressEvent("build", detail=f"busybox from {busybox.path}"))
+        return busybox_layer(busybox)
+
+    key = _key(spec, busybox.version)
+    return Template(key, "template busybox", busybox.architecture, BUSYBOX_DEFAULTS, build)
+
+
+def _open_debian(spec: TemplateSpec) -> Template:
+    debian = find_debian(spec)
+
+    def build(scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
+        return debian_layer(debian, scratch, progress)
+
+    key = _key(spec, debian.version)
+    return Template(key, f"template debian {spec.suite}", host_architecture(), DEBIAN_DEFAULTS, build)
+
+
+_OPENERS = {"busybox": _open_busybox, "debian": _open_debian}
 
 
 def _key(spec: TemplateSpec, version: str) -> str:

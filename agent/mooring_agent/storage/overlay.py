@@ -16,9 +16,11 @@ consistency of the rest."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from mooring_agent.storage.snapshotter import (
     WhiteoutStyle,
     check_key,
 )
+from mooring_agent.storage.spares import SparePairs
 from mooring_agent.storage.trash import Trash
 from mooring_agent.storage.tree import measure_tree
 
@@ -52,6 +55,7 @@ CREATE TABLE IF NOT EXISTS snapshots (
 """
 _LOCK_WAIT = 2.0  # seconds to wait for another process to give up the directory
 _ROOT_MODE = 0o755
+_WORK_MODE = 0o700
 _SEPARATORS = frozenset(":,\\")  # have a meaning in overlay's option string
 
 
@@ -87,21 +91,20 @@ class OverlaySnapshotter:
         self._snapshots: dict[str, _Snapshot] = {}
         self._children: dict[str, set[str]] = {}
         self._chains: dict[str, tuple[Path, ...]] = {}
-        self._next = 1
-        self._load()
+        self._roots: dict[Path, tuple[int, int, int]] = {}  # mode, uid, gid of committed layers' roots
+        self._owner = os.geteuid(), os.getegid()
+        self._numbers = itertools.count(self._load())
+        modes = (_ROOT_MODE, _WORK_MODE)
+        self._spares = SparePairs(self._layers_fd, self._works_fd, modes, self._numbers)
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
-        """Create the active snapshot `key`: two mkdir and, unless temporary, a row."""
+        """Create the active snapshot `key`: two directories made ahead and, unless temporary, a row."""
         with self._lock:
             self._check_new(key)
             lower = self._chain(parent) if parent is not None else ()
-            number = self._next
-            self._next += 1
-            name = str(number)
-            os.mkdir(name, _ROOT_MODE, dir_fd=self._layers_fd)
-            self._like_parent(name, lower)
+            number = self._spares.take()
             if lower:
-                os.mkdir(name, 0o700, dir_fd=self._works_fd)
+                self._like_parent(str(number), lower[0])
             snapshot = _Snapshot(number, SnapshotKind.ACTIVE, parent, time.time(), temporary)
             if not temporary:
                 self._insert(key, snapshot)
@@ -113,8 +116,7 @@ class OverlaySnapshotter:
         with self._lock:
             self._check_new(key)
             lower = self._chain(parent)
-            snapshot = _Snapshot(self._next, SnapshotKind.VIEW, parent, time.time())
-            self._next += 1
+            snapshot = _Snapshot(next(self._numbers), SnapshotKind.VIEW, parent, time.time())
             self._insert(key, snapshot)
             self._remember(key, snapshot)
             return Rootfs(lower, None, None)
@@ -213,12 +215,14 @@ class OverlaySnapshotter:
             if self._closed:
                 return
             self._closed = True
+            self._spares.close()
             self._trash.close()
             os.close(self._layers_fd)
             os.close(self._works_fd)
             self._database.close()
 
-    def _load(self) -> None:
+    def _load(self) -> int:
+        """Read what there is and put it right; returns the first number that is free."""
         layers = set(os.listdir(self._layers_fd))
         works = set(os.listdir(self._works_fd))
         expected_works = set()
@@ -226,9 +230,8 @@ class OverlaySnapshotter:
             key, number, kind, parent, created_at, size, inodes = row
             usage = None if size is None else Usage(size, inodes)
             snapshot = _Snapshot(number, SnapshotKind(kind), parent, created_at, usage=usage)
-            self._next = max(self._next, number + 1)
             self._remember(key, snapshot)
-            if snapshot.kind is SnapshotKind.ACTIVE and parent is not None:
+            if snapshot.kind is SnapshotKind.ACTIVE:
                 expected_works.add(str(number))
         for key, snapshot in tuple(self._snapshots.items()):
             name = str(snapshot.number)
@@ -242,13 +245,13 @@ class OverlaySnapshotter:
                 self._forget(key)
                 expected_works.discard(name)
         known = {str(snapshot.number) for snapshot in self._snapshots.values()}
-        self._next = max([self._next, *(int(name) + 1 for name in layers | works if name.isdecimal())])
         for name in layers - known:
             self._trash.discard(self._layers_fd, name)
         for name in works - expected_works:
             self._trash.discard(self._works_fd, name)
         for name in expected_works - works:
-            os.mkdir(name, 0o700, dir_fd=self._works_fd)
+            os.mkdir(name, _WORK_MODE, dir_fd=self._works_fd)
+        return max((int(name) for name in known | layers | works if name.isdecimal()), default=0) + 1
 
     def _insert(self, key: str, snapshot: _Snapshot) -> None:
         self._database.execute(
@@ -265,6 +268,7 @@ class OverlaySnapshotter:
         snapshot = self._snapshots.pop(key)
         if snapshot.kind is SnapshotKind.COMMITTED:
             self._chains.clear()
+            self._roots.clear()
         if snapshot.parent is not None:
             siblings = self._children[snapshot.parent]
             siblings.discard(key)
@@ -315,16 +319,19 @@ class OverlaySnapshotter:
     def _active_rootfs(self, number: int, lower: tuple[Path, ...]) -> Rootfs:
         return Rootfs(lower, self._layer(number), Path(f"{self._root}/w/{number}") if lower else None)
 
-    def _like_parent(self, name: str, lower: tuple[Path, ...]) -> None:
+    def _like_parent(self, name: str, parent: Path) -> None:
         """Give a new upper directory the owner and mode of the parent's root: overlay shows the topmost
         ones."""
-        mode, uid, gid = _ROOT_MODE, os.geteuid(), os.getegid()
-        if lower:
-            status = os.stat(lower[0])
-            mode = status.st_mode & 0o7777
-            if (status.st_uid, status.st_gid) != (uid, gid):
-                os.chown(name, status.st_uid, status.st_gid, dir_fd=self._layers_fd)
-        os.chmod(name, mode, dir_fd=self._layers_fd)
+        mode, uid, gid = self._roots.get(parent) or self._look_at(parent)
+        if (uid, gid) != self._owner:
+            os.chown(name, uid, gid, dir_fd=self._layers_fd)
+        if mode != _ROOT_MODE:
+            os.chmod(name, mode, dir_fd=self._layers_fd)
+
+    def _look_at(self, layer: Path) -> tuple[int, int, int]:
+        status = os.stat(layer)
+        self._roots[layer] = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        return self._roots[layer]
 
 
 def _info(key: str, snapshot: _Snapshot) -> SnapshotInfo:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mooring_agent.linux.paths import open_directory
+from mooring_agent.linux.paths import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_directory, openat2
 from mooring_agent.storage.snapshotter import Usage
 
 _BLOCK = 512  # unit of st_blocks, stat(2)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEPTH = 64  # below it, delete_tree moves directories up instead of going down
 
 
@@ -88,7 +89,8 @@ def measure_tree(root: Path) -> Usage:
 
 
 def delete_tree(dir_fd: int, name: str, park: Callable[[int, str], None], depth: int = 0) -> None:
-    """Delete `name` below `dir_fd` with everything in it.
+    """Delete `name` below `dir_fd` with everything in it; raises OSError (EXDEV) at a mount point, whatever
+    is mounted.
 
     A directory that lies too deep is given to `park(its parent's fd, its name)`, which has to move it
     elsewhere and delete it later; so neither the stack nor the number of descriptors grows with the depth.
@@ -97,7 +99,7 @@ def delete_tree(dir_fd: int, name: str, park: Callable[[int, str], None], depth:
         os.unlink(name, dir_fd=dir_fd)
         return
     except IsADirectoryError:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        fd = openat2(dir_fd, os.fsencode(name), _DIRECTORY, resolve=RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
     try:
         with os.scandir(fd) as found:
             entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The template `debian`: a root file system by mmdebstrap(1), from the mirrors that the host's apt uses."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from mooring_agent.errors import MissingProgram, Unavailable
+from mooring_agent.images.apt_sources import distribution_sources, fetch_settings, host_sources
+from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.image import Progress, ProgressEvent
+from mooring_agent.images.specs import TemplateSpec
+from mooring_agent.images.stream import read_chunks
+
+DEFAULTS = ImageConfig(
+    cmd=("bash",), env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",), workdir="/"
+)
+DEADLINE = 1800.0  # seconds for a build
+
+_log = logging.getLogger(__name__)
+
+_REVISION = 1  # of how it is built; part of the cache key
+_GRACE = 15.0  # seconds that mmdebstrap gets to clean up when it is told to end
+_TAIL = 8  # lines of its output in an error
+_HOST_FILE = "00mooring-host"
+_ETC = Path("/etc/apt")
+
+
+@dataclass(frozen=True, slots=True)
+class DebianBuild:
+    """What a build needs, found on this host; `sources` is empty where mmdebstrap's own choice of mirrors
+    is taken."""
+
+    program: str
+    spec: TemplateSpec
+    sources: str
+
+    @property
+    def version(self) -> str:
+        """What the template is made from, for the cache: changes with the host's mirrors."""
+        return f"{_REVISION}-{hashlib.sha256(self.sources.encode()).hexdigest()}"
+
+    def command(self, scratch: Path) -> list[str]:
+        """The command line; it reads what `prepare` has written to `scratch`."""
+        staged = shlex.quote(str(scratch / "etc"))
+        command = [
+            self.program,
+            "--format=tar",
+            f"--variant={self.spec.variant}",
+            f'--setup-hook=cp -R {staged}/. "$1"/etc/apt/',
+            f'--customize-hook=cd "$1"/etc/apt; rm -f apt.conf.d/{_HOST_FILE} auth.conf.d/{_HOST_FILE}.conf',
+        ]
+        if self.spec.packages:
+            command.append(f"--include={','.join(self.spec.packages)}")
+        command += [self.spec.suite, "-"]
+        if self.sources:
+            command.append(str(scratch / "debian.sources"))
+        return command
+
+    def prepare(self, scratch: Path) -> None:
+        """Write the sources, and what the build takes from the host's settings without leaving it in the
+        image."""
+        (scratch / "debian.sources").write_text(self.sources)
+        for name in ("apt.conf.d", "auth.conf.d"):
+            (scratch / "etc" / name).mkdir(parents=True)
+        (scratch / "etc/apt.conf.d" / _HOST_FILE).write_text(_fetch_settings())
+        credentials = [_ETC / "auth.conf", *sorted((_ETC / "auth.conf.d").glob("*.conf"))]
+        text = "\n".join(path.read_text() for path in credentials if path.is_file())
+        secret = scratch / "etc/auth.conf.d" / f"{_HOST_FILE}.conf"
+        secret.touch(mode=0o600)
+        secret.write_text(text)
+
+
+def find_debian(spec: TemplateSpec) -> DebianBuild:
+    """Find mmdebstrap and the host's mirrors; raises MissingProgram naming the package."""
+    program = shutil.which("mmdebstrap")
+    if program is None:
+        raise MissingProgram(
+            "the template debian needs the program mmdebstrap, which is not here: install package mmdebstrap"
+        )
+    release = _os_release()
+    sources = []
+    if release.get("ID") == "debian":
+        sources = distribution_sources(
+            host_sources(_ETC), release.get("VERSION_CODENAME", "stable"), spec.suite
+        )
+    return DebianBuild(program, spec, "\n".join(source.stanza() for source in sources))
+
+
+def debian_layer(
+    build: DebianBuild, scratch: Path, progress: Progress, deadline: float = DEADLINE
+) -> Generator[bytes, None, None]:
+    """Build in the empty directory `scratch` and yield the root file system as a tar archive.
+
+    Raises Unavailable with the end of mmdebstrap's output when it fails, or when `deadline` seconds have
+    passed; then, and when the caller stops reading, it is ended."""
+    build.prepare(scratch)
+    (scratch / "tmp").mkdir(mode=0o755)
+    process = subprocess.Popen(
+        build.command(scratch),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(scratch / "tmp"), "LC_ALL": "C.UTF-8"},
+    )
+    tail: deque[str] = deque(maxlen=_TAIL)
+    watcher = threading.Thread(
+        target=_watch, args=(process, tail, progress), name="mooring-mmdebstrap", daemon=True
+    )
+    watcher.start()
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        _end(process)
+
+    timer = threading.Timer(deadline, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield from read_chunks(cast(BinaryIO, process.stdout))
+        status = process.wait()
+        watcher.join()
+        if status != 0:
+            why = f"took longer than {deadline:g} s" if late.is_set() else f"ended with status {status}"
+            raise Unavailable(
+                f"the template debian {build.spec.suite} was not built: mmdebstrap {why}: "
+                f"{' | '.join(tail) or 'it said nothing'}"
+            )
+    finally:
+        timer.cancel()
+        _end(process)
+        watcher.join()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _watch(process: subprocess.Popen[bytes], tail: deque[str], progress: Progress) -> None:
+    assert process.stderr is not None
+    for raw in process.stderr:
+        for line in raw.decode(errors="replace").split("\r"):
+            text = line.strip()
+            if not text:
+                continue
+            _log.debug("mmdebstrap: %s", text)
+            tail.append(text)
+            if text.startswith("I: "):
+                progress(ProgressEvent("build", detail=text[3:]))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program and what it started: it is the leader of a session of its own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+
+
+def _fetch_settings() -> str:
+    program = shutil.which("apt-config")
+    if program is None:
+        return ""
+    result = subprocess.run([program, "dump"], capture_output=True, text=True, timeout=_GRACE, check=False)
+    return fetch_settings(result.stdout)
+
+
+def _os_release() -> dict[str, str]:
+    """os-release(5) of this host."""
+    for path in (Path("/etc/os-release"), Path("/usr/lib/os-release")):
+        if path.is_file():
+            pairs = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+            return {name: "".join(shlex.split(value)) for name, _, value in pairs}
+    return {}
