@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .netlink import (
@@ -269,14 +270,15 @@ def route_add(
     )
 
 
-def remove_link(name: str) -> None:
-    """Delete the link `name` if it is there, over a socket of its own: for use in a worker thread."""
+def remove_links(names: Iterable[str]) -> None:
+    """Delete those of the links that are there, over a socket of its own: for use in a worker thread."""
     with RouteSocket() as netlink:
-        try:
-            netlink.execute(link_delete(name))
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        for name in names:
+            try:
+                netlink.execute(link_delete(name))
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
 
 
 def parse_link(payload: bytes) -> Link:

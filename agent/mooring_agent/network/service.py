@@ -134,16 +134,17 @@ class NetworkService:
 
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
-        names = list(self._networks.values())
+        cables = [endpoint.host_ifname for mine in self._endpoints.values() for endpoint in mine.values()]
+        links = cables + [network.bridge for network in self._networks.values()]
         self._store.clear()
         self._ports.forget([publication.key for publication in self._ports])
         for known in (self._networks, self._endpoints, self._pools, self._bridges):
             known.clear()
         self._settled.clear()
-        self._firewall_made = False
-        await self._firewall.remove()
-        for network in names:
-            await asyncio.to_thread(rtnetlink.remove_link, network.bridge)
+        made, self._firewall_made = self._firewall_made, False
+        if made:
+            await self._firewall.remove()
+        await asyncio.to_thread(rtnetlink.remove_links, links)
 
     # ---- networks --------------------------------------------------------------------------------
 
@@ -391,7 +392,7 @@ class NetworkService:
         made, settled = self._firewall_made, network.name in self._settled
         self._settled.discard(network.name)
         self._firewall_made = made and bool(self._networks)
-        await asyncio.to_thread(rtnetlink.remove_link, network.bridge)
+        await asyncio.to_thread(rtnetlink.remove_links, [network.bridge])
         if made and not self._networks:
             await self._firewall.remove()
         elif settled:
@@ -399,7 +400,7 @@ class NetworkService:
 
     async def _plug_again(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
         """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
-        await asyncio.to_thread(rtnetlink.remove_link, endpoint.host_ifname)
+        await asyncio.to_thread(rtnetlink.remove_links, [endpoint.host_ifname])
         try:
             self._bridges[network.name] = bridges.ensure(
                 self._netlink, network, self._endpoints_on(network.name)

@@ -47,10 +47,10 @@ class NetworkStore:
         ]
 
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints."""
+        """All endpoints, those of a container in the order in which it got them."""
         query = (
             "SELECT network, container_id, ipv4, host_ifname, subnet, gateway "
-            "FROM endpoints JOIN networks ON networks.name = endpoints.network"
+            "FROM endpoints JOIN networks ON networks.name = endpoints.network ORDER BY endpoints.rowid"
         )
         return [
             Endpoint(

@@ -18,7 +18,7 @@ CREATE TABLE endpoints (               -- address leases: kept from `allocate` t
     host_ifname TEXT NOT NULL,
     PRIMARY KEY (container_id, network),
     UNIQUE (network, ipv4)
-) WITHOUT ROWID;
+);
 CREATE TABLE publications (
     protocol TEXT NOT NULL,
     host_ip TEXT NOT NULL,             -- 0.0.0.0: every address of the host

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network service in a process of its own, which a test starts inside a host's namespace and may kill.
+
+`agent_process.py BASE PREFIX`: reads calls from stdin, a JSON list [method, args, kwargs] a line, and answers
+each with a line {"result": …} or {"error": [class, message]}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import ipaddress
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mooring_agent.config import AgentConfig
+from mooring_agent.engine.resources import PortMapping
+from mooring_agent.errors import MooringError
+from mooring_agent.network.service import NetworkService
+from mooring_agent.state.database import Database
+
+
+def plain(value: Any) -> Any:
+    """JSON of what a service's method returns."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv4Address):
+        return str(value)
+    return value
+
+
+async def answer(service: NetworkService, call: str) -> dict[str, Any]:
+    method, args, kwargs = json.loads(call)
+    if method == "connect":
+        [endpoint] = [item for item in service.endpoints(args[0]) if item.network == args[1]]
+        args = [endpoint, *args[2:]]
+    elif method == "publish":
+        args[1] = [PortMapping(**mapping) for mapping in args[1]]
+    try:
+        result = getattr(service, method)(*args, **kwargs)
+        if inspect.isawaitable(result):
+            result = await result
+    except MooringError as error:
+        return {"error": [type(error).__name__, error.message]}
+    return {"result": plain(result)}
+
+
+async def main(base: Path, prefix: str) -> None:
+    config = AgentConfig.make(data_root=base / "data", run_root=base / "run", network_prefix=prefix)
+    service = NetworkService(config, Database(base / "data" / "state.db"), lambda name: f"name of {name}")
+    for line in sys.stdin:
+        print(json.dumps(await answer(service, line)), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
