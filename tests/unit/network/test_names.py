@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What containers read about names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mooring_agent.network.names import hosts_file, reachable_resolvers, resolver_configuration
+from mooring_agent.network.records import Endpoint
+
+
+def endpoint(address: str) -> Endpoint:
+    return Endpoint("bridge", "web", address, 24, "10.210.0.1", "02:6d:0a:d2:00:02", "mv0")
+
+
+def test_resolvers_that_only_the_host_reaches_are_left_out() -> None:
+    text = "# made by hand\nsearch example.org\nnameserver 127.0.0.53\nnameserver 192.0.2.7\nnameserver ::1\n"
+    text += "options ndots:2\nnameserver 192.0.2.8 # second\nnameserver\n"
+
+    assert reachable_resolvers(text).splitlines() == [
+        "# made by hand",
+        "search example.org",
+        "options ndots:2",
+        "nameserver",
+        "nameserver 192.0.2.7",
+        "nameserver 192.0.2.8",
+    ]
+
+
+def test_public_resolvers_stand_in_where_there_is_none() -> None:
+    assert reachable_resolvers("nameserver 127.0.0.1\n") == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+
+
+def test_resolvers_behind_a_local_one_are_found(tmp_path: Path) -> None:
+    local, behind = tmp_path / "resolv.conf", tmp_path / "behind.conf"
+    local.write_text("nameserver 127.0.0.53\n")
+    assert resolver_configuration((local, behind)) == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+    behind.write_text("nameserver 192.0.2.7\nsearch lan\n")
+    assert resolver_configuration((local, behind)) == "search lan\nnameserver 192.0.2.7\n"
+    assert resolver_configuration(()) == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+
+
+def test_own_name_stands_for_the_address_on_each_network() -> None:
+    lines = hosts_file("web.example.org", [endpoint("10.210.0.2"), endpoint("10.210.1.2")]).splitlines()
+    assert "127.0.0.1\tlocalhost" in lines
+    assert lines[-2:] == ["10.210.0.2\tweb.example.org web", "10.210.1.2\tweb.example.org web"]
+
+
+def test_name_without_a_network_still_resolves() -> None:
+    assert hosts_file("web").splitlines()[-1] == "127.0.1.1\tweb"

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which ports are published, by whom, and what changes when something else is asked for."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mooring_agent.engine.resources import PortMapping
+from mooring_agent.errors import Conflict, InvalidSpec
+from mooring_agent.network.holders import port_holder
+from mooring_agent.network.ports import PortBook
+from mooring_agent.network.publishing import Change, plan
+from mooring_agent.network.records import Publication
+
+HERE = "127.0.0.1"
+IP = "10.9.8.2"
+
+
+@pytest.fixture
+def book() -> Iterator[PortBook]:
+    made = PortBook(lambda container_id: f"<{container_id}>")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def free() -> int:
+    """A port that is free just now."""
+    with socket.socket() as probe:
+        probe.bind((HERE, 0))
+        return int(probe.getsockname()[1])
+
+
+def mapping(container: int, host: int | None = None, protocol: str = "tcp") -> PortMapping:
+    return PortMapping(container, host, HERE, protocol)
+
+
+def publish(
+    book: PortBook, container_id: str, *wanted: PortMapping, taking_over: str | None = None
+) -> Change:
+    return plan(book, container_id, wanted, IP, taking_over)
+
+
+def bind(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind((HERE, port))
+
+
+def test_nothing_changes_when_the_same_is_asked_again(book: PortBook, free: int) -> None:
+    first = publish(book, "web", mapping(80, free), mapping(81))
+    again = publish(book, "web", mapping(80, free), mapping(81))
+
+    assert (first.removed, len(first.added)) == ((), 2)
+    assert (again.removed, again.added, again.keys) == ((), (), first.keys)
+    filled = first.filled([mapping(80, free), mapping(81)])
+    assert [item.host for item in filled] == [key[2] for key in first.keys]
+    assert len({item.host for item in filled}) == 2
+
+
+def test_chosen_ports_are_each_kept_by_one(book: PortBook) -> None:
+    first = publish(book, "web", mapping(80), mapping(80))
+    again = publish(book, "web", mapping(80), mapping(80))
+    assert first.keys == again.keys
+    assert len(set(again.keys)) == 2
+
+
+def test_a_new_address_of_the_container_is_a_change_of_the_target(book: PortBook, free: int) -> None:
+    [before] = publish(book, "web", mapping(80, free)).added
+    moved = plan(book, "web", [mapping(80, free)], "10.9.8.3", None)
+    assert moved.removed == (before,)
+    assert [publication.container_ip for publication in moved.added] == ["10.9.8.3"]
+
+
+def test_held_port_is_refused_to_others_until_it_is_given_back(book: PortBook, free: int) -> None:
+    publish(book, "web", mapping(80, free), mapping(80, free, "udp"))
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with pytest.raises(OSError, match="in use"):
+            bind(free, kind)
+    publish(book, "web")
+    bind(free)
+    bind(free, socket.SOCK_DGRAM)
+    assert list(book) == []
+
+
+def test_refusal_leaves_everything_as_it_was(book: PortBook, free: int) -> None:
+    publish(book, "web", mapping(80, free))
+    kept = publish(book, "other", mapping(80)).keys
+
+    with pytest.raises(
+        Conflict, match=rf"host port {free}/tcp of {HERE} is already published by container <web>"
+    ):
+        publish(book, "other", mapping(81), mapping(82), mapping(80, free))
+
+    assert [publication.key for publication in book.of("other")] == list(kept)
+    with pytest.raises(OSError, match="in use"):
+        bind(kept[0][2])
+    assert len(list(book)) == 2
+
+
+def test_wildcard_and_one_address_exclude_each_other(book: PortBook, free: int) -> None:
+    publish(book, "web", mapping(80, free))
+    with pytest.raises(Conflict, match="container <web>"):
+        publish(book, "other", PortMapping(80, free))
+    assert publish(book, "other", mapping(80, free, "udp")).added
+
+
+def test_taking_over_moves_the_port_and_leaves_the_rest(book: PortBook, free: int) -> None:
+    old = publish(book, "old", mapping(80, free), mapping(81))
+    new = publish(book, "new", mapping(80, free), taking_over="old")
+
+    assert new.removed == (old.added[0],)
+    assert [publication.container_id for publication in new.added] == ["new"]
+    assert book.of("old") == [old.added[1]]
+    with pytest.raises(OSError, match="in use"):
+        bind(free)
+
+
+def test_program_that_listens_is_named(book: PortBook) -> None:
+    with socket.socket() as native:
+        native.bind((HERE, 0))
+        native.listen()
+        port = int(native.getsockname()[1])
+        with pytest.raises(Conflict, match=rf"host port {port}/tcp is in use by \S+ \(process \d+\)"):
+            publish(book, "web", mapping(80, port))
+
+
+def test_a_restored_port_that_somebody_else_took_meanwhile_is_told(book: PortBook) -> None:
+    with socket.socket() as native:
+        native.bind((HERE, 0))
+        native.listen()
+        port = int(native.getsockname()[1])
+        told = book.restore(Publication("tcp", HERE, port, "web", IP, 80))
+    assert told is not None
+    assert f"host port {port}/tcp is in use by" in told
+    assert len(book.of("web")) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (PortMapping(80, 80, HERE, "icmp"), "expected tcp or udp"),
+        (PortMapping(0, 80, HERE), "published port 0 is not usable"),
+        (PortMapping(80, 65536, HERE), "published port 65536 is not usable"),
+        (PortMapping(80, 80, "::1"), "ports are published on IPv4 addresses"),
+        (PortMapping(80, 80, "here; drop"), "ports are published on IPv4 addresses"),
+    ],
+)
+def test_unusable_mappings(book: PortBook, wanted: PortMapping, message: str) -> None:
+    with pytest.raises(InvalidSpec, match=message):
+        publish(book, "web", wanted)
+
+
+def test_holder_of_an_ipv6_wildcard_socket_is_found(tmp_path: Path) -> None:
+    """`nginx` on [::]:8080, which takes IPv4 connections too."""
+    (tmp_path / "net").mkdir()
+    header = "  sl  local_address remote_address st tx_queue:rx_queue tr:tm retrnsmt uid timeout inode\n"
+    (tmp_path / "net/tcp").write_text(header)
+    (tmp_path / "net/tcp6").write_text(
+        f"{header}   0: {'0' * 32}:1F90 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 4711 1\n"
+    )
+    (tmp_path / "812/fd").mkdir(parents=True)
+    (tmp_path / "812/fd/6").symlink_to("socket:[4711]")
+    (tmp_path / "812/comm").write_text("nginx\n")
+
+    assert port_holder("tcp", "0.0.0.0", 8080, tmp_path) == "nginx (process 812)"
+    assert port_holder("tcp", "0.0.0.0", 8081, tmp_path) == "another program of the host"
