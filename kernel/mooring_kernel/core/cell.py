@@ -252,13 +252,13 @@ class CellRun:
             return
         if command is None:
             command = self._foreground_command()
-        self._stop_reason = ProgramStopped(f"`{command}` {problem}{_STOPPED}")
+        self._stop_reason = ProgramStopped(f"{command} {problem}{_STOPPED}")
         signals = ("INT", "TERM", "KILL") if gently else ("TERM", "KILL")
         self._stopping = self._new_stopping(signals, self._timing.stop_patience)
 
     def _foreground_command(self) -> str:
         try:
-            return self._channel.client.foreground(self._channel.exec_id).command
+            return self._channel.client.foreground(self._channel.exec_id).label
         except KernelError:
             return "the program"  # its name only makes the message nicer
 
@@ -301,7 +301,7 @@ class CellRun:
         # replaced it.
         self._stop_program(
             "reads single keys from the terminal, which a cell does not have: give it its input another way",
-            foreground.command,
+            foreground.label,
             gently=foreground.is_shell,
         )
 
@@ -310,7 +310,7 @@ class CellRun:
             self._stop_program(
                 "waits for input, which this run of the notebook does not allow: give it some by a pipe, "
                 "or none by `</dev/null`",
-                foreground.command,
+                foreground.label,
                 gently=True,
             )
             return
@@ -326,7 +326,7 @@ class CellRun:
         if len(data) > _LONGEST_INPUT or b"\n" in data:
             self._stop_program(
                 f"was given {len(data)} bytes as a line of input, and a terminal takes {_LONGEST_INPUT}",
-                foreground.command,
+                foreground.label,
                 gently=True,
             )
             return

@@ -143,6 +143,15 @@ class Foreground:
     echo: bool
     canonical: bool
 
+    @property
+    def label(self) -> str:
+        """What to call it in a message."""
+        return (
+            f"a builtin of the shell `{self.command}`, such as `read`,"
+            if self.is_shell
+            else f"`{self.command}`"
+        )
+
 
 @dataclass(frozen=True)
 class LogLine:

@@ -69,3 +69,13 @@ class Interrupted(KernelError):
     """The user interrupted the cell."""
 
     name = "KeyboardInterrupt"
+
+
+class ExitStatus(KernelError):
+    """A cell or a command has ended with another status than 0."""
+
+    name = "ExitStatus"
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"exit status {status}")
+        self.status = status
