@@ -13,12 +13,11 @@ from collections.abc import Iterator
 _log = logging.getLogger(__name__)
 
 _WANTED = 32  # pairs kept ready; a burst that outruns the thread makes its own
-_PAUSE = 0.02  # seconds between the first taking and the making of new ones, so as not to get in the way of a burst
+_PAUSE = 0.02  # seconds from the first taking to the making of new ones: a burst comes first
 
 
 class SparePairs:
-    """Keeps empty directories of the same number in two places ready, made by a thread that starts with the
-    first use."""
+    """Keeps empty directories of the same number ready in two places; its thread starts at the first use."""
 
     def __init__(self, first_fd: int, second_fd: int, modes: tuple[int, int], numbers: Iterator[int]) -> None:
         """Make pairs in the two open directories, named by what `numbers` gives (it is shared with other
