@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import secrets
 import shutil
@@ -79,7 +80,7 @@ class Containers:
         """The container. Raises NotFound, or Conflict for an ambiguous beginning of an id."""
         return self.registry.get(reference)
 
-    def list(self) -> list[Container]:
+    def list(self) -> builtins.list[Container]:
         """All, oldest first."""
         return list(self.registry)
 
@@ -243,7 +244,9 @@ class Containers:
     ) -> Attachment:
         """Follow its output, and write to its input. Output is read from the log, so a slow client harms nobody."""
         container = self.get(reference)
-        streams = tuple(number for number, wanted in ((1, stdout), (2, stderr or container.spec.tty)) if wanted)
+        streams = tuple(
+            number for number, wanted in ((1, stdout), (2, stderr or container.spec.tty)) if wanted
+        )
 
         async def open_stdin() -> int:
             client = await self.lifecycle.link.ready()
@@ -295,7 +298,7 @@ class Containers:
             if within(line, since, until):
                 yield line
 
-    async def top(self, reference: str) -> list[int]:
+    async def top(self, reference: str) -> builtins.list[int]:
         """The process ids (on the host) of its processes."""
         container = self.get(reference)
         if not container.running:
@@ -313,11 +316,11 @@ class Containers:
         """The ids of images that containers were made from."""
         return frozenset(container.image_id for container in self.registry)
 
-    def using_volume(self, name: str) -> list[str]:
+    def using_volume(self, name: str) -> builtins.list[str]:
         """The names of the containers that have a volume."""
         return [one.name for one in self.registry if any(volume == name for _, volume in one.volumes)]
 
-    def in_group(self, name: str) -> list[str]:
+    def in_group(self, name: str) -> builtins.list[str]:
         """The names of the containers in a declared control group."""
         return [one.name for one in self.registry if one.spec.cgroup == name]
 
@@ -377,7 +380,9 @@ class Containers:
         """What of a spec depends on this host."""
         self._launching.hierarchy.settings(resources_of(spec))
         if spec.cgroup and not self._groups.exists(spec.cgroup):
-            raise NotFound(f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it first")
+            raise NotFound(
+                f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it first"
+            )
         for volume in spec.volumes:
             if volume.type == "bind" and not os.path.exists(volume.source or ""):
                 raise InvalidSpec(
@@ -455,4 +460,3 @@ def spec_view(spec: ContainerSpec) -> dict[str, Any]:
     """A spec as plans show it: what was given, in the order of the options."""
     given = spec.given
     return {name: given[name] for name in options_of(ContainerSpec) if name in given}
-

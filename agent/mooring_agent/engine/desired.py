@@ -100,10 +100,20 @@ class DesiredContainers:
             return Plan(tuple(actions), create=True, start=running)
         changes = compare(existing.spec, wanted)
         reasons = [str(change) for change in changes if not change.live]
-        if image_id and image_id != existing.image_id and not any(change.field == "image" for change in changes):
-            reasons.append(f"image {wanted.image} is now {image_id[7:19]}, was {existing.image_id[7:19]}, needs a replacement")
+        if (
+            image_id
+            and image_id != existing.image_id
+            and not any(change.field == "image" for change in changes)
+        ):
+            reasons.append(
+                f"image {wanted.image} is now {image_id[7:19]}, was {existing.image_id[7:19]}, needs a replacement"
+            )
         if reasons:
-            order = "the new one starts first" if wanted.update_order == "start_first" else "the old one stops first"
+            order = (
+                "the new one starts first"
+                if wanted.update_order == "start_first"
+                else "the old one stops first"
+            )
             live = [str(change) for change in changes if change.live and change.field != "state"]
             action = Action("replace", "container", name, "; ".join([*reasons, *live, order]) + missing)
             return Plan((action,), replace=True, start=running)
@@ -116,7 +126,9 @@ class DesiredContainers:
             actions.append(Action("start", "container", name, f"it is {existing.status}, and should run"))
         if not running and active:
             actions.append(Action("stop", "container", name, f"it is {existing.status}, and should not run"))
-        return Plan(tuple(actions), live=live_change, start=running and not active, stop=not running and active)
+        return Plan(
+            tuple(actions), live=live_change, start=running and not active, stop=not running and active
+        )
 
     def _image(self, wanted: ContainerSpec, tolerant: bool) -> tuple[str, str]:
         """The image's id; a dry run takes one that is not there yet for one that will be, and says so."""

@@ -26,7 +26,7 @@ from .events import EventBus
 from .foreground import foreground
 from .launching import Launching
 from .lifecycle import Lifecycle
-from .oci import process_config
+from .oci import environment, process_config
 from .registry import Registry
 from .resources import signal_number
 from .streams import ExecStreams
@@ -82,7 +82,9 @@ class Exec:
 class Execs:
     """All execs of this agent, the finished ones for a while."""
 
-    def __init__(self, registry: Registry, lifecycle: Lifecycle, launching: Launching, events: EventBus) -> None:
+    def __init__(
+        self, registry: Registry, lifecycle: Lifecycle, launching: Launching, events: EventBus
+    ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
         self._launching = launching
@@ -93,7 +95,9 @@ class Execs:
         """Note an exec; `start` runs it. Raises NotFound, Conflict, InvalidSpec."""
         container = self._running(reference)
         if not spec.argv or not spec.argv[0]:
-            raise InvalidSpec(f"exec in container {container.name} has no command: expected at least one word")
+            raise InvalidSpec(
+                f"exec in container {container.name} has no command: expected at least one word"
+            )
         process = Exec(secrets.token_hex(32), container.id, spec)
         self._forget_old()
         self._execs[process.id] = process
@@ -268,13 +272,15 @@ class Execs:
         await self._lifecycle.link.request(messages.Signal(process.id, signals.SIGKILL))
 
     def _plan(self, container: Container, spec: ExecSpec) -> JoinPlan:
-        capabilities = list(CAPABILITIES) if spec.privileged else list(
-            resolve(container.spec.cap_add, container.spec.cap_drop)
+        capabilities = (
+            list(CAPABILITIES)
+            if spec.privileged
+            else list(resolve(container.spec.cap_add, container.spec.cap_drop))
         )
-        env = dict(entry.split("=", 1) for entry in container.env if "=" in entry)
+        env = environment(container.env)
         if spec.tty:
             env.setdefault("TERM", "xterm")
-        env.update(entry.split("=", 1) for entry in spec.env if "=" in entry)
+        env.update(environment(spec.env))
         process = process_config(
             argv=spec.argv,
             env=tuple(f"{key}={value}" for key, value in env.items()),

@@ -55,7 +55,9 @@ def _reads_terminal(pid: int) -> bool:
             call = file.read().split()
         if call[0] not in _READ_CALLS:
             return False
-        return os.readlink(f"/proc/{pid}/fd/{int(call[1], 16)}").startswith(("/dev/pts/", "/dev/tty", "/dev/console"))
+        return os.readlink(f"/proc/{pid}/fd/{int(call[1], 16)}").startswith(
+            ("/dev/pts/", "/dev/tty", "/dev/console")
+        )
     except (OSError, IndexError):
         return False
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import json
 import re
 import time
@@ -76,11 +77,11 @@ class Groups:
             "containers": self._users_of(name),
         }
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> builtins.list[dict[str, Any]]:
         """The views of all."""
         return [self.get(name) for name in self._groups]
 
-    def names(self) -> list[str]:
+    def names(self) -> builtins.list[str]:
         """The names of all."""
         return list(self._groups)
 
@@ -126,7 +127,9 @@ class Groups:
             self._launching.forget_group(self._path(name))
             del self._groups[name]
             self._connection.execute("DELETE FROM cgroups WHERE name = ?", (name,))
-        return outcome([Action("remove", "cgroup", name, "it is not wanted")], existing.spec.given, None, None)
+        return outcome(
+            [Action("remove", "cgroup", name, "it is not wanted")], existing.spec.given, None, None
+        )
 
     def _create(self, name: str, spec: CgroupSpec) -> None:
         moment = time.time()
@@ -152,4 +155,3 @@ class Groups:
 
     def _group(self, name: str) -> Any:
         return self._launching.hierarchy.group(self._path(name))
-

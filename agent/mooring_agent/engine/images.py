@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hashlib
 import json
 import queue
@@ -125,7 +126,7 @@ class Images:
         self._events.publish("image", "import", image.id, {"name": reference or image.id})
         return image
 
-    def declared(self) -> list[str]:
+    def declared(self) -> builtins.list[str]:
         """The references that were declared."""
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'image' ORDER BY name")
         return [row["name"] for row in rows]
@@ -157,7 +158,9 @@ class Images:
             )
         path = Path(wanted["import"]["path"])
         if not path.exists():
-            raise InvalidSpec(f"image {reference} is to be imported from {path}, which does not exist on this host")
+            raise InvalidSpec(
+                f"image {reference} is to be imported from {path}, which does not exist on this host"
+            )
         return self._store.import_rootfs(path, reference, config, progress)
 
     def _declared(self, reference: str) -> Any:
@@ -188,7 +191,7 @@ class _ChunkFile(RawIOBase):
 
     def fail(self, error: BaseException) -> None:
         """The rest will never come."""
-        self._queue.put(MooringError(f"the upload ended early: {error or type(error).__name__}"))
+        self._queue.put(MooringError(f"the upload ended early: {str(error) or type(error).__name__}"))
 
     def readable(self) -> bool:
         """Whether it can be read: yes."""
@@ -212,7 +215,7 @@ def _hash(wanted: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
-def _source_state(wanted: dict[str, Any]) -> list[int]:
+def _source_state(wanted: dict[str, Any]) -> builtins.list[int]:
     """What tells a changed archive from the one that was imported: size and time. A directory is taken as it was."""
     if "import" not in wanted:
         return []

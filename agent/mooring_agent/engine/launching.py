@@ -97,7 +97,9 @@ class Launching:
         if container.spec.networks[0].name != "none":
             files["resolv.conf"] = self._resolver
         for name, text in files.items():
-            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(
+                directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+            )
             try:
                 os.write(descriptor, text.encode())
             finally:
@@ -136,7 +138,9 @@ class Launching:
         """The namespaces that the container's launcher shall have new."""
         if container.spec.networks[0].name != "host":
             return _STANDARD_NAMESPACES
-        return new_namespaces(runtime_config(container, "", {volume.target: "" for volume in container.spec.volumes}))
+        return new_namespaces(
+            runtime_config(container, "", {volume.target: "" for volume in container.spec.volumes})
+        )
 
     def _indexed(self, settings: tuple[Setting, ...]) -> tuple[tuple[int, str, str], ...]:
         return tuple(

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from ..cgroups.group import Group
 from ..errors import Conflict, MooringError, NotFound, Unavailable
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
@@ -82,7 +83,9 @@ class Lifecycle:
             container.restart_count = 0
             await self._start(container)
 
-    async def stop(self, container: Container, timeout: float | None = None, signal: str | None = None) -> None:
+    async def stop(
+        self, container: Container, timeout: float | None = None, signal: str | None = None
+    ) -> None:
         """Ask it to end, and kill it when it has not after `timeout` seconds (default: its own stop_timeout)."""
         async with container.lock:
             self._set_wanted(container, False)
@@ -117,7 +120,9 @@ class Lifecycle:
         """Freeze all its processes."""
         async with container.lock:
             if container.status != "running":
-                raise Conflict(f"container {container.name} is {container.status}: only a running one can be paused")
+                raise Conflict(
+                    f"container {container.name} is {container.status}: only a running one can be paused"
+                )
             await asyncio.to_thread(self._group(container).freeze)
             container.status = "paused"
             self._registry.save_run(container)
@@ -172,7 +177,9 @@ class Lifecycle:
                     raise
             except MooringError as error:
                 container.error = error.message
-                container.exit_code = error.exit_code if isinstance(error, StartRefused) else container.exit_code
+                container.exit_code = (
+                    error.exit_code if isinstance(error, StartRefused) else container.exit_code
+                )
                 container.wanted = False
                 self._registry.save_run(container)
                 raise
@@ -191,7 +198,11 @@ class Lifecycle:
                 await self._give_ports_back(container)
                 raise
             container.status, container.error, container.exit_code = "running", "", None
-            container.pid, container.start_time, container.boot = launched.pid, launched.start_time, self._boot
+            container.pid, container.start_time, container.boot = (
+                launched.pid,
+                launched.start_time,
+                self._boot,
+            )
             container.started_at, container.finished_at, container.oom_killed = time.time(), None, False
             self._registry.save_run(container)
         finally:
@@ -267,7 +278,9 @@ class Lifecycle:
         """Take note of an end, and see what has to follow."""
         container.status = "exited"
         container.exit_code, container.exit_known, container.finished_at = exit_code, known, finished_at
-        container.error = "" if known else "its exit code is not known: nobody was left to see the process end"
+        container.error = (
+            "" if known else "its exit code is not known: nobody was left to see the process end"
+        )
         container.pid = None
         container.oom_killed = self._oom_killed(container)
         self._registry.save_run(container)
@@ -425,7 +438,7 @@ class Lifecycle:
         except (MooringError, OSError):
             return False  # the group has gone with the boot that it was of
 
-    def _group(self, container: Container) -> Any:
+    def _group(self, container: Container) -> Group:
         return self._launching.hierarchy.group(container.group)
 
     def _set_wanted(self, container: Container, wanted: bool) -> None:

@@ -107,7 +107,8 @@ class LogReader:
         base = f"{self._directory}/{number}"
         self._index = os.open(f"{base}.idx", os.O_RDONLY | os.O_CLOEXEC)
         self._data = {
-            stream: os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC) for stream, suffix in _SUFFIXES.items()
+            stream: os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC)
+            for stream, suffix in _SUFFIXES.items()
         }
         self._offsets = {1: 0, 2: 0}
         self._index_offset = 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from typing import Any
 
@@ -28,7 +29,7 @@ class Networks:
         """The view of one. Raises NotFound."""
         return self._view(self._service.get(name))
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> builtins.list[dict[str, Any]]:
         """The views of all."""
         return [self._view(network) for network in self._service.list()]
 
@@ -71,7 +72,7 @@ class Networks:
             self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})
         return outcome([Action("remove", "network", name, "it is not wanted")], before, None, None)
 
-    def declared(self) -> list[str]:
+    def declared(self) -> builtins.list[str]:
         """The names of those that were declared, the default one aside."""
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'network' ORDER BY name")
         return [row["name"] for row in rows if row["name"] != DEFAULT_NETWORK]
@@ -101,4 +102,8 @@ class Networks:
 
     def _view(self, network: Network) -> dict[str, Any]:
         stored = self._declared(network.name)
-        return {**network.view(), "spec": {} if stored is None else stored.given, "managed": stored is not None}
+        return {
+            **network.view(),
+            "spec": {} if stored is None else stored.given,
+            "managed": stored is not None,
+        }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..images.image import Image
@@ -20,7 +20,9 @@ _DESCRIPTORS = 1 << 20
 _NEW_NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "cgroup")
 
 
-def runtime_config(container: Container, etc_directory: str, volume_paths: Mapping[str, str]) -> dict[str, Any]:
+def runtime_config(
+    container: Container, etc_directory: str, volume_paths: Mapping[str, str]
+) -> dict[str, Any]:
     """The config of `container`.
 
     `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named volume to
@@ -29,7 +31,9 @@ def runtime_config(container: Container, etc_directory: str, volume_paths: Mappi
     spec = container.spec
     capabilities = list(resolve(spec.cap_add, spec.cap_drop))
     networking = spec.networks[0].name
-    namespaces = [kind for kind in _NEW_NAMESPACES if not (kind in ("network", "uts") and networking == "host")]
+    namespaces = [
+        kind for kind in _NEW_NAMESPACES if not (kind in ("network", "uts") and networking == "host")
+    ]
     return {
         "ociVersion": RUNTIME_SPEC,
         "hostname": "" if networking == "host" else spec.hostname or container.id[:12],
@@ -42,7 +46,11 @@ def runtime_config(container: Container, etc_directory: str, volume_paths: Mappi
             capabilities=capabilities,
             no_new_privileges=spec.no_new_privileges,
         ),
-        "mounts": [*STANDARD_MOUNTS, *_etc_mounts(container, etc_directory), *_volumes(container, volume_paths)],
+        "mounts": [
+            *STANDARD_MOUNTS,
+            *_etc_mounts(container, etc_directory),
+            *_volumes(container, volume_paths),
+        ],
         "annotations": {USER_ANNOTATION: container.user},
         "linux": {
             "namespaces": [{"type": kind} for kind in namespaces],
@@ -89,14 +97,21 @@ def merged_argv(
     return (*entrypoint, *(command or ()))
 
 
-def merged_environment(env: Mapping[str, str], image: Image, hostname: str, terminal: bool) -> tuple[str, ...]:
+def merged_environment(
+    env: Mapping[str, str], image: Image, hostname: str, terminal: bool
+) -> tuple[str, ...]:
     """The image's environment with the container's over it, and what every process expects to find."""
     merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if terminal:
         merged["TERM"] = "xterm"
-    merged.update(entry.split("=", 1) for entry in image.config.get("Env") or () if "=" in entry)
+    merged.update(environment(image.config.get("Env") or ()))
     merged.update(env)
     return tuple(f"{name}={value}" for name, value in merged.items())
+
+
+def environment(entries: Iterable[str]) -> dict[str, str]:
+    """ "NAME=value" strings as a mapping; what has no "=" says nothing."""
+    return {name: value for name, mark, value in (entry.partition("=") for entry in entries) if mark}
 
 
 def _etc_mounts(container: Container, directory: str) -> list[dict[str, Any]]:
@@ -113,7 +128,7 @@ def _etc_mounts(container: Container, directory: str) -> list[dict[str, Any]]:
 
 
 def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict[str, Any]]:
-    mounts = []
+    mounts: list[dict[str, Any]] = []
     for volume in sorted(container.spec.volumes, key=lambda one: one.target.count("/")):
         options = ["ro"] if volume.read_only else []
         if volume.type == "tmpfs":
@@ -123,7 +138,7 @@ def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict
                 {"destination": volume.target, "type": "tmpfs", "source": "tmpfs", "options": options}
             )
             continue
-        source = volume.source if volume.type == "bind" else volume_paths[volume.target]
+        source = volume.source or "" if volume.type == "bind" else volume_paths[volume.target]
         mounts.append(
             {"destination": volume.target, "type": "bind", "source": source, "options": ["rbind", *options]}
         )

@@ -108,16 +108,18 @@ class ExecStreams:
             os.close(descriptor)
         self._outputs.clear()
 
+    async def _until_ended(self) -> None:
+        await asyncio.shield(self._ended)
+
     async def _more_soon(self) -> bool:
         return bool(self._outputs) and await self._readable_or_ended(_LINGER)
 
     async def _readable_or_ended(self, timeout: float | None) -> bool:
         waits = [asyncio.ensure_future(_ready(descriptor)) for descriptor in self._outputs.values()]
-        others: list[asyncio.Future[int]] = [] if self._ended.done() else [self._ended]
+        if not self._ended.done():
+            waits.append(asyncio.ensure_future(self._until_ended()))
         try:
-            done, _ = await asyncio.wait(
-                [*waits, *others], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             return bool(done)
         finally:
             for one in waits:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import secrets
 import shutil
@@ -69,7 +70,7 @@ class Volumes:
         """The view of one. Raises NotFound."""
         return self._get(name).view()
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> builtins.list[dict[str, Any]]:
         """The views of all."""
         return [volume.view() for volume in self._volumes.values()]
 
@@ -132,7 +133,7 @@ class Volumes:
             if volume is not None and volume.anonymous and not self._users_of(name):
                 self._remove(volume)
 
-    def managed(self) -> list[str]:
+    def managed(self) -> builtins.list[str]:
         """Names of those that were declared."""
         return [volume.name for volume in self._volumes.values() if volume.managed]
 
@@ -140,7 +141,9 @@ class Volumes:
         try:
             return self._volumes[name]
         except KeyError:
-            raise NotFound(f"no such volume: {name}; list those that there are with 'mooring volume ls'") from None
+            raise NotFound(
+                f"no such volume: {name}; list those that there are with 'mooring volume ls'"
+            ) from None
 
     def _make(self, name: str, spec: VolumeSpec, *, anonymous: bool, managed: bool) -> None:
         path = self._path(name)

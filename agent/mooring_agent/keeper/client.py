@@ -18,9 +18,7 @@ from . import messages
 from .messages import Message
 
 # The code that runs the keeper from wherever this package lies, a directory or a zip file, with as little else as possible.
-_BOOT = (
-    "import sys; sys.path.insert(0, {root!r}); from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
-)
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
 _START_TIMEOUT = 20.0
 _REQUEST_TIMEOUT = 60.0
 
@@ -151,7 +149,9 @@ class KeeperClient:
         )
         _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
         if process.returncode:
-            raise Unavailable(f"keeper could not be started: {complaint.decode(errors='replace').strip()[-2000:]}")
+            raise Unavailable(
+                f"keeper could not be started: {complaint.decode(errors='replace').strip()[-2000:]}"
+            )
 
     def _send(self, packet: bytes, descriptors: list[int]) -> None:
         self._outgoing.append((packet, descriptors))
@@ -220,7 +220,9 @@ class KeeperClient:
         self._outgoing.clear()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(KeeperLost("keeper has gone before it answered: it is being started again"))
+                future.set_exception(
+                    KeeperLost("keeper has gone before it answered: it is being started again")
+                )
         self.on_lost()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A single-threaded loop over epoll(7): descriptors with a callback each, one deadline, work for idle moments."""
+"""A single-threaded loop over epoll(7): descriptors with a callback each, deadlines by name, work for idle moments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EventLoop:
         self._callbacks: dict[int, Callback] = {}
         self._idle = idle
         self._running = True
-        self._deadline: tuple[float, Callable[[], None]] | None = None
+        self._deadlines: dict[str, tuple[float, Callable[[], None]]] = {}
 
     def add(self, descriptor: int, callback: Callback, mask: int = READ) -> None:
         """Watch `descriptor`."""
@@ -38,13 +38,13 @@ class EventLoop:
         if self._callbacks.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
-    def at(self, moment: float, callback: Callable[[], None]) -> None:
-        """Call once when time.monotonic() passes `moment`, in place of what was set before."""
-        self._deadline = (moment, callback)
+    def at(self, name: str, moment: float, callback: Callable[[], None]) -> None:
+        """Call once when time.monotonic() passes `moment`, in place of what was set before under this name."""
+        self._deadlines[name] = (moment, callback)
 
-    def cancel(self) -> None:
-        """Forget what `at` was told."""
-        self._deadline = None
+    def cancel(self, name: str) -> None:
+        """Forget what `at` was told under this name."""
+        self._deadlines.pop(name, None)
 
     def stop(self) -> None:
         """Return from `run` after the current callback."""
@@ -59,10 +59,7 @@ class EventLoop:
                 callback = self._callbacks.get(descriptor)
                 if callback is not None:
                     callback(mask)
-            if self._deadline is not None and time.monotonic() >= self._deadline[0]:
-                _, due = self._deadline
-                self._deadline = None
-                due()
+            self._call_due()
             more = self._idle() if not events else True
 
     def close(self) -> None:
@@ -72,6 +69,15 @@ class EventLoop:
     def _patience(self, more: bool) -> float:
         if more:
             return 0
-        if self._deadline is None:
+        if not self._deadlines:
             return -1
-        return max(0.0, self._deadline[0] - time.monotonic())
+        return max(0.0, min(moment for moment, _ in self._deadlines.values()) - time.monotonic())
+
+    def _call_due(self) -> None:
+        if not self._deadlines:
+            return
+        now = time.monotonic()
+        for name, (moment, callback) in list(self._deadlines.items()):
+            if moment <= now:
+                del self._deadlines[name]
+                callback()

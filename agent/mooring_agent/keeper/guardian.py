@@ -77,6 +77,11 @@ def drop(channel: socket.socket, id: str) -> None:
     channel.send(json.dumps({"drop": id}).encode())
 
 
+def seen(channel: socket.socket, pid: int, started: int) -> None:
+    """Tell the guardian that the end of a process that it has reaped is on disk."""
+    channel.send(json.dumps({"seen": [pid, started]}).encode())
+
+
 def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy) -> int:
     """Serve one keeper until it ends; its wait status."""
     poller = select.poll()

@@ -31,7 +31,7 @@ class Launcher:
     shape: Shape
     channel: socket.socket
     ready: bool = False
-    failure: str = ""
+    has_plan: bool = False
     owner: object = None
 
 

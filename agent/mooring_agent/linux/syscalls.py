@@ -184,7 +184,9 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
     """open_tree(2): a descriptor of the mount at `path`, detached and cloned with OPEN_TREE_CLONE."""
-    return _check(_syscall(_OPEN_TREE, ctypes.c_int(dirfd), _path(path), ctypes.c_uint(flags)), "open_tree", path)
+    return _check(
+        _syscall(_OPEN_TREE, ctypes.c_int(dirfd), _path(path), ctypes.c_uint(flags)), "open_tree", path
+    )
 
 
 def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: int) -> None:
@@ -203,7 +205,9 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
     )
 
 
-def mount_setattr(fd: int, path: str, flags: int, *, set_: int = 0, clear: int = 0, propagation: int = 0) -> None:
+def mount_setattr(
+    fd: int, path: str, flags: int, *, set_: int = 0, clear: int = 0, propagation: int = 0
+) -> None:
     """mount_setattr(2), Linux 5.12."""
     attributes = struct.pack("=4Q", set_, clear, propagation, 0)
     _check(
@@ -261,7 +265,9 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     )
     _check(
         _syscall(
-            _CAPSET, ctypes.create_string_buffer(header, len(header)), ctypes.create_string_buffer(data, len(data))
+            _CAPSET,
+            ctypes.create_string_buffer(header, len(header)),
+            ctypes.create_string_buffer(data, len(data)),
         ),
         "capset",
     )
@@ -299,7 +305,8 @@ def sethostname(name: str) -> None:
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """Close all descriptors from `first` to `last`, close_range(2)."""
     _check(
-        _syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0)), f"close_range {first}"
+        _syscall(_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0)),
+        f"close_range {first}",
     )
 
 

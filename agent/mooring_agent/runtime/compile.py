@@ -18,7 +18,14 @@ from .plan import Capabilities, LaunchPlan, Process
 from .standard import MASKED_PATHS, READ_ONLY_PATHS
 
 # runtime-spec namespace types and the short names of clone(2)'s flags.
-NAMESPACE_TYPES = {"mount": "mnt", "pid": "pid", "network": "net", "uts": "uts", "ipc": "ipc", "cgroup": "cgroup"}
+NAMESPACE_TYPES = {
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "uts": "uts",
+    "ipc": "ipc",
+    "cgroup": "cgroup",
+}
 # The annotation that carries a user by name; the runtime-spec has only numbers for Linux.
 USER_ANNOTATION = "org.mooring.user"
 STANDARD_MOUNTS: tuple[dict[str, Any], ...] = (
@@ -35,14 +42,24 @@ STANDARD_MOUNTS: tuple[dict[str, Any], ...] = (
         "source": "devpts",
         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     },
-    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": ["nosuid", "noexec", "nodev", "ro"],
+    },
     {
         "destination": "/sys/fs/cgroup",
         "type": "cgroup",
         "source": "cgroup",
         "options": ["nosuid", "noexec", "nodev", "ro"],
     },
-    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+    {
+        "destination": "/dev/mqueue",
+        "type": "mqueue",
+        "source": "mqueue",
+        "options": ["nosuid", "noexec", "nodev"],
+    },
     {
         "destination": "/dev/shm",
         "type": "tmpfs",
@@ -68,7 +85,9 @@ def compile_launch(
     """The launch plan for `config`. Raises InvalidSpec or NotSupported naming the part that cannot be done."""
     linux = config["linux"]
     if tuple(config["mounts"][: len(STANDARD_MOUNTS)]) != STANDARD_MOUNTS:
-        raise NotSupported("config.mounts differs from the standard file systems: expected them first and in order")
+        raise NotSupported(
+            "config.mounts differs from the standard file systems: expected them first and in order"
+        )
     if tuple(linux["maskedPaths"]) != MASKED_PATHS or tuple(linux["readonlyPaths"]) != READ_ONLY_PATHS:
         raise NotSupported("config.linux.maskedPaths and readonlyPaths differ from the standard ones")
     return LaunchPlan(
@@ -95,11 +114,15 @@ def new_namespaces(config: Mapping[str, Any]) -> tuple[str, ...]:
 def joined_namespaces(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(short name, path) of the namespaces that `config` joins."""
     return tuple(
-        (NAMESPACE_TYPES[one["type"]], one["path"]) for one in config["linux"]["namespaces"] if one.get("path")
+        (NAMESPACE_TYPES[one["type"]], one["path"])
+        for one in config["linux"]["namespaces"]
+        if one.get("path")
     )
 
 
-def compile_process(process: Mapping[str, Any], annotations: Mapping[str, str], seccomp: str | None) -> Process:
+def compile_process(
+    process: Mapping[str, Any], annotations: Mapping[str, str], seccomp: str | None
+) -> Process:
     """The process part of a config, runtime-spec config.md `process`."""
     user = process["user"]
     return Process(

@@ -38,7 +38,9 @@ def run_launcher(channel: socket.socket, shape: Shape, slot: str, stage_director
 def report(channel: socket.socket, error: BaseException) -> int:
     """Tell the keeper why there will be no process; return the exit status to leave with."""
     exit_code = error.exit_code if isinstance(error, process.CannotRun) else 125
-    text = str(error) if isinstance(error, (process.CannotRun, OSError)) else f"{type(error).__name__}: {error}"
+    text = (
+        str(error) if isinstance(error, (process.CannotRun, OSError)) else f"{type(error).__name__}: {error}"
+    )
     message = {"error": text[: _REPORT_MAX // 2], "exit_code": exit_code}
     try:
         channel.send(json.dumps(message).encode())

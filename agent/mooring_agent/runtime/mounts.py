@@ -114,7 +114,9 @@ class Bind(MountOperation):
 
     def describe(self) -> str:
         """One line for people."""
-        return f"bind {self.source} to {self.target}" + (f" ({','.join(self.options)})" if self.options else "")
+        return f"bind {self.source} to {self.target}" + (
+            f" ({','.join(self.options)})" if self.options else ""
+        )
 
     def execute(self, root: int) -> None:
         """Make the target like the source where it is missing, and attach a clone of the source's tree there."""
@@ -210,7 +212,11 @@ class Mask(MountOperation):
                     elif empty < 0:
                         place = f"/proc/self/fd/{target}"
                         syscalls.mount(
-                            "tmpfs", place, "tmpfs", syscalls.MS_RDONLY | syscalls.MS_NOSUID, "size=0,nr_inodes=1"
+                            "tmpfs",
+                            place,
+                            "tmpfs",
+                            syscalls.MS_RDONLY | syscalls.MS_NOSUID,
+                            "size=0,nr_inodes=1",
                         )
                         empty = _open_existing(root, path)
                     else:
@@ -316,7 +322,9 @@ def ensure_file(root: int, path: str) -> int:
     parent, name = os.path.split(path)
     directory = ensure_directory(root, parent or "/")
     try:
-        os.close(os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_RDONLY | os.O_CLOEXEC, 0o644, dir_fd=directory))
+        os.close(
+            os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_RDONLY | os.O_CLOEXEC, 0o644, dir_fd=directory)
+        )
     finally:
         os.close(directory)
     return syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
@@ -328,10 +336,14 @@ def move_tree(source: str, root: int, target: str) -> None:
     An image whose /dev is a link could otherwise have its devices built elsewhere.
     """
     try:
-        directory = ensure_directory(root, target, resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS)
+        directory = ensure_directory(
+            root, target, resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+        )
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, f"{target} of the image is a symbolic link: expected a directory") from None
+            raise OSError(
+                errno.ELOOP, f"{target} of the image is a symbolic link: expected a directory"
+            ) from None
         raise
     try:
         syscalls.move_mount(syscalls.AT_FDCWD, source, directory, "", syscalls.MOVE_MOUNT_T_EMPTY_PATH)
@@ -353,7 +365,9 @@ def _open_null() -> int:
     found = os.fstat(null)
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL_DEVICE:
         os.close(null)
-        raise OSError(errno.ENODEV, "/dev/null of the host is not the null device: nothing can be masked with it")
+        raise OSError(
+            errno.ENODEV, "/dev/null of the host is not the null device: nothing can be masked with it"
+        )
     return null
 
 

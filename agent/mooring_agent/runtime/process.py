@@ -21,7 +21,14 @@ from .users import Identity, UnknownUser, read_identity
 
 _LAST_CAP_FILE = "/proc/sys/kernel/cap_last_cap"
 # Every signal that Python or the keeper ignores or handles goes back to its default before execve.
-_RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_RESET_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+)
 
 
 class CannotRun(Exception):
@@ -73,7 +80,9 @@ def take_terminal(slave: int) -> None:
     attach_stdio((slave, slave, slave))
 
 
-def become(process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int) -> None:
+def become(
+    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
+) -> None:
     """Turn into the process; does not return. `keep` is the one descriptor that stays open until execve.
 
     Raises CannotRun or OSError.
@@ -182,7 +191,7 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
                 found = error
                 break
     if found is not None:
-        raise CannotRun(f"exec: {name!r}: {found.strerror.lower()}", 126)
+        raise CannotRun(f"exec: {name!r}: {os.strerror(found.errno or 0).lower()}", 126)
     if "/" in name:
         raise CannotRun(f"exec: {name!r}: no such file or directory", 127)
     raise CannotRun(f"exec: {name!r}: executable file not found in $PATH", 127)

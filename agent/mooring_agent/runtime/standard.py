@@ -76,6 +76,11 @@ def _cgroup_mounts(hierarchies: tuple[str, ...]) -> tuple[MountOperation, ...]:
     if not hierarchies:
         return ()
     each = tuple(
-        Filesystem("cgroup", "cgroup", f"/sys/fs/cgroup/{name}", _LOCKED | MS_RDONLY, name) for name in hierarchies
+        Filesystem("cgroup", "cgroup", f"/sys/fs/cgroup/{name}", _LOCKED | MS_RDONLY, name)
+        for name in hierarchies
     )
-    return (Filesystem("tmpfs", "tmpfs", "/sys/fs/cgroup", _LOCKED, "mode=755"), *each, Seal("/sys/fs/cgroup"))
+    return (
+        Filesystem("tmpfs", "tmpfs", "/sys/fs/cgroup", _LOCKED, "mode=755"),
+        *each,
+        Seal("/sys/fs/cgroup"),
+    )

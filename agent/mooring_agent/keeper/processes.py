@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which processes there are, whose children they are, and the end of each: noted first, told second."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..linux import syscalls
+from ..runtime.join import parent_and_start_time, start_time
+from . import guardian
+from .children import UNKNOWN_EXIT, Child, Streams, exit_code
+from .eventloop import EventLoop
+from .guardian import Legacy
+from .records import Journal, Record
+
+
+class Processes:
+    """All containers and execs. `tell` is called with each that has ended, once its end is on disk."""
+
+    def __init__(
+        self, loop: EventLoop, channel: socket.socket, directory: str, tell: Callable[[Child], None]
+    ) -> None:
+        self._loop = loop
+        self._guardian = channel
+        self._tell = tell
+        self._by_pid: dict[int, Child] = {}
+        self._unclaimed: dict[int, int] = {}
+        self._expected: dict[int, Callable[[], None]] = {}
+        self.journal = Journal(f"{directory}/records")
+        self.streams = Streams(loop, f"{directory}/pipes")
+        self.children: dict[str, Child] = {}
+
+    # Our own children
+
+    def reap(self) -> None:
+        """Collect every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            when_gone = self._expected.pop(pid, None)
+            child = self._by_pid.pop(pid, None)
+            if when_gone is not None:
+                when_gone()
+            elif child is not None:
+                self.ended(child, exit_code(status), known=True)
+            else:
+                self._unclaimed[pid] = status
+
+    def expect_end(self, pid: int, when_gone: Callable[[], None]) -> None:
+        """A child whose status nobody asks for: `when_gone` is called once it is reaped."""
+        if self._unclaimed.pop(pid, None) is None:
+            self._expected[pid] = when_gone
+        else:
+            when_gone()
+
+    def await_expected(self, seconds: float) -> None:
+        """Reap those whose end is expected, for so long at most."""
+        deadline = time.monotonic() + seconds
+        while self._expected and time.monotonic() < deadline:
+            self.reap()
+            time.sleep(0.002)
+
+    def claim(self, child: Child) -> None:
+        """Tie a child to its pid, which may have ended already."""
+        pid = child.record.pid
+        status = self._unclaimed.pop(pid, None)
+        if status is None:
+            self._by_pid[pid] = child
+        else:
+            self.ended(child, exit_code(status), known=True)
+
+    def note_pid(self, child: Child, pid: int) -> None:
+        """The pid of an exec's process, from its joiner; it may have ended already, but nobody else reaps it."""
+        child.record = replace(child.record, pid=pid, start_time=start_time(pid))
+        self.journal.write(child.record)
+
+    def ended(self, child: Child, code: int, *, known: bool) -> None:
+        """The end of a process: its output first, then the record, and only then anybody is told."""
+        self.streams.finish(child)
+        child.record = child.record.exited(code, known, time.time())
+        self.journal.write(child.record)
+        if child.record.terminal or child.stdin >= 0 or child.exec_streams:
+            self.drop(child.record.id)
+        self._tell(child)
+
+    def forget(self, id: str) -> None:
+        """Leave nothing of `id`, which does not run."""
+        child = self.children.pop(id, None)
+        if child is not None:
+            for descriptor in child.exec_streams:
+                os.close(descriptor)
+        self.streams.remove_pipes(id)
+        self.journal.remove(id)
+
+    # The guardian
+
+    def hold(self, id: str, descriptor: int) -> None:
+        """Have the guardian keep `descriptor` for the keeper's successor."""
+        self._say(lambda: guardian.hold(self._guardian, id, descriptor))
+
+    def drop(self, id: str) -> None:
+        """The descriptor that the guardian keeps for `id` is not needed any more."""
+        self._say(lambda: guardian.drop(self._guardian, id))
+
+    def hear_guardian(self, mask: int) -> None:
+        """The guardian has reaped a process that a former keeper had started."""
+        try:
+            packet = self._guardian.recv(4096)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            self._loop.remove(self._guardian.fileno())
+            return
+        pid, started, status = json.loads(packet)["reaped"]
+        for child in self.children.values():
+            if child.record.pid == pid and child.record.start_time == started and child.running:
+                self._inherited_end(child, status)
+                break
+        self._say(lambda: guardian.seen(self._guardian, pid, started))
+
+    def _say(self, words: Callable[[], None]) -> None:
+        try:
+            words()
+        except OSError:
+            pass  # it has been killed; the keeper can do without
+
+    # Processes of a former keeper
+
+    def adopt(self, legacy: Legacy) -> None:
+        """Take up every process in the journal, and what the guardian has kept for it."""
+        for record in self.journal.read_all():
+            child = Child(record, own=False)
+            self.children[record.id] = child
+            if not child.running:
+                continue
+            if record.log_directory:
+                child.log = self.streams.open_log(record)
+            self._reopen(child, legacy)
+            key = (record.pid, record.start_time)
+            if key in legacy.reaped:
+                self._inherited_end(child, legacy.reaped[key])
+            elif not self._watch(child):
+                self.ended(child, UNKNOWN_EXIT, known=False)
+        for pid, started in legacy.reaped:
+            self._say(lambda pid=pid, started=started: guardian.seen(self._guardian, pid, started))  # type: ignore[misc]
+        for id, descriptor in legacy.held.items():
+            os.close(descriptor)
+            if id not in self.children:
+                self.drop(id)
+
+    def _reopen(self, child: Child, legacy: Legacy) -> None:
+        held = legacy.held.get(child.record.id)
+        mine = os.dup(held) if held is not None else -1
+        if child.record.container != child.record.id:
+            child.exec_streams = [mine] if mine >= 0 else []
+        elif child.record.terminal:
+            if mine >= 0:
+                self.streams.follow_terminal(child, mine)
+        else:
+            child.stdin = mine
+            try:
+                self.streams.follow_pipes(child)
+            except FileNotFoundError:
+                pass  # killed between the record and the pipes: there is no process either
+
+    def _watch(self, child: Child) -> bool:
+        """Follow the end of a process that is not our child; False when it has gone already.
+
+        The guardian tells of those that it has inherited. When it has been killed too, they are init's children, and
+        only the kernel can tell (Linux 6.15).
+        """
+        record = child.record
+        try:
+            child.watch = syscalls.pidfd_open(record.pid)
+            parent, started = parent_and_start_time(record.pid)
+        except OSError:
+            started = -1
+            parent = 0
+        if started == record.start_time and parent != os.getppid():
+            self._loop.add(child.watch, lambda _: self._foreign_end(child))
+            return True
+        if child.watch >= 0:
+            os.close(child.watch)
+            child.watch = -1
+        return started == record.start_time
+
+    def _foreign_end(self, child: Child) -> None:
+        if _is_zombie(child.record):
+            return  # the kernel tells once it is reaped, which is any moment now
+        status = syscalls.pidfd_wait_status(child.watch)
+        if status is None:
+            self.ended(child, UNKNOWN_EXIT, known=False)
+        else:
+            self.ended(child, exit_code(status), known=True)
+
+    def _inherited_end(self, child: Child, status: int | None) -> None:
+        if status is None:  # a launcher that never got as far as execve
+            self.ended(child, UNKNOWN_EXIT, known=False)
+        else:
+            self.ended(child, exit_code(status), known=True)
+
+
+def nothing() -> None:
+    """For a child whose end needs no more than to be reaped."""
+
+
+def _is_zombie(record: Record) -> bool:
+    try:
+        with open(f"/proc/{record.pid}/stat", "rb") as file:
+            content = file.read()
+    except OSError:
+        return False
+    return content[content.rindex(b")") + 2 :].startswith(b"Z")

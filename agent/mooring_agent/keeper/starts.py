@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a forked launcher to a container, and from a joiner to an exec: what is watched until the execve."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from ..runtime.join import start_time
+from ..runtime.plan import Shape
+from . import messages
+from .children import Child, open_exec_streams
+from .connections import Client
+from .eventloop import EventLoop
+from .launchers import Launcher, Launchers, remove_groups
+from .processes import Processes, nothing
+from .records import Record
+
+Reply = Callable[[messages.Message, Sequence[int]], None]
+_POOL_PAUSE = 5.0
+_SILENT_END = "the launcher ended without a word"
+
+
+class Refused(Exception):
+    """A request that cannot be done; becomes the answer Failed."""
+
+
+class Starts:
+    """Prepares launchers and turns them into containers."""
+
+    def __init__(self, loop: EventLoop, launchers: Launchers, processes: Processes) -> None:
+        self._loop = loop
+        self._launchers = launchers
+        self._processes = processes
+        self._pool_rests = False
+
+    # The pool
+
+    def refill(self) -> bool:
+        """Fork one launcher more if one is missing; whether there is still one missing."""
+        if self._pool_rests or not self._launchers.wants_more():
+            return False
+        self._await_use(self._launchers.refill())
+        return self._launchers.wants_more()
+
+    def configure(self, shape: Shape, size: int) -> None:
+        """Keep `size` launchers of `shape`."""
+        self._pool_rests = False
+        for launcher in self._launchers.configure(shape, size):
+            self.dismiss(launcher)
+
+    def acquire(self, client: Client, shape: Shape, reply: Reply) -> None:
+        """Give `client` a launcher, once there is one that is ready."""
+        launcher, forked = self._launchers.acquire(shape)
+        launcher.owner = client
+        if launcher.ready:
+            reply(messages.Slot(launcher.slot, launcher.pid), ())
+            return
+        if not forked:
+            self._loop.remove(launcher.channel.fileno())
+
+        def heard(_: int) -> None:
+            packet = _receive(launcher.channel)
+            self._loop.remove(launcher.channel.fileno())
+            if packet == b"ready":
+                launcher.ready = True
+                self._await_use(launcher)
+                reply(messages.Slot(launcher.slot, launcher.pid), ())
+                return
+            reason = json.loads(packet)["error"] if packet else _SILENT_END
+            self._discard(launcher)
+            reply(messages.Failed(f"launcher could not be prepared: {reason}"), ())
+
+        self._loop.add(launcher.channel.fileno(), heard)
+
+    def release(self, slot: str) -> None:
+        """Give up a launcher, if it is still one."""
+        launcher = self._launchers.all.get(slot)
+        if launcher is not None and not launcher.has_plan:
+            self.dismiss(launcher)
+
+    def release_all_of(self, client: Client) -> None:
+        """Give up what a client had acquired and not used."""
+        for launcher in list(self._launchers.all.values()):
+            if launcher.owner is client and not launcher.has_plan:
+                self.dismiss(launcher)
+
+    def dismiss_all(self) -> None:
+        """Give up every launcher."""
+        for launcher in list(self._launchers.all.values()):
+            self.dismiss(launcher)
+
+    def dismiss(self, launcher: Launcher) -> None:
+        """End a launcher."""
+        self._loop.remove(launcher.channel.fileno())
+        os.kill(launcher.pid, signal.SIGKILL)
+        self._discard(launcher)
+
+    def _await_use(self, launcher: Launcher) -> None:
+        """Hear what a launcher says before it gets a plan: that it is ready, or why it will never be."""
+
+        def heard(_: int) -> None:
+            packet = _receive(launcher.channel)
+            if packet == b"ready":
+                launcher.ready = True
+                return
+            if packet:
+                self._rest_pool(launcher, json.loads(packet)["error"])
+            self._loop.remove(launcher.channel.fileno())
+            self._discard(launcher)
+
+        self._loop.add(launcher.channel.fileno(), heard)
+
+    def _rest_pool(self, launcher: Launcher, reason: str) -> None:
+        """The next launcher would fare no better than this one, so the pool is filled again only after a while."""
+        print(f"launcher {launcher.slot} failed: {reason}", file=sys.stderr, flush=True)
+        self._pool_rests = True
+        self._loop.at("pool", time.monotonic() + _POOL_PAUSE, self._wake_pool)
+
+    def _wake_pool(self) -> None:
+        self._pool_rests = False
+
+    def _discard(self, launcher: Launcher) -> None:
+        """A launcher that has ended, or is about to."""
+        self._launchers.remove(launcher)
+        self._processes.expect_end(launcher.pid, lambda: remove_groups(launcher.shape, launcher.slot))
+
+    # Containers and execs
+
+    def launch(self, client: Client, request: messages.Launch, plan: int, reply: Reply) -> None:
+        """Hand a launcher its plan. Raises Refused."""
+        launcher = self._launchers.all.get(request.slot)
+        if launcher is None or launcher.owner is not client or launcher.has_plan:
+            raise Refused(f"slot {request.slot} is not there: expected one that this connection has acquired")
+        old = self._processes.children.get(request.id)
+        if old is not None and old.running:
+            raise Refused(f"container {request.id} runs already as process {old.record.pid}")
+        self._loop.remove(launcher.channel.fileno())
+        launcher.has_plan = True
+        record = Record(
+            id=request.id,
+            container=request.id,
+            pid=launcher.pid,
+            start_time=start_time(launcher.pid),
+            terminal=request.terminal,
+            log_directory=request.log_directory,
+            log_size=request.log_size,
+            log_files=request.log_files,
+        )
+        streams = self._processes.streams
+        child = Child(record, own=True, log=streams.open_log(record))
+        streams.remove_pipes(request.id)
+        given: list[int] = []
+        if not request.terminal:
+            given = [self._open_stdin(child, request.stdin), *streams.make_pipes(request.id)]
+            streams.follow_pipes(child)
+        self._processes.journal.write(record)
+        self._processes.children[request.id] = child
+        self._hand_over(launcher.channel, [plan, *given])
+        self._await_start(child, launcher.channel, reply, launcher)
+
+    def execute(self, request: messages.Exec, plan: int, reply: Reply) -> None:
+        """Start a process in a running container. Raises Refused."""
+        container = self._processes.children.get(request.container)
+        if container is None or not container.running:
+            raise Refused(f"container {request.container} does not run")
+        if request.id in self._processes.children:
+            raise Refused(f"exec {request.id} has been started already")
+        ours: list[int] = []
+        given: list[int] = []
+        if not request.terminal:
+            ours, given = open_exec_streams(request.stdin, request.stdout, request.stderr)
+        joiner, channel = self._launchers.fork_joiner()
+        self._processes.expect_end(joiner, nothing)
+        record = Record(request.id, request.container, pid=0, start_time=0, terminal=request.terminal)
+        child = Child(record, own=True, exec_streams=ours)
+        if request.stdin and not request.terminal:
+            child.stdin = os.dup(ours[0])
+        self._hand_over(channel, [plan, *given])
+        self._await_start(child, channel, reply, None)
+
+    def _open_stdin(self, child: Child, wanted: bool) -> int:
+        if not wanted:
+            return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        reader, child.stdin = os.pipe2(os.O_CLOEXEC)
+        self._processes.hold(child.record.id, child.stdin)
+        return reader
+
+    def _hand_over(self, channel: socket.socket, descriptors: list[int]) -> None:
+        """Send the plan, the first descriptor, which is the caller's, with standard streams, which are closed here."""
+        try:
+            socket.send_fds(channel, [b"plan"], descriptors)
+        except OSError:
+            pass  # it has ended: the channel's end says so
+        for descriptor in descriptors[1:]:
+            os.close(descriptor)
+
+    def _await_start(
+        self, child: Child, channel: socket.socket, reply: Reply, launcher: Launcher | None
+    ) -> None:
+        """Follow a launcher or joiner up to its execve, which closes the channel, or its report of failure."""
+        failures: list[messages.Failed] = []
+
+        def heard(_: int) -> None:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(channel, messages.PACKET_MAX, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet, descriptors = b"", []
+            if packet == b"terminal":
+                self._take_terminal(child, descriptors[0])
+            elif packet.startswith(b"pid "):
+                self._processes.note_pid(child, int(packet[4:]))
+            elif packet:
+                report = json.loads(packet)
+                failures.append(messages.Failed(report["error"], report["exit_code"]))
+            else:
+                self._loop.remove(channel.fileno())
+                channel.close()
+                if launcher is not None:
+                    self._launchers.remove(launcher)
+                if not child.record.pid:
+                    failures.append(messages.Failed(_SILENT_END))
+                if failures:
+                    self._not_started(child, launcher)
+                    reply(failures[0], ())
+                else:
+                    self._started(child, reply)
+
+        self._loop.add(channel.fileno(), heard)
+
+    def _take_terminal(self, child: Child, master: int) -> None:
+        if child.log is not None:
+            self._processes.hold(child.record.id, master)
+            self._processes.streams.follow_terminal(child, master)
+        else:
+            child.exec_streams = [master]
+
+    def _not_started(self, child: Child, launcher: Launcher | None) -> None:
+        """Leave nothing of a process that never was."""
+        self._processes.streams.finish(child)
+        self._processes.children.setdefault(child.record.id, child)
+        self._processes.forget(child.record.id)
+        if launcher is not None:
+            self._processes.expect_end(launcher.pid, lambda: remove_groups(launcher.shape, launcher.slot))
+        elif child.record.pid:
+            self._processes.expect_end(child.record.pid, nothing)
+
+    def _started(self, child: Child, reply: Reply) -> None:
+        self._processes.children[child.record.id] = child
+        reply(messages.Launched(child.record.pid, child.record.start_time), child.exec_streams)
+        if child.exec_streams:
+            self._processes.hold(child.record.id, child.exec_streams[0])
+        self._processes.claim(child)
+
+
+def _receive(channel: socket.socket) -> bytes:
+    try:
+        return channel.recv(messages.PACKET_MAX)
+    except OSError:
+        return b""
