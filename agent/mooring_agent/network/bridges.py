@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import Conflict, MooringError
 from ..linux import rtnetlink
+from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import Address, Link, RouteSocket
 from .records import Endpoint, Network, mac_address
 
@@ -16,25 +17,41 @@ SYSCTL = Path("/proc/sys/net")
 FORWARD = SYSCTL / "ipv4/ip_forward"
 
 
-def ensure(socket: RouteSocket, network: Network, endpoints: Collection[Endpoint] = ()) -> int:
-    """Make the bridge what it should be, with the host ends of `endpoints` as its ports. Returns its index.
+def ensure(socket: RouteSocket, network: Network) -> int:
+    """Make the bridge what it should be, and return its index.
 
-    Raises Conflict if something else has its name.
+    Raises Conflict if something else has its name, MooringError if the kernel refuses.
     """
-    link = socket.link(network.bridge)
-    if link is None:
-        add = rtnetlink.bridge_add(network.bridge, mac_address(network.gateway))
-        link = rtnetlink.parse_link(socket.execute(add, rtnetlink.link_get(network.bridge))[0])
-    elif link.kind != "bridge":
-        raise Conflict(
-            f"network {network.name} needs the interface name {network.bridge}, which a "
-            f"{link.kind or 'physical'} interface of the host has; remove or rename that one"
-        )
-    socket.execute(*_corrections(network, link, socket.addresses()))
+    try:
+        link = socket.link(network.bridge)
+        if link is None:
+            add = rtnetlink.bridge_add(network.bridge, mac_address(network.gateway))
+            link = rtnetlink.parse_link(socket.execute(add, rtnetlink.link_get(network.bridge))[0])
+        elif link.kind != "bridge":
+            raise Conflict(
+                f"network {network.name} needs the interface name {network.bridge}, which a "
+                f"{link.kind or 'physical'} interface of the host has; remove or rename that one"
+            )
+        socket.execute(*_corrections(network, link, socket.addresses()))
+    except NetlinkError as error:
+        raise MooringError(
+            f"bridge {network.bridge} of network {network.name} cannot be made: {error.strerror}"
+        ) from error
     for path, value in _sysctls(network.bridge):
         _write(path, value)
-    _plug_in(socket, link.ifindex, endpoints)
     return link.ifindex
+
+
+def plug_in(socket: RouteSocket, network: Network, endpoints: Collection[Endpoint]) -> None:
+    """Make those outer ends of `endpoints` that are there ports of the bridge again."""
+    bridge = socket.link(network.bridge)
+    if bridge is None:
+        return
+    for port in _strays(socket, bridge.ifindex, endpoints):
+        socket.execute(
+            rtnetlink.link_set(port.ifindex, master=bridge.ifindex, up=True),
+            rtnetlink.bridge_port_set(port.name, hairpin=True),
+        )
 
 
 def differences(socket: RouteSocket, network: Network, endpoints: Collection[Endpoint] = ()) -> list[str]:
@@ -76,14 +93,6 @@ def _strays(socket: RouteSocket, bridge: int, endpoints: Collection[Endpoint]) -
     if not names:
         return []
     return [link for link in socket.links() if link.name in names and link.master != bridge]
-
-
-def _plug_in(socket: RouteSocket, bridge: int, endpoints: Collection[Endpoint]) -> None:
-    for port in _strays(socket, bridge, endpoints):
-        socket.execute(
-            rtnetlink.link_set(port.ifindex, master=bridge, up=True),
-            rtnetlink.bridge_port_set(port.name, hairpin=True),
-        )
 
 
 def _sysctls(bridge: str) -> list[tuple[Path, str]]:

@@ -12,6 +12,7 @@ import asyncio
 import builtins
 import dataclasses
 import ipaddress
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -79,6 +80,7 @@ class NetworkService:
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
         self._bridges: dict[str, int] = {}
+        self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
 
     # ---- the agent's life ------------------------------------------------------------------------
@@ -105,28 +107,29 @@ class NetworkService:
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        found = []
-        for network in self._networks.values():
-            found += bridges.differences(self._netlink, network, self._endpoints_on(network.name))
-        if self._networks:
-            found += (
-                f"nftables table {self._config.nft_table}: {phrase}"
-                for phrase in await self._firewall.differences()
-            )
-        return found
+        return self._check_bridges() + await self._check_firewall()
 
     async def repair(self) -> builtins.list[str]:
-        """Make the kernel what it should be, touching only what is not. Returns what `check` found before."""
-        found = await self.check()
+        """Make the kernel what it should be, touching only what is not so.
+
+        Returns what `check` found before, and what could not be repaired; that is tried again by `connect`.
+        """
+        found = self._check_bridges()
         for network in self._networks.values():
-            self._bridges[network.name] = bridges.ensure(
-                self._netlink, network, self._endpoints_on(network.name)
-            )
-        if any(phrase.startswith("nftables") for phrase in found):
-            await self._firewall.rewrite()
-        self._firewall_made = bool(self._networks)
-        self._settled.update(self._networks)
-        return found
+            try:
+                self._bridges[network.name] = bridges.ensure(self._netlink, network)
+                bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
+            except MooringError as error:
+                found.append(error.message)
+        wrong = await self._check_firewall()
+        try:
+            if wrong:
+                await self._firewall.rewrite()
+            self._firewall_made = bool(self._networks)
+            self._settled.update(self._bridges)
+        except MooringError as error:
+            wrong.append(error.message)
+        return found + wrong
 
     async def obstacles(self) -> builtins.list[str]:
         """What on the host keeps networks from working although ours is right, and what to do about it."""
@@ -231,8 +234,7 @@ class NetworkService:
         before = self._endpoints.get(container_id, {}).get(network)
         if before is not None and ipv4 in (None, before.ipv4):
             return before
-        pool = self._pools[network]
-        address = pool.allocate(container_id, ipv4)
+        address = self._pools[network].allocate(container_id, ipv4)
         endpoint = Endpoint(
             network=network,
             container_id=container_id,
@@ -242,11 +244,16 @@ class NetworkService:
             mac=mac_address(address),
             host_ifname=veths.host_ifname(container_id, network),
         )
-        with self._database.transaction():
-            if before is not None:
-                self._store.remove_endpoint(before)
-                pool.release(ipaddress.IPv4Address(before.ipv4))
-            self._store.add_endpoint(endpoint)
+        try:
+            with self._database.transaction():
+                if before is not None:
+                    self._store.remove_endpoint(before)
+                self._store.add_endpoint(endpoint)
+        except sqlite3.Error:
+            self._pools[network].release(address)
+            raise
+        if before is not None:
+            self._pools[network].release(ipaddress.IPv4Address(before.ipv4))
         self._endpoints.setdefault(container_id, {})[network] = endpoint
         return endpoint
 
@@ -322,13 +329,28 @@ class NetworkService:
         self._store.change_publications(removed, ())
         await self._apply(Change(removed, ()))
 
-    # ---- inside ----------------------------------------------------------------------------------
+    # ---- inside ---------------------------------------------------------------------------------
 
     @property
     def _netlink(self) -> RouteSocket:
         if self._opened is None:
             self._opened = RouteSocket()
         return self._opened
+
+    def _check_bridges(self) -> builtins.list[str]:
+        found = []
+        for network in self._networks.values():
+            found += bridges.differences(self._netlink, network, self._endpoints_on(network.name))
+        return found
+
+    async def _check_firewall(self) -> builtins.list[str]:
+        if not self._networks:
+            return []
+        try:
+            phrases = await self._firewall.differences()
+        except MooringError as error:
+            return [error.message]
+        return [f"nftables table {self._config.nft_table}: {phrase}" for phrase in phrases]
 
     def _pool(self, network: Network) -> AddressPool:
         taken = {
@@ -347,7 +369,7 @@ class NetworkService:
         if name in self._networks:
             raise Conflict(f"network {name} exists already; remove it first, or choose another name")
         subnet = self.plan_subnet(name, spec)
-        used = {network.number for network in self._networks.values()}
+        used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
         network = Network(
             name=name,
@@ -363,12 +385,7 @@ class NetworkService:
         )
         with self._database.transaction():
             self._store.add_network(network)
-            try:
-                self._bridges[name] = bridges.ensure(self._netlink, network)
-            except NetlinkError as error:
-                raise MooringError(
-                    f"bridge {network.bridge} of network {name} cannot be made: {error.strerror}"
-                ) from error
+            self._bridges[name] = bridges.ensure(self._netlink, network)
         self._networks[name] = network
         self._pools[name] = self._pool(network)
         return network
@@ -378,6 +395,8 @@ class NetworkService:
         async with self._settling:
             if network.name in self._settled:
                 return
+            if network.name not in self._bridges:
+                self._bridges[network.name] = bridges.ensure(self._netlink, network)
             if self._firewall_made:
                 await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
             else:
@@ -392,7 +411,11 @@ class NetworkService:
         made, settled = self._firewall_made, network.name in self._settled
         self._settled.discard(network.name)
         self._firewall_made = made and bool(self._networks)
-        await asyncio.to_thread(rtnetlink.remove_links, [network.bridge])
+        self._retiring.add(network.number)
+        try:
+            await asyncio.to_thread(rtnetlink.remove_links, [network.bridge])
+        finally:
+            self._retiring.discard(network.number)
         if made and not self._networks:
             await self._firewall.remove()
         elif settled:
@@ -401,11 +424,12 @@ class NetworkService:
     async def _plug_again(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
         """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
         await asyncio.to_thread(rtnetlink.remove_links, [endpoint.host_ifname])
+        before = self._bridges[network.name]
+        self._bridges[network.name] = now = bridges.ensure(self._netlink, network)
+        if now != before:
+            bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
         try:
-            self._bridges[network.name] = bridges.ensure(
-                self._netlink, network, self._endpoints_on(network.name)
-            )
-            return veths.plug(self._netlink, self._bridges[network.name], endpoint, pid, ifname)
+            return veths.plug(self._netlink, now, endpoint, pid, ifname)
         except NetlinkError as error:
             raise veths.failure(error, endpoint, pid) from error
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +24,13 @@ def web(host: Host, serve: Serve) -> tuple[Container, str]:
     return container, address
 
 
+@pytest.mark.parametrize("bridge_netfilter", ["0", "1"])
 def test_port_is_reached_from_everywhere(
-    host: Host, outside: NamedNamespace, web: tuple[Container, str]
+    host: Host, outside: NamedNamespace, web: tuple[Container, str], bridge_netfilter: str
 ) -> None:
+    """The module br_netfilter, which docker loads, sends bridged packets through the firewall too."""
+    if Path("/proc/sys/net/bridge").exists():
+        host.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_netfilter}")
     container, address = web
     host.call("create", "blue", {})
     neighbour, stranger = host.container(), host.container()
