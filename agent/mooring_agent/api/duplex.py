@@ -36,34 +36,67 @@ class ProcessStreams(Protocol):
         ...
 
 
+class Detach(Protocol):
+    """Looks for the keys that detach a terminal."""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be passed on, and whether the keys were typed."""
+        ...
+
+
 def frame(stream: int, data: bytes) -> bytes:
     """One frame of the multiplexed stream: 1 is stdout, 2 stderr."""
     return _FRAME.pack(stream, len(data)) + data
 
 
-async def carry(raw: RawStream, process: ProcessStreams, *, framed: bool, stdin: bool) -> None:
-    """Carry until the process ends or the client leaves.
+async def carry(
+    raw: RawStream,
+    process: ProcessStreams,
+    *,
+    framed: bool,
+    stdin: bool,
+    close_stdin: bool = True,
+    detach: Detach | None = None,
+) -> None:
+    """Carry until the process ends, the client leaves, or what `detach` looks for is typed.
 
-    The client's end-of-file closes the process's standard input and leaves its output flowing, so that
-    `echo x | docker run -i … cat` gets its answer.
+    The client's end-of-file closes the process's standard input (with `close_stdin`) and leaves its output
+    flowing, so that `echo x | docker run -i … cat` gets its answer.
     """
-    inward = asyncio.create_task(_inward(raw, process if stdin else None))
+    outward = asyncio.create_task(_outward(raw, process, framed))
+    inward = asyncio.create_task(_inward(raw, process if stdin else None, close_stdin, detach))
     try:
-        async for stream, data in process.output():
-            await raw.write(frame(stream, data) if framed else data)
+        await asyncio.wait((outward, inward), return_when=asyncio.FIRST_COMPLETED)
+        if not outward.done() and inward.result():
+            return  # detached
+        await outward
     finally:
+        outward.cancel()
         inward.cancel()
         process.close()
-        await asyncio.gather(inward, return_exceptions=True)
+        await asyncio.gather(outward, inward, return_exceptions=True)
 
 
-async def _inward(raw: RawStream, process: ProcessStreams | None) -> None:
-    """Read the client to its end; without `process` only to notice that it went away."""
+async def _outward(raw: RawStream, process: ProcessStreams, framed: bool) -> None:
+    async for stream, data in process.output():
+        await raw.write(frame(stream, data) if framed else data)
+
+
+async def _inward(
+    raw: RawStream, process: ProcessStreams | None, close_stdin: bool, detach: Detach | None
+) -> bool:
+    """Read the client to its end; without `process` only to notice that. True when it detached."""
     try:
         while data := await raw.read():
-            if process is not None:
+            detached = False
+            if detach is not None:
+                data, detached = detach.feed(data)
+            if process is not None and data:
                 await process.write(data)
-        if process is not None:
+            if detached:
+                return True
+        if process is not None and close_stdin:
             await process.close_stdin()
     except (ClientDisconnected, BrokenPipeError):
-        return  # the other direction notices for itself
+        return False  # the other direction notices for itself
+    return False

@@ -77,8 +77,17 @@ class Fields:
             raise self._refusal(name, value, "a number of seconds greater than 0")
         return float(value)
 
+    def size(self, name: str) -> tuple[int, int]:
+        """A terminal's [rows, columns]; absent is (0, 0)."""
+        value = self._body.get(name)
+        if value is None or value == []:
+            return 0, 0
+        if isinstance(value, list) and len(value) == 2 and all(_is_size(item) for item in value):
+            return value[0], value[1]
+        raise self._refusal(name, value, "[rows, columns]")
+
     def environment(self, name: str) -> dict[str, str]:
-        """Environment variables as {"K": "V"} or ["K=V"]; absent is empty."""
+        """Environment variables, given as {"K": "V"} or ["K=V"]; absent is empty."""
         value = self._body.get(name)
         if value is None:
             return {}
@@ -97,6 +106,15 @@ class Fields:
         shown = json.dumps(value)
         shown = shown if len(shown) <= 80 else shown[:79] + "…"
         return InvalidSpec(f"{self._where}: {name} is {shown}, expected {expected}")
+
+
+def assignments(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Environment variables as `NAME=value` each, execve(2)'s form."""
+    return tuple(f"{name}={value}" for name, value in variables.items())
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
 
 
 def _plain(value: str | float) -> str:

@@ -7,13 +7,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MooringError
 
 if TYPE_CHECKING:
-    from ..images.progress import ProgressEvent
+    from ..images.image import ProgressEvent
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ async def report(
         news.clear()
         finished = task.done()
         while pending:
-            yield {"progress": asdict(pending.popleft())}
+            yield {"progress": pending.popleft().to_dict()}
         if finished:
             break
     yield task.result()

@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .attach import AttachCalls
+from .containers import ContainerCalls
+from .events import EventCalls
+from .execs import ExecCalls
+from .images import ImageCalls
+from .lifecycle import LifecycleCalls
+from .networks import NetworkCalls
+from .stats import StatsCalls
 from .system import SystemCalls
+from .unsupported import UnsupportedCalls
+from .volumes import VolumeCalls
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -14,5 +24,17 @@ if TYPE_CHECKING:
 
 def routes(engine: Engine) -> list[Route]:
     """The route table of this API."""
-    resources: tuple[Resource, ...] = (SystemCalls(engine),)
+    resources: tuple[Resource, ...] = (
+        SystemCalls(engine),
+        ContainerCalls(engine),
+        LifecycleCalls(engine),
+        AttachCalls(engine),
+        ExecCalls(engine),
+        StatsCalls(engine),
+        ImageCalls(engine),
+        NetworkCalls(engine),
+        VolumeCalls(engine),
+        EventCalls(engine),
+        UnsupportedCalls(),
+    )
     return [route for resource in resources for route in resource.routes()]

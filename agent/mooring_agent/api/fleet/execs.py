@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import InvalidSpec
 from ..fields import Fields
@@ -46,7 +46,7 @@ class ExecCalls:
         stdin = fields.text("stdin")
         result = await self._execs.run(
             self._containers.get(name).id,
-            fields.argv("argv"),
+            tuple(fields.argv("argv")),
             env=fields.environment("env"),
             workdir=fields.text("workdir") or None,
             user=fields.text("user") or None,
@@ -56,20 +56,11 @@ class ExecCalls:
                 "max_output", MAX_OUTPUT_BYTES, minimum=0, maximum=LARGEST_MAX_OUTPUT_BYTES
             ),
         )
-        return json_response(_as_text(result))
+        return json_response(result)
 
     async def show(self, request: Request) -> Reply:
         """{id, container, running, exit_code, pid}."""
-        execution = self._execs.get(request.params["id"])
-        return json_response(
-            {
-                "id": execution.id,
-                "container": execution.container_id,
-                "running": execution.running,
-                "exit_code": execution.exit_code,
-                "pid": execution.pid,
-            }
-        )
+        return json_response(self._execs.get(request.params["id"]).view())
 
     async def foreground(self, request: Request) -> Reply:
         """What the terminal's foreground process group does, and whether it waits for input."""
@@ -101,11 +92,3 @@ def window(fields: Fields, rows: int, cols: int, *, minimum: int = 0) -> tuple[i
         fields.integer("rows", rows, minimum=minimum, maximum=MAX_WINDOW),
         fields.integer("cols", cols, minimum=minimum, maximum=MAX_WINDOW),
     )
-
-
-def _as_text(result: dict[str, Any]) -> dict[str, Any]:
-    """Captured output is bytes inside and text outside."""
-    return {
-        key: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        for key, value in result.items()
-    }

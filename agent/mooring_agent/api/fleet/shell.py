@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ...engine.execs import ExecSpec
 from ...errors import MooringError
 from ..duplex import carry
-from ..fields import Fields
+from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request
 from ..router import Route
 from .execs import window
@@ -53,14 +54,12 @@ class ShellCalls:
                 f"'Connection: Upgrade' and 'Upgrade: {PROTOCOL}'"
             )
         fields = Fields(body, f"shell in {name}", _FIELDS)
-        from ...engine.execs import ExecSpec
-
         rows, cols = window(fields, _ROWS, _COLS)
         execution = await self._execs.create(
             self._containers.get(name).id,
             ExecSpec(
                 argv=tuple(fields.argv("argv")),
-                env=fields.environment("env"),
+                env=assignments(fields.environment("env")),
                 workdir=fields.text("workdir") or None,
                 user=fields.text("user") or None,
                 tty=True,
@@ -73,6 +72,7 @@ class ShellCalls:
             ),
         )
         streams = await self._execs.start(execution.id)
+        assert streams is not None  # it was not asked to detach
 
         async def serve(raw: RawStream) -> None:
             await carry(raw, streams, framed=False, stdin=True)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`POST /containers/{id}/attach` and `GET /containers/{id}/logs`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+from ...errors import Conflict, InvalidSpec
+from ..duplex import carry, frame
+from ..messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, RawStream, Reply, Request, Stream
+from ..router import Route
+from ..timestamps import parse, rfc3339
+from .terminals import DetachFilter, detach_keys
+
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+    from ...engine.logs import LogChunk
+
+# From this version on the multiplexed stream has a content type of its own.
+_MULTIPLEXED = (1, 42)
+
+
+def stream_type(request: Request, tty: bool) -> str:
+    """The content type of a process's output."""
+    newer = request.version is None or request.version >= _MULTIPLEXED
+    return MULTIPLEXED_STREAM if newer and not tty else RAW_STREAM
+
+
+class AttachCalls:
+    """The output and input of containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._containers = engine.containers
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        yield Route("POST", "/containers/{id}/attach", self.attach, versioned=True)
+        yield Route("GET", "/containers/{id}/logs", self.logs, versioned=True, abandon=True)
+
+    async def attach(self, request: Request) -> Reply:
+        """The raw stream of a container, from now on or (`logs`) from its beginning."""
+        query = request.query
+        container = self._containers.get(request.params["id"])
+        if container.status == "paused":
+            raise Conflict(f"container {container.name} is paused: unpause it before you attach")
+        keys = detach_keys(query.text("detachKeys"))
+        stdin = query.flag("stdin") and container.spec.interactive
+        attachment = await self._containers.attach(
+            container.id,
+            logs=query.flag("logs"),
+            stream=query.flag("stream"),
+            stdin=stdin,
+            stdout=query.flag("stdout"),
+            stderr=query.flag("stderr"),
+        )
+        tty = container.spec.tty
+        # As dockerd: the end of a client's input ends the container's only if it was made for one client.
+        once = bool(container.extra.get("StdinOnce")) and not tty
+
+        async def serve(raw: RawStream) -> None:
+            await carry(
+                raw,
+                attachment,
+                framed=not tty,
+                stdin=stdin,
+                close_stdin=once,
+                detach=DetachFilter(keys) if tty else None,
+            )
+
+        return Hijack(serve, content_type=stream_type(request, tty))
+
+    async def logs(self, request: Request) -> Reply:
+        """What a container wrote; `follow` goes on until it ends."""
+        query = request.query
+        stdout, stderr = query.flag("stdout"), query.flag("stderr")
+        if not stdout and not stderr:
+            raise InvalidSpec("Bad parameters: you must choose at least one stream, stdout or stderr")
+        container = self._containers.get(request.params["id"])
+        lines = self._containers.logs(
+            container.id,
+            follow=query.flag("follow"),
+            tail=_tail(query.text("tail")),
+            since=parse(query.text("since"), "since"),
+            until=parse(query.text("until"), "until"),
+            stdout=stdout,
+            stderr=stderr,
+        )
+        rendered = _rendered(
+            lines,
+            framed=not container.spec.tty,
+            timestamps=query.flag("timestamps"),
+            details=query.flag("details"),
+        )
+        return Stream(rendered, stream_type(request, container.spec.tty))
+
+
+def _tail(text: str) -> int | None:
+    """As dockerd: what is no number from 0 on is everything."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+async def _rendered(
+    lines: AsyncIterator[LogChunk], *, framed: bool, timestamps: bool, details: bool
+) -> AsyncIterator[bytes]:
+    begun: set[int] = set()  # streams in the middle of a line
+    try:
+        async for chunk in lines:
+            data = chunk.data
+            if chunk.stream not in begun:
+                # Details are the labels of the log driver, of which there are none: their place stays empty.
+                prefix = (rfc3339(chunk.time_ns, fixed=True) + " " if timestamps else "") + (
+                    " " if details else ""
+                )
+                data = prefix.encode("ascii") + data
+            if data.endswith(b"\n"):
+                begun.discard(chunk.stream)
+            else:
+                begun.add(chunk.stream)
+            yield frame(chunk.stream, data) if framed else data
+    finally:
+        close = getattr(lines, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the body of `POST /containers/create` to a container's spec. Pure: asks nothing of the host.
+
+Follows `ContainerCreate` of the Docker Engine API 1.47. Every key has a rule (see `rules`), so nothing that a
+client asks for is ever dropped without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import InvalidSpec
+from . import convert_mounts, convert_networks
+from .rules import (
+    NEVER,
+    Draft,
+    Rules,
+    apply,
+    boolean,
+    integer,
+    kept,
+    mapping,
+    only,
+    pairs,
+    refused,
+    takes,
+    text,
+    texts,
+    unsupported,
+)
+
+_NANO = 1_000_000_000
+_DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
+_DEFAULT_SHM_SIZE = 64 << 20  # what /dev/shm of every container holds
+_KIB = 1024
+_SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A body in our words. `anonymous` are targets that want a new volume without a name."""
+
+    spec: dict[str, Any]
+    extra: dict[str, Any]
+    auto_remove: bool
+    anonymous: tuple[str, ...]
+
+
+def convert(body: Mapping[str, Any]) -> Conversion:
+    """Translate a whole body. Raises InvalidSpec for what is malformed, NotSupported for the rest."""
+    draft = Draft()
+    apply(_TOP, body, draft)
+    if draft.networks:
+        draft.spec["networks"] = draft.networks
+    if draft.no_network:
+        draft.spec["networks"] = ["none"]
+    if draft.ports:
+        draft.spec["ports"] = draft.ports
+    volumes, anonymous = convert_mounts.settled(draft)
+    if volumes:
+        draft.spec["volumes"] = volumes
+    if "image" not in draft.spec:
+        raise InvalidSpec("option Image is missing: name the image to make the container from")
+    if draft.auto_remove and draft.spec.get("restart", "no") != "no":
+        raise InvalidSpec("option AutoRemove cannot be combined with a restart policy; leave one of them out")
+    return Conversion(draft.spec, draft.extra, draft.auto_remove, anonymous)
+
+
+def convert_update(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the body of `POST /containers/{id}/update`, whose limits of 0 mean "as before"."""
+    draft = Draft()
+    apply(_UPDATE, body, draft, "")
+    return draft.spec
+
+
+# -- single options
+
+
+def _command(option: str, *, reset: bool) -> Any:
+    """A command is a list, or a string that is its only word (Go's strslice)."""
+
+    def rule(draft: Draft, value: Any, where: str) -> None:
+        words = [value] if isinstance(value, str) and value else value
+        words = texts(None if words == "" else words, where)
+        if words is None:
+            return
+        # `docker run --entrypoint ""` sends [""], which takes the image's entrypoint away.
+        draft.spec[option] = [] if reset and words == [""] else words
+
+    return rule
+
+
+def _env(draft: Draft, value: Any, where: str) -> None:
+    variables: dict[str, str] = {}
+    for item in texts(value, where) or []:
+        name, mark, content = item.partition("=")
+        if not mark:
+            raise unsupported(where, item, "give NAME=VALUE: a variable of the image cannot be removed")
+        if not name:
+            raise refused(where, item, "NAME=VALUE")
+        variables[name] = content
+    if variables:
+        draft.spec["env"] = variables
+
+
+def _health(draft: Draft, value: Any, where: str) -> None:
+    test = (mapping(value, where) or {}).get("Test")
+    if test not in (None, [], ["NONE"]):
+        raise unsupported(where, value, "leave the health check out")
+
+
+def _stop_timeout(draft: Draft, value: Any, where: str) -> None:
+    if value is not None:
+        draft.spec["stop_timeout"] = integer(value, where) or 0
+
+
+def _no_network(draft: Draft, value: Any, where: str) -> None:
+    draft.no_network = bool(boolean(value, where))
+
+
+def _cpus(draft: Draft, value: Any, where: str) -> None:
+    nanos = integer(value, where)
+    if nanos is not None:
+        if "cpus" in draft.spec:
+            raise InvalidSpec("options NanoCpus and CpuQuota say the same thing; give one of them")
+        draft.spec["cpus"] = nanos / _NANO
+
+
+def _quota(draft: Draft, value: Any, where: str) -> None:
+    quota = integer(value, where)
+    if quota is not None and quota > 0:
+        if "cpus" in draft.spec:
+            raise InvalidSpec("options NanoCpus and CpuQuota say the same thing; give one of them")
+        draft.extra["CpuQuota"] = quota
+        draft.spec["cpus"] = quota / draft.extra.get("CpuPeriod", _DEFAULT_CPU_PERIOD)
+
+
+def _period(draft: Draft, value: Any, where: str) -> None:
+    period = integer(value, where)
+    if period is not None:
+        if period < 0:
+            raise refused(where, value, "a number of microseconds")
+        draft.extra["CpuPeriod"] = period
+        if "CpuQuota" in draft.extra:
+            draft.spec["cpus"] = draft.extra["CpuQuota"] / period
+
+
+def _pids(draft: Draft, value: Any, where: str) -> None:
+    limit = integer(value, where)
+    if limit is not None and limit > 0:
+        draft.spec["pids_limit"] = limit
+
+
+def _pids_update(draft: Draft, value: Any, where: str) -> None:
+    limit = integer(value, where)
+    if limit is not None:
+        draft.spec["pids_limit"] = limit if limit > 0 else None
+
+
+def _restart_update(draft: Draft, value: Any, where: str) -> None:
+    """A policy without a name is no wish; "no" is one."""
+    _restart(draft, value, where)
+    if (mapping(value, where) or {}).get("Name") == "no":
+        draft.spec["restart"] = "no"
+
+
+def _console(value: Any, where: str) -> list[int] | None:
+    """[height, width] of the client's terminal."""
+    if value is None or value in ([], [0, 0]):
+        return None
+    if isinstance(value, list) and len(value) == 2 and all(_fits(size) for size in value):
+        return value
+    raise refused(where, value, "[height, width] in characters")
+
+
+def _fits(size: object) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= 65535
+
+
+def _restart(draft: Draft, value: Any, where: str) -> None:
+    policy = mapping(value, where) or {}
+    name = text(policy.get("Name"), f"{where}.Name") or "no"
+    retries = integer(policy.get("MaximumRetryCount"), f"{where}.MaximumRetryCount")
+    for key in policy:
+        if key not in ("Name", "MaximumRetryCount"):
+            raise refused(where, value, "an object with Name and MaximumRetryCount")
+    if name != "no" or retries:
+        draft.spec["restart"] = f"{name}:{retries}" if retries else name
+
+
+def _auto_remove(draft: Draft, value: Any, where: str) -> None:
+    draft.auto_remove = bool(boolean(value, where))
+
+
+def _log(draft: Draft, value: Any, where: str) -> None:
+    config = mapping(value, where) or {}
+    driver = text(config.get("Type"), f"{where}.Type") or "json-file"
+    if driver != "json-file":
+        raise unsupported(f"{where}.Type", driver, "use json-file")
+    log: dict[str, Any] = {}
+    for key, setting in (pairs(config.get("Config"), f"{where}.Config") or {}).items():
+        if key == "max-size":
+            log["max_size"] = _size(setting, f"{where}.Config.{key}")
+        elif key == "max-file":
+            log["max_files"] = setting
+        else:
+            raise unsupported(f"{where}.Config.{key}", setting)
+    if log:
+        draft.spec["log"] = log
+
+
+def _size(value: str, where: str) -> int:
+    """A size as go-units' RAMInBytes reads it."""
+    number = value.strip().lower().removesuffix("b").removesuffix("i")
+    unit = number[-1:] if number[-1:] in "kmg" else ""
+    try:
+        size = int(float(number.removesuffix(unit)) * _SIZES[unit])
+    except (ValueError, OverflowError):
+        raise refused(where, value, 'a size such as "10m"') from None
+    if size <= 0:
+        raise refused(where, value, 'a size such as "10m"')
+    return size
+
+
+def _security(draft: Draft, value: Any, where: str) -> None:
+    for item in texts(value, where) or []:
+        name, _, setting = item.replace(":", "=", 1).partition("=")
+        if name != "no-new-privileges" or setting not in ("", "true", "false"):
+            raise unsupported(where, item, "only no-new-privileges is")
+        draft.spec["no_new_privileges"] = setting != "false"
+
+
+def _cgroup(draft: Draft, value: Any, where: str) -> None:
+    parent = text(value, where)
+    if parent is not None:
+        draft.spec["cgroup"] = parent
+
+
+def _host_config(draft: Draft, value: Any, where: str) -> None:
+    apply(_HOST, mapping(value, where) or {}, draft, f"{where}.")
+
+
+_RESOURCES: Rules = {
+    "BlkioDeviceReadBps": NEVER,
+    "BlkioDeviceReadIOps": NEVER,
+    "BlkioDeviceWriteBps": NEVER,
+    "BlkioDeviceWriteIOps": NEVER,
+    "BlkioWeight": NEVER,
+    "BlkioWeightDevice": NEVER,
+    "CpuPeriod": _period,
+    "CpuQuota": _quota,
+    "CpuRealtimePeriod": NEVER,
+    "CpuRealtimeRuntime": NEVER,
+    "CpuShares": takes("cpu_shares", integer),
+    "CpusetCpus": takes("cpuset_cpus", text),
+    "CpusetMems": takes("cpuset_mems", text),
+    "DeviceCgroupRules": NEVER,
+    "DeviceRequests": NEVER,
+    "Devices": NEVER,
+    "KernelMemory": NEVER,
+    "KernelMemoryTCP": NEVER,
+    "Memory": takes("memory", integer),
+    "MemoryReservation": takes("memory_reservation", integer),
+    "MemorySwap": takes("memory_swap", integer),
+    "MemorySwappiness": only(-1, zero=False),
+    "NanoCpus": _cpus,
+    "OomKillDisable": NEVER,
+    "PidsLimit": _pids,
+    "Ulimits": NEVER,
+}
+
+_HOST: Rules = {
+    **_RESOURCES,
+    "Annotations": NEVER,
+    "AutoRemove": _auto_remove,
+    "Binds": convert_mounts.binds,
+    "CapAdd": takes("cap_add", texts),
+    "CapDrop": takes("cap_drop", texts),
+    "CgroupParent": _cgroup,
+    "CgroupnsMode": only("private"),
+    "ConsoleSize": kept(_console),
+    "ContainerIDFile": kept(text),
+    "Dns": NEVER,
+    "DnsOptions": NEVER,
+    "DnsSearch": NEVER,
+    "ExtraHosts": NEVER,
+    "GroupAdd": NEVER,
+    "Init": NEVER,
+    "IpcMode": only("private"),
+    "Isolation": only("default"),
+    "Links": NEVER,
+    "LogConfig": _log,
+    "MaskedPaths": only(zero=False),
+    "Mounts": convert_mounts.mounts,
+    "NetworkMode": convert_networks.mode,
+    "OomScoreAdj": NEVER,
+    "PidMode": NEVER,
+    "PortBindings": convert_networks.port_bindings,
+    "Privileged": NEVER,
+    "PublishAllPorts": kept(boolean),
+    "ReadonlyPaths": only(zero=False),
+    "ReadonlyRootfs": takes("read_only", boolean),
+    "RestartPolicy": _restart,
+    "Runtime": only("mooring"),
+    "SecurityOpt": _security,
+    "ShmSize": only(_DEFAULT_SHM_SIZE),
+    "StorageOpt": NEVER,
+    "Sysctls": NEVER,
+    "Tmpfs": convert_mounts.tmpfs,
+    "UTSMode": NEVER,
+    "UsernsMode": NEVER,
+    "VolumeDriver": only("local"),
+    "VolumesFrom": NEVER,
+}
+
+_TOP: Rules = {
+    "AttachStderr": kept(boolean),
+    "AttachStdin": kept(boolean),
+    "AttachStdout": kept(boolean),
+    "Cmd": _command("command", reset=False),
+    "Domainname": NEVER,
+    "Entrypoint": _command("entrypoint", reset=True),
+    "Env": _env,
+    "ExposedPorts": convert_networks.exposed_ports,
+    "Healthcheck": _health,
+    "HostConfig": _host_config,
+    "Hostname": takes("hostname", text),
+    "Image": takes("image", text),
+    "Labels": takes("labels", pairs),
+    "MacAddress": NEVER,
+    "NetworkDisabled": _no_network,
+    "NetworkingConfig": convert_networks.networking,
+    "OpenStdin": takes("interactive", boolean),
+    "StdinOnce": kept(boolean),
+    "StopSignal": takes("stop_signal", text),
+    "StopTimeout": _stop_timeout,
+    "Tty": takes("tty", boolean),
+    "User": takes("user", text),
+    "Volumes": convert_mounts.anonymous,
+    "WorkingDir": takes("workdir", text),
+}
+
+_UPDATE: Rules = {**_RESOURCES, "PidsLimit": _pids_update, "RestartPolicy": _restart_update}

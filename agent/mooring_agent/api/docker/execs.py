@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's exec: create, start, resize, inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...engine.execs import ExecSpec
+from ...errors import Conflict, NotSupported
+from ..duplex import carry
+from ..fields import Fields, assignments
+from ..messages import Hijack, RawStream, Reply, Request, Response, json_response
+from ..router import Route
+from .attach import stream_type
+from .terminals import DetachFilter, detach_keys, window
+
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+
+_CREATE = (
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "DetachKeys",
+    "Tty",
+    "Cmd",
+    "Env",
+    "WorkingDir",
+    "User",
+    "Privileged",
+    "ConsoleSize",
+    "Detach",
+)
+_START = ("Detach", "Tty", "ConsoleSize")
+
+
+class ExecCalls:
+    """Commands inside running containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._containers = engine.containers
+        self._execs = engine.execs
+        # Given when an exec is created, wanted when it is started.
+        self._keys: dict[str, bytes] = {}
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        yield Route("POST", "/containers/{id}/exec", self.create, versioned=True)
+        yield Route("POST", "/exec/{id}/start", self.start, versioned=True)
+        yield Route("POST", "/exec/{id}/resize", self.resize, versioned=True)
+        yield Route("GET", "/exec/{id}/json", self.inspect, versioned=True)
+
+    async def create(self, request: Request) -> Reply:
+        """Say what is to run; nothing runs yet."""
+        container = self._containers.get(request.params["id"])
+        if container.status != "running":
+            raise Conflict(
+                f"container {container.name} is {container.status}: start it before a command is run in it"
+            )
+        fields = Fields(await request.json(), f"exec in {container.name}", _CREATE)
+        if fields.flag("Privileged"):
+            raise NotSupported(
+                "option Privileged=true of an exec is not supported by this agent; leave it out"
+            )
+        keys = detach_keys(fields.text("DetachKeys"))
+        rows, cols = fields.size("ConsoleSize")
+        execution = await self._execs.create(
+            container.id,
+            ExecSpec(
+                argv=tuple(fields.argv("Cmd")),
+                env=assignments(fields.environment("Env")),
+                workdir=fields.text("WorkingDir") or None,
+                user=fields.text("User") or None,
+                tty=fields.flag("Tty"),
+                stdin=fields.flag("AttachStdin"),
+                stdout=fields.flag("AttachStdout"),
+                stderr=fields.flag("AttachStderr"),
+                privileged=False,
+                rows=rows,
+                cols=cols,
+            ),
+        )
+        if fields.flag("Tty"):
+            self._keys[execution.id] = keys
+        return json_response({"Id": execution.id}, 201)
+
+    async def start(self, request: Request) -> Reply:
+        """Run it: on this connection, or detached."""
+        execution = self._execs.get(request.params["id"])
+        fields = Fields(await request.json(), "exec start", _START)
+        rows, cols = fields.size("ConsoleSize")
+        if fields.flag("Detach"):
+            await self._execs.start(execution.id, detach=True)
+            return Response(200)
+        keys = self._keys.pop(execution.id, None)
+        streams = await self._execs.start(execution.id)
+        assert streams is not None  # it was not asked to detach
+        spec = execution.spec
+        if rows and cols and spec.tty:
+            self._execs.resize(execution.id, rows, cols)
+
+        async def serve(raw: RawStream) -> None:
+            await carry(
+                raw,
+                streams,
+                framed=not spec.tty,
+                stdin=spec.stdin,
+                close_stdin=not spec.tty,
+                detach=DetachFilter(keys) if keys else None,
+            )
+
+        return Hijack(serve, content_type=stream_type(request, spec.tty))
+
+    async def resize(self, request: Request) -> Reply:
+        """Give its terminal another size."""
+        rows, cols = window(request)
+        self._execs.resize(request.params["id"], rows, cols)
+        return Response(200)
+
+    async def inspect(self, request: Request) -> Reply:
+        """Whether it runs, and how it ended."""
+        execution = self._execs.get(request.params["id"])
+        spec = execution.spec
+        return json_response(
+            {
+                "ID": execution.id,
+                "ContainerID": execution.container_id,
+                "Running": execution.running,
+                "ExitCode": execution.exit_code,
+                "Pid": execution.pid or 0,
+                "ProcessConfig": {
+                    "tty": spec.tty,
+                    "entrypoint": spec.argv[0],
+                    "arguments": list(spec.argv[1:]),
+                    "privileged": False,
+                    "user": spec.user or "",
+                },
+                "OpenStdin": spec.stdin,
+                "OpenStdout": spec.stdout,
+                "OpenStderr": spec.stderr,
+                "CanRemove": False,
+                "DetachKeys": "",
+            }
+        )

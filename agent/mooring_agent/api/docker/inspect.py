@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`GET /containers/{id}/json`: everything about one container, in every field that clients read.
+
+Pure: what is asked of the engine comes in as `Surroundings`. Follows `ContainerInspectResponse` and
+`HostConfig` of the Docker Engine API 1.47.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
+from ..timestamps import NEVER, rfc3339_seconds
+from .render import binding, mounts, network_id, network_mode, networks, port_map
+
+if TYPE_CHECKING:
+    from ...engine.container import Container
+    from ...images.image import Image
+
+_NANO = 1_000_000_000
+_SHM_SIZE = 64 << 20
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the rendering needs beside the container: its image if it is still there, paths, bridges."""
+
+    image: Image | None
+    volumes: Mapping[str, str]
+    log_directory: str
+    etc_directory: str
+    exec_ids: tuple[str, ...] = ()
+
+    @property
+    def image_config(self) -> Mapping[str, Any]:
+        """The image's defaults."""
+        return self.image.config if self.image is not None else {}
+
+
+def exposed_ports(container: Container, image_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the image and its user expose, and what is published."""
+    ports = {
+        *(image_config.get("ExposedPorts") or ()),
+        *(_with_protocol(port) for port in container.extra.get("ExposedPorts", ())),
+        *(f"{port.container}/{port.protocol}" for port in container.spec.ports),
+    }
+    return tuple(sorted(ports, key=lambda port: (int(port.partition("/")[0]), port)))
+
+
+def _with_protocol(port: str) -> str:
+    return port if "/" in port else f"{port}/tcp"
+
+
+def inspect(container: Container, around: Surroundings) -> dict[str, Any]:
+    """The whole document."""
+    return {
+        "Id": container.id,
+        "Created": rfc3339_seconds(container.created_at),
+        "Path": container.argv[0] if container.argv else "",
+        "Args": list(container.argv[1:]),
+        "State": _state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": f"{around.etc_directory}/resolv.conf",
+        "HostnamePath": f"{around.etc_directory}/hostname",
+        "HostsPath": f"{around.etc_directory}/hosts",
+        "LogPath": around.log_directory,
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(around.exec_ids) or None,
+        "HostConfig": _host_config(container),
+        "GraphDriver": {"Data": None, "Name": "overlay"},
+        "Mounts": mounts(container, around.volumes),
+        "Config": _config(container, around.image_config),
+        "NetworkSettings": _network_settings(container, exposed_ports(container, around.image_config)),
+    }
+
+
+def _state(container: Container) -> dict[str, Any]:
+    status = container.status
+    alive = status in ("running", "paused", "restarting")
+    return {
+        "Status": status,
+        "Running": alive,
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": container.oom_killed,
+        "Dead": status == "dead",
+        "Pid": container.pid or 0,
+        "ExitCode": 0 if container.exit_code is None or container.running else container.exit_code,
+        "Error": container.error,
+        "StartedAt": rfc3339_seconds(container.started_at),
+        "FinishedAt": rfc3339_seconds(container.finished_at) if container.finished_at else NEVER,
+    }
+
+
+def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, Any]:
+    spec, extra = container.spec, container.extra
+    exposed = exposed_ports(container, image_config)
+    anonymous: dict[str, Any] = {target: {} for target in extra.get("Volumes", ())}
+    config: dict[str, Any] = {
+        "Hostname": spec.hostname or container.id[:12],
+        "Domainname": "",
+        "User": container.user,
+        "AttachStdin": bool(extra.get("AttachStdin")),
+        "AttachStdout": bool(extra.get("AttachStdout")),
+        "AttachStderr": bool(extra.get("AttachStderr")),
+        "Tty": spec.tty,
+        "OpenStdin": spec.interactive,
+        "StdinOnce": bool(extra.get("StdinOnce")),
+        "Env": list(container.env),
+        "Cmd": _first(spec.command, _inherited_command(container, image_config)),
+        "Image": spec.image,
+        "Volumes": anonymous or None,
+        "WorkingDir": container.workdir,
+        "Entrypoint": _first(spec.entrypoint, image_config.get("Entrypoint")),
+        "OnBuild": None,
+        "Labels": {**(image_config.get("Labels") or {}), **spec.labels},
+        "StopSignal": container.stop_signal,
+    }
+    if exposed:
+        config["ExposedPorts"] = {port: {} for port in exposed}
+    if "stop_timeout" in spec.given_fields:
+        config["StopTimeout"] = spec.stop_timeout
+    return config
+
+
+def _inherited_command(container: Container, image_config: Mapping[str, Any]) -> list[str] | None:
+    """The image's command holds unless another entrypoint was given."""
+    return None if container.spec.entrypoint is not None else image_config.get("Cmd")
+
+
+def _first(given: tuple[str, ...] | None, inherited: list[str] | None) -> list[str] | None:
+    if given is not None:
+        return list(given) or None
+    return list(inherited) if inherited else None
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    spec, extra = container.spec, container.extra
+    quota = extra.get("CpuQuota", 0)
+    return {
+        "Binds": _binds(container),
+        "ContainerIDFile": extra.get("ContainerIDFile", ""),
+        "LogConfig": {"Type": "json-file", "Config": _log_config(container)},
+        "NetworkMode": network_mode(container),
+        "PortBindings": _port_bindings(container),
+        "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
+        "AutoRemove": container.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": None,
+        "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
+        "CapAdd": list(spec.cap_add) or None,
+        "CapDrop": list(spec.cap_drop) or None,
+        "CgroupnsMode": "private",
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": None,
+        "GroupAdd": None,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": None,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": False,
+        "PublishAllPorts": bool(extra.get("PublishAllPorts")),
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
+        "Tmpfs": _tmpfs(container),
+        "UTSMode": "host" if network_mode(container) == "host" else "",
+        "UsernsMode": "",
+        "ShmSize": _SHM_SIZE,
+        "Runtime": "mooring",
+        "Isolation": "",
+        "CpuShares": spec.cpu_shares or 0,
+        "Memory": spec.memory or 0,
+        "NanoCpus": 0 if quota or not spec.cpus else round(spec.cpus * _NANO),
+        "CgroupParent": spec.cgroup or "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": None,
+        "BlkioDeviceReadBps": None,
+        "BlkioDeviceWriteBps": None,
+        "BlkioDeviceReadIOps": None,
+        "BlkioDeviceWriteIOps": None,
+        "CpuPeriod": extra.get("CpuPeriod", 0),
+        "CpuQuota": quota,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": spec.cpuset_cpus or "",
+        "CpusetMems": spec.cpuset_mems or "",
+        "Devices": [],
+        "DeviceCgroupRules": None,
+        "DeviceRequests": None,
+        "MemoryReservation": spec.memory_reservation or 0,
+        "MemorySwap": spec.memory_swap or 0,
+        "MemorySwappiness": None,
+        "OomKillDisable": False,
+        "PidsLimit": spec.pids_limit,
+        "Ulimits": None,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "MaskedPaths": list(MASKED_PATHS),
+        "ReadonlyPaths": list(READ_ONLY_PATHS),
+    }
+
+
+def _binds(container: Container) -> list[str] | None:
+    binds = [
+        f"{volume.source}:{volume.target}{':ro' if volume.read_only else ''}"
+        for volume in container.spec.volumes
+        if volume.type in ("bind", "volume") and volume.target not in container.extra.get("Volumes", ())
+    ]
+    return binds or None
+
+
+def _tmpfs(container: Container) -> dict[str, str]:
+    return {
+        volume.target: "" if volume.size is None else f"size={volume.size}"
+        for volume in container.spec.volumes
+        if volume.type == "tmpfs"
+    }
+
+
+def _log_config(container: Container) -> dict[str, str]:
+    if "log" not in container.spec.given_fields:
+        return {}
+    log = container.spec.log
+    return {"max-size": str(log.max_size), "max-file": str(log.max_files)}
+
+
+def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:
+    """What was asked for: a port that was left to us stays open."""
+    wanted: dict[str, list[dict[str, str]]] = {}
+    for port in container.spec.ports:
+        wanted.setdefault(f"{port.container}/{port.protocol}", []).append(binding(port))
+    return wanted
+
+
+def _network_settings(container: Container, exposed: tuple[str, ...]) -> dict[str, Any]:
+    attached = networks(container)
+    first = attached.get("bridge", {}) if container.running else {}
+    return {
+        "Bridge": "",
+        "SandboxID": network_id(f"sandbox {container.id}") if container.running else "",
+        "SandboxKey": f"/proc/{container.pid}/ns/net" if container.running and container.pid else "",
+        "Ports": port_map(container, exposed),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.get("EndpointID", ""),
+        "Gateway": first.get("Gateway", ""),
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.get("IPAddress", ""),
+        "IPPrefixLen": first.get("IPPrefixLen", 0),
+        "IPv6Gateway": "",
+        "MacAddress": first.get("MacAddress", ""),
+        "Networks": attached,
+    }

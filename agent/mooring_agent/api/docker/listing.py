@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which containers `docker ps` shows: its filters, its order, its limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ...errors import InvalidSpec, NotFound
+from .render import has_label, network_id
+
+if TYPE_CHECKING:
+    from ...engine.container import Container
+    from ...engine.engine import Engine
+
+Test = Callable[["Container"], bool]
+
+FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume")
+_STATUSES = ("created", "dead", "exited", "paused", "removing", "restarting", "running")
+
+
+async def select(
+    engine: Engine, filters: Mapping[str, tuple[str, ...]], *, everything: bool, limit: int
+) -> list[Container]:
+    """The containers to show, newest first; only those that run, unless more is asked for."""
+    tests = await _tests(engine, filters)
+    # As dockerd: asking for a status or for the last n is asking for stopped ones too.
+    everything = everything or limit > 0 or "status" in filters or "exited" in filters
+    chosen = [
+        container
+        for container in sorted(engine.containers.list(), key=lambda each: each.created_at, reverse=True)
+        if (everything or container.status in ("running", "paused", "restarting"))
+        and all(test(container) for test in tests)
+    ]
+    return chosen[:limit] if limit > 0 else chosen
+
+
+async def _tests(engine: Engine, filters: Mapping[str, tuple[str, ...]]) -> list[Test]:
+    tests: list[Test] = []
+    for name, values in filters.items():
+        if name == "ancestor":
+            ids = [await _image_id(engine, value) for value in values]
+            tests.append(lambda container, ids=ids: container.image_id in ids)  # type: ignore[misc]
+        elif name in ("before", "since"):
+            tests.append(_relative(engine, name, values))
+        else:
+            tests.append(_PLAIN[name](values))
+    return tests
+
+
+async def _image_id(engine: Engine, reference: str) -> str:
+    try:
+        return (await engine.image_service.get(reference)).id
+    except NotFound:
+        return ""
+
+
+def _relative(engine: Engine, name: str, values: tuple[str, ...]) -> Test:
+    moments = [engine.containers.get(value).created_at for value in values]
+    if name == "before":
+        return lambda container: all(container.created_at < moment for moment in moments)
+    return lambda container: all(container.created_at > moment for moment in moments)
+
+
+def _by_name(values: tuple[str, ...]) -> Test:
+    patterns = [_pattern(value) for value in values]
+    # dockerd matches the name with and without its slash.
+    return lambda container: any(
+        pattern.search(container.name) or pattern.search(f"/{container.name}") for pattern in patterns
+    )
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise InvalidSpec(f"filter name={value!r} is no regular expression: {error}") from None
+
+
+def _by_id(values: tuple[str, ...]) -> Test:
+    return lambda container: any(container.id.startswith(value) for value in values)
+
+
+def _by_status(values: tuple[str, ...]) -> Test:
+    for value in values:
+        if value not in _STATUSES:
+            raise InvalidSpec(f"filter status={value!r} is unknown: expected one of {', '.join(_STATUSES)}")
+    return lambda container: container.status in values
+
+
+def _by_exit_code(values: tuple[str, ...]) -> Test:
+    try:
+        codes = {int(value) for value in values}
+    except ValueError:
+        raise InvalidSpec(f"filter exited={values[0]!r} is no exit code") from None
+    return lambda container: container.status == "exited" and container.exit_code in codes
+
+
+def _by_label(values: tuple[str, ...]) -> Test:
+    return lambda container: all(has_label(container.spec.labels, value) for value in values)
+
+
+def _by_network(values: tuple[str, ...]) -> Test:
+    return lambda container: any(
+        network.name == value or network_id(network.name).startswith(value)
+        for network in container.spec.networks
+        for value in values
+    )
+
+
+def _by_volume(values: tuple[str, ...]) -> Test:
+    return lambda container: any(
+        value in (volume.source, volume.target) for volume in container.spec.volumes for value in values
+    )
+
+
+_PLAIN: dict[str, Callable[[tuple[str, ...]], Test]] = {
+    "exited": _by_exit_code,
+    "id": _by_id,
+    "label": _by_label,
+    "name": _by_name,
+    "network": _by_network,
+    "status": _by_status,
+    "volume": _by_volume,
+}

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container in Docker's words: the entry of `docker ps` and what both it and `docker inspect` show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from .durations import in_words
+
+if TYPE_CHECKING:
+    from ...engine.container import Container
+    from ...engine.resources import PortMapping
+    from ...network.records import Endpoint
+
+HOST_NETWORKS = ("host", "none")
+
+
+def network_id(name: str) -> str:
+    """Docker identifies networks by 64 hexadecimal digits; ours are one with their names."""
+    return hashlib.sha256(f"network {name}".encode()).hexdigest()
+
+
+def endpoint_id(container: Container, network: str) -> str:
+    """Docker's id of a container's place on a network."""
+    return hashlib.sha256(f"endpoint {container.id} {network}".encode()).hexdigest()
+
+
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether a filter `label=KEY` or `label=KEY=VALUE` fits."""
+    key, mark, value = wanted.partition("=")
+    return key in labels and (not mark or labels[key] == value)
+
+
+def status_text(container: Container, now: float | None = None) -> str:
+    """Such as "Up 3 minutes" or "Exited (0) 2 hours ago"."""
+    moment = time() if now is None else now
+    status = container.status
+    if status in ("running", "paused"):
+        since = in_words(moment - (container.started_at or moment))
+        return f"Up {since} (Paused)" if status == "paused" else f"Up {since}"
+    ago = in_words(moment - (container.finished_at or moment))
+    if status == "restarting":
+        return f"Restarting ({container.exit_code or 0}) {ago} ago"
+    if status == "created":
+        return "Created"
+    if status == "dead":
+        return "Dead"
+    return f"Exited ({container.exit_code or 0}) {ago} ago"
+
+
+def summary(container: Container, volumes: Mapping[str, str], exposed: tuple[str, ...]) -> dict[str, Any]:
+    """One entry of `GET /containers/json`. `volumes` maps volume names to their directories."""
+    entry: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.spec.image,
+        "ImageID": container.image_id,
+        "Command": " ".join(container.argv),
+        "Created": int(container.created_at),
+        "Ports": _port_list(container, exposed),
+        "Labels": dict(container.spec.labels),
+        "State": container.status,
+        "Status": status_text(container),
+        "HostConfig": {"NetworkMode": network_mode(container)},
+        "NetworkSettings": {"Networks": networks(container)},
+        "Mounts": mounts(container, volumes),
+    }
+    return entry
+
+
+def network_mode(container: Container) -> str:
+    """Its first network."""
+    return container.spec.networks[0].name
+
+
+def _port_list(container: Container, exposed: tuple[str, ...]) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = [
+        {"IP": port.host_ip, "PrivatePort": port.container, "PublicPort": port.host, "Type": port.protocol}
+        for port in container.ports
+    ]
+    published = {f"{port.container}/{port.protocol}" for port in container.ports}
+    for port in exposed:
+        if port not in published:
+            number, _, protocol = port.partition("/")
+            listed.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return listed
+
+
+def port_map(container: Container, exposed: tuple[str, ...]) -> dict[str, list[dict[str, str]] | None]:
+    """NetworkSettings.Ports: what is really bound now."""
+    found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed)
+    for port in container.ports if container.running else ():
+        key = f"{port.container}/{port.protocol}"
+        found[key] = (found.get(key) or []) + [binding(port)]
+    return found
+
+
+def binding(port: PortMapping) -> dict[str, str]:
+    """A port of the host as Docker writes it."""
+    return {"HostIp": port.host_ip, "HostPort": "" if port.host is None else str(port.host)}
+
+
+def networks(container: Container) -> dict[str, dict[str, Any]]:
+    """Endpoint settings by network."""
+    endpoints = {endpoint.network: endpoint for endpoint in container.endpoints}
+    return {
+        attachment.name: _endpoint(
+            container,
+            attachment.name,
+            endpoints.get(attachment.name),
+            attachment.ipv4_address,
+            attachment.aliases,
+        )
+        for attachment in container.spec.networks
+    }
+
+
+def _endpoint(
+    container: Container,
+    network: str,
+    endpoint: Endpoint | None,
+    wanted: str | None,
+    aliases: tuple[str, ...],
+) -> dict[str, Any]:
+    connected = endpoint is not None and container.running
+    joined = container.running and network in HOST_NETWORKS
+    return {
+        "IPAMConfig": {"IPv4Address": wanted} if wanted else None,
+        "Links": None,
+        "Aliases": list(aliases) or None,
+        "MacAddress": endpoint.mac if endpoint and connected else "",
+        "DriverOpts": None,
+        "NetworkID": network_id(network),
+        "EndpointID": endpoint_id(container, network) if connected or joined else "",
+        "Gateway": endpoint.gateway if endpoint and connected else "",
+        "IPAddress": endpoint.ipv4 if endpoint and connected else "",
+        "IPPrefixLen": endpoint.prefix_length if endpoint and connected else 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": [container.name, *aliases, container.id[:12]] if network not in HOST_NETWORKS else None,
+    }
+
+
+def mounts(container: Container, volumes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The mount points: binds, volumes and tmpfs."""
+    shown = []
+    for volume in container.spec.volumes:
+        point: dict[str, Any] = {"Type": volume.type}
+        if volume.type == "volume" and volume.source is not None:
+            point["Name"] = volume.source
+            point["Source"] = volumes.get(volume.source, "")
+        else:
+            point["Source"] = volume.source or ""
+        point["Destination"] = volume.target
+        if volume.type == "volume":
+            point["Driver"] = "local"
+        point["Mode"] = "ro" if volume.read_only else ""
+        point["RW"] = not volume.read_only
+        point["Propagation"] = "rprivate" if volume.type == "bind" else ""
+        shown.append(point)
+    return shown

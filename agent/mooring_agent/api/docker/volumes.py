@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's volumes: list, inspect, create, remove."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...errors import Conflict, NotFound
+from ..messages import Reply, Request, json_response, no_content
+from ..router import Route
+from ..timestamps import NEVER, rfc3339_seconds
+from .render import has_label
+from .rules import asks, pairs, text, unsupported
+
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+
+_FILTERS = ("dangling", "driver", "label", "name")
+
+
+class VolumeCalls:
+    """Calls about volumes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._volumes = engine.volumes
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        yield Route("GET", "/volumes", self.list, versioned=True)
+        yield Route("POST", "/volumes/create", self.create, versioned=True)
+        yield Route("GET", "/volumes/{name}", self.inspect, versioned=True)
+        yield Route("DELETE", "/volumes/{name}", self.remove, versioned=True)
+
+    async def list(self, request: Request) -> Reply:
+        """What `docker volume ls` shows."""
+        filters = request.query.filters(_FILTERS)
+        shown = [_render(view) for view in self._volumes.list()]
+        return json_response(
+            {"Volumes": [volume for volume in shown if self._passes(volume, filters)], "Warnings": None}
+        )
+
+    async def inspect(self, request: Request) -> Reply:
+        """One volume."""
+        return json_response(_render(self._get(request.params["name"])))
+
+    async def create(self, request: Request) -> Reply:
+        """Make one, or answer with the one of that name."""
+        body = await request.json()
+        name = text(body.get("Name"), "Name") or secrets.token_hex(32)
+        spec: dict[str, Any] = {}
+        for key, value in body.items():
+            if key == "Labels":
+                if labels := pairs(value, key):
+                    spec["labels"] = labels
+            elif key == "Driver":
+                if value not in (None, "", "local"):
+                    raise unsupported(key, value, "use local")
+            elif key != "Name" and asks(value):
+                raise unsupported(key, value)
+        if not any(view["name"] == name for view in self._volumes.list()):
+            await self._volumes.put(name, spec, dry_run=False)
+        return json_response(_render(self._get(name)), 201)
+
+    async def remove(self, request: Request) -> Reply:
+        """Remove one that no container uses."""
+        name = request.params["name"]
+        try:
+            self._get(name)
+        except NotFound:
+            if request.query.flag("force"):
+                return no_content()
+            raise
+        users = [
+            container.name
+            for container in self._engine.containers.list()
+            if any(volume.type == "volume" and volume.source == name for volume in container.spec.volumes)
+        ]
+        if users:
+            raise Conflict(f"volume {name} is in use by container {', '.join(users)}; remove that first")
+        await self._volumes.delete(name, dry_run=False)
+        return no_content()
+
+    def _get(self, name: str) -> dict[str, Any]:
+        return self._volumes.get(name)
+
+    def _passes(self, volume: dict[str, Any], filters: dict[str, tuple[str, ...]]) -> bool:
+        used = {
+            mount.source
+            for container in self._engine.containers.list()
+            for mount in container.spec.volumes
+            if mount.type == "volume"
+        }
+        return all(
+            (all if name == "label" else any)(
+                _fits(volume, name, value, volume["Name"] not in used) for value in values
+            )
+            for name, values in filters.items()
+        )
+
+
+def _fits(volume: dict[str, Any], name: str, value: str, dangling: bool) -> bool:
+    if name == "label":
+        return has_label(volume["Labels"], value)
+    if name == "name":
+        return value in volume["Name"]
+    if name == "dangling":
+        return (value in ("1", "true")) == dangling
+    return bool(volume[name.capitalize()] == value)  # driver
+
+
+def _render(view: dict[str, Any]) -> dict[str, Any]:
+    created = view.get("created_at")
+    return {
+        "Name": view["name"],
+        "Driver": "local",
+        "Mountpoint": view["path"],
+        "CreatedAt": rfc3339_seconds(created) if isinstance(created, int | float) else created or NEVER,
+        "Labels": view.get("labels") or {},
+        "Scope": "local",
+        "Options": None,
+    }
