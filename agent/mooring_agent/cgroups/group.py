@@ -85,6 +85,10 @@ class Group:
                 raise self._cannot_make(error) from error
             raise
 
+    def children(self) -> tuple[str, ...]:
+        """Names of the groups directly inside, wherever they exist; none for a group that is not there."""
+        return tuple(sorted({name for directory in self._versions for name in tree.children(directory)}))
+
     def exists(self) -> bool:
         """Whether the group is there in every hierarchy."""
         return all(os.path.isdir(directory) for directory in self._versions)
@@ -179,7 +183,7 @@ class Group:
             directory = self._directories[name]
             contents = self._contents(controller, directory)
             if not contents:
-                raise self._missing()
+                raise self._without(name)
             above = self._contents(controller, os.path.dirname(directory))
             for setting in controller.plan(resources, contents, above):
                 plans.append((directory, controller, setting, contents.get(setting.file, "")))
@@ -242,7 +246,7 @@ class Group:
         for name, controller in self.hierarchy.limits.items():
             contents = self._contents(controller, self._directories[name])
             if not contents:
-                raise self._missing()
+                raise self._without(name)
             values.update(controller.parse(contents))
         return Resources(**values)  # type: ignore[arg-type]  # parse() names the fields and their types
 
@@ -417,6 +421,16 @@ class Group:
             return {file: text for file, text in found if text is not None}
         except OSError as error:
             raise self._failed("cannot be read", error) from error
+
+    def _without(self, controller: str) -> MooringError:
+        directory = self._directories[controller]
+        if not os.path.isdir(directory):
+            return self._missing()
+        return Conflict(
+            f"group {self.path} exists but has no limits of the {controller} controller in {directory}, "
+            "because "
+            "the groups above it do not hand it down; make the group again with create"
+        )
 
     def _missing(self) -> NotFound:
         return NotFound(f"group {self.path} does not exist on this host; create it first")

@@ -23,6 +23,9 @@ CPU_PERIOD_US = 100_000
 MINIMUM_QUOTA_US = 1_000
 """The smallest quota that the kernel takes: `min_cfs_quota_period` of kernel/sched/core.c."""
 
+MINIMUM_MEMORY = 4_096
+"""The kernel counts in pages: less would be a limit of nothing."""
+
 SHARES_MINIMUM, SHARES_DEFAULT, SHARES_MAXIMUM = 2, 1024, 262_144
 """MIN_SHARES and MAX_SHARES of kernel/sched/sched.h."""
 
@@ -57,6 +60,8 @@ class Resources:
             if value is not None and value != UNLIMITED and value <= 0:
                 unit = "a number of tasks" if name == "pids_limit" else "a number of bytes"
                 raise InvalidSpec(f"{name} is {value}, expected {unit} above 0, or -1 for no limit")
+        if self.memory is not None and 0 < self.memory < MINIMUM_MEMORY:
+            raise InvalidSpec(f"memory is {self.memory}, expected at least {MINIMUM_MEMORY} bytes, one page")
         if self.cpus is not None and not (math.isfinite(self.cpus) and 0.01 <= self.cpus <= 1_000_000):
             raise InvalidSpec(
                 f"cpus is {self.cpus}, expected a number of CPUs of at least 0.01, such as 0.5 or 2"

@@ -16,6 +16,7 @@ MIB = 1 << 20
     [
         (Resources(memory=-5), "memory is -5"),
         (Resources(memory=0), "memory is 0"),
+        (Resources(memory=100), "memory is 100, expected at least 4096"),
         (Resources(pids_limit=0), "pids_limit is 0, expected a number of tasks"),
         (Resources(cpus=0.001), "cpus is 0.001"),
         (Resources(cpus=float("nan")), "cpus is nan"),
