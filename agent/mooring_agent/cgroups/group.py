@@ -257,8 +257,7 @@ class Group:
         if place is None:
             raise NotSupported(
                 f"devices of group {self.path} cannot be limited because this host has neither the devices "
-                "controller of "
-                "cgroups v1 nor a cgroups v2 tree"
+                "controller of cgroups v1 nor a cgroups v2 tree"
             )
         directory = self._directories["devices"]
         try:
@@ -352,8 +351,8 @@ class Group:
             if time.monotonic() >= end:
                 raise Unavailable(
                     f"group {self.path} still has the processes {_some(self.pids(recursive=True))} "
-                    f"{deadline_s:g} s after "
-                    "SIGKILL, most likely waiting for a disk or the network; try again when that answers"
+                    f"{deadline_s:g} s after SIGKILL, most likely waiting for a disk or the network; try "
+                    "again when that answers"
                 )
 
     def _kill_each(self, directory: str) -> None:
@@ -394,8 +393,7 @@ class Group:
                 because = f"it still has the processes {_some(left)}" if left else "the kernel keeps it busy"
                 raise Conflict(
                     f"group {self.path} cannot be removed from {directory} within {deadline_s:g} s because "
-                    f"{because}; "
-                    "kill it first, or try again"
+                    f"{because}; kill it first, or try again"
                 )
         return bool(there)
 
@@ -406,8 +404,7 @@ class Group:
         if directory is None:
             raise NotSupported(
                 f"group {self.path} cannot be frozen because this host has neither the freezer of cgroups "
-                "v1 nor a "
-                "cgroups v2 tree"
+                "v1 nor a cgroups v2 tree"
             )
         return directory, self._versions[directory]
 
@@ -428,8 +425,7 @@ class Group:
             return self._missing()
         return Conflict(
             f"group {self.path} exists but has no limits of the {controller} controller in {directory}, "
-            "because "
-            "the groups above it do not hand it down; make the group again with create"
+            "because the groups above it do not hand it down; make the group again with create"
         )
 
     def _missing(self) -> NotFound:
@@ -444,8 +440,7 @@ class Group:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return NotSupported(
                 f"group {self.path} cannot be made: {error.strerror} ({error.filename}); expected writable "
-                "cgroup file "
-                "systems and root, which a container does not have unless it is told to"
+                "cgroup file systems and root, which a container does not have unless it is told to"
             )
         return Conflict(f"group {self.path} cannot be made: {error.strerror} ({error.filename or 'write'})")
 

@@ -206,9 +206,8 @@ def detect(mountinfo_text: str | None = None, membership_text: str | None = None
     if unified is None and not by_controller:
         raise NotSupported(
             "no cgroup file system with controllers is mounted on this host, expected one below "
-            "/sys/fs/cgroup; "
-            "mount it (mount -t cgroup2 none /sys/fs/cgroup) or start the agent outside the sandbox that "
-            "hides it"
+            "/sys/fs/cgroup; mount it (mount -t cgroup2 none /sys/fs/cgroup) or start the agent outside "
+            "the sandbox that hides it"
         )
     mode = "v2" if not by_controller else "v1" if unified is None else "hybrid"
     offered = _offered_by(unified)

@@ -68,8 +68,8 @@ class Resources:
             )
         if self.cpu_shares is not None and not SHARES_MINIMUM <= self.cpu_shares <= SHARES_MAXIMUM:
             raise InvalidSpec(
-                f"cpu_shares is {self.cpu_shares}, expected {SHARES_MINIMUM} to {SHARES_MAXIMUM} "
-                f"(the default is {SHARES_DEFAULT})"
+                f"cpu_shares is {self.cpu_shares}, expected {SHARES_MINIMUM} to {SHARES_MAXIMUM} (the "
+                f"default is {SHARES_DEFAULT})"
             )
         for name in ("cpuset_cpus", "cpuset_mems"):
             value = getattr(self, name)
@@ -85,18 +85,18 @@ class Resources:
         reservation = None if self.memory_reservation == UNLIMITED else self.memory_reservation
         if swap is not None and memory is None:
             raise InvalidSpec(
-                f"memory_swap is {describe_bytes(swap)} but memory has no limit, "
-                "expected a memory limit beside it because memory_swap counts memory and swap together"
+                f"memory_swap is {describe_bytes(swap)} but memory has no limit, expected a memory limit "
+                "beside it because memory_swap counts memory and swap together"
             )
         if swap is not None and memory is not None and swap < memory:
             raise InvalidSpec(
-                f"memory_swap {describe_bytes(swap)} is below memory {describe_bytes(memory)}, "
-                "expected at least as much because it counts memory and swap together"
+                f"memory_swap {describe_bytes(swap)} is below memory {describe_bytes(memory)}, expected at "
+                "least as much because it counts memory and swap together"
             )
         if reservation is not None and memory is not None and reservation > memory:
             raise InvalidSpec(
-                f"memory_reservation {describe_bytes(reservation)} is above memory {describe_bytes(memory)}, "
-                "expected at most the hard limit"
+                f"memory_reservation {describe_bytes(reservation)} is above memory "
+                f"{describe_bytes(memory)}, expected at most the hard limit"
             )
 
 

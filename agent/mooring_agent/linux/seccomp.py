@@ -74,8 +74,7 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise MissingProgram(
             f"the library {LIBRARY} is missing, which makes the system call filters of containers; install "
-            "the package "
-            "libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora, Arch)"
+            "the package libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora, Arch)"
         ) from error
     library.seccomp_init.argtypes = (ctypes.c_uint32,)
     library.seccomp_init.restype = ctypes.c_void_p

@@ -158,8 +158,8 @@ def _add(under_construction: seccomp.Filter, rule: Rule, number: int) -> None:
         except OSError as error:
             raise InvalidSpec(
                 f"seccomp profile has a rule for {rule.name} that libseccomp refuses: "
-                f"{os.strerror(error.errno or 0)}; "
-                "most likely another rule for the same call contradicts it"
+                f"{os.strerror(error.errno or 0)}; most likely another rule for the same call contradicts "
+                "it"
             ) from error
 
 

@@ -74,13 +74,11 @@ def explain(refusal: Refusal) -> MooringError:
     if above is not None and isinstance(above, float) and (asked < 0 or asked / CPU_PERIOD_US > above):
         return Conflict(
             f"cpus {cpus} of group {refusal.group} is above the {above:g} of its parent group, which "
-            "cgroups v1 does not "
-            f"allow; choose at most {above:g} or raise the parent's first"
+            f"cgroups v1 does not allow; choose at most {above:g} or raise the parent's first"
         )
     return Conflict(
         f"cpus {cpus} of group {refusal.group} is below the cpus of a group inside it, which cgroups v1 "
-        "does not allow; "
-        "lower those inside first"
+        "does not allow; lower those inside first"
     )
 
 
@@ -88,6 +86,5 @@ def quota_missing(refusal: Refusal) -> MooringError:
     """The error for a kernel without bandwidth control."""
     return NotSupported(
         f"cpus was asked for group {refusal.group}, but this kernel has no CPU quotas "
-        "(CONFIG_CFS_BANDWIDTH); "
-        "use cpu_shares or another kernel"
+        "(CONFIG_CFS_BANDWIDTH); use cpu_shares or another kernel"
     )

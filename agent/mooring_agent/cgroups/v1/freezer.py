@@ -30,8 +30,7 @@ def freeze(directory: str, group: str, deadline_s: float) -> None:
             interface.write(f"{directory}/{STATE}", "THAWED")
             raise Unavailable(
                 f"group {group} did not freeze within {deadline_s:g} s, most likely a process in it waits "
-                "for the disk or "
-                "the network without being interruptible; it was thawed again, try later"
+                "for the disk or the network without being interruptible; it was thawed again, try later"
             )
         time.sleep(pause)
         pause = min(pause * 1.5, 0.01)

@@ -81,8 +81,7 @@ def below_usage(group: str, field: str, limit: int, usage: int) -> Conflict:
     """The error for a limit that is smaller than what the group holds; names both."""
     return Conflict(
         f"{field} {describe_bytes(limit)} of group {group} is below the {describe_bytes(usage)} in use "
-        "that cannot be "
-        "freed; choose a larger limit or end processes in the group first"
+        "that cannot be freed; choose a larger limit or end processes in the group first"
     )
 
 
@@ -90,9 +89,8 @@ def swap_not_accounted() -> NotSupported:
     """The error for memory_swap on a kernel that does not count swap."""
     return NotSupported(
         "memory_swap was asked for, but this kernel does not account swap to groups (it needs CONFIG_MEMCG "
-        "with CONFIG_SWAP, "
-        "and swapaccount=1 on the command line of kernels before 6.0); leave memory_swap out or boot such "
-        "a kernel"
+        "with CONFIG_SWAP, and swapaccount=1 on the command line of kernels before 6.0); leave memory_swap "
+        "out or boot such a kernel"
     )
 
 

@@ -88,7 +88,6 @@ def explain(refusal: Refusal) -> MooringError:
     if refusal.setting.file == MAX and refusal.errno == errno.ENOENT:
         return NotSupported(
             f"cpus was asked for group {refusal.group}, but this kernel has no CPU quotas "
-            "(CONFIG_CFS_BANDWIDTH); "
-            "use cpu_shares or another kernel"
+            "(CONFIG_CFS_BANDWIDTH); use cpu_shares or another kernel"
         )
     return refusal.error()

@@ -20,8 +20,7 @@ def freeze(directory: str, group: str, deadline_s: float) -> None:
         interface.write(f"{directory}/{FREEZE}", "0")
         raise Unavailable(
             f"group {group} did not freeze within {deadline_s:g} s, most likely a process in it waits for "
-            "the disk or the "
-            "network without being interruptible; it was thawed again, try later"
+            "the disk or the network without being interruptible; it was thawed again, try later"
         )
 
 

@@ -46,12 +46,11 @@ def _delegate(directory: str, wanted: frozenset[str]) -> None:
         if error.errno == errno.EBUSY:
             raise Conflict(
                 f"group {directory} cannot hand the controllers {', '.join(sorted(missing))} down because "
-                "processes live in "
-                "it, which cgroups v2 forbids; move them to a group inside it"
+                "processes live in it, which cgroups v2 forbids; move them to a group inside it"
             ) from error
         if error.errno == errno.ENOENT:
             raise Conflict(
-                f"group {directory} does not have the controllers {', '.join(sorted(missing))}; "
-                f"its parent has to name them in {SUBTREE_CONTROL}"
+                f"group {directory} does not have the controllers {', '.join(sorted(missing))}; its parent "
+                f"has to name them in {SUBTREE_CONTROL}"
             ) from error
         raise
