@@ -20,6 +20,11 @@ class MooringError(Exception):
         if code is not None:
             self.code = code
 
+    def put_before(self, words: str) -> None:
+        """Begin the message with what the error meant for the thing at hand."""
+        self.message = f"{words}{self.message}"
+        self.args = (self.message,)
+
 
 class InvalidSpec(MooringError):
     """What was asked for is not well formed."""

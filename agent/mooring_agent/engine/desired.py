@@ -186,12 +186,9 @@ class DesiredContainers:
             await self._containers.remove(new.id, force=True)
             if ran and not old.running:
                 await self._containers.start(old.id)
-            raise type(error)(
-                f"container {name} was not replaced, and runs on as it was: {error.message}"
-                if ran
-                else f"container {name} was not replaced: {error.message}",
-                code=error.code,
-            ) from error
+            kept = ", and runs on as it was" if ran else ""
+            error.put_before(f"container {name} was not replaced{kept}: ")
+            raise
         await self._take_over(new, old)
         return new
 

@@ -98,8 +98,12 @@ class Images:
         config: ImageConfig | None = None,
         progress: Progress | None = None,
         comment: str = "",
+        architecture: str | None = None,
     ) -> Image:
-        """Make an image from a tar archive that arrives in pieces, read no faster than it is unpacked."""
+        """Make an image from a tar archive that arrives in pieces, read no faster than it is unpacked.
+
+        `architecture`, of the image's programs, is found out from them unless given.
+        """
         source = _ChunkFile()
         work = asyncio.create_task(
             asyncio.to_thread(
@@ -109,6 +113,7 @@ class Images:
                 config,
                 progress or no_progress,
                 comment=comment,
+                architecture=architecture,
             )
         )
         try:

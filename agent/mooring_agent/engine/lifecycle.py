@@ -245,7 +245,8 @@ class Lifecycle:
                 ),
                 plan.encode(),
             )
-        except StartRefused:
+        except StartRefused as error:
+            error.put_before(f"container {container.name} cannot start: ")
             await self._remove_group(container)
             raise
         except (MooringError, OSError) as error:

@@ -232,3 +232,5 @@ class StartRefused(LaunchFailed):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        if exit_code in (126, 127):
+            self.status = 400
