@@ -19,9 +19,9 @@ RUNNING = ("running", "paused")
 class Container:
     """One container. Times are seconds since the epoch.
 
-    `wanted` says whether it should run as far as its user is concerned: what a restart policy and the start of an
-    agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below the
-    mount points. `replaces` is the id of the container that this one is taking the place of.
+    `wanted` says whether it should run as far as its user is concerned: what a restart policy and the start
+    of an agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below
+    the mount points. `replaces` is the id of the container that this one is taking the place of.
     """
 
     id: str

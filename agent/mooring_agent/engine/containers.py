@@ -160,11 +160,15 @@ class Containers:
         self._publish(container, "rename", oldName=f"/{old}")
 
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it and what it wrote; its anonymous volumes too with `volumes`. A running one needs `force`."""
+        """Remove it and what it wrote; its anonymous volumes too with `volumes`.
+
+        A running one needs `force`.
+        """
         container = self.get(reference)
         if container.running and not force:
             raise Conflict(
-                f"container {container.name} is {container.status}: stop it before it is removed, or use force"
+                f"container {container.name} is {container.status}: stop it before it is removed, or use "
+                "force"
             )
         await self.lifecycle.stop(container, 0, "KILL")
         async with container.lock:
@@ -242,7 +246,9 @@ class Containers:
     async def attach(
         self, reference: str, *, logs: bool, stream: bool, stdin: bool, stdout: bool, stderr: bool
     ) -> Attachment:
-        """Follow its output, and write to its input. Output is read from the log, so a slow client harms nobody."""
+        """Follow its output, and write to its input. Output is read from the log, so a slow client harms
+        nobody.
+        """
         container = self.get(reference)
         streams = tuple(
             number for number, wanted in ((1, stdout), (2, stderr or container.spec.tty)) if wanted
@@ -279,7 +285,9 @@ class Containers:
         stdout: bool = True,
         stderr: bool = True,
     ) -> AsyncIterator[LogChunk]:
-        """Its output in lines, the last `tail` of them, those between two moments; with `follow` until it ends."""
+        """Its output in lines, the last `tail` of them, those between two moments; with `follow` until it
+        ends.
+        """
         container = self.get(reference)
         streams = tuple(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
         directory = self._launching.log_directory(container)
@@ -381,12 +389,14 @@ class Containers:
         self._launching.hierarchy.settings(resources_of(spec))
         if spec.cgroup and not self._groups.exists(spec.cgroup):
             raise NotFound(
-                f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it first"
+                f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it "
+                "first"
             )
         for volume in spec.volumes:
             if volume.type == "bind" and not os.path.exists(volume.source or ""):
                 raise InvalidSpec(
-                    f"container {name} is to mount {volume.source}, which does not exist on this host: create it first"
+                    f"container {name} is to mount {volume.source}, which does not exist on this host: create "
+                    "it first"
                 )
 
     async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
@@ -446,14 +456,14 @@ class Containers:
         self._events.publish("container", action, container.id, {**common, **attributes})
 
 
-_ADJECTIVES = (
-    "able", "brave", "calm", "deep", "eager", "fair", "gentle", "handy", "idle", "jolly", "keen", "lively",
-    "mellow", "neat", "open", "proud", "quiet", "ready", "steady", "tidy", "upright", "vivid", "warm", "young",
-)  # fmt: skip
-_NOUNS = (
-    "anchor", "beacon", "buoy", "cleat", "dinghy", "ebb", "ferry", "gale", "harbour", "inlet", "jetty", "keel",
-    "lagoon", "mast", "narrows", "oar", "pier", "quay", "reef", "sail", "tide", "tug", "wharf", "yawl",
-)  # fmt: skip
+_ADJECTIVES = tuple(
+    "able brave calm deep eager fair gentle handy idle jolly keen lively mellow neat open proud quiet "
+    "ready steady tidy upright vivid warm young".split()
+)
+_NOUNS = tuple(
+    "anchor beacon buoy cleat dinghy ebb ferry gale harbour inlet jetty keel lagoon mast narrows oar "
+    "pier quay reef sail tide tug wharf yawl".split()
+)
 
 
 def spec_view(spec: ContainerSpec) -> dict[str, Any]:

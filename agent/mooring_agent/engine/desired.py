@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Desired state of containers: what is, what should be, the plan between them, and its execution.
 
-A replacement never leaves nothing running. With `stop_first` the old container is stopped and set aside under another name,
-and comes back if its successor does not start; with `start_first` it is stopped only when its successor runs. Both are
-on disk at every moment, and `finish_replacements` brings an interrupted one to either end.
+A replacement never leaves nothing running. With `stop_first` the old container is stopped and set aside under
+another name, and comes back if its successor does not start; with `start_first` it is stopped only when its
+successor runs. Both are on disk at every moment, and `finish_replacements` brings an interrupted one to
+either end.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class DesiredContainers:
         self._images = images
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Bring the container `name` to `spec`, or say what that would take. The Outcome of the Mooring API."""
+        """Bring the container `name` to `spec`, or say what that would take.
+
+        The Outcome of the Mooring API.
+        """
         check_name("container", name)
         wanted = ContainerSpec.parse(spec, name=name)
         existing = self._registry.find(name)
@@ -106,7 +110,8 @@ class DesiredContainers:
             and not any(change.field == "image" for change in changes)
         ):
             reasons.append(
-                f"image {wanted.image} is now {image_id[7:19]}, was {existing.image_id[7:19]}, needs a replacement"
+                f"image {wanted.image} is now {image_id[7:19]}, was {existing.image_id[7:19]}, needs a "
+                "replacement"
             )
         if reasons:
             order = (

@@ -17,7 +17,9 @@ _PARALLEL = 8
 
 
 class Documents:
-    """Applies documents. `put`, `delete` and `managed` are by kind: how to declare, how to remove, what was declared."""
+    """Applies documents. `put`, `delete` and `managed` are by kind: how to declare, how to remove, what was
+    declared.
+    """
 
     def __init__(
         self, put: dict[str, Put], delete: dict[str, Delete], managed: dict[str, Callable[[], Iterable[str]]]
@@ -27,7 +29,8 @@ class Documents:
         self._managed = managed
 
     async def apply(self, document: dict[str, Any], *, dry_run: bool, prune: bool) -> dict[str, Any]:
-        """The answer of PUT /mooring/v1/state. One item's failure stops nothing but what is said to depend on it.
+        """The answer of PUT /mooring/v1/state. One item's failure stops nothing but what is said to depend on
+        it.
 
         `prune` removes what was declared once and is not named any more, dependants first.
         """

@@ -260,7 +260,9 @@ class Engine:
             logger.error("start failed container=%s error=%r", id[:12], error.message)
 
     def _sweep(self) -> None:
-        """Remove what a killed agent had begun to make or to remove: layers and files of containers that are not."""
+        """Remove what a killed agent had begun to make or to remove: layers and files of containers that are
+        not.
+        """
         known = {container.id for container in self.registry}
         for snapshot in self.snapshotter.list():
             if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
@@ -300,6 +302,7 @@ def _lock(config: AgentConfig) -> int:
     except BlockingIOError:
         os.close(lock)
         raise Conflict(
-            f"data root {config.data_root} is in use by another agent: stop that one, or choose another --data-root"
+            f"data root {config.data_root} is in use by another agent: stop that one, or choose another "
+            "--data-root"
         ) from None
     return lock

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens on this host, told to whoever listens, with a short memory for those who ask what has happened."""
+"""What happens on this host, told to whoever listens, with a short memory for those who ask what has
+happened.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _BACKLOG = 4096
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a resource. `type` is container, image, network or volume; `time_ns` since the epoch."""
+    """Something that happened to a resource. `type` is container, image, network or volume; `time_ns` since
+    the epoch.
+    """
 
     type: str
     action: str
@@ -44,7 +48,9 @@ class EventBus:
                 queue.put_nowait(event)
 
     async def subscribe(self, since: float | None = None, until: float | None = None) -> AsyncIterator[Event]:
-        """Events from `since` (remembered ones) up to `until`, both in seconds since the epoch; None: from now, for ever."""
+        """Events from `since` (remembered ones) up to `until`, both in seconds since the epoch; None: from
+        now, for ever.
+        """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         past = [] if since is None else [event for event in self._past if event.time_ns >= since * 1e9]
         self._queues.add(queue)

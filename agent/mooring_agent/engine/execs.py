@@ -160,8 +160,8 @@ class Execs:
     def signal(self, id: str, signal: str, target: str = "foreground") -> None:
         """Send a signal to its process ("leader") or to its terminal's foreground group.
 
-        The latter never reaches a shell that waits at its prompt, except for INT, which a terminal's line discipline
-        delivers itself (TIOCSIG), whatever mode it is in.
+        The latter never reaches a shell that waits at its prompt, except for INT, which a terminal's line
+        discipline delivers itself (TIOCSIG), whatever mode it is in.
         """
         process = self._alive(id)
         number = signal_number(signal)

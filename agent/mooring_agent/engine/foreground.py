@@ -12,10 +12,12 @@ _READ_CALLS = ("0", "63")
 
 
 def foreground(leader: int, master: int) -> dict[str, Any]:
-    """The foreground group of the terminal whose session leader is process `leader` and whose master is open as `master`.
+    """The foreground group of the terminal whose session leader is process `leader` and whose master is open
+    as `master`.
 
-    pid, pgid, command of the group's leader; `is_shell`: it is the session leader's own group; `waiting_for_input`: one of
-    its processes reads the terminal; `echo` and `canonical`: the terminal's modes. Raises OSError once it has ended.
+    pid, pgid, command of the group's leader; `is_shell`: it is the session leader's own group;
+    `waiting_for_input`: one of its processes reads the terminal; `echo` and `canonical`: the terminal's
+    modes. Raises OSError once it has ended.
     """
     fields = _stat(leader)
     group, in_front = int(fields[2]), int(fields[5])

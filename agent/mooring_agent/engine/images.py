@@ -45,7 +45,9 @@ class Images:
     async def put(
         self, reference: str, spec: dict[str, Any], *, dry_run: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Make `reference` name an image that is made as `spec` says, unless it is there from the same spec."""
+        """Make `reference` name an image that is made as `spec` says, unless it is there from the
+        same spec.
+        """
         wanted = normalise_image_spec(spec)
         fingerprint = _hash(wanted)
         async with self._making.setdefault(reference, asyncio.Lock()):
@@ -221,7 +223,9 @@ def _hash(wanted: dict[str, Any]) -> str:
 
 
 def _source_state(wanted: dict[str, Any]) -> builtins.list[int]:
-    """What tells a changed archive from the one that was imported: size and time. A directory is taken as it was."""
+    """What tells a changed archive from the one that was imported: size and time. A directory is taken as it
+    was.
+    """
     if "import" not in wanted:
         return []
     try:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's connection to the keeper, made again whenever it ends, with the pool of launchers it asks for."""
+"""The engine's connection to the keeper, made again whenever it ends, with the pool of launchers it
+asks for.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _READY_TIMEOUT = 30.0
 
 
 class KeeperLink:
-    """Keeps a KeeperClient connected. `on_inventory` gets the keeper's records after each connection, the first too."""
+    """Keeps a KeeperClient connected. `on_inventory` gets the keeper's records after each connection, the
+    first too.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class KeeperLink:
             await asyncio.wait_for(self._ready.wait(), _READY_TIMEOUT)
         except TimeoutError:
             raise Unavailable(
-                "keeper does not answer and could not be started again: see the agent's log and keeper/log below the run root"
+                "keeper does not answer and could not be started again: see the agent's log and keeper/log "
+                "below the run root"
             ) from None
         return self.client
 

@@ -58,7 +58,9 @@ class Launching:
         return f"{self._config.cgroup_parent}/{spec.cgroup}" if spec.cgroup else self._config.cgroup_parent
 
     def shape(self, parent: str, namespaces: tuple[str, ...] = _STANDARD_NAMESPACES) -> Shape:
-        """The shape of launchers for containers below the group `parent`, which is made where it is missing."""
+        """The shape of launchers for containers below the group `parent`, which is made where it is
+        missing.
+        """
         if parent not in self._prepared_parents:
             self.hierarchy.group(parent).create()
             self._inherit_cpusets(parent)

@@ -33,7 +33,8 @@ _UNKNOWN_EXIT = 255
 _KILL_TIMEOUT = 10.0
 _LAUNCH_ATTEMPTS = 3
 _REMOVE_GROUP_TIMEOUT = 5.0
-# Docker's figures: the pause before a restart doubles from 100 ms to a minute, and starts over after ten good seconds.
+# Docker's figures: the pause before a restart doubles from 100 ms to a minute, and starts over after ten good
+# seconds.
 _RESTART_FIRST = 0.1
 _RESTART_MOST = 60.0
 _GOOD_RUN = 10.0
@@ -46,7 +47,9 @@ def boot_id() -> str:
 
 
 class Lifecycle:
-    """Starts and ends containers. `remove` is called for those that are to vanish with their end (auto-remove)."""
+    """Starts and ends containers. `remove` is called for those that are to vanish with their end
+    (auto-remove).
+    """
 
     def __init__(
         self,
@@ -86,7 +89,9 @@ class Lifecycle:
     async def stop(
         self, container: Container, timeout: float | None = None, signal: str | None = None
     ) -> None:
-        """Ask it to end, and kill it when it has not after `timeout` seconds (default: its own stop_timeout)."""
+        """Ask it to end, and kill it when it has not after `timeout` seconds (default: its own
+        stop_timeout).
+        """
         async with container.lock:
             self._set_wanted(container, False)
             self._cancel_restart(container)
@@ -403,7 +408,8 @@ class Lifecycle:
                 if not await _within(over, _KILL_TIMEOUT):
                     raise Unavailable(
                         f"container {container.name} cannot be stopped: process {container.pid} did not end "
-                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on storage that does not answer"
+                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on storage that does not "
+                        "answer"
                     )
         finally:
             over.cancel()

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the logs that the keeper writes (format: `keeper.logs`), while they grow and while segments come and go."""
+"""Reading the logs that the keeper writes (format: `keeper.logs`), while they grow and while segments come
+and go.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _RECHECK = 1.0
 
 @dataclass(frozen=True)
 class LogChunk:
-    """A piece of output: when (nanoseconds since the epoch), of which stream (1 output, 2 error), and the bytes."""
+    """A piece of output: when (nanoseconds since the epoch), of which stream (1 output, 2 error), and the
+    bytes.
+    """
 
     time_ns: int
     stream: int
@@ -85,7 +89,9 @@ class LogReader:
                     yield LogChunk(moment, stream, data)
 
     def _advance(self) -> bool:
-        """Go on to the next segment there is, if there is one; the one at hand must have been read to its end."""
+        """Go on to the next segment there is, if there is one; the one at hand must have been read to its
+        end.
+        """
         following = [number for number in self._segments() if number > self._segment]
         if not following:
             return False
@@ -123,7 +129,9 @@ class LogReader:
 
 
 class LineAssembler:
-    """Puts pieces together to lines: each chunk out ends in a newline, but for what `rest` gives at the end."""
+    """Puts pieces together to lines: each chunk out ends in a newline, but for what `rest` gives at
+    the end.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[int, bytes]] = {}
@@ -165,10 +173,8 @@ async def follow(
         while True:
             changed.clear()
             over = ended()
-            count = 0
-            for chunk in reader.read():
+            for count, chunk in enumerate(reader.read(), start=1):
                 yield chunk
-                count += 1
                 if count % _PIECES_A_TURN == 0:
                     await asyncio.sleep(0)
             if over:

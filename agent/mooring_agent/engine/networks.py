@@ -18,7 +18,9 @@ from .resources import NetworkSpec, compare
 
 
 class Networks:
-    """Declares networks. What a network is made of cannot change while it exists, but its labels can be said anew."""
+    """Declares networks. What a network is made of cannot change while it exists, but its labels can be said
+    anew.
+    """
 
     def __init__(self, service: NetworkService, database: Database, events: EventBus) -> None:
         self._service = service

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container as an OCI runtime-spec config (1.2): whatever the engine decides about a process is visible here."""
+"""A container as an OCI runtime-spec config (1.2): whatever the engine decides about a process is visible
+here.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def runtime_config(
 ) -> dict[str, Any]:
     """The config of `container`.
 
-    `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named volume to
-    its directory on the host.
+    `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named
+    volume to its directory on the host.
     """
     spec = container.spec
     capabilities = list(resolve(spec.cap_add, spec.cap_drop))
@@ -89,7 +91,9 @@ def process_config(
 def merged_argv(
     entrypoint: tuple[str, ...] | None, command: tuple[str, ...] | None, image: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """What is executed: an entrypoint of one's own drops the image's command, as `docker run --entrypoint` does."""
+    """What is executed: an entrypoint of one's own drops the image's command, as `docker run --entrypoint`
+    does.
+    """
     if entrypoint is None:
         entrypoint = tuple(image.get("Entrypoint") or ())
         if command is None:

@@ -25,7 +25,9 @@ class DescriptorWriter:
         os.set_blocking(descriptor, False)
 
     async def write(self, data: bytes) -> None:
-        """Write all of it, as fast as the other side takes it; silently nothing once the other side is gone."""
+        """Write all of it, as fast as the other side takes it; silently nothing once the other side
+        is gone.
+        """
         view = memoryview(data)
         while view and self.descriptor >= 0:
             try:
@@ -128,7 +130,9 @@ class ExecStreams:
 
 
 class Attachment:
-    """A client attached to a container: output by following the log, input straight to its pipe or terminal."""
+    """A client attached to a container: output by following the log, input straight to its pipe or
+    terminal.
+    """
 
     def __init__(
         self,

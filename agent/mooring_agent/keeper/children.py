@@ -91,8 +91,8 @@ class Streams:
     def make_pipes(self, id: str) -> tuple[int, int]:
         """Named pipes for a container's output; the descriptors to give it, open for reading and writing.
 
-        The container holds both ends, so it neither gets SIGPIPE nor loses a byte while no keeper reads, and a new
-        keeper finds them by name.
+        The container holds both ends, so it neither gets SIGPIPE nor loses a byte while no keeper reads, and
+        a new keeper finds them by name.
         """
         made = []
         for path in self._paths(id):
@@ -161,7 +161,8 @@ class Streams:
         def readable(mask: int) -> None:
             if not self._read_terminal(child) and mask & HANGUP and not mask & READ:
                 # No process has the terminal open at the moment; one may open /dev/console later, and the
-                # master is needed until the container ends. A hang-up cannot be unmasked, so it is not watched.
+                # master is needed until the container ends. A hang-up cannot be unmasked, so it is not
+                # watched.
                 self._loop.remove(child.terminal)
 
         return readable
@@ -203,7 +204,9 @@ def exit_code(status: int) -> int:
 
 
 def open_exec_streams(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int], list[int]]:
-    """Pipes for an exec: (the keeper's ends of what was asked for, the three descriptors to give the process)."""
+    """Pipes for an exec: (the keeper's ends of what was asked for, the three descriptors to give the
+    process).
+    """
     ours, theirs = [], []
     for wanted, child_reads in ((stdin, True), (stdout, False), (stderr, False)):
         if not wanted:

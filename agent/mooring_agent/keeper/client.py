@@ -17,8 +17,12 @@ from ..errors import LaunchFailed, MooringError, Unavailable
 from . import messages
 from .messages import Message
 
-# The code that runs the keeper from wherever this package lies, a directory or a zip file, with as little else as possible.
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
+# The code that runs the keeper from wherever this package lies, a directory or a zip file, with as little
+# else as possible.
+_BOOT = (
+    "import sys; sys.path.insert(0, {root!r}); "
+    "from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
+)
 _START_TIMEOUT = 20.0
 _REQUEST_TIMEOUT = 60.0
 
@@ -90,7 +94,8 @@ class KeeperClient:
             answer, received = await asyncio.wait_for(future, timeout)
         except TimeoutError:
             raise Unavailable(
-                f"keeper has not answered {type(message).__name__} within {timeout:g} s: see its log below {self._run_root}"
+                f"keeper has not answered {type(message).__name__} within {timeout:g} s: see its log below "
+                f"{self._run_root}"
             ) from None
         finally:
             self._waiting.pop(seq, None)
@@ -99,7 +104,9 @@ class KeeperClient:
         return answer, received
 
     async def launch(self, launch: messages.Launch, plan: bytes) -> messages.Launched:
-        """Turn an acquired launcher into a container. Raises LaunchFailed with the exit code a shell would give."""
+        """Turn an acquired launcher into a container. Raises LaunchFailed with the exit code a shell would
+        give.
+        """
         file = messages.memory_file(plan)
         try:
             answer, _ = await self.request(launch, [file])

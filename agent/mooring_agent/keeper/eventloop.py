@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A single-threaded loop over epoll(7): descriptors with a callback each, deadlines by name, work for idle moments."""
+"""A single-threaded loop over epoll(7): descriptors with a callback each, deadlines by name, work for idle
+moments.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Callback = Callable[[int], None]
 
 
 class EventLoop:
-    """Calls back with the epoll event mask. `idle` is called when nothing is ready; it returns whether it has more to do."""
+    """Calls back with the epoll event mask. `idle` is called when nothing is ready; it returns whether it has
+    more to do.
+    """
 
     def __init__(self, idle: Callable[[], bool]) -> None:
         self._epoll = select.epoll()
@@ -39,7 +43,9 @@ class EventLoop:
             self._epoll.unregister(descriptor)
 
     def at(self, name: str, moment: float, callback: Callable[[], None]) -> None:
-        """Call once when time.monotonic() passes `moment`, in place of what was set before under this name."""
+        """Call once when time.monotonic() passes `moment`, in place of what was set before under this
+        name.
+        """
         self._deadlines[name] = (moment, callback)
 
     def cancel(self, name: str) -> None:

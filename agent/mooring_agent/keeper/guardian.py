@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guardian: the keeper's parent. It does nothing but wait, so that there is nothing in it to go wrong.
 
-It is a subreaper. When a keeper is killed, its containers become the guardian's children: it learns their exit codes,
-starts another keeper at once, and gives it by inheritance what cannot be opened again, which are terminals' masters
-and the writing ends of standard inputs. Clients that connect meanwhile wait in the backlog of the socket that it holds.
+It is a subreaper. When a keeper is killed, its containers become the guardian's children: it learns their
+exit codes, starts another keeper at once, and gives it by inheritance what cannot be opened again, which are
+terminals' masters and the writing ends of standard inputs. Clients that connect meanwhile wait in the backlog
+of the socket that it holds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _RESTART_PAUSE = 0.5  # seconds between a keeper that lived shorter than that an
 class Legacy:
     """What a keeper gets from its guardian.
 
-    `held` maps the id of a container or exec to descriptors kept for it. `reaped` maps (pid, start time) to the wait
-    status of a process that a former keeper had started, None where it never got as far as execve.
+    `held` maps the id of a container or exec to descriptors kept for it. `reaped` maps (pid, start time) to
+    the wait status of a process that a former keeper had started, None where it never got as far as execve.
     """
 
     held: dict[str, int]
@@ -38,7 +39,9 @@ class Legacy:
 
 
 def guard(listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None]) -> None:
-    """Be the guardian until a keeper ends of its own will. `run_keeper` is called in a child and does not return."""
+    """Be the guardian until a keeper ends of its own will. `run_keeper` is called in a child and does not
+    return.
+    """
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -36,7 +36,9 @@ class Launcher:
 
 
 class Launchers:
-    """Forks launchers and keeps `size` of one shape ready. `prepare_child` is called in each child before anything else."""
+    """Forks launchers and keeps `size` of one shape ready. `prepare_child` is called in each child before
+    anything else.
+    """
 
     def __init__(self, stage_directory: str, prepare_child: Callable[[int], None]) -> None:
         self._stage = stage_directory
@@ -125,7 +127,9 @@ class Launchers:
 
 
 def remove_groups(shape: Shape, name: str) -> None:
-    """Remove the (empty) group `name` in each hierarchy of `shape`; one that is gone or still in use is passed over."""
+    """Remove the (empty) group `name` in each hierarchy of `shape`; one that is gone or still in use is
+    passed over.
+    """
     for parent in shape.groups:
         try:
             os.rmdir(f"{parent}/{name}")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log of a container: what it wrote, byte for byte, with the time and the stream of every piece.
 
-A log is a directory of segments. Segment N has `N.out` and `N.err`, the raw bytes of the two streams, and `N.idx`, whose
-records of 16 bytes say in order: nanoseconds since the epoch (u64), length (u32), stream (u8: 1 or 2), three zero bytes,
-little endian. A piece goes from the container's pipe to the file by splice(2): the bytes are in the pipe or in
-the file, never in this process's memory, so a keeper that is killed at any moment loses none and repeats none. What
-it had moved but not yet indexed is indexed by its successor.
+A log is a directory of segments. Segment N has `N.out` and `N.err`, the raw bytes of the two streams, and
+`N.idx`, whose records of 16 bytes say in order: nanoseconds since the epoch (u64), length (u32), stream (u8:
+1 or 2), three zero bytes, little endian. A piece goes from the container's pipe to the file by splice(2): the
+bytes are in the pipe or in the file, never in this process's memory, so a keeper that is killed at any moment
+loses none and repeats none. What it had moved but not yet indexed is indexed by its successor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Log:
         self.lost = 0
 
     def move(self, pipe: int, stream: int) -> int:
-        """Move what `pipe` (non-blocking) holds, one piece at most, to the log; the number of bytes, 0 when it is empty.
+        """Move what `pipe` (non-blocking) holds, one piece at most, to the log; the number of bytes, 0 when
+        it is empty.
 
         A disk that takes nothing does not stop the container: the piece is dropped and counted in `lost`.
         """
@@ -137,7 +138,9 @@ class Log:
 
 
 class OpenFiles:
-    """The descriptors of the logs written to last; the kernel's limit leaves no room for those of every container."""
+    """The descriptors of the logs written to last; the kernel's limit leaves no room for those of every
+    container.
+    """
 
     def __init__(self, limit: int = 128) -> None:
         self._limit = limit

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mooring keeper`: become a daemon, then the guardian, and in a child of it the keeper.
 
-Everything is imported here, before the first fork: neither keeper nor launcher ever loads code again, so the files of
-a newer version may replace those of a running one.
+Everything is imported here, before the first fork: neither keeper nor launcher ever loads code again, so the
+files of a newer version may replace those of a running one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent and the keeper say to each other, typed in one place.
 
-The transport is a SOCK_SEQPACKET unix socket: one message a packet, file descriptors beside it. A request carries a number
-`seq`, and its one answer the same number; events carry 0. What may grow without bound (plans, lists) travels as a
-memory file. The first message on a connection is `Hello`, and the keeper answers with its own.
+The transport is a SOCK_SEQPACKET unix socket: one message a packet, file descriptors beside it. A request
+carries a number `seq`, and its one answer the same number; events carry 0. What may grow without bound
+(plans, lists) travels as a memory file. The first message on a connection is `Hello`, and the keeper answers
+with its own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Configure:
 
 @dataclass(frozen=True)
 class Acquire:
-    """Give me a prepared launcher of this shape. Answered with Slot. It goes with the connection if it is not used."""
+    """Give me a prepared launcher of this shape. Answered with Slot. It goes with the connection if it is not
+    used.
+    """
 
     shape: dict[str, Any]
 
@@ -56,8 +59,8 @@ class Slot:
 class Launch:
     """Turn the launcher `slot` into the container `id`; descriptor 0 is the plan.
 
-    Output goes to `log_directory` in segments of at most `log_size` bytes, of which `log_files` are kept. Answered
-    with Launched or Failed.
+    Output goes to `log_directory` in segments of at most `log_size` bytes, of which `log_files` are kept.
+    Answered with Launched or Failed.
     """
 
     slot: str
@@ -80,8 +83,8 @@ class Release:
 class Exec:
     """Start process `id` in the container `container`; descriptor 0 is the join plan.
 
-    Answered with Launched, and with descriptors: the terminal's master alone, or what was asked for of standard input
-    (its writing end), output and error (their reading ends), in this order.
+    Answered with Launched, and with descriptors: the terminal's master alone, or what was asked for of
+    standard input (its writing end), output and error (their reading ends), in this order.
     """
 
     id: str
@@ -119,8 +122,9 @@ class Resize:
 
 @dataclass(frozen=True)
 class Streams:
-    """Give me the descriptors of `id` again: of a container its standard input or its terminal's master; of an exec
-    those of Exec. Answered with Done and the descriptors."""
+    """Give me the descriptors of `id` again: of a container its standard input or its terminal's master; of
+    an exec those of Exec. Answered with Done and the descriptors.
+    """
 
     id: str
 
@@ -143,7 +147,9 @@ class SetLog:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Which processes are there? Answered with Done and a memory file: a JSON list of records as in `records.Record`."""
+    """Which processes are there? Answered with Done and a memory file: a JSON list of records as in
+    `records.Record`.
+    """
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ class Processes:
             self.ended(child, exit_code(status), known=True)
 
     def note_pid(self, child: Child, pid: int) -> None:
-        """The pid of an exec's process, from its joiner; it may have ended already, but nobody else reaps it."""
+        """The pid of an exec's process, from its joiner; it may have ended already, but nobody else
+        reaps it.
+        """
         child.record = replace(child.record, pid=pid, start_time=start_time(pid))
         self.journal.write(child.record)
 
@@ -177,8 +179,8 @@ class Processes:
     def _watch(self, child: Child) -> bool:
         """Follow the end of a process that is not our child; False when it has gone already.
 
-        The guardian tells of those that it has inherited. When it has been killed too, they are init's children, and
-        only the kernel can tell (Linux 6.15).
+        The guardian tells of those that it has inherited. When it has been killed too, they are init's
+        children, and only the kernel can tell (Linux 6.15).
         """
         record = child.record
         try:

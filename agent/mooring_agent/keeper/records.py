@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keeper's journal: one small file a process, so that another keeper can go on where this one was killed.
 
-A record is replaced by rename, never changed in place. It lives below the run root: it is meant to survive every
-process of Mooring, not a reboot, which no container survives either.
+A record is replaced by rename, never changed in place. It lives below the run root: it is meant to survive
+every process of Mooring, not a reboot, which no container survives either.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 class Record:
     """One container's or exec's process.
 
-    `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot. `exit_code` is
-    None while it runs; `known` is false when its status could not be learned. `finished_at` is in seconds since the
-    epoch.
+    `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot.
+    `exit_code` is None while it runs; `known` is false when its status could not be learned. `finished_at` is
+    in seconds since the epoch.
     """
 
     id: str

@@ -117,7 +117,9 @@ class Starts:
         self._loop.add(launcher.channel.fileno(), heard)
 
     def _rest_pool(self, launcher: Launcher, reason: str) -> None:
-        """The next launcher would fare no better than this one, so the pool is filled again only after a while."""
+        """The next launcher would fare no better than this one, so the pool is filled again only after a
+        while.
+        """
         print(f"launcher {launcher.slot} failed: {reason}", file=sys.stderr, flush=True)
         self._pool_rests = True
         self._loop.at("pool", time.monotonic() + _POOL_PAUSE, self._wake_pool)
@@ -192,7 +194,9 @@ class Starts:
         return reader
 
     def _hand_over(self, channel: socket.socket, descriptors: list[int]) -> None:
-        """Send the plan, the first descriptor, which is the caller's, with standard streams, which are closed here."""
+        """Send the plan, the first descriptor, which is the caller's, with standard streams, which are closed
+        here.
+        """
         try:
             socket.send_fds(channel, [b"plan"], descriptors)
         except OSError:
@@ -203,7 +207,9 @@ class Starts:
     def _await_start(
         self, child: Child, channel: socket.socket, reply: Reply, launcher: Launcher | None
     ) -> None:
-        """Follow a launcher or joiner up to its execve, which closes the channel, or its report of failure."""
+        """Follow a launcher or joiner up to its execve, which closes the channel, or its report of
+        failure.
+        """
         failures: list[messages.Failed] = []
 
         def heard(_: int) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an OCI runtime-spec config to what a launcher executes. Pure: nothing is touched.
 
-The standard file systems, devices, masked and read-only paths are recognised, because a launcher has them ready; a config
-that asks for others gets a launcher without them, and the plan names each one.
+The standard file systems, devices, masked and read-only paths are recognised, because a launcher has them
+ready; a config that asks for others gets a launcher without them, and the plan names each one.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def compile_launch(
     netlink: tuple[bytes, ...] = (),
     seccomp: str | None = None,
 ) -> LaunchPlan:
-    """The launch plan for `config`. Raises InvalidSpec or NotSupported naming the part that cannot be done."""
+    """The launch plan for `config`.
+
+    Raises InvalidSpec or NotSupported naming the part that cannot be done.
+    """
     linux = config["linux"]
     if tuple(config["mounts"][: len(STANDARD_MOUNTS)]) != STANDARD_MOUNTS:
         raise NotSupported(
@@ -163,7 +166,8 @@ def compile_mount(mount: Mapping[str, Any]) -> MountOperation:
                 data.append(option)
         return Filesystem("tmpfs", mount["source"], mount["destination"], flags, ",".join(data))
     raise NotSupported(
-        f"mount of type {mount['type']!r} on {mount['destination']} is not supported: expected a bind or tmpfs"
+        f"mount of type {mount['type']!r} on {mount['destination']} is not supported: expected a "
+        "bind or tmpfs"
     )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One more process in a running container: what `exec` is to a container's first process.
 
-Two forks: the first joins the container, the second is its child within the container's pid namespace and, through
-CLONE_PARENT, the keeper's own child, so that the keeper learns its exit status.
+Two forks: the first joins the container, the second is its child within the container's pid namespace and,
+through CLONE_PARENT, the keeper's own child, so that the keeper learns its exit status.
 """
 
 from __future__ import annotations
@@ -29,24 +29,28 @@ _ALL = (
 def run_joiner(channel: socket.socket) -> None:
     """Wait for a plan, then start its process; never returns. The keeper has just forked the caller."""
     try:
-        # Non-dumpable before anything of the container can look: its processes must not reach the host's files
-        # through /proc/PID of this one (CVE-2019-5736).
+        # Non-dumpable before anything of the container can look: its processes must not reach the host's
+        # files through /proc/PID of this one (CVE-2019-5736).
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         raw, stdio = receive_plan(channel)
         if not raw:
             os._exit(0)
         _join(JoinPlan.decode(raw), channel, stdio)
-    except BaseException as error:  # whatever it is, it must reach the keeper: there is no one else to see it
+    except BaseException as error:  # noqa: BLE001 (whatever it is must reach the keeper: no one else can see it)
         os._exit(report(channel, error))
 
 
 def start_time(pid: int) -> int:
-    """When `pid` started, in clock ticks since boot: field 22 of proc(5) stat. Raises OSError when it is gone."""
+    """When `pid` started, in clock ticks since boot: field 22 of proc(5) stat. Raises OSError when it is
+    gone.
+    """
     return parent_and_start_time(pid)[1]
 
 
 def parent_and_start_time(pid: int) -> tuple[int, int]:
-    """The parent of `pid` and when `pid` started: fields 4 and 22 of proc(5) stat. Raises OSError when it is gone."""
+    """The parent of `pid` and when `pid` started: fields 4 and 22 of proc(5) stat. Raises OSError when it is
+    gone.
+    """
     descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = os.read(descriptor, 4096)

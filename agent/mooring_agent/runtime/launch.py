@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher: a forked child of the keeper that prepares itself, waits for a plan, and becomes PID 1 of a container.
+"""The launcher: a forked child of the keeper that prepares itself, waits for a plan, and becomes PID 1 of a
+container.
 
-It talks with the keeper over one SOCK_SEQPACKET socket. It sends `ready`; it receives a memory file with the plan and the
-descriptors of standard input, output and error; it sends `terminal` with a pty's master where one was asked for; and
-it reports a failure as a JSON object. The socket closes on execve: an end without a report is a start that worked.
+It talks with the keeper over one SOCK_SEQPACKET socket. It sends `ready`; it receives a memory file with the
+plan and the descriptors of standard input, output and error; it sends `terminal` with a pty's master where
+one was asked for; and it reports a failure as a JSON object. The socket closes on execve: an end without a
+report is a start that worked.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ _EXIT_UNREPORTED = 70
 
 
 def run_launcher(channel: socket.socket, shape: Shape, slot: str, stage_directory: str) -> None:
-    """Live as a launcher; never returns. The caller has just forked it, into a pid namespace if the shape says so."""
+    """Live as a launcher; never returns. The caller has just forked it, into a pid namespace if the shape
+    says so.
+    """
     try:
         _launch(channel, shape, slot, stage_directory)
     except _Unused:
         os._exit(_EXIT_UNUSED)
-    except BaseException as error:  # whatever it is, it must reach the keeper: there is no one else to see it
+    except BaseException as error:  # noqa: BLE001 (whatever it is must reach the keeper: no one else can see it)
         os._exit(report(channel, error))
 
 
@@ -50,7 +54,9 @@ def report(channel: socket.socket, error: BaseException) -> int:
 
 
 def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """Wait for the plan: its bytes and the descriptors that came with it. An empty plan means: not needed any more."""
+    """Wait for the plan: its bytes and the descriptors that came with it. An empty plan means: not needed any
+    more.
+    """
     message, descriptors, _, _ = socket.recv_fds(channel, 64, 8)
     if not message:
         return b"", []
@@ -62,7 +68,9 @@ def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def set_up_stdio(plan: Process, stdio: list[int], channel: socket.socket, ptmx: str) -> None:
-    """Give the process its standard streams: the descriptors sent, or a terminal whose master goes to the keeper."""
+    """Give the process its standard streams: the descriptors sent, or a terminal whose master goes to the
+    keeper.
+    """
     os.setsid()
     if not plan.terminal:
         process.attach_stdio(stdio)

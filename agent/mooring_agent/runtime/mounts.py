@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mounts as data: operation objects that can be described, compared and sent, and that know how to execute.
 
-Every target is resolved inside the container's root by openat2(2) with RESOLVE_IN_ROOT and then addressed by descriptor,
-so no symbolic link of an image, and no race against one, leads outside.
+Every target is resolved inside the container's root by openat2(2) with RESOLVE_IN_ROOT and then addressed by
+descriptor, so no symbolic link of an image, and no race against one, leads outside.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class Filesystem(MountOperation):
 
 @dataclass(frozen=True)
 class Bind(MountOperation):
-    """A file or directory of the host at `target`; `options` of ro, nosuid, nodev, noexec hold for the whole tree."""
+    """A file or directory of the host at `target`; `options` of ro, nosuid, nodev, noexec hold for the whole
+    tree.
+    """
 
     source: str
     target: str
@@ -119,7 +121,9 @@ class Bind(MountOperation):
         )
 
     def execute(self, root: int) -> None:
-        """Make the target like the source where it is missing, and attach a clone of the source's tree there."""
+        """Make the target like the source where it is missing, and attach a clone of the source's
+        tree there.
+        """
         recursive = syscalls.AT_RECURSIVE if self.recursive else 0
         tree = syscalls.open_tree(syscalls.AT_FDCWD, self.source, _CLONE | recursive)
         try:

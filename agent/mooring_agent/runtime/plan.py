@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes from the agent through the keeper to a launcher, typed in one place.
 
-A *shape* is what a launcher can prepare before it knows its container; a *launch plan* is the rest, as data; a *join plan*
-starts one more process in a running container. All of them are JSON on the wire, so that a plan can be printed,
-compared and tested without a kernel.
+A *shape* is what a launcher can prepare before it knows its container; a *launch plan* is the rest, as data;
+a *join plan* starts one more process in a running container. All of them are JSON on the wire, so that a plan
+can be printed, compared and tested without a kernel.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .mounts import MountOperation
 class Shape:
     """What a launcher prepares ahead: its namespaces, its control groups and the standard file systems.
 
-    `namespaces` are the new ones, of "mnt pid net uts ipc cgroup". `groups` are the directories, one a hierarchy, below
-    which the launcher makes its own group and joins it; `group_settings` are (index into groups, file, value)
-    written there at once. `unified` says that the only group is of cgroup v2, which cannot be renamed later.
-    `standard` says that /proc, /sys and /dev are prepared as in `runtime.standard`.
+    `namespaces` are the new ones, of "mnt pid net uts ipc cgroup". `groups` are the directories, one a
+    hierarchy, below which the launcher makes its own group and joins it; `group_settings` are (index into
+    groups, file, value) written there at once. `unified` says that the only group is of cgroup v2, which
+    cannot be renamed later. `standard` says that /proc, /sys and /dev are prepared as in `runtime.standard`.
     """
 
     namespaces: tuple[str, ...]
@@ -62,8 +62,9 @@ class Capabilities:
 class Process:
     """One process to become, runtime-spec `process`.
 
-    `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as possible.
-    `rlimits` are (resource number, soft, hard); `seccomp` is the path of a BPF program, read before the root changes.
+    `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as
+    possible. `rlimits` are (resource number, soft, hard); `seccomp` is the path of a BPF program, read before
+    the root changes.
     """
 
     args: tuple[str, ...]
@@ -89,9 +90,10 @@ class Process:
 class LaunchPlan:
     """All that a launcher still needs to become PID 1 of a container.
 
-    `group` is the container's name below each of the shape's `groups`; `group_settings` are written there before the
-    process runs. `netlink` are rtnetlink requests to send inside the container's network namespace. `join` maps
-    a namespace's name to the path of an existing one. `sysctls` are (file below /proc/sys, value).
+    `group` is the container's name below each of the shape's `groups`; `group_settings` are written there
+    before the process runs. `netlink` are rtnetlink requests to send inside the container's network
+    namespace. `join` maps a namespace's name to the path of an existing one. `sysctls` are (file below
+    /proc/sys, value).
     """
 
     id: str
@@ -124,8 +126,8 @@ class LaunchPlan:
 class JoinPlan:
     """One more process in the container whose first process is `pid`: all its namespaces and control groups.
 
-    `start_time` (field 22 of proc(5) stat) guards against another process that got the number. `groups` are the
-    container's own group directories.
+    `start_time` (field 22 of proc(5) stat) guards against another process that got the number. `groups` are
+    the container's own group directories.
     """
 
     pid: int

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last steps of a launcher: from root with all capabilities in the container's namespaces to the process asked for.
+"""The last steps of a launcher: from root with all capabilities in the container's namespaces to the process
+asked for.
 
 Nothing is imported and no library is loaded here: the root directory already belongs to the container.
 """
@@ -32,7 +33,9 @@ _RESET_SIGNALS = (
 
 
 class CannotRun(Exception):
-    """The process could not be started; `exit_code` is what a shell would give: 126 or 127 for the command itself."""
+    """The process could not be started; `exit_code` is what a shell would give: 126 or 127 for the command
+    itself.
+    """
 
     def __init__(self, message: str, exit_code: int = 125) -> None:
         super().__init__(message)

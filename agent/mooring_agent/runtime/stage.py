@@ -31,8 +31,8 @@ _SIOCSIFFLAGS = 0x8914  # linux/sockios.h
 def join_groups(directories: tuple[str, ...]) -> None:
     """Put this single-threaded process into cgroup v1 groups.
 
-    Writing "0" to `tasks` moves the caller alone, which spares the kernel's lock over all thread groups: 0.03 ms each where
-    `cgroup.procs` takes up to 30 (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+    Writing "0" to `tasks` moves the caller alone, which spares the kernel's lock over all thread groups: 0.03
+    ms each where `cgroup.procs` takes up to 30 (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
     """
     for directory in directories:
         write(f"{directory}/tasks", "0")

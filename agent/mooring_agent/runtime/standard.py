@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every container gets unless its config says otherwise: file systems, devices, masked and read-only paths.
+"""What every container gets unless its config says otherwise: file systems, devices, masked and read-only
+paths.
 
-The file systems and devices are those of the runtime-spec (config-linux.md, Default Filesystems and Default Devices) as
-Docker sets them up; the masked and read-only paths are Docker's.
+The file systems and devices are those of the runtime-spec (config-linux.md, Default Filesystems and Default
+Devices) as Docker sets them up; the masked and read-only paths are Docker's.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _LOCKED = MS_NOSUID | MS_NODEV | MS_NOEXEC
 def standard_mounts(shm_size: int, hierarchies: tuple[str, ...] = ()) -> tuple[MountOperation, ...]:
     """The standard file systems, in order.
 
-    `shm_size` in bytes is that of /dev/shm. `hierarchies` are the names of mounted cgroup v1 hierarchies ("cpu,cpuacct"),
-    ("",) for v2, () where the container gets no view of its control groups.
+    `shm_size` in bytes is that of /dev/shm. `hierarchies` are the names of mounted cgroup v1 hierarchies
+    ("cpu,cpuacct"), ("",) for v2, () where the container gets no view of its control groups.
     """
     return (
         Filesystem("proc", "proc", "/proc", _LOCKED),

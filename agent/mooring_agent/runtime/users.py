@@ -28,8 +28,8 @@ class UnknownUser(Exception):
 def resolve(user: str, passwd: str, group: str) -> Identity:
     """Find `user` in the texts of /etc/passwd and /etc/group.
 
-    A number needs no entry; a name does (UnknownUser). Without an explicit group the supplementary groups are those
-    that list the user, as `docker run --user` has it.
+    A number needs no entry; a name does (UnknownUser). Without an explicit group the supplementary groups are
+    those that list the user, as `docker run --user` has it.
     """
     wanted_user, _, wanted_group = user.partition(":")
     wanted_user = wanted_user or "0"

@@ -17,7 +17,9 @@ class ContainerRows:
 
     def all(self) -> list[sqlite3.Row]:
         """Every row, oldest first."""
-        return self._database.connection.execute("SELECT * FROM containers ORDER BY created_at, id").fetchall()
+        return self._database.connection.execute(
+            "SELECT * FROM containers ORDER BY created_at, id"
+        ).fetchall()
 
     def insert(self, **columns: Any) -> None:
         """Add a row with all its columns."""

@@ -2,7 +2,8 @@
 """The agent's durable state: one SQLite file in WAL mode with one writer, the event-loop thread.
 
 A commit survives `kill -9` of the agent at once. Against a power cut `synchronous=NORMAL` keeps the file
-consistent, and `Database.flush`, which the agent calls within a second of a change, makes the last commits durable.
+consistent, and `Database.flush`, which the agent calls within a second of a change, makes the last commits
+durable.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Database:
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if version > known:
             raise Conflict(
-                f"state file {self.path} has schema {version}, written by a newer agent: this agent knows schemas up "
+                f"state file {self.path} has schema {version}, written by a newer agent: this agent knows "
+                "schemas up "
                 f"to {known}; run the newer agent, or restore the copy that it kept when it migrated"
             )
         if 0 < version < known:
