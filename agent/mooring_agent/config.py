@@ -57,7 +57,8 @@ class AgentConfig:
             prefix = ipaddress.ip_network(network_prefix)
         except ValueError as error:
             raise InvalidSpec(
-                f"network prefix {network_prefix!r} is not usable: {error}; expected a network such as 10.210.0.0/16"
+                f"network prefix {network_prefix!r} is not usable: {error}; expected a network such as "
+                "10.210.0.0/16"
             ) from None
         if prefix.version != 4 or prefix.prefixlen > 24:
             raise InvalidSpec(
@@ -67,7 +68,8 @@ class AgentConfig:
         path = Path(socket).absolute() if socket else run / "mooring.sock"
         if len(bytes(path)) > SUN_PATH_MAX:
             raise InvalidSpec(
-                f"socket path {path} is {len(bytes(path))} bytes long: the kernel takes at most {SUN_PATH_MAX}; "
+                f"socket path {path} is {len(bytes(path))} bytes long: the kernel takes at most "
+                f"{SUN_PATH_MAX}; "
                 "choose a shorter --run-root or --socket"
             )
         return cls(

@@ -278,7 +278,7 @@ class Containers:
         self,
         reference: str,
         *,
-        follow: bool,  # noqa: A002 - the option's name in every interface
+        follow: bool,
         tail: int | None = None,
         since: float | None = None,
         until: float | None = None,
@@ -389,14 +389,14 @@ class Containers:
         self._launching.hierarchy.settings(resources_of(spec))
         if spec.cgroup and not self._groups.exists(spec.cgroup):
             raise NotFound(
-                f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: declare it "
-                "first"
+                f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: "
+                "declare it first"
             )
         for volume in spec.volumes:
             if volume.type == "bind" and not os.path.exists(volume.source or ""):
                 raise InvalidSpec(
-                    f"container {name} is to mount {volume.source}, which does not exist on this host: create "
-                    "it first"
+                    f"container {name} is to mount {volume.source}, which does not exist on this host: "
+                    "create it first"
                 )
 
     async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
@@ -456,14 +456,14 @@ class Containers:
         self._events.publish("container", action, container.id, {**common, **attributes})
 
 
-_ADJECTIVES = tuple(
-    "able brave calm deep eager fair gentle handy idle jolly keen lively mellow neat open proud quiet "
-    "ready steady tidy upright vivid warm young".split()
-)
-_NOUNS = tuple(
-    "anchor beacon buoy cleat dinghy ebb ferry gale harbour inlet jetty keel lagoon mast narrows oar "
-    "pier quay reef sail tide tug wharf yawl".split()
-)
+_ADJECTIVES = (
+    "able", "brave", "calm", "deep", "eager", "fair", "gentle", "handy", "keen", "lively", "mellow",
+    "neat", "proud", "quiet", "ready", "steady", "tidy", "vivid",
+)  # fmt: skip
+_NOUNS = (
+    "anchor", "beacon", "buoy", "cleat", "dinghy", "ferry", "gale", "harbour", "inlet", "jetty",
+    "keel", "lagoon", "mast", "oar", "pier", "quay", "reef", "tide",
+)  # fmt: skip
 
 
 def spec_view(spec: ContainerSpec) -> dict[str, Any]:

@@ -408,8 +408,8 @@ class Lifecycle:
                 if not await _within(over, _KILL_TIMEOUT):
                     raise Unavailable(
                         f"container {container.name} cannot be stopped: process {container.pid} did not end "
-                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on storage that does not "
-                        "answer"
+                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on "
+                        "storage that does not answer"
                     )
         finally:
             over.cancel()

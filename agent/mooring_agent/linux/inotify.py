@@ -28,7 +28,9 @@ class DirectoryWatch:
         asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
     def add(self, directory: str) -> tuple[int, asyncio.Event]:
-        """An event that is set at every change of a file in `directory` from now on, and the watch to `remove`."""
+        """An event that is set at every change of a file in `directory` from now on, and the watch to
+        `remove`.
+        """
         mask = ctypes.c_uint32(IN_MODIFY | IN_CREATE | IN_DELETE_SELF)
         watch = _check(
             _libc.inotify_add_watch(ctypes.c_int(self._descriptor), os.fsencode(directory), mask),

@@ -165,6 +165,8 @@ def execute(messages: Sequence[bytes]) -> None:
 
     Raises NetlinkError for the first one that the kernel refuses.
     """
+    if not messages:
+        return
     with NetlinkSocket() as netlink:
         netlink.execute(*messages)
 

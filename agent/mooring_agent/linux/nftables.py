@@ -84,7 +84,8 @@ class Nftables:
 def _in_one_line(error: str) -> str:
     """nft prints "Error: …", then the command, then a line that underlines the place.
 
-    Of several commands it prints the first one, whichever was wrong, so that only "Error: …" is worth repeating.
+    Of several commands it prints the first one, whichever was wrong, so that only "Error: …" is worth
+    repeating.
     """
     lines = [line.strip() for line in error.splitlines()]
     return "; ".join(line for line in lines if "Error:" in line) or " ".join(lines)

@@ -2,13 +2,14 @@
 """rtnetlink messages: links, addresses, routes. Building and reading them is pure, rtnetlink(7).
 
 Formats follow the kernel's Documentation/netlink/specs/rt-{link,addr,route}.yaml, and constants are from
-<linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/veth.h> and <linux/if.h>. Addresses are
+<linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <linux/veth.h>, <linux/if.h>, <linux/if_bridge.h>. Addresses are
 texts here and in network byte order there.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ from .netlink import (
     text,
     u32,
 )
+from .syscalls import CLONE_NEWNET, setns
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -64,8 +66,10 @@ IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
+IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
+BR_STATE_FORWARDING = 3
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
@@ -84,7 +88,8 @@ _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
 class Link(NamedTuple):
     """An interface. `kind` is "" for physical ones, `master` the index of its bridge or 0.
 
-    `peer` of a veth is the index of its other end, in that one's namespace.
+    `peer` of a veth is the index of its other end, in that one's namespace; `forwarding` tells whether packets
+    pass a bridge's port.
     """
 
     ifindex: int
@@ -95,6 +100,7 @@ class Link(NamedTuple):
     mtu: int
     master: int
     peer: int
+    forwarding: bool
 
 
 class Address(NamedTuple):
@@ -270,6 +276,34 @@ def route_add(
     )
 
 
+def socket_inside(pid: int) -> RouteSocket:
+    """A socket of the network namespace of process `pid`; the calling thread enters that for a moment, setns(2).
+
+    Raises OSError if the process is gone.
+    """
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        theirs = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(theirs, CLONE_NEWNET)
+        finally:
+            os.close(theirs)
+        try:
+            return RouteSocket()
+        finally:
+            _return_to(own)
+    finally:
+        os.close(own)
+
+
+def _return_to(namespace: int) -> None:
+    try:
+        setns(namespace, CLONE_NEWNET)
+    except OSError:
+        # A thread that stayed in a container's namespace would harm everybody else there.
+        os.abort()
+
+
 def remove_links(names: Iterable[str]) -> None:
     """Delete those of the links that are there, over a socket of its own: for use in a worker thread."""
     with RouteSocket() as netlink:
@@ -286,6 +320,8 @@ def parse_link(payload: bytes) -> Link:
     _, _, ifindex, flags, _ = _LINK.unpack_from(payload)
     found = attributes(payload, _LINK.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
+    is_port = string(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge"
+    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")) if is_port else {}
     return Link(
         ifindex=ifindex,
         name=string(found.get(IFLA_IFNAME, b"")),
@@ -295,6 +331,7 @@ def parse_link(payload: bytes) -> Link:
         mtu=number(found.get(IFLA_MTU)),
         master=number(found.get(IFLA_MASTER)),
         peer=number(found.get(IFLA_LINK)),
+        forwarding=port.get(IFLA_BRPORT_STATE) == bytes([BR_STATE_FORWARDING]),
     )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thin function a system call: call it, and raise OSError with the call's name where it fails.
 
-Only what Python's `os` lacks on 3.11 is here. The C library is called through PyDLL, which keeps the interpreter
-lock: each call is short, and a raw clone must not be surrounded by lock traffic.
+Only what Python's `os` lacks on 3.11 is here. The C library is called through PyDLL, which keeps the
+interpreter lock: each call is short, and a raw clone must not be surrounded by lock traffic.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ _PIDFD_INFO_EXIT = 1 << 3
 TIOCGPTPEER = 0x5441
 TIOCSIG = 0x40045436
 
-# Numbers of the calls that are older than the unified table (asm/unistd.h), by machine; newer ones are alike everywhere.
+# Numbers of the calls that are older than the unified table (asm/unistd.h), by machine; newer ones are alike
+# everywhere.
 _OLD_NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126},
     "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91},
@@ -136,7 +137,9 @@ _CAPSET = _old("capset")
 
 
 def clone(flags: int) -> int:
-    """Fork with clone(2) and `flags` (SIGCHLD included by the caller); 0 in the child. Single-threaded callers only."""
+    """Fork with clone(2) and `flags` (SIGCHLD included by the caller); 0 in the child. Single-threaded
+    callers only.
+    """
     return _check(_syscall(_CLONE, ctypes.c_ulong(flags), _NULL, _NULL, _NULL, _NULL), "clone")
 
 
@@ -274,7 +277,8 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def install_seccomp_filter(program: bytes) -> Callable[[], None]:
-    """Prepare a BPF program (an array of struct sock_filter) and return the call that installs it for this thread.
+    """Prepare a BPF program (an array of struct sock_filter) and return the call that installs it for this
+    thread.
 
     Apart, because after the call hardly anything may be done but execve.
     """

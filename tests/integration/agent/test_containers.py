@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers through the Mooring API, as a user sees them: what runs, what it sees, what changes, what is left."""
+"""Containers through the Mooring API, as a user sees them: what runs, what it sees, what changes, what is
+left.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def ended(agent: AgentUnderTest, name: str) -> dict[str, Any]:
 
 
 def group_value(group: str, *files: str) -> str:
-    """The content of the first of `files` that a hierarchy has for the group; v1 and v2 name them differently."""
+    """The content of the first of `files` that a hierarchy has for the group; v1 and v2 name them
+    differently.
+    """
     found = (mount / group / file for mount in cgroup_mounts() for file in files)
     return next(path for path in found if path.exists()).read_text().strip()
 

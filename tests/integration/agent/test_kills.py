@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`kill -9` of any process of Mooring: containers run on, no line is lost, and the exit code is known afterwards."""
+"""`kill -9` of any process of Mooring: containers run on, no line is lost, and the exit code is known
+afterwards.
+"""
 
 from __future__ import annotations
 
