@@ -39,7 +39,7 @@ _ASSIGNED = re.compile(
 )
 _BOUND = re.compile(r"\b(?:for|read(?:\s+-\w+)*|export|getopts\s+\S+)\s+([A-Za-z_]\w*)")
 _FUNCTION = re.compile(r"^\s*(?:function\s+)?([A-Za-z_][\w-]*)\s*\(\s*\)", re.MULTILINE)
-_HEREDOC = re.compile(r"<<(-?)\s*(['\"]?)([A-Za-z_]\w*)\2")
+_HEREDOC = re.compile(r"(?<!<)<<(?!<)(-?)[ \t]*(['\"]?)([A-Za-z_]\w*)\2")
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def quoted(value: str, quote: str) -> str:
         return "'" + value.replace("'", "'\\''")
     if quote == '"':
         return '"' + _SPECIAL_IN_DOUBLE.sub(r"\\\1", value)
+    if "\n" in value:  # a backslash would take it away
+        return "'" + value.replace("'", "'\\''") + "'"
     return _SPECIAL.sub(r"\\\1", value)
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ class Script:
 
     def __init__(self, answer: bytes, places: list[int] | None = None) -> None:
         bounds = [0, *sorted(place % (len(answer) + 1) for place in places or ()), len(answer)]
-        self.pieces = [answer[a:b] for a, b in zip(bounds, bounds[1:], strict=False) if a != b]
+        self.pieces = [answer[a:b] for a, b in itertools.pairwise(bounds) if a != b]
         self.sent = b""
 
     def sendall(self, data: bytes, /) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,39 +31,37 @@ def parsed(*chunks: bytes, nonce: str = NONCE) -> list[Event]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
 # Bytes as terminals see them: everything, but with far more of what a parser stumbles over.
-pieces = st.one_of(
-    st.binary(max_size=12),
-    st.sampled_from(
-        [
-            b"\x1b",
-            b"\x1b[",
-            b"\x1b]",
-            b"\x1b]133;",
-            b"\x1b\\",
-            b"\x07",
-            b"\x1bP",
-            b"\x1b[?1049h",
-            b"\x1b[2J",
-            b"\x1b[H",
-        ]
-        + [
-            b"\x1b[J",
-            b"\x1b[31m",
-            b"\x1b[0;1m",
-            b"\x1b[K",
-            b"\x1b]0;title\x07",
-            b"\r\n",
-            "ü€😀".encode(),
-            b";",
-            b"x" * 99,
-        ]
-        + [mark("C"), mark("D", "0", "/tmp"), mark("D", "130"), mark("D", "0", "/", nonce="feed")]
+fragments = (
+    *(
+        b"\x1b",
+        b"\x1b[",
+        b"\x1b]",
+        b"\x1b]133;",
+        b"\x1b\\",
+        b"\x07",
+        b"\x1bP",
+        b"\x1b[?1049h",
+        b"\x1b[2J",
+        b"\x1b[H",
     ),
+    *(
+        b"\x1b[J",
+        b"\x1b[31m",
+        b"\x1b[0;1m",
+        b"\x1b[K",
+        b"\x1b]0;title\x07",
+        b"\r\n",
+        "ü€😀".encode(),
+        b";",
+        b"x" * 99,
+    ),
+    *(mark("C"), mark("D", "0", "/tmp"), mark("D", "130"), mark("D", "0", "/", nonce="feed")),
 )
+pieces = st.one_of(st.binary(max_size=12), st.sampled_from(fragments))
 streams = st.lists(pieces, max_size=30).map(b"".join)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from hypothesis import given
@@ -38,7 +39,7 @@ class Clock:
 def test_decoding_does_not_depend_on_where_the_bytes_are_cut(data: bytes, places: list[int]) -> None:
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     decoder = TerminalText()
-    text = "".join(decoder.decode(data[a:b]) for a, b in zip(bounds, bounds[1:], strict=False))
+    text = "".join(decoder.decode(data[a:b]) for a, b in itertools.pairwise(bounds))
     assert text + decoder.decode(b"", final=True) == TerminalText().decode(data, final=True)
 
 
