@@ -67,7 +67,10 @@ class ExecStreams:
             os.set_blocking(descriptor, False)
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
-        """(stream, bytes) until the process has ended and its output is read."""
+        """(stream, bytes) until the process has ended and its output is read.
+
+        Its exit code is known then, for whoever asks for it at the end of the stream.
+        """
         while self._outputs:
             over = self._ended.done()
             got = False
@@ -84,6 +87,7 @@ class ExecStreams:
                 return
             if self._outputs and not over:
                 await self._readable_or_ended(None)
+        await self.wait()
 
     async def write(self, data: bytes) -> None:
         """Write to its standard input."""
