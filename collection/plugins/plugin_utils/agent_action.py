@@ -54,7 +54,10 @@ class AgentAction(ActionBase):
 
     def _on_the_host(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         wrap_async = self._task.async_val and not self._connection.has_native_async
-        answer: dict[str, Any] = self._execute_module(task_vars=task_vars, wrap_async=wrap_async)
+        # A copy: Ansible adds options of its own to it, and a task that is retried keeps them.
+        answer: dict[str, Any] = self._execute_module(
+            module_args=self._task.args.copy(), task_vars=task_vars, wrap_async=wrap_async
+        )
         if not wrap_async:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return answer

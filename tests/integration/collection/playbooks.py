@@ -85,6 +85,7 @@ class Controller:
             "ANSIBLE_CALLBACK_PLUGINS": str(HERE / "plugins" / "callback"),
             "ANSIBLE_CONNECTION_PLUGINS": str(HERE / "plugins" / "connection"),
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "True",
             "RECORDED_RESULTS": str(recorded),
         }
         environment.pop("ANSIBLE_CONFIG", None)

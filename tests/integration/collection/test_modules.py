@@ -220,6 +220,17 @@ def test_an_agent_that_is_not_there(controller: Controller) -> None:
     assert runs.result("ask")["code"] == "unavailable"
 
 
+def test_a_task_is_retried(controller: Controller) -> None:
+    ask = {"name": "ask", "mooring.fleet.host_info": {"socket": "/nonexistent/mooring.sock"}}
+
+    run = controller.run(
+        [{**ask, "register": "answer", "until": "answer is success", "retries": 2, "delay": 0}]
+    )
+
+    assert "no agent answers at /nonexistent/mooring.sock" in run.result("ask")["msg"]
+    assert run.result("ask")["attempts"] == 2
+
+
 def test_async_runs_the_module(controller: Controller, stub: StubAgent) -> None:
     image = {
         "name": "image",

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The role that installs the agent: on a host without systemd, which is this one with directories of its
+own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import unix_http
+from harness.agent import _free_prefix
+from harness.remains import Traces
+from harness.waiting import eventually
+from integration.collection.conftest import end_masters
+from integration.collection.playbooks import Controller, Run, Sshd
+from mooring_agent.config import AgentConfig
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def archive(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as one file."""
+    path = tmp_path_factory.mktemp("dist") / "mooring.pyz"
+    subprocess.run([sys.executable, project_root / "script" / "zip_agent.py", path], check=True, timeout=100)
+    return path
+
+
+class Host:
+    """A host whose agent is installed by the role."""
+
+    def __init__(self, directory: Path, archive: Path, controller: Controller) -> None:
+        self.directory = directory
+        self.controller = controller
+        self.config = AgentConfig.make(
+            data_root=directory / "data",
+            run_root=directory / "run",
+            cgroup_parent=directory.name,
+            network_prefix=str(_free_prefix()),
+        )
+        self.traces = Traces(
+            directory / "run", self.config.cgroup_parent, self.config.nft_table, self.config.bridge_prefix
+        )
+        self.variables: dict[str, Any] = {
+            "mooring_agent_source": str(archive),
+            "mooring_agent_instance": directory.name,
+            "mooring_agent_data_root": str(self.config.data_root),
+            "mooring_agent_run_root": str(self.config.run_root),
+            "mooring_agent_network_prefix": self.config.network_prefix,
+            "mooring_agent_prefix": str(directory / "usr"),
+            "mooring_agent_config_directory": str(directory / "etc"),
+            "mooring_agent_log_file": str(directory / "agent.log"),
+            "mooring_agent_service": "plain",
+            "mooring_agent_install_packages": False,
+        }
+
+    def role(self, *flags: str, **variables: Any) -> Run:
+        """Run the role with some variables of its own."""
+        role = {"role": "mooring.fleet.agent", **self.variables, **variables}
+        return self.controller.play([{"hosts": "node", "gather_facts": False, "roles": [role]}], *flags)
+
+    def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
+        return unix_http.request(self.config.socket, method, f"/mooring/v1/{path}", body).json()
+
+    def container(self) -> Any:
+        return self.ask("containers/ticker")
+
+    def versions(self) -> list[Path]:
+        return sorted((self.directory / "usr" / "lib" / "mooring").glob("mooring-*.pyz"))
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, directory: Path, archive: Path) -> Iterator[Host]:
+    directory.chmod(0o755)
+    sshd = Sshd(directory) if getattr(request, "param", "local") == "ssh" else None
+    variables = sshd.variables if sshd else {"ansible_connection": "local"}
+    controller = Controller(directory, directory / "run" / "mooring.sock", variables)
+    host = Host(directory, archive, controller)
+    yield host
+    supervisor = directory / "usr" / "lib" / "mooring" / "supervise.py"
+    configuration = directory / "etc" / f"{directory.name}.json"
+    if configuration.exists():
+        subprocess.run([sys.executable, supervisor, "stop", configuration], check=False, timeout=70)
+    host.traces.sweep()
+    if sshd:
+        end_masters(controller)
+        sshd.close()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("host", ["ssh"], indirect=True)
+def test_an_agent_is_installed_upgraded_and_removed(host: Host, archive: Path) -> None:
+    checked = host.role("--check")
+    assert checked.code == 0, checked.output
+    assert not (host.directory / "usr").exists()
+
+    installed = host.role()
+    again = host.role()
+    assert installed.code == again.code == 0, installed.output + again.output
+    assert checked.stats["changed"] > 0
+    assert installed.stats["changed"] > 0
+    assert again.stats["changed"] == 0, again.output
+    assert (host.directory / "usr" / "bin" / "mooring").resolve() == host.versions()[0]
+
+    host.ask("images/busybox", "PUT", {"template": "busybox"})
+    ticker = {
+        "image": "busybox",
+        "command": ["sh", "-c", "while :; do date; sleep 1; done"],
+        "stop_timeout": 0,
+    }
+    host.ask("containers/ticker", "PUT", ticker)
+    before, agent = host.container(), host.ask("host")["agent"]["pid"]
+    newer = host.directory / "newer.pyz"
+    shutil.copy(archive, newer)
+    with zipfile.ZipFile(newer, "a") as file:
+        file.writestr("mooring_agent/newer.txt", "what makes this a newer version")
+
+    upgraded = host.role(mooring_agent_source=str(newer))
+    assert upgraded.code == 0, upgraded.output
+    assert upgraded.stats["changed"] > 0
+    assert host.ask("host")["agent"]["pid"] != agent
+    assert (host.container()["pid"], host.container()["state"]) == (before["pid"], "running")
+    assert host.role(mooring_agent_source=str(newer)).stats["changed"] == 0
+
+    options = host.role(mooring_agent_source=str(newer), mooring_agent_name="lighthouse")
+    assert options.code == 0, options.output
+    assert host.ask("host")["name"] == "lighthouse"
+    assert host.container()["pid"] == before["pid"]
+
+    removed = host.role(mooring_agent_source=str(newer), mooring_agent_state="absent")
+    assert removed.code == 0, removed.output
+    eventually(lambda: not host.traces.remains(), 10, str(host.traces.remains()))
+    assert host.config.data_root.exists()
+    assert not (host.directory / "usr" / "lib" / "mooring").exists()
+    last = host.role(mooring_agent_state="absent", mooring_agent_remove_data=True)
+    assert last.code == 0, last.output
+    assert not host.config.data_root.exists()
+    assert host.role(mooring_agent_state="absent").stats["changed"] == 0
+
+
+def test_an_agent_that_dies_is_started_again(host: Host) -> None:
+    assert host.role().code == 0
+    first = host.ask("host")["agent"]["pid"]
+
+    os.kill(first, signal.SIGKILL)
+
+    def another() -> bool:
+        try:
+            return bool(host.ask("host")["agent"]["pid"] != first)
+        except OSError:
+            return False
+
+    eventually(another, 20)
+    assert "ended with -9, starting it again in 1 s" in (host.directory / "agent.log").read_text()
+    assert host.role().stats["changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"mooring_agent_source": "/nonexistent/mooring.pyz"},
+            "is not on the controller at /nonexistent/mooring.pyz",
+        ),
+        ({"mooring_agent_python": "/nonexistent/python"}, "is no usable Python, expected 3.11 or later"),
+        ({"mooring_agent_state": "gone"}, "value of mooring_agent_state must be one of: present, absent"),
+    ],
+)
+def test_a_host_or_an_option_that_does_not_fit(host: Host, variables: dict[str, Any], sentence: str) -> None:
+    run = host.role(**variables)
+
+    assert run.code == 2
+    assert sentence in " ".join(run.output.split())
+    assert not (host.directory / "usr").exists()
