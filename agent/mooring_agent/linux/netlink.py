@@ -81,6 +81,10 @@ class NetlinkSocket:
         """Close the socket."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """The descriptor, for ioctl(2)."""
+        return self._socket.fileno()
+
     def execute(self, *messages: bytes) -> list[bytes]:
         """Send all messages at once, wait for the answer to each, return the payloads of what was asked for.
 

@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
-from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RouteSocket
 from . import bridges, ruleset, specs, subnets, veths
 from .addresses import AddressPool
@@ -277,18 +276,20 @@ class NetworkService:
     ) -> tuple[bytes, ...]:
         """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`.
 
-        Returns the messages that `linux.netlink.execute` has to send inside that namespace: loopback up,
-        address, link up, and the default route unless the network is internal. Raises Unavailable if the
-        process is gone, Conflict if the bridge is full.
+        Loopback, address and the default route (not on an internal network) are set as well, and packets pass
+        when it returns: nothing is left for the launcher to do, so it returns no messages for it. Raises
+        Unavailable if the process is gone, Conflict if the bridge is full.
         """
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
+        where = network, endpoint, pid, ifname, default_route
         try:
-            inner = veths.plug(self._netlink, self._bridges[network.name], endpoint, pid, ifname)
-        except NetlinkError:
-            inner = await self._plug_again(network, endpoint, pid, ifname)
-        return veths.inner_messages(endpoint, network, inner, default_route and not network.internal)
+            veths.plug(self._netlink, self._bridges[network.name], *where)
+        except OSError:
+            await self._plug_again(*where)
+        await veths.forwards(self._netlink, endpoint)
+        return ()
 
     # ---- published ports -------------------------------------------------------------------------
 
@@ -421,7 +422,9 @@ class NetworkService:
         elif settled:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
 
-    async def _plug_again(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> int:
+    async def _plug_again(
+        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, default_route: bool
+    ) -> None:
         """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
         await asyncio.to_thread(rtnetlink.remove_links, [endpoint.host_ifname])
         before = self._bridges[network.name]
@@ -429,8 +432,8 @@ class NetworkService:
         if now != before:
             bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
         try:
-            return veths.plug(self._netlink, now, endpoint, pid, ifname)
-        except NetlinkError as error:
+            veths.plug(self._netlink, now, network, endpoint, pid, ifname, default_route)
+        except OSError as error:
             raise veths.failure(error, endpoint, pid) from error
 
     def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:

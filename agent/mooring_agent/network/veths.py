@@ -7,14 +7,16 @@ with that, taking the outer end along.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 
 from ..errors import Conflict, MooringError, Unavailable
 from ..linux import rtnetlink
-from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RouteSocket
 from .records import Endpoint, Network
+
+FORWARDS_WITHIN_MS = 200
 
 
 def host_ifname(container_id: str, network: str) -> str:
@@ -22,37 +24,56 @@ def host_ifname(container_id: str, network: str) -> str:
     return "mv" + hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()[:11]
 
 
-def plug(socket: RouteSocket, bridge: int, endpoint: Endpoint, pid: int, ifname: str) -> int:
-    """Connect the network namespace of process `pid` with a bridge; returns the index of the inner end.
+def plug(
+    socket: RouteSocket,
+    bridge: int,
+    network: Network,
+    endpoint: Endpoint,
+    pid: int,
+    ifname: str,
+    default_route: bool,
+) -> None:
+    """Connect the network namespace of process `pid` with a bridge, and configure it.
 
     A container may reach itself through its published port, so the bridge's port reflects.
     """
-    answers = socket.execute(
+    socket.execute(
         rtnetlink.veth_add(
             endpoint.host_ifname, master=bridge, peer_name=ifname, peer_mac=endpoint.mac, peer_pid=pid
         ),
         rtnetlink.bridge_port_set(endpoint.host_ifname, hairpin=True),
-        rtnetlink.link_get(endpoint.host_ifname),
     )
-    return rtnetlink.parse_link(answers[0]).peer
+    with rtnetlink.socket_inside(pid) as inside:
+        inner = inside.index(ifname)
+        broadcast = str(network.subnet.broadcast_address)
+        messages = [
+            rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
+            rtnetlink.address_add(inner, endpoint.ipv4, endpoint.prefix_length, broadcast),
+            rtnetlink.link_set(inner, up=True),
+        ]
+        if default_route and not network.internal:
+            messages.append(rtnetlink.route_add(inner, gateway=endpoint.gateway))
+        inside.execute(*messages)
 
 
-def inner_messages(
-    endpoint: Endpoint, network: Network, ifindex: int, default_route: bool
-) -> tuple[bytes, ...]:
-    """What has to be sent inside the container's namespace, in this order."""
-    broadcast = str(network.subnet.broadcast_address)
-    messages = (
-        rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
-        rtnetlink.address_add(ifindex, endpoint.ipv4, endpoint.prefix_length, broadcast),
-        rtnetlink.link_set(ifindex, up=True),
-    )
-    return (*messages, rtnetlink.route_add(ifindex, gateway=endpoint.gateway)) if default_route else messages
+async def forwards(socket: RouteSocket, endpoint: Endpoint) -> bool:
+    """Wait until packets pass; False if they do not in time.
+
+    The kernel makes a port of a bridge forward when its other end has come up, but not at once: a container's
+    first packet would be lost before, and sent again only after a second. Kernels from 6.8 on do it when they
+    are asked for the link, so there is nothing to wait for.
+    """
+    for _ in range(FORWARDS_WITHIN_MS):
+        link = socket.link(endpoint.host_ifname)
+        if link is None or link.forwarding:
+            return link is not None
+        await asyncio.sleep(0.001)
+    return False
 
 
-def failure(error: NetlinkError, endpoint: Endpoint, pid: int) -> MooringError:
+def failure(error: OSError, endpoint: Endpoint, pid: int) -> MooringError:
     """What a refused `plug` means to a user."""
-    if error.errno == errno.ESRCH:
+    if error.errno in (errno.ESRCH, errno.ENOENT):
         return Unavailable(
             f"process {pid} of the container ended before it was connected to network {endpoint.network}; "
             "start it again"

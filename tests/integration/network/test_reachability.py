@@ -125,3 +125,12 @@ def test_a_network_can_get_and_lose_its_translation_while_it_is_used(
     host.call("update", "bridge", {})
     assert container.ask(OUTSIDE, 80) == ["outside", HOST_OUTER]
     assert host.call("check") == []
+
+
+def test_first_packet_passes(host: Host, serve: Serve) -> None:
+    """A bridge's port forwards some time after its other end has come up; what is lost takes a second."""
+    for _ in range(20):
+        container = host.container()
+        serve(container, 80)
+        address = container.attach()
+        host.ask(address, 80, timeout=0.7)
