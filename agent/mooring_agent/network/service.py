@@ -208,6 +208,7 @@ class NetworkService:
 
     def plan_subnet(self, name: str, spec: Mapping[str, Any]) -> ipaddress.IPv4Network:
         """The subnet that `create` would give to a network now. Raises Conflict, InvalidSpec."""
+        specs.check_name(name)
         given = specs.normalise_spec(spec).get("subnet")
         others = [network for network in self._networks.values() if network.name != name]
         own = [network.bridge for network in self._networks.values()]

@@ -43,6 +43,14 @@ def test_subnet_that_is_used_is_refused_with_its_user(host: Host, subnet: str, w
     assert (host.links(), host.tables()) == (links, tables)
 
 
+def test_plan_is_what_creation_does_and_touches_nothing(host: Host) -> None:
+    planned = host.call("plan_subnet", "red", {})
+    assert host.links() == []
+    assert host.call("create", "red", {})["subnet"] == planned
+    with pytest.raises(Refused, match="'host' is not usable: it is built in"):
+        host.call("plan_subnet", "host", {})
+
+
 def test_failed_creation_leaves_nothing(host: Host) -> None:
     name = f"{host.config.bridge_prefix}0"
     host.run("ip", "link", "add", name, "type", "veth")
