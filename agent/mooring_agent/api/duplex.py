@@ -57,8 +57,10 @@ async def carry(
     stdin: bool,
     close_stdin: bool = True,
     detach: Detach | None = None,
-) -> None:
+) -> bool:
     """Carry until the process ends, the client leaves, or what `detach` looks for is typed.
+
+    True if the process has said everything.
 
     The client's end-of-file closes the process's standard input (with `close_stdin`) and leaves its output
     flowing, so that `echo x | docker run -i … cat` gets its answer.
@@ -68,8 +70,9 @@ async def carry(
     try:
         await asyncio.wait((outward, inward), return_when=asyncio.FIRST_COMPLETED)
         if not outward.done() and inward.result():
-            return  # detached
+            return False  # detached
         await outward
+        return True
     finally:
         outward.cancel()
         inward.cancel()

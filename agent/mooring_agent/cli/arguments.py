@@ -4,37 +4,277 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from ..config import DEFAULT_DATA_ROOT, DEFAULT_NETWORK_PREFIX, DEFAULT_RUN_ROOT
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    _Commands = argparse._SubParsersAction["_Parser"]
+
+USAGE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse."""
+        print(f"{self.prog}: {message}; see '{self.prog} --help'", file=sys.stderr)
+        sys.exit(USAGE)
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `mooring`."""
-    top = argparse.ArgumentParser(prog="mooring", description="A container fleet: the agent of one host.")
+    top = _Parser(prog="mooring", description="A container fleet: the agent of one host, and its client.")
     top.add_argument("--version", action="version", version=f"mooring {__version__}")
+    _add_socket(top)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     _agent(commands)
+    _containers(commands)
+    _processes(commands)
+    _images(commands)
+    _state(commands)
+    _declared(commands)
+    _system(commands)
     return top
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    # A default of a subcommand would override what stands before it.
+    command.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help="the agent's socket (default: $MOORING_SOCKET, else /run/mooring/mooring.sock)",
+    )
+
+
+def _command(
+    commands: _Commands, name: str, help: str, call: str, *, output: bool = False
+) -> argparse.ArgumentParser:
+    """A command that is done by `call`, "MODULE.FUNCTION"."""
+    command = commands.add_parser(name, help=help, description=help)
+    command.set_defaults(call=call)
+    _add_socket(command)
+    if output:
+        command.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
+    return command
+
+
+def _group(commands: _Commands, name: str, help: str) -> _Commands:
+    group = commands.add_parser(name, help=help, description=help)
+    return group.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _agent(commands: _Commands) -> None:
     agent = commands.add_parser("agent", help="run the agent in the foreground")
-    agent.set_defaults(module="agent", call="run")
-    agent.add_argument(
-        "--data-root", default=str(DEFAULT_DATA_ROOT), metavar="DIR", help="what is kept: images, state"
+    agent.set_defaults(call="agent.run")
+    roots = (
+        (DEFAULT_DATA_ROOT, "data", "images and state"),
+        (DEFAULT_RUN_ROOT, "run", "what a reboot may take"),
     )
+    for default, name, what in roots:
+        agent.add_argument(
+            f"--{name}-root", default=str(default), metavar="DIR", help=f"{what} (default: {default})"
+        )
     agent.add_argument(
-        "--run-root", default=str(DEFAULT_RUN_ROOT), metavar="DIR", help="what a reboot may take"
+        "--socket",
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help="where it answers (default: RUN-ROOT/mooring.sock)",
     )
-    agent.add_argument("--socket", metavar="PATH", help="where it answers (default: RUN-ROOT/mooring.sock)")
     agent.add_argument("--cgroup-parent", metavar="NAME", help="the cgroup above all containers")
     agent.add_argument(
-        "--network-prefix", default=DEFAULT_NETWORK_PREFIX, metavar="CIDR", help="networks take a /24 of this"
+        "--network-prefix",
+        default=DEFAULT_NETWORK_PREFIX,
+        metavar="CIDR",
+        help=f"networks take a /24 of this (default: {DEFAULT_NETWORK_PREFIX})",
     )
     agent.add_argument("--name", metavar="NAME", help="how the agent calls itself (default: the host's name)")
     agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+
+
+def _containers(commands: _Commands) -> None:
+    ps = _command(commands, "ps", "list containers", "containers.ps", output=True)
+    ps.add_argument("-a", "--all", action="store_true", help="those that do not run, too")
+    ps.add_argument("-q", "--quiet", action="store_true", help="names only")
+    ps.add_argument(
+        "--label", action="append", default=[], metavar="K[=V]", help="only those with this label"
+    )
+    for name, help in (
+        ("start", "start containers"),
+        ("stop", "stop containers"),
+        ("restart", "restart containers"),
+    ):
+        command = _command(commands, name, help, f"containers.{name}")
+        command.add_argument("names", nargs="+", metavar="NAME")
+        if name != "start":
+            command.add_argument(
+                "-t", "--timeout", type=float, metavar="SECONDS", help="how long until it is killed"
+            )
+    rm = _command(commands, "rm", "remove containers", "containers.remove")
+    rm.add_argument("names", nargs="+", metavar="NAME")
+    rm.add_argument("-f", "--force", action="store_true", help="running ones, too")
+    rm.add_argument("-v", "--volumes", action="store_true", help="and their volumes without names")
+    inspect = _command(commands, "inspect", "show all about something", "containers.inspect")
+    inspect.add_argument("names", nargs="+", metavar="NAME")
+    inspect.add_argument("--type", choices=("container", "image", "network", "volume", "cgroup"))
+    inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
+    logs = _command(commands, "logs", "show what a container wrote", "containers.logs")
+    logs.add_argument("name", metavar="NAME")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logs.add_argument("-n", "--tail", default="all", metavar="LINES", help="only the last lines")
+    logs.add_argument(
+        "--since", default="", metavar="TIME", help='a time, or a span before now such as "10m"'
+    )
+    logs.add_argument("--until", default="", metavar="TIME", help="likewise")
+    logs.add_argument("-t", "--timestamps", action="store_true")
+
+
+def _processes(commands: _Commands) -> None:
+    run = _command(commands, "run", "run a command in a new container", "run.run")
+    run.add_argument("-d", "--detach", action="store_true", help="do not wait for it; print its id")
+    _terminal(run)
+    run.add_argument("--rm", action="store_true", help="remove the container when it has ended")
+    run.add_argument("--name", default="", metavar="NAME")
+    run.add_argument("-p", "--publish", action="append", default=[], metavar="[[IP:]HOST:]PORT[/udp]")
+    run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
+    run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…]")
+    run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    run.add_argument("--hostname", default="", metavar="NAME")
+    run.add_argument("--network", action="append", default=[], metavar="NAME")
+    run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
+    run.add_argument("--memory-reservation", metavar="SIZE")
+    run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
+    run.add_argument("--cpus", type=float, metavar="NUMBER")
+    run.add_argument("--cpu-shares", type=int, metavar="NUMBER")
+    run.add_argument("--cpuset-cpus", metavar="LIST")
+    run.add_argument("--cpuset-mems", metavar="LIST")
+    run.add_argument("--pids-limit", type=int, metavar="NUMBER")
+    run.add_argument("--restart", default="", metavar="no|always|unless-stopped|on-failure[:N]")
+    run.add_argument("--stop-signal", default="", metavar="SIGNAL")
+    run.add_argument("--stop-timeout", type=int, metavar="SECONDS")
+    run.add_argument("--cap-add", action="append", default=[], metavar="NAME")
+    run.add_argument("--cap-drop", action="append", default=[], metavar="NAME")
+    run.add_argument("--no-new-privileges", action="store_true")
+    run.add_argument("--read-only", action="store_true", help="the root file system cannot be written to")
+    run.add_argument("--cgroup", default="", metavar="NAME", help="the declared cgroup to live in")
+    run.add_argument("--entrypoint", metavar="COMMAND")
+    run.add_argument("image", metavar="IMAGE")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+    exec_ = _command(commands, "exec", "run a command in a running container", "run.execute")
+    exec_.add_argument("-d", "--detach", action="store_true", help="do not wait for it")
+    _terminal(exec_)
+    exec_.add_argument("name", metavar="NAME")
+    exec_.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+
+def _terminal(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
+    command.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    command.add_argument("-e", "--env", action="append", default=[], metavar="K=V")
+    command.add_argument("-w", "--workdir", default="", metavar="DIR")
+    command.add_argument("-u", "--user", default="", metavar="USER[:GROUP]")
+
+
+def _images(commands: _Commands) -> None:
+    _command(commands, "images", "list images", "images.ls", output=True)
+    group = _group(commands, "image", "make, list and remove images")
+    _command(group, "ls", "list images", "images.ls", output=True)
+    imported = _command(group, "import", "make an image from a root file system", "images.imported")
+    imported.add_argument(
+        "source", metavar="PATH|-", help="a tar file or a directory on the host, or - for stdin"
+    )
+    imported.add_argument("reference", metavar="NAME[:TAG]")
+    template = _command(group, "template", "make an image from a template", "images.template")
+    template.add_argument("template", choices=("busybox", "debian"))
+    template.add_argument("reference", metavar="NAME[:TAG]")
+    template.add_argument("--suite", metavar="NAME", help="the release, such as bookworm")
+    template.add_argument("--variant", metavar="NAME", help="how much is in it, such as minbase")
+    template.add_argument("--package", action="append", default=[], metavar="NAME", help="a package to add")
+    for command in (imported, template):
+        command.add_argument("--cmd", metavar="COMMAND", help="what runs by default")
+        command.add_argument("--entrypoint", metavar="COMMAND")
+        command.add_argument("-e", "--env", action="append", default=[], metavar="K=V")
+        command.add_argument("-w", "--workdir", metavar="DIR")
+        command.add_argument("-u", "--user", metavar="USER[:GROUP]")
+        command.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+        command.add_argument("--expose", action="append", default=[], metavar="PORT[/udp]")
+        command.add_argument("--dry-run", action="store_true", help="say what would be done")
+    rm = _command(group, "rm", "remove images", "images.remove")
+    rm.add_argument("names", nargs="+", metavar="NAME")
+
+
+def _state(commands: _Commands) -> None:
+    apply = _command(commands, "apply", "bring the host to a document", "apply.apply", output=True)
+    plan = _command(commands, "plan", "say what apply would do", "apply.plan", output=True)
+    apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    for command in (apply, plan):
+        command.add_argument("-f", "--file", required=True, metavar="FILE", help="YAML or JSON; - for stdin")
+        command.add_argument(
+            "--prune", action="store_true", help="remove what is managed and not named any more"
+        )
+        command.add_argument("--diff", action="store_true", help="show before and after")
+
+
+def _declared(commands: _Commands) -> None:
+    network = _kind(commands, "network", "networks", "create")
+    network.add_argument("--subnet", metavar="CIDR")
+    network.add_argument("--gateway", metavar="ADDRESS")
+    network.add_argument("--internal", action="store_true", help="no way out of the host")
+    network.add_argument(
+        "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
+    )
+    network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    volume = _kind(commands, "volume", "volumes", "create")
+    volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    cgroup = _kind(commands, "cgroup", "cgroups", "set")
+    for option, kind in (
+        ("memory", str),
+        ("memory-reservation", str),
+        ("memory-swap", str),
+        ("cpus", float),
+        ("cpu-shares", int),
+        ("cpuset-cpus", str),
+        ("cpuset-mems", str),
+        ("pids-limit", int),
+    ):
+        cgroup.add_argument(f"--{option}", type=kind)
+    cgroup.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+
+
+def _kind(commands: _Commands, name: str, plural: str, verb: str) -> argparse.ArgumentParser:
+    group = _group(commands, name, f"declare, list and remove {plural}")
+    ls = _command(group, "ls", f"list {plural}", "declared.ls", output=True)
+    inspect = _command(group, "inspect", f"show all about {plural}", "declared.inspect")
+    inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
+    rm = _command(group, "rm", f"remove {plural}", "declared.remove")
+    declare = _command(group, verb, f"say how a {name} should be", "declared.declare")
+    declare.add_argument("--dry-run", action="store_true", help="say what would be done")
+    declare.add_argument("name", metavar="NAME")
+    for command in (inspect, rm):
+        command.add_argument("names", nargs="+", metavar="NAME")
+    for command in (ls, inspect, rm, declare):
+        command.set_defaults(kind=plural)
+    return declare
+
+
+def _system(commands: _Commands) -> None:
+    _command(commands, "host", "show the host and its agent", "system.host", output=True)
+    _command(commands, "version", "show the versions of client and agent", "system.version")
+    events = _command(commands, "events", "show what happens, as it happens", "system.events")
+    events.add_argument(
+        "--since", default="", metavar="TIME", help='a time, or a span before now such as "10m"'
+    )
+    events.add_argument("--until", default="", metavar="TIME", help="likewise")
+    events.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    group = _group(commands, "system", "the agent as a whole")
+    _command(
+        group,
+        "dial-stdio",
+        "connect standard input and output with the agent's socket",
+        "system.dial_stdio",
+    )
+    _command(group, "down", "remove all containers and networks, and end the agent", "system.down")

@@ -17,8 +17,8 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 def dispatch(argv: list[str]) -> int:
     """Run one command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    module = importlib.import_module(f"{__package__}.{arguments.module}")
-    call = getattr(module, arguments.call)
+    module, _, function = arguments.call.partition(".")
+    call = getattr(importlib.import_module(f"{__package__}.{module}"), function)
     try:
         status = cast(int, call(arguments))
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ _CREATE = (
     "ConsoleSize",
     "Detach",
 )
+# A process may close its output and go on: then the stream ends without an exit code.
+_EXIT_WITHIN = 1.0
 _START = ("Detach", "Tty", "ConsoleSize")
 
 
@@ -101,7 +104,7 @@ class ExecCalls:
             self._execs.resize(execution.id, rows, cols)
 
         async def serve(raw: RawStream) -> None:
-            await carry(
+            ended = await carry(
                 raw,
                 streams,
                 framed=not spec.tty,
@@ -109,6 +112,9 @@ class ExecCalls:
                 close_stdin=not spec.tty,
                 detach=DetachFilter(keys) if keys else None,
             )
+            if ended:
+                # The client asks for the exit code as soon as the stream has ended.
+                await asyncio.wait([asyncio.ensure_future(streams.wait())], timeout=_EXIT_WITHIN)
 
         return Hijack(serve, content_type=stream_type(request, spec.tty))
 

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mooring run` and `mooring exec`: a command in a new or in a running container, at this terminal.
+
+Both speak the Docker Engine API of the agent, which has the words for attaching.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from ..engine.resources.options import Size
+from ..errors import InvalidSpec, MooringError
+from .client import DOCKER, Client, segment
+from .containers import client_of
+from .terminal import pump, raw_mode, watch_size, window_size
+
+_NANO = 1_000_000_000
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a command in a new container; the exit status is the command's."""
+    _check_terminal(arguments)
+    client = client_of(arguments)
+    body = _body(arguments)
+    query = {"name": arguments.name} if arguments.name else None
+    container = client.call("POST", f"{DOCKER}/containers/create", body, query)["Id"]
+    path = f"{DOCKER}/containers/{container}"
+    try:
+        if arguments.detach:
+            client.call("POST", f"{path}/start")
+            print(container)
+            return 0
+        return _attended(client, path, arguments)
+    except MooringError:
+        # A container that was made for this run alone and did not start is of no use to anybody.
+        if arguments.rm:
+            with contextlib.suppress(MooringError):
+                client.call("DELETE", path, query={"force": True, "v": True})
+        raise
+
+
+def _attended(client: Client, path: str, arguments: argparse.Namespace) -> int:
+    streams = {"stream": True, "stdin": arguments.interactive, "stdout": True, "stderr": True}
+    connection, early, _ = client.take_over("POST", f"{path}/attach", None, streams)
+    with connection:
+        condition = "removed" if arguments.rm else "next-exit"
+        # Its headers are here before the start, so that no end can be missed.
+        waiting = client.stream("POST", f"{path}/wait", {"condition": condition})
+        client.call("POST", f"{path}/start")
+        with _at_terminal(client, path, arguments), _signals_passed_on(client, path, arguments):
+            pump(connection, early, framed=not arguments.tty, stdin=arguments.interactive)
+    with waiting:
+        result = json.loads(waiting.read())
+    if result.get("Error"):
+        raise MooringError(str(result["Error"]["Message"]))
+    return int(result["StatusCode"])
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run a command in a running container; the exit status is the command's."""
+    _check_terminal(arguments)
+    if not arguments.command:
+        raise InvalidSpec("exec needs a command: mooring exec NAME COMMAND …")
+    client = client_of(arguments)
+    attached = not arguments.detach
+    body = {
+        "Cmd": _words(arguments.command),
+        "Env": _variables(arguments.env),
+        "WorkingDir": arguments.workdir,
+        "User": arguments.user,
+        "Tty": arguments.tty,
+        "AttachStdin": arguments.interactive and attached,
+        "AttachStdout": attached,
+        "AttachStderr": attached,
+    }
+    if arguments.tty:
+        body["ConsoleSize"] = list(window_size())
+    created = client.call("POST", f"{DOCKER}/containers/{segment(arguments.name)}/exec", body)["Id"]
+    path = f"{DOCKER}/exec/{created}"
+    if arguments.detach:
+        client.call("POST", f"{path}/start", {"Detach": True})
+        return 0
+    connection, early, _ = client.take_over("POST", f"{path}/start", {"Detach": False, "Tty": arguments.tty})
+    with connection, _at_terminal(client, path, arguments):
+        pump(connection, early, framed=not arguments.tty, stdin=arguments.interactive)
+    code = client.call("GET", f"{path}/json")["ExitCode"]
+    return 0 if code is None else int(code)
+
+
+@contextlib.contextmanager
+def _at_terminal(client: Client, path: str, arguments: argparse.Namespace) -> Iterator[None]:
+    """The user's terminal becomes that of the container."""
+
+    def resize(rows: int, columns: int) -> None:
+        # It may have ended already.
+        with contextlib.suppress(MooringError):
+            client.call("POST", f"{path}/resize", query={"h": rows, "w": columns})
+
+    with contextlib.ExitStack() as stack:
+        if arguments.tty:
+            if window_size() != (0, 0):
+                stack.enter_context(watch_size(resize))
+            if arguments.interactive:
+                stack.enter_context(raw_mode())
+        yield
+
+
+@contextlib.contextmanager
+def _signals_passed_on(client: Client, path: str, arguments: argparse.Namespace) -> Iterator[None]:
+    """What would end us without a terminal in between goes to the container, as with `docker run`."""
+
+    def tell(number: int, _: object) -> None:
+        with contextlib.suppress(MooringError):
+            client.call("POST", f"{path}/kill", query={"signal": signal.Signals(number).name})
+
+    before = {} if arguments.tty else {number: signal.signal(number, tell) for number in _PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_terminal(arguments: argparse.Namespace) -> None:
+    if arguments.tty and arguments.interactive and not arguments.detach and not os.isatty(0):
+        raise InvalidSpec("standard input is no terminal: leave -t out")
+
+
+def _words(command: list[str]) -> list[str]:
+    """argparse leaves a separating "--" in place."""
+    return command[1:] if command[:1] == ["--"] else command
+
+
+def _variables(given: list[str]) -> list[str]:
+    """`-e NAME` takes the value from here, if there is one."""
+    return [
+        item if "=" in item else f"{item}={os.environ[item]}"
+        for item in given
+        if "=" in item or item in os.environ
+    ]
+
+
+def _body(arguments: argparse.Namespace) -> dict[str, Any]:
+    restart, _, retries = arguments.restart.partition(":")
+    host: dict[str, Any] = {
+        "AutoRemove": arguments.rm,
+        "Binds": arguments.volume,
+        "CapAdd": arguments.cap_add,
+        "CapDrop": arguments.cap_drop,
+        "CgroupParent": arguments.cgroup,
+        "CpuShares": arguments.cpu_shares,
+        "CpusetCpus": arguments.cpuset_cpus,
+        "CpusetMems": arguments.cpuset_mems,
+        "Memory": _size(arguments.memory, "--memory"),
+        "MemoryReservation": _size(arguments.memory_reservation, "--memory-reservation"),
+        "MemorySwap": _size(arguments.memory_swap, "--memory-swap"),
+        "NanoCpus": round(arguments.cpus * _NANO) if arguments.cpus else None,
+        "NetworkMode": arguments.network[0] if arguments.network else "",
+        "PidsLimit": arguments.pids_limit,
+        "PortBindings": _ports(arguments.publish),
+        "ReadonlyRootfs": arguments.read_only,
+        "RestartPolicy": {"Name": restart, "MaximumRetryCount": _number(retries, "--restart")},
+        "SecurityOpt": ["no-new-privileges"] if arguments.no_new_privileges else None,
+        "Tmpfs": dict(item.partition(":")[::2] for item in arguments.tmpfs),
+    }
+    body: dict[str, Any] = {
+        "Image": arguments.image,
+        "Cmd": _words(arguments.command),
+        "Env": _variables(arguments.env),
+        "Labels": dict(item.partition("=")[::2] for item in arguments.label),
+        "Hostname": arguments.hostname,
+        "WorkingDir": arguments.workdir,
+        "User": arguments.user,
+        "Tty": arguments.tty,
+        "OpenStdin": arguments.interactive,
+        "StdinOnce": arguments.interactive and not arguments.detach,
+        "AttachStdin": arguments.interactive and not arguments.detach,
+        "AttachStdout": not arguments.detach,
+        "AttachStderr": not arguments.detach,
+        "StopSignal": arguments.stop_signal,
+        "StopTimeout": arguments.stop_timeout,
+        "HostConfig": host,
+    }
+    if arguments.entrypoint is not None:
+        body["Entrypoint"] = shlex.split(arguments.entrypoint) or [""]
+    if len(arguments.network) > 1:
+        body["NetworkingConfig"] = {"EndpointsConfig": {name: {} for name in arguments.network}}
+    return body
+
+
+def _size(text: str | None, option: str) -> int | None:
+    if text is None or text == "-1":
+        return None if text is None else -1
+    return Size().parse(text, option)
+
+
+def _number(text: str, option: str) -> int:
+    if text and not text.isdigit():
+        raise InvalidSpec(f"{option} has {text!r}: expected a number of attempts")
+    return int(text or 0)
+
+
+def _ports(given: list[str]) -> dict[str, list[dict[str, str]]]:
+    """[[IP:]HOST:]PORT[/PROTOCOL]"""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for text in given:
+        rest, _, protocol = text.partition("/")
+        front, _, port = rest.rpartition(":")
+        address, _, host = front.rpartition(":")
+        if not port.isdigit() or (host and not host.isdigit()):
+            raise InvalidSpec(f"--publish {text} is no port: expected [[IP:]HOST:]PORT[/tcp|udp]")
+        key = f"{port}/{protocol or 'tcp'}"
+        bindings.setdefault(key, []).append({"HostIp": address.strip("[]"), "HostPort": host})
+    return bindings
