@@ -60,9 +60,14 @@ class Group:
         """Controller → directory of this group. Controllers that are mounted together share one."""
         return {name: Path(directory) for name, directory in self._directories.items()}
 
-    def create(self) -> None:
-        """Make the group and those above it. One that is there already is fine; a failure leaves no part of
-        it behind."""
+    def create(self, *, delegate: bool = False) -> None:
+        """Make the group and those above it. One that is there is fine; a failure leaves no part of it
+        behind.
+
+        With `delegate` it is made ready to hold groups that somebody makes by a bare mkdir, such as
+        launchers: they begin with its CPUs and memory nodes (v1) and with its controllers (v2, where it can
+        hold no processes of its own then).
+        """
         made: list[str] = []
         mounts: dict[tuple[str, int], list[str]] = {}
         for place in self.hierarchy.places.values():
@@ -72,10 +77,10 @@ class Group:
                 if not os.path.isdir(f"{mount}/{self.path}"):
                     made.append(f"{mount}/{self.path}")
                 if version == 1:
-                    v1_tree.make(mount, self.path, cpuset="cpuset" in controllers)
+                    v1_tree.make(mount, self.path, cpuset="cpuset" in controllers, delegate=delegate)
                 else:
                     limited = [name for name in controllers if name in self.hierarchy.limits]
-                    v2_tree.make(mount, self.path, limited)
+                    v2_tree.make(mount, self.path, limited, delegate=delegate)
         except (OSError, MooringError) as error:
             for directory in made:
                 # What cannot be removed was not made, or is somebody's by now.

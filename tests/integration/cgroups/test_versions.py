@@ -148,6 +148,21 @@ def test_a_new_list_of_devices_replaces_the_former(group: Group, spawn: Spawn) -
     assert spawn(group, sys.executable, "-S", "-c", opened).communicate(timeout=60)[0] == b"opened\n"
 
 
+def test_a_group_made_by_a_bare_mkdir_is_usable_where_its_parent_delegates(
+    parent: Group, spawn: Spawn
+) -> None:
+    holder = parent.hierarchy.group(f"{parent.path}/holder")
+    holder.create(delegate=True)
+    holder.create(delegate=True)
+    inside = parent.hierarchy.group(f"{parent.path}/holder/x")
+
+    for directory in set(inside.paths.values()):
+        directory.mkdir()
+
+    inside.apply(Resources(memory=64 << 20, cpus=0.5, pids_limit=10))
+    assert spawn(inside, "sleep", "60").pid in inside.pids()
+
+
 def test_inside_a_cgroup_namespace_groups_are_still_found(parent: Group, spawn: Spawn) -> None:
     """The mounts keep showing the whole tree, from above the namespace's root."""
     spawn(parent.hierarchy.group(parent.path), "sleep", "60")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mooring_agent.errors import InvalidSpec, MissingProgram, NotSupported
@@ -105,7 +105,7 @@ def _interesting(maximum: int) -> st.SearchStrategy[int]:
 
 
 @on_x86_64
-@settings(max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_the_program_does_what_the_profile_says(data: st.DataObject) -> None:
     capabilities = frozenset(data.draw(st.sampled_from((DEFAULT, (), tuple(CAPABILITIES)))))

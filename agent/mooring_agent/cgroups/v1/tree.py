@@ -8,8 +8,10 @@ import os
 from .. import interface
 from .cpuset import CPUS, MEMS
 
+CLONE_CHILDREN = "cgroup.clone_children"
 
-def make(mount: str, path: str, *, cpuset: bool) -> None:
+
+def make(mount: str, path: str, *, cpuset: bool, delegate: bool = False) -> None:
     """Make the group and those above it; one that is there already is fine. Raises OSError.
 
     With `cpuset`, each new group gets its parent's CPUs and memory nodes, without which no process can join
@@ -26,6 +28,8 @@ def make(mount: str, path: str, *, cpuset: bool) -> None:
         os.makedirs(directory, exist_ok=True)
     if cpuset:
         _inherit(mount, path)
+        if delegate:
+            interface.write(f"{directory}/{CLONE_CHILDREN}", "1")
 
 
 def _make_parents(mount: str, path: str, *, cpuset: bool) -> None:
@@ -35,7 +39,7 @@ def _make_parents(mount: str, path: str, *, cpuset: bool) -> None:
         os.makedirs(f"{mount}/{above}", exist_ok=True)
         if cpuset:
             _inherit(mount, above)
-            interface.write(f"{mount}/{above}/cgroup.clone_children", "1")
+            interface.write(f"{mount}/{above}/{CLONE_CHILDREN}", "1")
 
 
 def _inherit(mount: str, path: str) -> None:

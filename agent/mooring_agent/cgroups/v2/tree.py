@@ -18,7 +18,7 @@ from .. import interface
 SUBTREE_CONTROL = "cgroup.subtree_control"
 
 
-def make(mount: str, path: str, controllers: Iterable[str]) -> None:
+def make(mount: str, path: str, controllers: Iterable[str], *, delegate: bool = False) -> None:
     """Make the group and those above it, with the controllers; one that is there already is fine.
 
     Raises OSError, and Conflict when a group above has processes of its own and so cannot hand controllers
@@ -34,6 +34,8 @@ def make(mount: str, path: str, controllers: Iterable[str]) -> None:
             os.mkdir(directory)
         except FileExistsError:
             continue
+    if delegate:
+        _delegate(directory, wanted)
 
 
 def _delegate(directory: str, wanted: frozenset[str]) -> None:
