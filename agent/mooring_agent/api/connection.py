@@ -8,8 +8,11 @@ behind a request waits, or belongs to the raw stream if that request hijacks the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import select
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import cache, lru_cache
@@ -38,6 +41,10 @@ WRITE_HIGH_WATER = 256 << 10
 # After our last byte, how long a client may take to notice before the connection is cut.
 LINGER_SECONDS = 5.0
 
+# How long the first raw bytes wait for the client to read the head before them, and how often we look.
+HEAD_SECONDS = 0.1
+HEAD_POLL_SECONDS = 0.0002
+
 
 class Handler(Protocol):
     """What answers requests: `Application`."""
@@ -63,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._inflow: Inflow | None = None
         self._raw = False
+        self._head_taken = False
         self._last_request = False  # close after the answer that is being made
         self._deaf = False  # what still arrives is thrown away
         self._client_done = False  # the client has ended its side
@@ -300,8 +308,24 @@ class Connection(asyncio.Protocol):
         await reply.serve(_Raw(self._inflow, self._send_raw))
 
     async def _send_raw(self, data: bytes) -> None:
+        if not self._head_taken:
+            self._head_taken = True
+            await self._until_head_is_taken()
         self._write(data)
         await self._drain()
+
+    async def _until_head_is_taken(self) -> None:
+        """Hold the first raw bytes back until the client has read the answer's head.
+
+        Clients that parse the head through a buffered reader and then turn to the socket itself, as
+        docker-py does, would lose what came with it. On a unix socket SIOCOUTQ is what the peer has not read.
+        """
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        deadline = self._loop.time() + HEAD_SECONDS
+        while not self._lost and self._loop.time() < deadline:
+            if int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0:
+                return
+            await asyncio.sleep(HEAD_POLL_SECONDS)
 
     def _write(self, data: bytes | None) -> None:
         if self._lost:

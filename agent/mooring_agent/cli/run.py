@@ -12,12 +12,13 @@ import json
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from ..engine.resources.options import Size
 from ..errors import InvalidSpec, MooringError
-from .client import DOCKER, Client, segment
+from .client import DOCKER, ApiFailure, Client, segment
 from .containers import client_of
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -58,10 +59,21 @@ def _attended(client: Client, path: str, arguments: argparse.Namespace) -> int:
         with _at_terminal(client, path, arguments), _signals_passed_on(client, path, arguments):
             pump(connection, early, framed=not arguments.tty, stdin=arguments.interactive)
     with waiting:
+        if arguments.tty and _runs_on(client, path):
+            print("\ndetached: it runs on", file=sys.stderr)
+            return 0
         result = json.loads(waiting.read())
     if result.get("Error"):
         raise MooringError(str(result["Error"]["Message"]))
     return int(result["StatusCode"])
+
+
+def _runs_on(client: Client, path: str) -> bool:
+    """Whether the user has left it with the detach keys (ctrl-p, ctrl-q)."""
+    try:
+        return bool(client.call("GET", f"{path}/json")["State"]["Running"])
+    except ApiFailure:
+        return False  # it has ended, and was removed
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request, Response, json_response
 from ..router import Route
 from .attach import stream_type
+from .rules import canonical
 from .terminals import DetachFilter, detach_keys, window
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class ExecCalls:
             raise Conflict(
                 f"container {container.name} is {container.status}: start it before a command is run in it"
             )
-        fields = Fields(await request.json(), f"exec in {container.name}", _CREATE)
+        body = canonical(await request.json(), _CREATE)
+        body.pop("Container", None)  # docker-py repeats what the path says
+        fields = Fields(body, f"exec in {container.name}", _CREATE)
         if fields.flag("Privileged"):
             raise NotSupported(
                 "option Privileged=true of an exec is not supported by this agent; leave it out"
@@ -91,7 +94,7 @@ class ExecCalls:
     async def start(self, request: Request) -> Reply:
         """Run it: on this connection, or detached."""
         execution = self._execs.get(request.params["id"])
-        fields = Fields(await request.json(), "exec start", _START)
+        fields = Fields(canonical(await request.json(), _START), "exec start", _START)
         rows, cols = fields.size("ConsoleSize")
         if fields.flag("Detach"):
             await self._execs.start(execution.id, detach=True)

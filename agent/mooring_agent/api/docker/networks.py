@@ -11,12 +11,13 @@ from ..messages import Reply, Request, json_response, no_content
 from ..router import Route
 from ..timestamps import NEVER, rfc3339_seconds
 from .render import HOST_NETWORKS, endpoint_id, has_label, network_id
-from .rules import asks, mapping, objects, pairs, refused, text, unsupported
+from .rules import asks, canonical, mapping, objects, pairs, refused, text, unsupported
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+_CREATE = ("Name", "Driver", "Internal", "Labels", "IPAM", "Options", "Scope", "CheckDuplicate", "EnableIPv4")
 _DRIVERS = {"host": "host", "none": "null"}
 _PREDEFINED = ("bridge", *HOST_NETWORKS)
 
@@ -47,7 +48,7 @@ class NetworkCalls:
 
     async def create(self, request: Request) -> Reply:
         """Make a bridge network."""
-        name, spec = _spec_of(await request.json())
+        name, spec = _spec_of(canonical(await request.json(), _CREATE))
         if any(view["name"] == name for view in self._views()):
             raise Conflict(f"network with name {name} already exists; remove it or choose another name")
         await self._engine.network_put(name, spec, dry_run=False)

@@ -8,7 +8,7 @@ of them; whatever asks for something is taken over, kept for `docker inspect`, o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,13 +36,19 @@ Rules = Mapping[str, Rule]
 
 def apply(rules: Rules, body: Mapping[str, Any], draft: Draft, prefix: str = "") -> None:
     """Put every key of a body through its rule. Raises InvalidSpec or NotSupported, naming the key."""
-    for key, value in body.items():
+    for key, value in canonical(body, rules).items():
         where = prefix + key
         rule = rules.get(key)
         if rule is not None:
             rule(draft, value, where)
         elif asks(value):
             raise NotSupported(f"option {where}={shown(value)} is not known to this agent; leave it out")
+
+
+def canonical(body: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """The body with its keys as they are documented: dockerd, being Go, takes them in any case."""
+    spelling = {key.lower(): key for key in known}
+    return {spelling.get(key.lower(), key): value for key, value in body.items()}
 
 
 def asks(value: object) -> bool:

@@ -12,7 +12,7 @@ from ..messages import Reply, Request, json_response, no_content
 from ..router import Route
 from ..timestamps import NEVER, rfc3339_seconds
 from .render import has_label
-from .rules import asks, pairs, text, unsupported
+from .rules import asks, canonical, pairs, text, unsupported
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -48,7 +48,7 @@ class VolumeCalls:
 
     async def create(self, request: Request) -> Reply:
         """Make one, or answer with the one of that name."""
-        body = await request.json()
+        body = canonical(await request.json(), ("Name", "Driver", "Labels"))
         name = text(body.get("Name"), "Name") or secrets.token_hex(32)
         spec: dict[str, Any] = {}
         for key, value in body.items():
