@@ -147,7 +147,10 @@ def _data(fd: int, offset: int, length: int) -> Iterator[bytes]:
 
 
 def _data_parts(fd: int, status: os.stat_result) -> tuple[tuple[int, int], ...] | None:
-    """Where a file has data, or None when it has no holes worth the trouble."""
+    """Where a file has data, or None when it has no holes worth the trouble.
+
+    A hole at the end is told by a last part without length, for GNU tar, which goes by the parts alone.
+    """
     if status.st_size - status.st_blocks * 512 < _MIN_HOLE:
         return None
     parts: list[tuple[int, int]] = []
@@ -158,11 +161,13 @@ def _data_parts(fd: int, status: os.stat_result) -> tuple[tuple[int, int], ...] 
         except OSError as error:
             if error.errno != errno.ENXIO:  # no data any more
                 raise
-            return tuple(parts)
+            return (*parts, (status.st_size, 0))
         position = min(os.lseek(fd, start, os.SEEK_HOLE), status.st_size)
         if position > start:
             parts.append((start, position - start))
-    return tuple(parts) if position >= status.st_size else None
+    if position < status.st_size:
+        return None
+    return tuple(parts)
 
 
 def _is_opaque(fd: int) -> bool:

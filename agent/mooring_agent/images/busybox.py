@@ -108,8 +108,8 @@ class Busybox:
 def find_busybox() -> Busybox:
     """Find a statically linked busybox on this host; raises MissingProgram naming the package that has it."""
     dynamic = []
-    for candidate in (shutil.which("busybox"), "/bin/busybox", "/usr/bin/busybox.static"):
-        if candidate is None or not os.access(candidate, os.X_OK):
+    for candidate in _candidates():
+        if not os.access(candidate, os.X_OK):
             continue
         content = Path(candidate).read_bytes()
         machine, interpreted = _read_elf(candidate, content)
@@ -121,6 +121,11 @@ def find_busybox() -> Busybox:
     raise MissingProgram(
         f"the template busybox needs a statically linked busybox and {found}: install package busybox-static"
     )
+
+
+def _candidates() -> list[str]:
+    found = shutil.which("busybox")
+    return [*([found] if found is not None else []), "/bin/busybox", "/usr/bin/busybox.static"]
 
 
 def busybox_layer(busybox: Busybox) -> Generator[bytes, None, None]:
@@ -156,7 +161,14 @@ def _link(name: str, target: str) -> bytes:
 def _applets(program: str) -> tuple[str, ...]:
     """Ask the program; a path with a directory that the template lacks goes to bin, so that every link has
     a home."""
-    result = subprocess.run([program, "--list-full"], capture_output=True, text=True, timeout=_LIST_DEADLINE)
+    try:
+        result = subprocess.run(
+            [program, "--list-full"], capture_output=True, text=True, timeout=_LIST_DEADLINE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InvalidSpec(
+            f"{program} cannot be run and is no use for the template busybox: {error}"
+        ) from error
     paths = []
     for line in result.stdout.split():
         directory, _, name = line.rpartition("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,8 +49,8 @@ class Image:
     created_at: float
     architecture: str
     os: str
-    config: Mapping[str, Any]
-    history: tuple[Mapping[str, Any], ...]
+    config: Mapping[str, Any] = field(hash=False)
+    history: tuple[Mapping[str, Any], ...] = field(hash=False)
     diff_ids: tuple[str, ...]
     chain_id: str | None
     size: int

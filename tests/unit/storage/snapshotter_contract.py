@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every snapshotter has to do.
+
+A driver passes by a class `Test… (SnapshotterContract)` with a method `make`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mooring_agent.errors import Conflict, InvalidSpec, NotFound
+from mooring_agent.storage.snapshotter import Rootfs, SnapshotKind, Snapshotter
+
+_IDLE = 20.0  # seconds
+
+
+def find(rootfs: Rootfs, name: str) -> Path | None:
+    """Where the file `name` is seen in a root file system, whiteouts not heeded."""
+    layers = ([rootfs.upper] if rootfs.upper is not None else []) + list(rootfs.lower)
+    return next((layer / name for layer in layers if (layer / name).exists()), None)
+
+
+def add_layer(snapshots: Snapshotter, name: str, parent: str | None, files: dict[str, str]) -> None:
+    """Commit a layer of small files."""
+    key = f"extract-{name}"
+    snapshots.prepare(key, parent, temporary=True)
+    target = snapshots.unpack_target(key)
+    for path, text in files.items():
+        (target.directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (target.directory / path).write_text(text)
+    snapshots.commit(key, name)
+
+
+class SnapshotterContract:
+    """The contract, in words and in tests; see Snapshotter."""
+
+    def make(self, root: Path) -> Snapshotter:
+        """Open the driver below `root`; called again it has to find what was there."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def snapshots(self, tmp_path: Path) -> Iterator[Snapshotter]:
+        snapshots = self.make(tmp_path / "store")
+        yield snapshots
+        snapshots.close()
+
+    def reopen(self, snapshots: Snapshotter, tmp_path: Path) -> Snapshotter:
+        snapshots.close()
+        return self.make(tmp_path / "store")
+
+    def test_a_container_sees_its_image_and_writes_apart(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"etc/name": "base"})
+        first = snapshots.prepare("first", "base")
+        second = snapshots.prepare("second", "base")
+        assert first.upper is not None
+        (first.upper / "own").write_text("first")
+        for rootfs in (first, second):
+            found = find(rootfs, "etc/name")
+            assert found is not None
+            assert found.read_text() == "base"
+        assert find(second, "own") is None
+        assert snapshots.rootfs("first") == first
+
+    def test_a_chain_of_layers_is_topmost_first(self, snapshots: Snapshotter) -> None:
+        parent = None
+        for number in range(20):
+            add_layer(snapshots, f"layer-{number}", parent, {"who": str(number), f"only-{number}": ""})
+            parent = f"layer-{number}"
+        rootfs = snapshots.prepare("container", parent)
+        who = find(rootfs, "who")
+        assert who is not None
+        assert who.read_text() == "19"
+        assert all(find(rootfs, f"only-{number}") for number in range(20))
+
+    def test_two_snapshots_can_share_one_parent(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        add_layer(snapshots, "left", "base", {"b": "left"})
+        add_layer(snapshots, "right", "base", {"b": "right"})
+        for name in ("left", "right"):
+            found = find(snapshots.prepare(f"of-{name}", name), "b")
+            assert found is not None
+            assert found.read_text() == name
+
+    def test_what_is_told_of_a_snapshot(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {})
+        snapshots.prepare("active", "base")
+        snapshots.view("view", "base")
+        kinds = {info.key: (info.kind, info.parent) for info in snapshots.list()}
+        assert kinds == {
+            "base": (SnapshotKind.COMMITTED, None),
+            "active": (SnapshotKind.ACTIVE, "base"),
+            "view": (SnapshotKind.VIEW, "base"),
+        }
+        assert snapshots.stat("active").parent == "base"
+        assert [info.key for info in snapshots.list()] == ["base", "active", "view"]
+
+    def test_a_commit_takes_the_key_away_and_keeps_the_parent(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        rootfs = snapshots.prepare("container", "base")
+        assert rootfs.upper is not None
+        (rootfs.upper / "b").write_text("2")
+        snapshots.commit("container", "image")
+        with pytest.raises(NotFound):
+            snapshots.stat("container")
+        assert snapshots.stat("image").parent == "base"
+        derived = snapshots.prepare("container", "image")
+        assert find(derived, "a")
+        assert find(derived, "b")
+
+    def test_a_view_cannot_be_written_or_committed(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        view = snapshots.view("view", "base")
+        assert view.read_only
+        assert view.upper is None
+        assert find(view, "a")
+        with pytest.raises(Conflict):
+            snapshots.commit("view", "image")
+        with pytest.raises(Conflict):
+            snapshots.unpack_target("view")
+        with pytest.raises(Conflict):
+            snapshots.remove("base")
+        snapshots.remove("view")
+        snapshots.remove("base")
+
+    def test_a_key_is_used_once(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {})
+        snapshots.prepare("key", "base")
+        for again in ("key", "base"):
+            with pytest.raises(Conflict, match=again):
+                snapshots.prepare(again, "base")
+            with pytest.raises(Conflict, match=again):
+                snapshots.view(again, "base")
+            with pytest.raises(Conflict, match=again):
+                snapshots.commit("key", again)
+        assert snapshots.stat("key").kind is SnapshotKind.ACTIVE
+
+    def test_only_what_is_committed_is_a_parent(self, snapshots: Snapshotter) -> None:
+        snapshots.prepare("active", None)
+        with pytest.raises(Conflict, match="active"):
+            snapshots.prepare("child", "active")
+        with pytest.raises(NotFound, match="nowhere"):
+            snapshots.prepare("child", "nowhere")
+        with pytest.raises(NotFound):
+            snapshots.stat("child")
+        add_layer(snapshots, "base", None, {})
+        with pytest.raises(Conflict):
+            snapshots.rootfs("base")
+        with pytest.raises(Conflict):
+            snapshots.commit("base", "again")
+
+    @pytest.mark.parametrize(
+        "key", ["", ".", "..", "../up", "a/b", "/etc", ".hidden", "a\0b", "a b", "a\n", "ä", "x" * 256, "-rf"]
+    )
+    def test_hostile_keys_are_refused(self, snapshots: Snapshotter, key: str) -> None:
+        with pytest.raises(InvalidSpec, match="expected"):
+            snapshots.prepare(key, None)
+        snapshots.prepare("good", None)
+        with pytest.raises(InvalidSpec, match="expected"):
+            snapshots.commit("good", key)
+        assert [info.key for info in snapshots.list()] == ["good"]
+
+    def test_unknown_keys_are_named(self, snapshots: Snapshotter) -> None:
+        for call in (
+            snapshots.stat,
+            snapshots.rootfs,
+            snapshots.remove,
+            snapshots.usage,
+            snapshots.unpack_target,
+            lambda key: snapshots.commit(key, "name"),
+        ):
+            with pytest.raises(NotFound, match="unheard-of"):
+                call("unheard-of")
+
+    def test_a_parent_stays_as_long_as_it_has_children(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {})
+        add_layer(snapshots, "top", "base", {})
+        snapshots.prepare("container", "top")
+        for parent, child in (("base", "top"), ("top", "container")):
+            with pytest.raises(Conflict, match=child):
+                snapshots.remove(parent)
+        for key in ("container", "top", "base"):
+            snapshots.remove(key)
+        assert snapshots.list() == ()
+
+    def test_a_removed_key_is_free_at_once_and_its_files_go(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {})
+        used = []
+        for _ in range(3):
+            snapshots.prepare("container", "base")
+            own = snapshots.unpack_target("container").directory
+            used.append(own)
+            assert list(own.iterdir()) == []
+            for number in range(50):
+                (own / str(number)).mkdir()
+                (own / str(number) / "file").write_text("x" * 1000)
+            (own / "link").symlink_to("/etc")
+            snapshots.remove("container")
+        assert snapshots.wait_idle(_IDLE)
+        assert not any(own.exists() for own in used)
+        assert Path("/etc/passwd").exists()
+
+    def test_a_tree_of_any_depth_is_measured_and_removed(self, snapshots: Snapshotter) -> None:
+        rootfs = snapshots.prepare("deep", None)
+        assert rootfs.upper is not None
+        fd = os.open(rootfs.upper, os.O_RDONLY)
+        depth = 1500
+        for _ in range(depth):
+            os.mkdir("d" * 20, dir_fd=fd)
+            below = os.open("d" * 20, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(fd)
+        assert snapshots.usage("deep").inodes == depth
+        snapshots.remove("deep")
+        assert snapshots.wait_idle(_IDLE)
+        assert not rootfs.upper.exists()
+
+    def test_usage_counts_what_is_own(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"big": "x" * 1_000_000})
+        rootfs = snapshots.prepare("container", "base")
+        assert snapshots.usage("container").bytes < 100_000
+        assert snapshots.usage("container").inodes == 0
+        assert rootfs.upper is not None
+        (rootfs.upper / "file").write_text("y" * 200_000)
+        os.link(rootfs.upper / "file", rootfs.upper / "other name")
+        assert 200_000 <= snapshots.usage("container").bytes < 400_000
+        assert snapshots.usage("container").inodes == 1
+        assert snapshots.usage("base").bytes >= 1_000_000
+
+    def test_the_root_has_the_mode_of_the_layer_below(self, snapshots: Snapshotter) -> None:
+        snapshots.prepare("extract", None, temporary=True)
+        directory = snapshots.unpack_target("extract").directory
+        assert directory.stat().st_mode & 0o7777 == 0o755
+        directory.chmod(0o1711)
+        snapshots.commit("extract", "base")
+        rootfs = snapshots.prepare("container", "base")
+        assert rootfs.upper is not None
+        assert rootfs.upper.stat().st_mode & 0o7777 == 0o1711
+
+    def test_everything_answered_for_is_there_after_reopening(
+        self, snapshots: Snapshotter, tmp_path: Path
+    ) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        rootfs = snapshots.prepare("container", "base")
+        assert rootfs.upper is not None
+        (rootfs.upper / "b").write_text("2")
+        snapshots.view("view", "base")
+        snapshots.usage("base")
+        before = snapshots.list()
+        again = self.reopen(snapshots, tmp_path)
+        try:
+            assert again.list() == before
+            assert again.rootfs("container") == rootfs
+            assert again.usage("base").inodes == 1
+            assert (rootfs.upper / "b").read_text() == "2"
+            assert again.prepare("new", "base").upper != rootfs.upper
+        finally:
+            again.close()
+
+    def test_what_is_temporary_is_gone_after_reopening(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        snapshots.prepare("extract", "base", temporary=True)
+        target = snapshots.unpack_target("extract").directory
+        (target / "half").write_text("made")
+        again = self.reopen(snapshots, tmp_path)
+        try:
+            assert [info.key for info in again.list()] == ["base"]
+            assert again.wait_idle(_IDLE)
+            assert not target.exists()
+            again.remove("base")
+        finally:
+            again.close()
+
+    def test_the_directory_has_one_owner(self, snapshots: Snapshotter, tmp_path: Path) -> None:
+        with pytest.raises(Conflict, match="in use"):
+            self.make(tmp_path / "store")
+        snapshots.prepare("still", None)
+
+    def test_closing_twice_is_fine(self, snapshots: Snapshotter) -> None:
+        snapshots.prepare("key", None)
+        snapshots.close()
+        snapshots.close()
+
+    def test_many_threads_at_once(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {})
+        failures: list[BaseException] = []
+
+        def work(worker: int) -> None:
+            try:
+                for number in range(20):
+                    key = f"c-{worker}-{number}"
+                    rootfs = snapshots.prepare(key, "base")
+                    assert rootfs.upper is not None
+                    (rootfs.upper / key).write_text(key)
+                    assert [entry.name for entry in rootfs.upper.iterdir()] == [key]
+                    if number % 2:
+                        snapshots.remove(key)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        assert len(snapshots.list()) == 1 + 6 * 10
+        assert snapshots.wait_idle(_IDLE)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The overlay driver, as far as it can be tested without mounting; mounts are in
+tests/integration/storage.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mooring_agent.errors import InvalidSpec, NotFound
+from mooring_agent.storage.overlay import OverlaySnapshotter
+from mooring_agent.storage.snapshotter import Rootfs, Snapshotter, WhiteoutStyle
+from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
+
+
+class TestOverlay(SnapshotterContract):
+    def make(self, root: Path) -> Snapshotter:
+        return OverlaySnapshotter(root)
+
+
+def test_the_three_shapes_of_a_root_file_system(tmp_path: Path) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        empty = snapshots.prepare("empty", None)
+        add_layer(snapshots, "one", None, {})
+        add_layer(snapshots, "two", "one", {})
+        container = snapshots.prepare("container", "two")
+        assert empty.bind_source == empty.upper
+        assert snapshots.view("single", "one").bind_source == container.lower[1]
+        assert container.bind_source is None
+        assert container.overlay_options() == (
+            f"lowerdir={container.lower[0]}:{container.lower[1]},upperdir={container.upper},workdir={container.work},"
+            "redirect_dir=off,metacopy=off,index=off"
+        )
+        both = snapshots.view("both", "two")
+        assert both.overlay_options().startswith(f"lowerdir={both.lower[0]}:{both.lower[1]},redirect_dir")
+        with pytest.raises(ValueError, match="bind-mounted"):
+            empty.overlay_options()
+    finally:
+        snapshots.close()
+
+
+def test_a_hundred_layers_fit_the_option_page() -> None:
+    root = Path("/var/lib/mooring/overlay")
+    lower = tuple(root / "l" / str(number) for number in range(10_000, 10_100))
+    assert len(Rootfs(lower, root / "l/20000", root / "w/20000").overlay_options()) < 4096
+    with pytest.raises(InvalidSpec, match="flatten"):
+        Rootfs(lower * 2, root / "l/20000", root / "w/20000").overlay_options()
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b"])
+def test_a_root_that_overlay_cannot_take_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidSpec, match="must not have"):
+        OverlaySnapshotter(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_layers_have_short_names(tmp_path: Path) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        rootfs = snapshots.prepare("f" * 64, None)
+        target = snapshots.unpack_target("f" * 64)
+        assert rootfs.upper == target.directory
+        assert target.directory.parent == tmp_path / "l"
+        assert target.directory.name.isdecimal()
+        assert target.whiteouts is WhiteoutStyle.OVERLAY
+    finally:
+        snapshots.close()
+
+
+def test_files_that_vanished_are_noticed_at_open(tmp_path: Path) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    add_layer(snapshots, "gone", None, {"a": "1"})
+    layer = snapshots.prepare("container", "gone").lower[0]
+    snapshots.close()
+    (layer / "a").unlink()
+    layer.rmdir()
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        assert [info.key for info in snapshots.list()] == ["container"]
+        with pytest.raises(NotFound, match="gone"):
+            snapshots.rootfs("container")
+        add_layer(snapshots, "gone", None, {"a": "again"})
+        assert (snapshots.rootfs("container").lower[0] / "a").read_text() == "again"
+    finally:
+        snapshots.close()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mooring_agent.storage import overlay
+from mooring_agent.storage.trash import Trash
+
+root, where, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+snapshots = overlay.OverlaySnapshotter(root)
+snapshots.prepare("extract-base", None, temporary=True)
+(snapshots.unpack_target("extract-base").directory / "file").write_text("base")
+snapshots.commit("extract-base", "base")
+snapshots.prepare("kept", "base")
+snapshots.prepare("extract", "base", temporary=True)
+(snapshots.unpack_target("extract").directory / "file").write_text("top")
+
+owner, name = {
+    "insert": (overlay.OverlaySnapshotter, "_insert"),
+    "forget": (overlay.OverlaySnapshotter, "_forget"),
+    "discard": (Trash, "discard"),
+}[where.split("-")[1]]
+original = getattr(owner, name)
+
+def fatal(*arguments):
+    if where.startswith("after"):
+        original(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(owner, name, fatal)
+{
+    "prepare": lambda: snapshots.prepare("new", "base"),
+    "commit": lambda: snapshots.commit("extract", "top"),
+    "remove": lambda: snapshots.remove("kept"),
+}[what]()
+print("not killed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "there"),
+    [
+        ("prepare", "before-insert", {"base", "kept"}),
+        ("prepare", "after-insert", {"base", "kept", "new"}),
+        ("commit", "before-insert", {"base", "kept"}),
+        ("commit", "after-insert", {"base", "kept", "top"}),
+        ("commit", "before-discard", {"base", "kept", "top"}),
+        ("remove", "before-forget", {"base"}),
+        ("remove", "before-discard", {"base"}),
+        ("remove", "after-discard", {"base"}),
+    ],
+)
+def test_a_kill_leaves_what_was_answered_for_and_no_files_else(
+    tmp_path: Path, what: str, where: str, there: set[str]
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), where, what],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        assert {info.key for info in snapshots.list()} == there
+        assert snapshots.wait_idle(20)
+        assert len(os.listdir(tmp_path / "l")) == len(there)
+        assert len(os.listdir(tmp_path / "w")) == len(there & {"kept", "new"})
+        assert os.listdir(tmp_path / "trash") == []
+        for key in there - {"base"}:
+            snapshots.remove(key)
+        snapshots.remove("base")
+    finally:
+        snapshots.close()
