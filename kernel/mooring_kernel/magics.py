@@ -77,7 +77,7 @@ def find_magic(name: str) -> Magic:
     """Return a magic by its name. Raises UsageError with the nearest name."""
     magic = MAGICS.get(name)
     if magic is None:
-        near = difflib.get_close_matches(name.lstrip("%"), MAGICS, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name.lstrip("%"), MAGICS, n=1)
         hint = f"did you mean %{near[0]}?" if near else "`%lsmagic` lists all"
         raise UsageError(f"there is no magic %{name}: {hint}")
     return magic
@@ -286,7 +286,9 @@ def _ask(
 
 
 def _problem(answer: Answer[Any]) -> str:
-    return "" if answer.error is None else answer.error.message.removeprefix(f"host {answer.host}: ")
+    if answer.error is None:
+        return ""
+    return answer.error.message.removeprefix("host ").removeprefix(f"{answer.host}: ")
 
 
 def _seconds(moment: str | None) -> float | None:

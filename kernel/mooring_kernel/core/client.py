@@ -261,7 +261,7 @@ class Client:
             stream.settimeout(None)
         except (http.BadAnswer, OSError) as error:
             stream.close()
-            raise self._unreachable(_reason(error)) from None
+            raise self._unreachable(_reason(error, timeout)) from None
         except BaseException:
             stream.close()
             raise
@@ -309,7 +309,7 @@ class Client:
         try:
             response = http.request(stream, method, target, data, {"Accept": accept}, deadline)
         except (http.BadAnswer, OSError) as error:
-            raise self._unreachable(_reason(error)) from None
+            raise self._unreachable(_reason(error, timeout)) from None
         except HostUnreachable as error:
             raise self._unreachable(error.message) from None
         finally:
@@ -323,7 +323,7 @@ class Client:
         except HostUnreachable as error:
             raise self._unreachable(error.message) from None
         except TimeoutError as error:
-            raise self._unreachable(_reason(error)) from None
+            raise self._unreachable(_reason(error, deadline.seconds)) from None
 
     def _raise_refusal(self, method: str, target: str, response: http.Response) -> None:
         if response.status < 400:
@@ -350,9 +350,9 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return str(error) if "within" in str(error) else "its agent did not answer in time"
+        return f"no answer within {timeout:g} s"
     if isinstance(error, http.BadAnswer):
         return f"its agent's answer cannot be read: {error}"
     return f"the connection to its agent broke: {getattr(error, 'strerror', None) or error}"

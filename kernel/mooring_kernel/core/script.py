@@ -56,6 +56,8 @@ esac
 #    makes the prompt ours again in case the cell has changed it (activating a virtual environment does).
 # d: in the place of the prompt. A program may have left the terminal in raw mode: it is made as it was.
 #
+# Under `set -v` bash would show PROMPT_COMMAND too: that option is off while no cell runs.
+# \eval: so that no alias of a cell stands in its place.
 # ignoreeof: when a background job ends, busybox ash is interrupted in fgets and takes that for the end of its
 # input.
 #
@@ -67,6 +69,7 @@ __mooring_y=$(command -v stty)
 __mooring_t=$("$__mooring_y" -g </dev/tty)
 __mooring_s=0
 __mooring_k=
+__mooring_v=
 __mooring_p() {
 __mooring_s=${__mooring_k:-$?}
 __mooring_k=
@@ -76,6 +79,7 @@ case $- in
 *e*) __mooring_s=0 ;;
 esac
 "$__mooring_y" echo </dev/tty || :
+[ -z "$__mooring_v" ] || set -v
 command printf '\033]133;C;;$nonce;\007' >/dev/tty
 return "$__mooring_s"
 }
@@ -89,6 +93,10 @@ esac
 }
 __mooring_r() {
 __mooring_k=$?
+__mooring_v=
+case $- in
+*v*) __mooring_v=y; set +v ;;
+esac
 if [ -n "${BASH_VERSION-}" ]; then
 unset PS0
 PROMPT_COMMAND='{ __mooring_d; } 2>/dev/null'
@@ -108,10 +116,10 @@ fi
 __mooring_r
 """
 
-_DECODE_BOOTSTRAP = b'eval "$(base64 -d)"\n'
+_DECODE_BOOTSTRAP = b'\\eval "$(base64 -d)"\n'
 # The line must not begin with a reserved word such as `{`: after an eval with an unterminated quote, bash 5.2
 # would not see it as one, and would then read the cell's text as commands.
-_DECODE_CELL = b'__mooring_p; eval "$("$__mooring_b" -d)"; { __mooring_r; } 2>/dev/null\n'
+_DECODE_CELL = b'__mooring_p; \\eval "$("$__mooring_b" -d)"; { __mooring_r; } 2>/dev/null\n'
 _BEGIN = "__mooring_c 2>/dev/null\n"
 # A shell under `set -x` or `set -v` shows the lines above on the terminal; with this they are known.
 OWN_PREFIX = "__mooring_"

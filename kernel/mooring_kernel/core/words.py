@@ -38,7 +38,7 @@ _ASSIGNED = re.compile(
     re.MULTILINE,
 )
 _BOUND = re.compile(r"\b(?:for|read(?:\s+-\w+)*|export|getopts\s+\S+)\s+([A-Za-z_]\w*)")
-_FUNCTION = re.compile(r"^\s*(?:function\s+)?([A-Za-z_][\w-]*)\s*\(\s*\)", re.MULTILINE)
+_FUNCTION = re.compile(r"(?:^|[;&|{(])\s*(?:function\s+)?([A-Za-z_][\w-]*)\s*\(\s*\)", re.MULTILINE)
 _HEREDOC = re.compile(r"(?<!<)<<(?!<)(-?)[ \t]*(['\"]?)([A-Za-z_]\w*)\2")
 
 

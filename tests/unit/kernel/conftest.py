@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in of an agent, and shells on it."""
+"""The stand-in of an agent, and what cells show."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +15,13 @@ from mooring_kernel.core.client import Client
 from mooring_kernel.core.transport import LocalTransport
 from unit.kernel.stand_in import StandIn
 
-SHELLS = ("bash", "dash", "ash")
-
 
 @pytest.fixture(scope="session")
-def shell_directory() -> Iterator[Path]:
-    """A directory with each of the shells under its own name, and nothing else."""
+def shells() -> Iterator[Path]:
+    """A directory with each of the shells under its own name."""
     with tempfile.TemporaryDirectory(prefix="mrsh-") as name:
         directory = Path(name)
-        for shell in SHELLS:
+        for shell in ("bash", "dash", "ash"):
             target = shutil.which("busybox" if shell == "ash" else shell)
             assert target is not None, f"the tests need {shell}"
             os.symlink(target, directory / shell)
@@ -43,6 +41,3 @@ def agent() -> Iterator[StandIn]:
 @pytest.fixture
 def client(agent: StandIn) -> Client:
     return Client("here", LocalTransport(str(agent.path)))
-
-
-Make = Callable[..., object]

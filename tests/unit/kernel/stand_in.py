@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_READ = 0  # numbers of system calls on x86-64, arch/x86/entry/syscalls/syscall_64.tbl
+# Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl) → which argument is read from:
+# read, readv, sendfile (busybox cat) and splice.
+_READS = {0: 1, 19: 1, 40: 2, 275: 1}
+_SETSID = shutil.which("setsid") or "setsid"
 _POLLS = {7, 23, 270, 271, 232, 281}
 _TIOCSIG = 0x40045436  # asm-generic/ioctls.h
 
@@ -62,8 +65,8 @@ class Exec:
             if not fields or not fields[0].isdigit():
                 return False
             number = int(fields[0])
-            if number == _READ:
-                return os.readlink(f"/proc/{pid}/fd/{int(fields[1], 16)}") == self.terminal
+            if number in _READS:
+                return os.readlink(f"/proc/{pid}/fd/{int(fields[_READS[number]], 16)}") == self.terminal
             if number == 7:  # poll: look at the first of the descriptors that are waited for
                 with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
                     memory.seek(int(fields[1], 16))
@@ -333,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
             os.close(slave)
             raise _Refused(500, f"{data['argv'][0]} cannot be executed: No such file or directory")
         process = subprocess.Popen(
-            ["setsid", "--ctty", *data["argv"]],
+            [_SETSID, "--ctty", *data["argv"]],
             stdin=slave,
             stdout=slave,
             stderr=slave,

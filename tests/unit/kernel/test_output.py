@@ -8,23 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring_kernel.core.output import CellOutput, Limits, TerminalText
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.shown: list[tuple[str, str]] = []
-
-    def text(self, stream: str, text: str) -> None:
-        self.shown.append((stream, text))
-
-    def clear(self, *, wait: bool) -> None:
-        self.shown.append(("clear", "wait" if wait else "now"))
-
-    def stdout(self) -> str:
-        return "".join(text for stream, text in self.shown if stream == "stdout")
-
-    def stderr(self) -> str:
-        return "".join(text for stream, text in self.shown if stream == "stderr")
+from unit.kernel.recorder import Recorder
 
 
 class Clock:
