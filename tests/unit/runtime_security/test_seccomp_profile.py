@@ -285,10 +285,11 @@ _documents = st.recursive(
             max_size=4,
         ),
     ),
-    max_leaves=8,
+    max_leaves=5,
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from(("defaultAction", "syscalls", "archMap", "architectures")), _documents)
 )
