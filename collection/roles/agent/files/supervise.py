@@ -27,6 +27,7 @@ LONGEST_PAUSE = 30.0
 RAN_WELL = 60.0
 LOG_LIMIT = 10 * 1024 * 1024
 LOG_CHECK_PERIOD = 60.0
+PATIENCE = 30.0
 STOP_TIMEOUT = 60.0
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -48,16 +49,18 @@ def start(config: dict[str, Any]) -> int:
     if not locked(lock):
         print("running")
         return 0
-    print("started", flush=True)
-    if os.fork():
+    # From here on nothing ends the supervisor but itself; and whoever sees the lock held finds who holds it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    child = os.fork()
+    if child:
+        os.truncate(lock, 0)
+        os.write(lock, f"{child}\n".encode())
+        print("started")
         return 0
     os.setsid()
     os.chdir("/")
-    os.truncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
     detach(config["log_file"])
     supervise(config["command"], config["log_file"])
-    os.truncate(lock, 0)
     return 0
 
 
@@ -122,7 +125,6 @@ def detach(log_file: str) -> None:
 
 def supervise(command: list[str], log_file: str) -> None:
     """Run the program again and again, until SIGTERM."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     pause = SHORTEST_PAUSE
     while True:
         began = time.monotonic()
@@ -151,10 +153,20 @@ def run(command: list[str], log_file: str) -> int | None:
         if code is not None:
             return code
         if received is not None and received.si_signo != signal.SIGCHLD:
-            process.terminate()
-            process.wait()
+            end(process)
             return None
         cut(log_file)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the program; what the agent has started runs on however it ends."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        say(f"process {process.pid} has not ended within {PATIENCE:g} s of SIGTERM, killing it")
+        process.kill()
+        process.wait()
 
 
 def unblock() -> None:
