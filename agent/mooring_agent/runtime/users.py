@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 # A container's passwd file is input from outside: more than this is not read.
 _FILE_MAX = 4 << 20
+# docker's bound. The one that setresuid(2) has is higher, but its highest number means "leave it as it is".
+_ID_MAX = (1 << 31) - 1
+_ID_DIGITS = len(str(_ID_MAX))
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,9 @@ def resolve(user: str, passwd: str, group: str) -> Identity:
     uid, gid, home, name = _find_user(wanted_user, passwd)
     if wanted_group:
         return Identity(uid, _find_group(wanted_group, group), (), home)
-    members = tuple(
-        int(fields[2])
-        for fields in _entries(group, 4)
-        if name and name in fields[3].split(",") and fields[2].isdigit() and int(fields[2]) != gid
-    )
-    return Identity(uid, gid, members, home)
+    listed = (_number(fields[2]) for fields in _entries(group, 4) if name and name in fields[3].split(","))
+    members = dict.fromkeys(number for number in listed if number is not None and number != gid)
+    return Identity(uid, gid, tuple(members), home)
 
 
 def read_identity(user: str, additional: tuple[int, ...] = ()) -> Identity:
@@ -53,28 +53,50 @@ def read_identity(user: str, additional: tuple[int, ...] = ()) -> Identity:
 
 
 def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
-    numeric = wanted.isdigit()
-    for fields in _entries(passwd, 7):
-        if not (fields[2].isdigit() and fields[3].isdigit()):
-            continue
-        if fields[0] == wanted or (numeric and int(fields[2]) == int(wanted)):
-            return int(fields[2]), int(fields[3]), fields[5] or "/", fields[0]
-    if numeric:
-        return int(wanted), 0, "/", ""
-    raise UnknownUser(f"unable to find user {wanted}: no matching entries in passwd file of the container")
+    number = _number(wanted)
+    for fields in _entries(passwd, 6):
+        uid, gid = _number(fields[2]), _number(fields[3])
+        if uid is None or gid is None:
+            continue  # a number that is none must not become 0, which is root
+        if fields[0] == wanted or uid == number:
+            return uid, gid, fields[5] or "/", fields[0]
+    if number is not None:
+        return number, 0, "/", ""
+    raise UnknownUser(_unknown("user", wanted, "passwd"))
 
 
 def _find_group(wanted: str, group: str) -> int:
-    if wanted.isdigit():
-        return int(wanted)
-    for fields in _entries(group, 4):
-        if fields[0] == wanted and fields[2].isdigit():
-            return int(fields[2])
-    raise UnknownUser(f"unable to find group {wanted}: no matching entries in group file of the container")
+    number = _number(wanted)
+    for fields in _entries(group, 3):
+        gid = _number(fields[2])
+        if gid is not None and (fields[0] == wanted or gid == number):
+            return gid
+    if number is not None:
+        return number
+    raise UnknownUser(_unknown("group", wanted, "group"))
+
+
+def _unknown(kind: str, wanted: str, file: str) -> str:
+    if wanted.isascii() and wanted.isdigit():
+        return f"{kind} {wanted[:20]} is out of range: expected a number from 0 to {_ID_MAX}"
+    return f"unable to find {kind} {wanted}: no matching entries in {file} file of the container"
+
+
+def _number(text: str) -> int | None:
+    """A user's or group's number; None for anything else, also for one that setresuid(2) would not take as
+    such.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= _ID_DIGITS):
+        return None
+    number = int(text)
+    return number if number <= _ID_MAX else None
 
 
 def _entries(text: str, count: int) -> list[list[str]]:
-    return [fields for line in text.split("\n") if len(fields := line.split(":")) >= count]
+    """The entries of a passwd(5) or group(5) text, filled up to `count` fields: the last may be missing."""
+    return [
+        [*fields, *[""] * count] for line in text.split("\n") if len(fields := line.strip().split(":")) > 2
+    ]
 
 
 def _read(path: str) -> str:
