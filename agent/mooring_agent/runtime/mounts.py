@@ -58,7 +58,7 @@ class Overlay:
         directories = [*self.lower, *(path for path in (self.upper, self.work) if path)]
         base = os.path.commonpath([os.path.dirname(path) for path in directories])
         os.chdir(base)
-        start = len(base) + 1
+        start = len(base.rstrip("/")) + 1
         options = "lowerdir=" + ":".join(_plain(path[start:]) for path in self.lower)
         if self.upper:
             options += f",upperdir={_plain(self.upper[start:])},workdir={_plain(self.work[start:])}"
@@ -294,7 +294,8 @@ def from_json(data: dict[str, Any]) -> Any:
 def ensure_directory(root: int, path: str, *, resolve: int = syscalls.RESOLVE_IN_ROOT) -> int:
     """Open (O_PATH) the directory `path` inside `root`, made with mode 0755 where it is missing.
 
-    Raises OSError, also where something else than a directory is in the way.
+    So is what a dangling link points to, inside `root` too. Raises OSError, also where something else than a
+    directory is in the way.
     """
     flags = os.O_PATH | os.O_DIRECTORY
     try:
@@ -310,14 +311,19 @@ def ensure_directory(root: int, path: str, *, resolve: int = syscalls.RESOLVE_IN
         try:
             os.mkdir(name, 0o755, dir_fd=directory)
         except FileExistsError:
-            pass  # a dangling link: the open below says what is wrong with it
+            if resolve == syscalls.RESOLVE_IN_ROOT:
+                os.close(ensure_directory(root, _destination(directory, parent, name)))
     finally:
         os.close(directory)
     return syscalls.openat2(root, path, flags, resolve=resolve)
 
 
 def ensure_file(root: int, path: str) -> int:
-    """Open (O_PATH) the file `path` inside `root`, made empty where it is missing. Raises OSError."""
+    """Open (O_PATH) the file `path` inside `root`, made empty where it is missing.
+
+    So is what a dangling link points to, inside `root` too: an image's /etc/resolv.conf often is one. Raises
+    OSError.
+    """
     try:
         return syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
     except OSError as error:
@@ -326,12 +332,25 @@ def ensure_file(root: int, path: str) -> int:
     parent, name = os.path.split(path)
     directory = ensure_directory(root, parent or "/")
     try:
-        os.close(
-            os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_RDONLY | os.O_CLOEXEC, 0o644, dir_fd=directory)
-        )
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDONLY | os.O_CLOEXEC
+        try:
+            os.close(os.open(name, flags, 0o644, dir_fd=directory))
+        except FileExistsError:
+            os.close(ensure_file(root, _destination(directory, parent, name)))
     finally:
         os.close(directory)
     return syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
+
+
+def _destination(directory: int, parent: str, name: str) -> str:
+    """Where the dangling link `name` of `directory`, which is `parent`, points to, as a path inside the root.
+
+    Links in a circle never get here: the kernel refuses them with ELOOP.
+    """
+    try:
+        return os.path.join(parent, os.readlink(name, dir_fd=directory))
+    except OSError as error:
+        raise OSError(error.errno, f"{parent}/{name}: {error.strerror}") from None
 
 
 def move_tree(source: str, root: int, target: str) -> None:
