@@ -179,7 +179,11 @@ def _environment(process: Process, identity: Identity) -> dict[str, str]:
 
 
 def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
-    """execve(2) with the container's own PATH, like execvp(3) without its fall-back to a shell."""
+    """execve(2) with the container's own PATH, like execvp(3) without its fall-back to a shell.
+
+    What may not be run is passed over as long as there is more to try, as execvp(3) does: a PATH often has
+    directories that are closed to the user.
+    """
     name = args[0]
     if "/" in name:
         candidates = [name]
@@ -190,8 +194,10 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
         try:
             os.execve(candidate, args, environment)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = error
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                continue
+            found = error
+            if error.errno != errno.EACCES:
                 break
     if found is not None:
         raise CannotRun(f"exec: {name!r}: {os.strerror(found.errno or 0).lower()}", 126)
