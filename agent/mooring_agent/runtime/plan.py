@@ -36,15 +36,7 @@ class Shape:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Shape:
         """The inverse of `vars`."""
-        settings = tuple((index, file, value) for index, file, value in data["group_settings"])
-        return cls(
-            **{
-                **data,
-                "namespaces": tuple(data["namespaces"]),
-                "groups": tuple(data["groups"]),
-                "group_settings": settings,
-            }
-        )
+        return cls(**_with_tuples(data))
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ class Process:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Process:
         """The inverse of `vars`."""
-        return cls(**{**data, "capabilities": Capabilities(**data["capabilities"])})
+        return cls(**{**_with_tuples(data), "capabilities": Capabilities(**data["capabilities"])})
 
 
 @dataclass(frozen=True)
@@ -117,9 +109,9 @@ class LaunchPlan:
         """The inverse of `encode`."""
         data = json.loads(raw)
         data["process"] = Process.from_json(data["process"])
-        data["root"] = mounts.from_json(data["root"])
-        data["mounts"] = tuple(mounts.from_json(item) for item in data["mounts"])
-        return cls(**data)
+        data["root"] = mounts.from_json(_with_tuples(data["root"]))
+        data["mounts"] = tuple(mounts.from_json(_with_tuples(item)) for item in data["mounts"])
+        return cls(**_with_tuples(data))
 
 
 @dataclass(frozen=True)
@@ -145,12 +137,21 @@ class JoinPlan:
         """The inverse of `encode`."""
         data = json.loads(raw)
         data["process"] = Process.from_json(data["process"])
-        return cls(**data)
+        return cls(**_with_tuples(data))
 
 
 def encode(plan: LaunchPlan | JoinPlan) -> bytes:
     """JSON of a plan; a mount operation carries its class's name under `op`."""
     return json.dumps(vars(plan), default=_as_json, separators=(",", ":")).encode()
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; what is compared and hashed here are tuples."""
+    return {name: _as_tuple(value) for name, value in data.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
 
 
 def _as_json(value: object) -> dict[str, Any]:
