@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
+from ipykernel._version import kernel_protocol_version
 from ipykernel.kernelbase import Kernel
 
 from . import __version__, magic_complete
@@ -24,9 +25,8 @@ from .notebook import Notebook
 
 # Of ipykernel's own features these belong to Python: a debugger, and threads that run cells at the same time.
 _NOT_OURS = {"debug_request", "create_subshell_request", "delete_subshell_request", "list_subshell_request"}
-# A message that was received goes through this many turns of the loop, at most, until it waits for the
-# kernel's lock.
-_TASKS_BEFORE_LOCK = 4
+# A message that has arrived needs this many turns of the loop, at most, until it has joined the row.
+_TURNS_TO_JOIN = 4
 
 
 class MooringKernel(Kernel):
@@ -54,6 +54,9 @@ class MooringKernel(Kernel):
         self.workspace = Workspace()
         self._history: History | None = None
         self._magic: Future[None] | None = None
+        self._received = 0
+        self._numbers: dict[int, int] = {}
+        self._aborted_up_to = 0
 
     @property
     def history(self) -> History:
@@ -64,8 +67,17 @@ class MooringKernel(Kernel):
 
     @property
     def kernel_info(self) -> dict[str, Any]:
-        """What the kernel says about itself, without the features that only a Python kernel has."""
-        return {**super().kernel_info, "supported_features": [], "debugger": False}
+        """What the kernel says about itself. ipykernel's own answer imports its debugger, and promises it."""
+        return {
+            "protocol_version": kernel_protocol_version,
+            "implementation": self.implementation,
+            "implementation_version": self.implementation_version,
+            "language_info": self.language_info,
+            "banner": self.banner,
+            "help_links": self.help_links,
+            "supported_features": [],
+            "debugger": False,
+        }
 
     # --- cells
 
@@ -88,6 +100,7 @@ class MooringKernel(Kernel):
         if store_history and not silent and code.strip():
             self.history.add(self.execution_count, code, notebook.result_text)
         if error is not None:
+            await self._let_row_form()
             return notebook.error(error.name, error.message)
         return {
             "status": "ok",
@@ -171,26 +184,37 @@ class MooringKernel(Kernel):
         """Make SIGINT mean the same as an interrupt message."""
         signal.signal(signal.SIGINT, lambda _signal, _frame: self.interrupt())
 
+    # --- the row of waiting cells, which a failed one ends
+
+    async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
+        """Number a message of the shell channel as it joins the row (ipykernel 7)."""
+        self._received += 1
+        self._numbers[id(msg)] = self._received
+        await super().shell_main(subshell_id, msg)
+
+    async def dispatch_shell(self, msg: Any, /, *arguments: Any, **options: Any) -> None:
+        """Handle a message, or abort it if it was in the row already when a cell failed."""
+        number = self._numbers.pop(id(msg), None)
+        if number is not None:
+            self._aborting = number <= self._aborted_up_to
+        await super().dispatch_shell(msg, *arguments, **options)
+
     def _abort_queues(self, subshell_id: str | None = None) -> None:
         """Abort the cells that wait behind one that has failed.
 
-        Without its thread for subshells, ipykernel 7 stops aborting before the waiting cells have their turn:
-        here that is done by one who waits in the same row, behind them.
+        Without its thread for subshells, ipykernel 7 would stop aborting before they have had their turn.
         """
-        lock: asyncio.Lock | None = getattr(self, "_main_asyncio_lock", None)
-        if lock is None or self.shell_stream is None:  # ipykernel 6 keeps the order itself
+        if self._received:
+            self._aborted_up_to = self._received
+        else:  # ipykernel 6 keeps the order itself
             super()._abort_queues(subshell_id)
-            return
 
-        async def stop_aborting() -> None:
-            for _ in range(_TASKS_BEFORE_LOCK):
-                await asyncio.sleep(0)
-            async with lock:
-                self._aborting = False
-
-        self._aborting = True
-        self.shell_stream.flush()
-        self._stop_aborting = asyncio.ensure_future(stop_aborting())
+    async def _let_row_form(self) -> None:
+        """Let every message that has arrived join the row: those of later are told from them."""
+        if self.shell_stream is not None:
+            self.shell_stream.flush()
+        for _ in range(_TURNS_TO_JOIN):
+            await asyncio.sleep(0)
 
     # --- the editor's questions
 
