@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the host's apt gets its packages from (sources.list(5)), so that a root file system is built from
-there too."""
+"""Where the host's apt gets its packages from (sources.list(5)): root file systems come from there."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ _FETCHING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AptSource:
-    """One entry: where, which suites and components, and further fields of the deb822 form such as
-    Signed-By."""
+    """One entry: where, which suites and components, and further deb822 fields such as Signed-By."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -97,7 +95,8 @@ def distribution_sources(sources: Iterable[AptSource], codename: str, suite: str
     """Those of the host's entries that are its distribution's own, turned to `suite`.
 
     `codename` is the host's release. Other people's repositories are told by their suites and components.
-    Empty when the host has none that can be reached by network."""
+    Empty when the host has none that can be reached by network.
+    """
     found = []
     for source in sources:
         uris = tuple(uri for uri in source.uris if uri.startswith(_SCHEMES))

@@ -36,7 +36,8 @@ def archive_directory(
     specification. Mount points are kept, what is mounted on them is left out, and so are sockets (no
     archive holds them) and the directories in `exclude` (device and inode). No link is followed. Names that
     the specification reserves for whiteouts (.wh.…) raise InvalidSpec, because they would not come back as
-    what they are."""
+    what they are.
+    """
     root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(root_fd)
@@ -137,8 +138,7 @@ def _file(path: bytes, dir_fd: int, name: bytes) -> Iterator[bytes]:
 
 
 def _data(fd: int, offset: int, length: int) -> Iterator[bytes]:
-    """Yield exactly `length` bytes: a file that shrinks meanwhile ends in zeros, as the header has promised
-    its size."""
+    """Yield exactly `length` bytes, as the header says: a file that shrinks meanwhile ends in zeros."""
     end = offset + length
     while offset < end:
         chunk = os.pread(fd, min(CHUNK, end - offset), offset) or bytes(min(CHUNK, end - offset))

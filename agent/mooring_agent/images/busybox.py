@@ -90,8 +90,7 @@ _MODES = {"etc/shadow": 0o600}
 
 @dataclass(frozen=True, slots=True)
 class Busybox:
-    """The host's program: where it is, what is in it, what its applets are called (paths without a leading
-    slash)."""
+    """The host's program, and what its applets are called (paths without a leading slash)."""
 
     path: Path
     content: bytes
@@ -100,8 +99,7 @@ class Busybox:
 
     @property
     def version(self) -> str:
-        """What the template is made from, for the cache: changes when the program or what is around it
-        does."""
+        """What the template is made from, for the cache: the program and what is put around it."""
         return f"{_REVISION}-{hashlib.sha256(self.content).hexdigest()}"
 
 
@@ -159,8 +157,7 @@ def _link(name: str, target: str) -> bytes:
 
 
 def _applets(program: str) -> tuple[str, ...]:
-    """Ask the program; a path with a directory that the template lacks goes to bin, so that every link has
-    a home."""
+    """Ask the program; what lies in a directory that the template lacks goes to bin."""
     try:
         result = subprocess.run(
             [program, "--list-full"], capture_output=True, text=True, timeout=_LIST_DEADLINE, check=False

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which image a word means: by short or long name, by name and digest, by ID or the beginning of one. In
-memory only.
+"""Which image a word means: a short or long name, name and digest, ID or the beginning of one.
 
 Lookups take no lock: every method changes single dictionary entries, and those who change serialise among
-themselves."""
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ class Catalogue:
         """Return the image that a user's word means.
 
         A name wins over an ID. Raises NotFound for nothing, Conflict when an ID's beginning fits several
-        images, which it lists, and InvalidSpec when the word is neither a name nor an ID."""
-        image_id = self._spellings.get(text) or (text if text in self._images else None)
-        if image_id is not None:
-            return self._images[image_id]
-        return self._by_digest(text) or self._by_prefix(text)
+        images, which it lists, and InvalidSpec when the word is neither a name nor an ID.
+        """
+        image = self._images.get(self._spellings.get(text, text))
+        return image or self._by_digest(text) or self._by_prefix(text)
 
     def named(self, text: str) -> str | None:
         """The long name that a word means, None when it means an image by its ID."""
@@ -59,8 +58,7 @@ class Catalogue:
 
     def holder(self, reference: str) -> Image | None:
         """The image that bears a long name."""
-        image_id = self._names.get(reference)
-        return None if image_id is None else self._images[image_id]
+        return self._images.get(self._names.get(reference, ""))
 
     def put(self, image: Image) -> None:
         """Add or replace an image; its names are taken away from whoever bore them."""
@@ -92,15 +90,14 @@ class Catalogue:
             self._spellings.pop(spelling, None)
 
     def _by_digest(self, text: str) -> Image | None:
-        """`name@sha256:…`: the image of that manifest, or that ID, if one of its names is of the same
-        repository."""
+        """`name@sha256:…`: the image of that manifest or ID, if it has a name in that repository."""
         try:
             wanted = Reference.parse(text)
         except InvalidSpec:
             return None
         if wanted.digest is None:
             return self.holder(str(wanted))
-        for image in self._images.values():
+        for image in tuple(self._images.values()):
             if wanted.digest in (image.manifest_digest, image.id) and any(
                 Reference.parse(name).repository == wanted.repository for name in image.references
             ):
@@ -111,9 +108,8 @@ class Catalogue:
         match = _ID_PREFIX.fullmatch(text)
         if match is None:
             raise NotFound(f"no such image: {Reference.parse(text).familiar}")
-        found = [
-            image for image_id, image in self._images.items() if image_id.startswith(f"sha256:{match[1]}")
-        ]
+        images = tuple(self._images.values())
+        found = [image for image in images if image.id.startswith(f"sha256:{match[1]}")]
         if not found:
             raise NotFound(f"no such image: {text}")
         if len(found) > 1:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines in the language of the Dockerfile that change an image's config, as `docker import --change` takes
-them. Pure.
+"""Lines of Dockerfile language that change an image's config (`docker import --change`). Pure.
 
 Quotes, backslashes and variables are read as in the Dockerfile reference ("Environment replacement"): in
 double quotes a backslash escapes only `"`, `$` and itself; `$NAME`, `${NAME}`, `${NAME:-word}` and
-`${NAME:+word}` stand for the variables set so far."""
+`${NAME:+word}` stand for the variables set so far.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def apply_changes(config: ImageConfig, changes: Iterable[str]) -> ImageConfig:
     """Return `config` after the given lines, each one instruction; an entry may hold several lines.
 
     Raises InvalidSpec naming the line for an instruction that is unknown or cannot change an existing
-    image. As in a build, ENTRYPOINT without a CMD beside it drops the CMD that was there before."""
+    image. As in a build, ENTRYPOINT without a CMD beside it drops the CMD that was there before.
+    """
     lines = [line.strip() for entry in changes for line in entry.splitlines()]
     seen = set()
     for line in lines:
@@ -60,8 +61,7 @@ def apply_changes(config: ImageConfig, changes: Iterable[str]) -> ImageConfig:
 
 
 def expand(text: str, variables: Mapping[str, str], *, split: bool) -> list[str]:
-    """Take quotes and backslashes away and put variables in; with `split`, blanks outside of quotes divide
-    words."""
+    """Take quotes and backslashes away and put variables in; `split` divides words at blanks."""
     words: list[str] = []
     current: list[str] | None = None
     quote = ""

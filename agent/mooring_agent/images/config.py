@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image says about the containers made from it, ours and in the form of the OCI image-spec
-(config.md)."""
+"""What an image says about its containers, as ours and as the OCI image-spec's (config.md)."""
 
 from __future__ import annotations
 

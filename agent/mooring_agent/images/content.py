@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blobs by digest and the index that names them: a directory in the OCI image layout (image-spec,
-image-layout.md).
+"""Blobs and the index that names them, in the OCI image layout (image-spec, image-layout.md).
 
 Any tool that reads `oci:DIRECTORY` reads this one. Whatever is written appears whole or not at all: blobs
-and the index come by rename out of `ingest/`, which is emptied at every open."""
+and the index come by rename out of `ingest/`, which is emptied at every open.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ MEDIA_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_CONFIG = "application/vnd.oci.image.config.v1+json"
 MEDIA_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+_log = logging.getLogger(__name__)
 
 _MAX_DOCUMENT = 4 << 20  # bytes of a manifest or configuration; distribution-spec asks for at least this much
 _PREFIX = "sha256:"
@@ -160,8 +163,7 @@ class ContentStore:
             return Descriptor(media_type, blob.digest, blob.size)
 
     def path(self, digest: str) -> Path:
-        """Where the blob of a digest lies, whether it is there or not; InvalidSpec for what is no SHA-256
-        digest."""
+        """Where the blob of a digest belongs; raises InvalidSpec for what is no SHA-256 digest."""
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
             raise InvalidSpec(
@@ -181,8 +183,7 @@ class ContentStore:
         return value
 
     def chunks(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """Yield a blob's bytes; size and digest are verified on the way, and Unavailable comes at the end
-        if wrong."""
+        """Yield a blob's bytes, verifying them; raises Unavailable at the end if they are damaged."""
         digest, size = hashlib.sha256(), 0
         try:
             file = open(self.path(descriptor.digest), "rb")  # noqa: SIM115 - the next statement
@@ -211,8 +212,14 @@ class ContentStore:
 
     def read_index(self) -> list[Descriptor]:
         """The manifests of index.json, in its order."""
-        index = json.loads((self.root / "index.json").read_bytes())
-        return [Descriptor.from_json(value) for value in index["manifests"]]
+        path = self.root / "index.json"
+        try:
+            index = json.loads(path.read_bytes())
+            return [Descriptor.from_json(value) for value in index["manifests"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Unavailable(
+                f"{path} is no index of images ({error}): restore it, or remove it to begin without images"
+            ) from error
 
     def write_index(self, manifests: list[Descriptor]) -> None:
         """Replace index.json."""
@@ -226,7 +233,7 @@ class ContentStore:
         )
 
     def _drop(self, name: str) -> None:
-        """Delete something in `ingest/`, never anything that is mounted in it."""
+        """Delete something in `ingest/`, nothing mounted there; what resists goes at the next open."""
         fd = os.open(self._ingest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
         def park(dir_fd: int, deep: str) -> None:
@@ -238,6 +245,8 @@ class ContentStore:
         try:
             while parked:
                 delete_tree(fd, parked.pop(), park)
+        except OSError as error:
+            _log.warning("%s/%s cannot be deleted and stays: %s", self._ingest, name, error)
         finally:
             os.close(fd)
 

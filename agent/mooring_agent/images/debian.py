@@ -41,8 +41,7 @@ _ETC = Path("/etc/apt")
 
 @dataclass(frozen=True, slots=True)
 class DebianBuild:
-    """What a build needs, found on this host; `sources` is empty where mmdebstrap's own choice of mirrors
-    is taken."""
+    """What a build needs; where `sources` is empty, mmdebstrap chooses the mirror."""
 
     program: str
     spec: TemplateSpec
@@ -71,8 +70,7 @@ class DebianBuild:
         return command
 
     def prepare(self, scratch: Path) -> None:
-        """Write the sources, and what the build takes from the host's settings without leaving it in the
-        image."""
+        """Write the sources, and the host's settings, which do not stay in the image."""
         (scratch / "debian.sources").write_text(self.sources)
         for name in ("apt.conf.d", "auth.conf.d"):
             (scratch / "etc" / name).mkdir(parents=True)
@@ -106,7 +104,8 @@ def debian_layer(
     """Build in the empty directory `scratch` and yield the root file system as a tar archive.
 
     Raises Unavailable with the end of mmdebstrap's output when it fails, or when `deadline` seconds have
-    passed; then, and when the caller stops reading, it is ended."""
+    passed; then, and when the caller stops reading, it is ended.
+    """
     build.prepare(scratch)
     (scratch / "tmp").mkdir(mode=0o755)
     process = subprocess.Popen(

@@ -41,7 +41,8 @@ class Image:
     `id` is the digest of its configuration, `manifest_digest` that of its manifest. `references` are long
     names, sorted; none means that the image has lost its name. `created_at` is in seconds since the epoch,
     `size` in bytes: what the unpacked layers occupy. `config` and `history` are as in the OCI image
-    configuration. `chain_id` names the snapshot of the topmost layer, None when there is no layer."""
+    configuration. `chain_id` names the snapshot of the topmost layer, None when there is no layer.
+    """
 
     id: str
     manifest_digest: str
@@ -75,8 +76,7 @@ class Image:
 
 
 def check_runnable(image: Image) -> None:
-    """Raise InvalidSpec, naming both, when the image is for another operating system or processor than this
-    host."""
+    """Raise InvalidSpec when the image is for another operating system or processor, naming both."""
     check_platform(image.name, image.architecture, image.os)
 
 

@@ -43,8 +43,7 @@ _ELF = b"\x7fELF"
 
 @dataclass(frozen=True, slots=True)
 class IncomingLayer:
-    """A layer that is unpacked and kept, and belongs to nobody yet: publish its blob and commit its
-    snapshot."""
+    """A layer that came in and belongs to nobody yet: publish its blob, commit its snapshot."""
 
     blob: BlobWriter
     descriptor: Descriptor
@@ -64,12 +63,12 @@ def incoming_layer(
     pack: bool = False,
     annotations: dict[str, str] | None = None,
 ) -> Iterator[IncomingLayer]:
-    """Take in an archive as a layer on `parent`; at the end, what was neither published nor committed is
-    dropped.
+    """Take in an archive as a layer on `parent`; what is not published and committed is dropped.
 
     The bytes are kept as they come if the image-spec has a media type for them; bzip2 and xz, and with
     `pack` a plain archive too, are kept as gzip. Raises InvalidSpec for a bad archive, Unavailable when the
-    disk is full."""
+    disk is full.
+    """
     key = f"extract-{uuid.uuid4().hex}"
     with content.ingest() as blob, temporary_snapshot(snapshots, key, parent) as target:
         try:
@@ -101,8 +100,7 @@ def unpack_again(
     name: str,
     diff_id: str,
 ) -> None:
-    """Unpack the blob of a layer into the committed snapshot `name`, which may have come into being
-    meanwhile."""
+    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile."""
     key = f"extract-{uuid.uuid4().hex}"
     with temporary_snapshot(snapshots, key, parent) as target:
         head, whole = peek(content.chunks(layer))
@@ -136,8 +134,7 @@ def is_there(snapshots: Snapshotter, key: str) -> bool:
 
 @contextmanager
 def open_source(source: Path | BinaryIO, private: Path) -> Iterator[tuple[Iterator[bytes], int | None, bool]]:
-    """Open what is to be imported: its chunks, their number of bytes if known, and whether they still want
-    packing.
+    """Open what is to be imported: chunks, number of bytes if known, whether they want packing.
 
     Raises InvalidSpec for a path that is not there, cannot be read, or holds `private`, the store itself.
     """
@@ -198,8 +195,7 @@ def watched(chunks: Iterator[bytes], source: str, total: int | None, progress: P
 
 
 def find_architecture(target: UnpackTarget) -> str | None:
-    """Tell the architecture of a root file system from its shell or init; None when it has none of the
-    usual programs."""
+    """Tell the architecture of a root file system from its shell or init; None if it has neither."""
     root_fd = os.open(target.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for program in _PROGRAMS:
@@ -213,8 +209,7 @@ def find_architecture(target: UnpackTarget) -> str | None:
 
 
 def _read_head(root_fd: int, path: bytes) -> bytes:
-    """The first bytes of a regular file in a foreign root; nothing else is ever opened, devices least of
-    all."""
+    """The first bytes of a regular file in a foreign root; nothing else is ever opened."""
     try:
         handle = openat2(root_fd, path, os.O_PATH)
     except OSError:

@@ -5,7 +5,8 @@ A layer comes from anywhere, so it is taken as hostile. Every name is resolved b
 RESOLVE_IN_ROOT below the target's own descriptor: `..`, absolute names and links among the parents end
 inside of the target, as they would after chroot. The last component is never followed: what is there is
 removed first, then the new entry is made with O_EXCL, mkdirat, symlinkat, linkat or mknodat. tarfile's
-extraction is not used."""
+extraction is not used.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +59,12 @@ class Limits:
     stream_bytes: int = 256 << 30  # length of the unpacked archive
     file_bytes: int = 1 << 40  # length of one file, holes included
     entries: int = 8_000_000
+    trailing_bytes: int = 64 << 20  # what may follow the end of the archive; tar pads to its record size
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedLayer:
-    """What was unpacked: digest and length of the unpacked archive, sum of the lengths of its files,
-    members."""
+    """What was unpacked: digest and length of the archive, length of its files together, members."""
 
     diff_id: str
     stream_bytes: int
@@ -81,7 +82,8 @@ def apply_layer(
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
     hostile or beyond `limits`; Unavailable when the disk is full or fails. What was unpacked until then
-    stays: remove the snapshot."""
+    stays: remove the snapshot.
+    """
     bounds = limits or Limits()
     reader = HashingReader(chunks, bounds.stream_bytes)
     root_fd = os.open(target.directory, _DIRECTORY)
@@ -90,7 +92,7 @@ def apply_layer(
         try:
             for entry in tar.read_entries(reader):
                 unpacking.add(entry)
-            reader.drain()
+            reader.drain(bounds.trailing_bytes)
             unpacking.finish()
         finally:
             unpacking.close()
@@ -105,7 +107,8 @@ def split_path(path: bytes) -> tuple[bytes, bytes]:
     """Return parent and last component of a member's name, cleaned of `.`, empty parts and a leading slash.
 
     The root itself is (b"", b""). Raises InvalidSpec when the name leads out of the root; `a/../b` stays
-    inside and is `b`."""
+    inside and is `b`.
+    """
     parts: list[bytes] = []
     for part in path.split(b"/"):
         if part == b"..":
@@ -386,8 +389,7 @@ class _Unpacking:
                 self._clear(parent_fd, hidden)
 
     def _overlay_whiteout(self, parent_fd: int, name: bytes) -> None:
-        """Hide `name` of the layers below; what this layer itself put there stays, whatever the order of
-        members."""
+        """Hide `name` of the layers below; what this layer itself put there stays, before or after."""
         try:
             status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         except FileNotFoundError:

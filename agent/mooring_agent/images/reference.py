@@ -2,7 +2,8 @@
 """Names of images, read and completed as Docker does it (the grammar of distribution's `reference` package).
 
 `busybox` is short for `docker.io/library/busybox:latest`; users are shown the short form, the long one is
-stored."""
+stored.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     Defaults are not filled in, so two specs that were given alike stay alike when a default moves. Raises
     InvalidSpec naming the key, its value and what was expected; an unknown key is answered with the nearest
-    known one."""
+    known one.
+    """
     _mapping("image", spec)
     _known("image", spec, (*_SOURCES, "config"))
     given = [key for key in _SOURCES if spec.get(key) is not None]
@@ -137,8 +138,7 @@ def _string(what: str, value: Any) -> str:
 
 
 def _scalar(what: str, value: Any) -> str:
-    """A string; numbers are taken as YAML gives them unquoted, truth values are not, since YAML reads too
-    many."""
+    """A string, or a number as YAML gives it unquoted; no truth value, since YAML sees too many."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return _string(what, value)

@@ -76,13 +76,13 @@ class ImageStore:
 
     All methods may be called from any thread. `get` is a lookup in memory. A process killed at any point
     leaves an image wholly there or not at all; what was half made is deleted when the store is opened
-    again."""
+    again.
+    """
 
     def __init__(
         self, root: Path, snapshotter: Snapshotter, *, in_use: Callable[[], AbstractSet[str]] = frozenset
     ) -> None:
-        """Open the store below `root`, made if absent; `in_use` tells the IDs of images that containers
-        have."""
+        """Open the store below `root`, made if absent; `in_use` tells the IDs that containers use."""
         self._content = ContentStore(root)
         self._snapshots = snapshotter
         self._in_use = in_use
@@ -99,7 +99,8 @@ class ImageStore:
         """Return the image of a name, an ID or the beginning of an ID.
 
         Raises NotFound, Conflict (`ambiguous`) listing the candidates, or Unavailable when it is there but
-        damaged."""
+        damaged.
+        """
         try:
             return self._catalogue.get(reference)
         except NotFound:
@@ -124,7 +125,8 @@ class ImageStore:
         """Take a name away, and with the last one the image and the layers that nothing else uses.
 
         Given an ID, an image with several names needs `force`. An image that a container uses is not
-        deleted: Conflict, or with `force` it only loses its name."""
+        deleted: Conflict, or with `force` it only loses its name.
+        """
         used = self._in_use()
         with self._lock:
             image = self.get(reference)
@@ -179,12 +181,12 @@ class ImageStore:
         comment: str = "",
         limits: Limits | None = None,
     ) -> Image:
-        """Make an image of one layer from a tar archive (plain, gzip, zstd, bzip2, xz), a stream of one, or
-        a directory.
+        """Make an image of one layer from a tar archive, plain or packed, a stream of one, or a directory.
 
         The architecture is found out from the programs in it unless given. Importing the same content with
         the same config again gives the same image. Raises InvalidSpec naming the source for what cannot be
-        read as a root file system, Unavailable when the disk is full or the source fails."""
+        read as a root file system, Unavailable when the disk is full or the source fails.
+        """
         name = _taggable(reference) if reference is not None else None
         title = str(source) if isinstance(source, Path) else "import from a stream"
         try:
@@ -244,15 +246,18 @@ class ImageStore:
                 return self._publish(layer, name, whole, origin)
 
     def ensure_unpacked(self, image: Image, progress: Progress = no_progress) -> str:
-        """Return the name of the snapshot to prepare a container on; a lookup, unless its layers have to be
-        unpacked again.
+        """Return the snapshot to prepare a container on; a lookup, unless layers have to be unpacked again.
 
         Raises Unavailable when a blob that is needed for that is damaged or gone, NotFound for an image
-        without layers."""
+        without layers.
+        """
         if image.chain_id is None:
             raise NotFound(f"image {image.name} has no layers, so there is nothing to run in it")
         if not is_there(self._snapshots, image.chain_id):
-            for index, layer in enumerate(self._manifests[image.id].layers):
+            manifest = self._manifests.get(image.id)
+            if manifest is None:
+                raise NotFound(f"no such image any more: {image.name}")
+            for index, layer in enumerate(manifest.layers):
                 below, chain = chain_id(image.diff_ids[:index]), chain_id(image.diff_ids[: index + 1])
                 assert chain is not None
                 if not is_there(self._snapshots, chain):

@@ -85,11 +85,11 @@ def peek(chunks: Iterator[bytes], size: int = 6) -> tuple[bytes, Iterator[bytes]
 
 
 def decompress(chunks: Iterator[bytes], compression: Compression) -> Generator[bytes, None, None]:
-    """Yield the unpacked stream in bounded pieces, several members one after the other included; close it
-    when done.
+    """Yield the unpacked stream, of one or several members, in bounded pieces; close it when done.
 
     Raises InvalidSpec when the packed data is damaged or ends early, MissingProgram when zstd can be had
-    nowhere."""
+    nowhere.
+    """
     if compression is Compression.NONE:
         return (chunk for chunk in chunks)
     if compression is Compression.GZIP:
@@ -237,8 +237,7 @@ class HashingReader:
         return b"".join(parts)
 
     def copy_to(self, fd: int, size: int) -> int:
-        """Write the next `size` bytes to `fd`, or leave them out when it is -1; returns how many there
-        were."""
+        """Write the next `size` bytes to `fd`, or skip them if it is -1; returns how many there were."""
         left = size
         while left and self._fill():
             part = self._view[:left]
@@ -248,10 +247,13 @@ class HashingReader:
                 part = part[os.write(fd, part) :]
         return size - left
 
-    def drain(self) -> None:
-        """Read what is left, so that the digest covers it."""
+    def drain(self, limit: int) -> None:
+        """Read what is left, so that the digest covers it; raises InvalidSpec for more than `limit` bytes."""
+        end = self.position + limit
         while self._fill():
             self._view = memoryview(b"")
+            if self._fetched > end:
+                raise InvalidSpec(f"more than {limit} bytes follow the end of the archive")
 
     def _fill(self) -> bool:
         while not self._view:

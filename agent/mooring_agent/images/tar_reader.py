@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading tar archives: ustar and pax (POSIX.1-2001, pax(1)), GNU and old V7 headers, sparse files of all
-kinds.
+"""Reading tar archives: ustar, pax (POSIX.1-2001), GNU and V7 headers, sparse files of all kinds.
 
 Nothing is trusted: sizes are bounded, numbers checked, and names handed on as the bytes that they are.
-Where they are safe to be written is decided by the one who writes (images/layers.py)."""
+Where they are safe to be written is decided by the one who writes (images/layers.py).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ MAX_EXTENSION = (
 MAX_SPARSE_PARTS = 1 << 17
 _MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "unchanged" to chown(2)
 _MAX_SIZE = (1 << 63) - 1
+_MAX_TIME = (1 << 40) * 1_000_000_000  # nanoseconds; no file system goes as far
 
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (
     b"0",
@@ -45,7 +46,8 @@ class TarEntry:
     """One member. `size` is the length of the file, `stored` how many bytes follow in the archive.
 
     `parts` of a sparse file are (offset, length) of its data in order, None for all others. Times in
-    nanoseconds."""
+    nanoseconds.
+    """
 
     path: bytes
     kind: bytes
@@ -248,8 +250,12 @@ def _check_entry(entry: TarEntry, start: int) -> None:
         )
     if not 0 <= entry.stored <= _MAX_SIZE or not 0 <= entry.size <= _MAX_SIZE:
         raise _bad(start, f"{shown!r} has a size of {entry.size} bytes")
-    if not -(1 << 62) < entry.mtime_ns < (1 << 62):
+    if abs(entry.mtime_ns) > _MAX_TIME:
         raise _bad(start, f"{shown!r} has a modification time of {entry.mtime_ns // 10**9} s")
+    if not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
+        raise _bad(start, f"{shown!r} is device {entry.device[0]}:{entry.device[1]}, which Linux cannot have")
+    if any(not name or b"\0" in name for name in entry.xattrs):
+        raise _bad(start, f"{shown!r} has an extended attribute without a proper name")
     if entry.parts is None:
         return
     end = 0

@@ -25,7 +25,8 @@ def member_header(entry: TarEntry) -> bytes:
     """Return everything that stands in the archive ahead of a member's data.
 
     For a sparse file (`entry.parts` set) that includes the list of parts in GNU's format 1.0, which GNU
-    tar, libarchive, Python and Go read; its data is that of the parts alone."""
+    tar, libarchive, Python and Go read; its data is that of the parts alone.
+    """
     records: dict[bytes, bytes] = {}
     path, link, stored, sparse_list = entry.path, entry.link, entry.stored, b""
     if entry.parts is not None:
@@ -66,8 +67,7 @@ def member_header(entry: TarEntry) -> bytes:
 
 
 def _split(path: bytes) -> tuple[bytes, bytes | None]:
-    """Divide a path into ustar's prefix (155 bytes) and name (100); the name is None when it fits in no
-    way."""
+    """Divide a path into ustar's prefix (155 bytes) and name (100), which is None if it does not fit."""
     if len(path) <= 100:
         return b"", path
     cut = path.find(b"/", max(0, len(path) - 101))

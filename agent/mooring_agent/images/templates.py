@@ -24,7 +24,8 @@ class Template:
     """A template ready to be built.
 
     `key` is the same for what would give the same layer, `defaults` is the config that the user's is laid
-    over, and `build` yields the layer as a tar archive, telling its progress."""
+    over, and `build` yields the layer as a tar archive, telling its progress.
+    """
 
     key: str
     title: str
@@ -34,8 +35,7 @@ class Template:
 
 
 def open_template(spec: TemplateSpec) -> Template:
-    """Find what the template needs on this host; raises MissingProgram naming the Debian package that is
-    missing."""
+    """Find what the template needs on this host; raises MissingProgram naming the Debian package."""
     return _OPENERS[spec.name](spec)
 
 

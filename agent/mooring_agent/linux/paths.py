@@ -65,8 +65,7 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 
 
 
 def open_directory(root_fd: int, path: bytes) -> int:
-    """Open a directory below `root_fd` for reading, following no link at all; `path` may be longer than
-    PATH_MAX.
+    """Open a directory below `root_fd`, following no link; `path` may be longer than PATH_MAX.
 
     An empty path is the root itself. Raises OSError: ELOOP when a component is a link, ENOTDIR, ENOENT.
     """

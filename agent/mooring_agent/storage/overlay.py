@@ -12,7 +12,8 @@ Directories are numbers because the option string of mount(2) is one page long a
 happened is decided by the row alone: a directory without a row is deleted at the next open, and so a
 temporary snapshot is simply one that has no row yet. Commits are not flushed to the platter one by one
 (synchronous=NORMAL): killing the process loses nothing, a power failure may lose the last rows, never the
-consistency of the rest."""
+consistency of the rest.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mooring_agent.errors import Conflict, InvalidSpec, NotFound
+from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
 from mooring_agent.storage.snapshotter import (
     Rootfs,
     SnapshotInfo,
@@ -76,7 +77,8 @@ class OverlaySnapshotter:
         """Open the snapshots below `root`, made if absent, and put right what a killed process left.
 
         Raises InvalidSpec for a root whose name overlay cannot take, Conflict when another process has it
-        open."""
+        open.
+        """
         if _SEPARATORS & set(str(root)):
             raise InvalidSpec(f"{root} cannot hold overlay layers: its name must not have : , or \\ in it")
         self._root = root
@@ -102,12 +104,15 @@ class OverlaySnapshotter:
         with self._lock:
             self._check_new(key)
             lower = self._chain(parent) if parent is not None else ()
-            number = self._spares.take()
-            if lower:
-                self._like_parent(str(number), lower[0])
-            snapshot = _Snapshot(number, SnapshotKind.ACTIVE, parent, time.time(), temporary)
-            if not temporary:
-                self._insert(key, snapshot)
+            try:
+                number = self._spares.take()
+                if lower:
+                    self._like_parent(str(number), lower[0])
+                snapshot = _Snapshot(number, SnapshotKind.ACTIVE, parent, time.time(), temporary)
+                if not temporary:
+                    self._insert(key, snapshot)
+            except (OSError, sqlite3.OperationalError) as error:
+                raise Unavailable(f"no layer for {key} can be made in {self._root}: {error}") from error
             self._remember(key, snapshot)
             return self._active_rootfs(number, lower)
 
@@ -320,8 +325,7 @@ class OverlaySnapshotter:
         return Rootfs(lower, self._layer(number), Path(f"{self._root}/w/{number}") if lower else None)
 
     def _like_parent(self, name: str, parent: Path) -> None:
-        """Give a new upper directory the owner and mode of the parent's root: overlay shows the topmost
-        ones."""
+        """Give an upper directory the owner and mode of the parent's root: overlay shows the topmost."""
         mode, uid, gid = self._roots.get(parent) or self._look_at(parent)
         if (uid, gid) != self._owner:
             os.chown(name, uid, gid, dir_fd=self._layers_fd)

@@ -81,7 +81,8 @@ class Rootfs:
 
         Redirects and metadata-only copies stay off whatever the host's default, so that `upper` alone can
         always be read as a layer; the inode index stays off because layers are shared by many mounts.
-        Raises InvalidSpec when the chain of layers is longer than the one page that mount(2) takes."""
+        Raises InvalidSpec when the chain of layers is longer than the one page that mount(2) takes.
+        """
         if self.bind_source is not None:
             raise ValueError("a single directory is bind-mounted, not overlaid")
         options = "lowerdir=" + ":".join(map(str, self.lower))
@@ -154,11 +155,11 @@ class Snapshotter(Protocol):
     or not at all, and the files of what did not happen are deleted.
 
     All methods may be called from any thread. Errors: NotFound (no such key), Conflict (key in use, has
-    children, wrong kind), InvalidSpec (a hostile or empty key)."""
+    children, wrong kind), InvalidSpec (a hostile or empty key).
+    """
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
-        """Create the active snapshot `key` on the committed `parent` (None: empty) and return its root file
-        system."""
+        """Create the active snapshot `key` on the committed `parent` (None: empty); returns its rootfs."""
         ...
 
     def view(self, key: str, parent: str) -> Rootfs:
@@ -186,8 +187,7 @@ class Snapshotter(Protocol):
         ...
 
     def usage(self, key: str) -> Usage:
-        """Measure what a snapshot itself occupies. Takes time in proportion to its files, unless it is
-        committed."""
+        """Measure what a snapshot itself occupies, in time proportional to its files unless committed."""
         ...
 
     def list(self) -> tuple[SnapshotInfo, ...]:
@@ -199,8 +199,7 @@ class Snapshotter(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up the directory; what is not deleted yet is deleted after the next open. May be called
-        twice."""
+        """Close; what is not deleted yet is deleted after the next open. May be called twice."""
         ...
 
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories made ahead: on a busy file system a single mkdir can take a millisecond, and a container
-waits for it."""
+"""Directories made ahead: a mkdir can take a millisecond, and a container would wait for it."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ class SparePairs:
     """Keeps empty directories of the same number ready in two places; its thread starts at the first use."""
 
     def __init__(self, first_fd: int, second_fd: int, modes: tuple[int, int], numbers: Iterator[int]) -> None:
-        """Make pairs in the two open directories, named by what `numbers` gives (it is shared with other
-        callers)."""
+        """Make pairs in two open directories, named by what `numbers` gives (others may take from it)."""
         self._fds = (first_fd, second_fd)
         self._modes = modes
         self._numbers = numbers
@@ -31,8 +29,7 @@ class SparePairs:
         self._thread: threading.Thread | None = None
 
     def take(self) -> int:
-        """Return the number of a pair that now belongs to the caller; raises OSError when none can be
-        made."""
+        """Return the number of a pair, now the caller's; raises OSError when none can be made."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="mooring-spares", daemon=True)
             self._thread.start()
@@ -60,6 +57,8 @@ class SparePairs:
     def _run(self) -> None:
         while self._needed.wait() and not self._closed.wait(_PAUSE):
             self._needed.clear()
+            if self._closed.is_set():  # between the two: then the call to wake up has just been cleared
+                return
             try:
                 while len(self._ready) < _WANTED and not self._closed.is_set():
                     self._ready.append(self._make())

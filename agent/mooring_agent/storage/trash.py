@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory whose content is deleted in the background, so that removing a big tree keeps nobody
-waiting."""
+"""A directory that empties itself in the background: removing a big tree keeps nobody waiting."""
 
 from __future__ import annotations
 
@@ -16,9 +15,12 @@ from mooring_agent.storage.tree import delete_tree
 _log = logging.getLogger(__name__)
 
 
+class _Closing(Exception):
+    """The trash is being closed: what is in hand stays for the next open."""
+
+
 class Trash:
-    """Takes files and trees by rename and deletes them in one thread; what an earlier process left is
-    deleted too.
+    """Takes files and trees by rename and deletes them in a thread, those of an earlier process too.
 
     What cannot be deleted (an immutable file, say) is logged, stays, and is tried again after the next open.
     """
@@ -55,7 +57,7 @@ class Trash:
             return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout)
 
     def close(self) -> None:
-        """Stop after the entry in hand; the rest is deleted after the next open. May be called twice."""
+        """Stop deleting; the rest is deleted after the next open. May be called twice."""
         with self._changed:
             if self._closed:
                 return
@@ -76,8 +78,9 @@ class Trash:
                 self._thread = threading.Thread(target=self._run, name="mooring-trash", daemon=True)
                 self._thread.start()
 
-    def _park(self, dir_fd: int, name: str) -> None:
-        self.discard(dir_fd, name)
+    def _proceed(self) -> None:
+        if self._closed:
+            raise _Closing
 
     def _run(self) -> None:
         while True:
@@ -90,6 +93,8 @@ class Trash:
                 name = self._queue.popleft()
                 self._busy = True
             try:
-                delete_tree(self._fd, name, self._park)
+                delete_tree(self._fd, name, self.discard, proceed=self._proceed)
+            except _Closing:
+                return
             except OSError as error:
                 _log.warning("%s/%s cannot be deleted and stays: %s", self.directory, name, error)

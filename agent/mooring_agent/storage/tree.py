@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Walking, measuring and deleting file trees that containers wrote: no link is followed, no depth is too
-much."""
+"""Walking, measuring and deleting trees that containers wrote: no link followed, any depth."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ _DEPTH = 64  # below it, delete_tree moves directories up instead of going down
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One directory of a walk: path relative to the root (empty for the root), an open fd, entries sorted
-    by name."""
+    """One directory of a walk: path from the root (empty for itself), an open fd, entries by name."""
 
     path: bytes
     fd: int
@@ -35,7 +33,8 @@ def walk_tree(
 
     Only one descriptor is open at a time, and it is closed when the walk goes on. A directory that vanishes
     or is replaced meanwhile is left out. The order depends on names alone, so two equal trees are walked
-    alike."""
+    alike.
+    """
     pending = [b""]
     while pending:
         path = pending.pop()
@@ -68,8 +67,7 @@ def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
 
 
 def measure_tree(root: Path) -> Usage:
-    """Bytes on disk and inodes of everything below `root`, itself left out; a file with several names
-    counts once."""
+    """Bytes on disk and inodes of all that is below `root`; a file with several names counts once."""
     size = inodes = 0
     linked: set[tuple[int, int]] = set()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -88,13 +86,21 @@ def measure_tree(root: Path) -> Usage:
     return Usage(size, inodes)
 
 
-def delete_tree(dir_fd: int, name: str, park: Callable[[int, str], None], depth: int = 0) -> None:
-    """Delete `name` below `dir_fd` with everything in it; raises OSError (EXDEV) at a mount point, whatever
-    is mounted.
+def delete_tree(
+    dir_fd: int,
+    name: str,
+    park: Callable[[int, str], None],
+    *,
+    proceed: Callable[[], None] = lambda: None,
+    depth: int = 0,
+) -> None:
+    """Delete `name` below `dir_fd` with everything in it; raises OSError (EXDEV) at a mount point.
 
     A directory that lies too deep is given to `park(its parent's fd, its name)`, which has to move it
     elsewhere and delete it later; so neither the stack nor the number of descriptors grows with the depth.
+    `proceed` is called for everything that is deleted and may raise to have the rest left.
     """
+    proceed()
     try:
         os.unlink(name, dir_fd=dir_fd)
         return
@@ -107,7 +113,7 @@ def delete_tree(dir_fd: int, name: str, park: Callable[[int, str], None], depth:
             if not is_directory:
                 os.unlink(child, dir_fd=fd)
             elif depth < _DEPTH:
-                delete_tree(fd, child, park, depth + 1)
+                delete_tree(fd, child, park, proceed=proceed, depth=depth + 1)
             else:
                 park(fd, child)
     finally:

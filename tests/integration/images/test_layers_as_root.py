@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of layers needs root: owners, devices, capabilities, overlay's whiteouts, seen through a real
-overlay."""
+"""What of layers needs root: owners, devices, capabilities, and whiteouts seen through overlay."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looking at a root file system as a container would: mounted in a mount namespace that ends with the
-process."""
+"""Looking at a root file system as a container would, in a mount namespace of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacking as the user who runs the tests; devices, owners and overlay's attributes are in
-tests/integration/images."""
+"""Unpacking without root; devices, owners, overlay's attributes are in tests/integration/images."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -276,6 +276,36 @@ def test_deep_and_many(place: Place) -> None:
     )
     assert (place.root / ("d" * 10)).read_text() == "replaces all of it"
     assert len(place.names()) == 1 + 70 + 1000 + 1000
+
+
+VARIED = archive(
+    directory("d"),
+    member("d/file", data=b"x" * 600, xattrs={b"user.a": b"1"}),
+    link("link", "d"),
+    member("null", tar.CHARACTER, device=(1, 3)),
+    member("n" * 150, tar.FIFO),
+    member("sparse", data=b"abc", size=10_000, stored=3, parts=((4096, 3), (10_000, 0))),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, len(VARIED) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_archive_is_unpacked_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(VARIED)
+    for position, value in changes:
+        data[position] = value
+    for start in range(0, len(data), 512):  # make the checksums right again, so that more than they is tried
+        block = bytearray(data[start : start + 512])
+        if block[257:262] == b"ustar":
+            block[148:156] = b" " * 8
+            data[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+    place = Place(tmp_path_factory.mktemp("place"))
+    limits = Limits(stream_bytes=1 << 20, file_bytes=1 << 30)
+    with suppress(InvalidSpec):
+        apply_layer(in_pieces(bytes(data)), UnpackTarget(place.root, WhiteoutStyle.OVERLAY, ()), limits)
+    place.check()
 
 
 names = st.lists(st.sampled_from(["a", "b", "c", "..", ".", ".wh.a", "d"]), min_size=1, max_size=4).map(

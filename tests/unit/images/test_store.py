@@ -330,6 +330,15 @@ def test_damage_is_told_by_name(house: House) -> None:
     assert house.store.get("web").name == "web:latest"
 
 
+def test_a_damaged_index_is_named(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.add("web")
+    house.snapshots.close()
+    (tmp_path / "images/index.json").write_text("{")
+    with pytest.raises(Unavailable, match=r"index\.json is no index of images"):
+        House(tmp_path)
+
+
 def test_a_damaged_layer_is_not_unpacked(house: House) -> None:
     image = house.add("web")
     assert image.chain_id is not None

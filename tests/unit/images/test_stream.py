@@ -120,7 +120,7 @@ def test_reading_by_count(data: bytes, piece: int, counts: list[int]) -> None:
         assert reader.position == len(found)
     assert data.startswith(found)
     assert reader.copy_to(-1, 10) == min(10, len(data) - len(found))
-    reader.drain()
+    reader.drain(len(data))
     assert reader.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -128,4 +128,11 @@ def test_more_than_the_limit_is_refused() -> None:
     reader = HashingReader(iter([b"12345", b"6"]), 5)
     assert reader.read(5) == b"12345"
     with pytest.raises(InvalidSpec, match="limit of 5 bytes"):
-        reader.drain()
+        reader.drain(100)
+
+
+def test_what_follows_is_limited() -> None:
+    reader = HashingReader(iter([b"archive", b"rest"]), 100)
+    reader.read(7)
+    with pytest.raises(InvalidSpec, match="more than 3 bytes follow"):
+        reader.drain(3)

@@ -219,6 +219,8 @@ def extended(*records: tuple[bytes, bytes], kind: bytes = b"x", then: bytes = b"
         ([(b"mtime", b"1e400")], "no number"),
         ([(b"mtime", b"9999999999999999999")], "modification time"),
         ([(b"path", b"a\0b")], "NUL"),
+        ([(b"SCHILY.xattr.user.a\0b", b"1")], "attribute"),
+        ([(b"SCHILY.xattr.", b"1")], "attribute"),
         ([(b"linkpath", b"a\0b")], "NUL"),
         ([(b"GNU.sparse.major", b"7")], "sparse"),
         ([(b"GNU.sparse.map", b"0,5,3")], "parts"),

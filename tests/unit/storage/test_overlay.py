@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The overlay driver, as far as it can be tested without mounting; mounts are in
-tests/integration/storage.
-"""
+"""The overlay driver without any mount; mounts are in tests/integration/storage."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring_agent.errors import InvalidSpec, NotFound
+from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.snapshotter import Rootfs, Snapshotter, WhiteoutStyle
 from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
@@ -88,6 +86,23 @@ def test_files_that_vanished_are_noticed_at_open(tmp_path: Path) -> None:
             snapshots.rootfs("container")
         add_layer(snapshots, "gone", None, {"a": "again"})
         assert (snapshots.rootfs("container").lower[0] / "a").read_text() == "again"
+    finally:
+        snapshots.close()
+
+
+def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(OverlaySnapshotter, "_insert", full)
+            with pytest.raises(Unavailable, match=r"no layer for container can be made in .*No space left"):
+                snapshots.prepare("container", None)
+        assert snapshots.list() == ()
+        snapshots.prepare("container", None)
     finally:
         snapshots.close()
 

@@ -35,3 +35,19 @@ def test_what_an_earlier_process_left_is_deleted(tmp_path: Path) -> None:
     finally:
         trash.close()
         trash.close()
+
+
+def test_closing_does_not_wait_for_a_big_tree(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / "outside" / str(number)).mkdir(parents=True)
+    trash = Trash(tmp_path / "trash")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    trash.discard(fd, "outside")
+    os.close(fd)
+    trash.close()
+    again = Trash(tmp_path / "trash")
+    try:
+        assert again.wait_idle(20)
+        assert os.listdir(tmp_path / "trash") == []
+    finally:
+        again.close()
