@@ -21,7 +21,8 @@ from .plan import LaunchPlan, Process, Shape
 
 _READY = b"ready"
 _TERMINAL = b"terminal"
-_REPORT_MAX = 8192
+# Characters; one takes at most twelve bytes of JSON, so that a report fits into a packet of the keeper's.
+_REPORT_MAX = 4096
 # Exit statuses of the launcher itself; sysexits.h EX_SOFTWARE where there is nobody to report to.
 _EXIT_UNUSED = 0
 _EXIT_UNREPORTED = 70
@@ -42,15 +43,20 @@ def run_launcher(channel: socket.socket, shape: Shape, slot: str, stage_director
 def report(channel: socket.socket, error: BaseException) -> int:
     """Tell the keeper why there will be no process; return the exit status to leave with."""
     exit_code = error.exit_code if isinstance(error, process.CannotRun) else 125
-    text = (
-        str(error) if isinstance(error, (process.CannotRun, OSError)) else f"{type(error).__name__}: {error}"
-    )
-    message = {"error": text[: _REPORT_MAX // 2], "exit_code": exit_code}
+    message = {"error": _in_words(error)[:_REPORT_MAX], "exit_code": exit_code}
     try:
         channel.send(json.dumps(message).encode())
     except OSError:
         return _EXIT_UNREPORTED
     return exit_code
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, process.CannotRun):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"
 
 
 def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -64,6 +70,8 @@ def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
     plan.seek(0)
     raw = plan.read()
     plan.close()
+    if not raw:
+        raise process.CannotRun("the plan of the process is empty")
     return raw, descriptors[1:]
 
 
