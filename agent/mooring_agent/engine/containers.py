@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, InvalidSpec, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..images.image import Image, check_runnable
 from ..images.store import ImageStore
 from ..keeper import messages
@@ -128,8 +128,14 @@ class Containers:
         return container
 
     async def start(self, reference: str) -> None:
-        """Run it, unless it runs."""
-        await self.lifecycle.start(self.get(reference))
+        """Run it, unless it runs. One that is to be removed at its end is so too if it cannot begin."""
+        container = self.get(reference)
+        try:
+            await self.lifecycle.start(container)
+        except MooringError:
+            if container.auto_remove and not container.running:
+                await self._vanish(container)
+            raise
 
     async def stop(self, reference: str, timeout: float | None = None, signal: str | None = None) -> None:
         """Ask it to end, and kill it after `timeout` seconds."""

@@ -62,8 +62,7 @@ class Launching:
         missing.
         """
         if parent not in self._prepared_parents:
-            self.hierarchy.group(parent).create()
-            self._inherit_cpusets(parent)
+            self.hierarchy.group(parent).create(delegate=True)
             self._prepared_parents.add(parent)
         return Shape(
             namespaces=namespaces,
@@ -71,12 +70,6 @@ class Launching:
             group_settings=self._indexed(self.hierarchy.device_settings()),
             unified=not self.hierarchy.can_rename,
         )
-
-    def _inherit_cpusets(self, parent: str) -> None:
-        """Let groups below `parent` begin with its CPUs and nodes: in v1 an empty list lets no process in."""
-        place = self.hierarchy.places.get("cpuset")
-        if place is not None and place.version == 1:
-            (Path(place.mount) / parent / "cgroup.clone_children").write_text("1", encoding="ascii")
 
     def forget_group(self, parent: str) -> None:
         """The group `parent` is gone."""
