@@ -96,6 +96,12 @@ class Engine:
         self._sweep()
         for drift in await self.networks.start():
             logger.warning("network repaired what=%r", drift)
+        for obstacle in await self.networks.obstacles():
+            logger.warning("network obstructed what=%r", obstacle)
+        for owner in self.networks.owners():
+            if self.registry.find(owner) is None:  # a container whose creation or removal was cut off
+                await self.networks.unpublish(owner)
+                self.networks.release(owner)
         for container in self.registry:
             order = [attachment.name for attachment in container.spec.networks]
             container.endpoints = tuple(

@@ -18,9 +18,7 @@ from .resources import NetworkSpec, compare
 
 
 class Networks:
-    """Declares networks. What a network is made of cannot change while it exists, but its labels can be said
-    anew.
-    """
+    """Declares networks. Labels and nat change live; for the rest a network is made anew, once it is unused."""
 
     def __init__(self, service: NetworkService, database: Database, events: EventBus) -> None:
         self._service = service
@@ -47,17 +45,18 @@ class Networks:
             actions = [Action("create", "network", name, "it does not exist")]
             return outcome(actions, None, wanted.given, None if dry_run else self.get(name))
         stored = self._declared(name)
-        changes = compare(stored, wanted) if stored is not None else ()
-        actions = [Action("replace", "network", name, str(change)) for change in changes]
+        changes = compare(stored or NetworkSpec.parse({}, name=name), wanted)
+        live = all(change.live for change in changes)
+        verb = "update" if live else "replace"
+        actions = [Action(verb, "network", name, str(change)) for change in changes]
         before = stored.given if stored is not None else {}
-        if stored is None:
-            actions = [Action("update", "network", name, "it was not declared yet")] if wanted.given else []
         if dry_run:
             return outcome(actions, before, wanted.given, None)
-        if changes:
+        if not live:
             await self._service.remove(name)
             await self._create(name, given, wanted)
-        elif stored is None:
+        elif changes or stored is None:
+            await self._service.update(name, given)
             self._keep(name, wanted)
         return outcome(actions, before, wanted.given, self.get(name))
 

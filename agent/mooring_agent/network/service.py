@@ -261,6 +261,10 @@ class NetworkService:
         """The endpoints of a container."""
         return tuple(self._endpoints.get(container_id, {}).values())
 
+    def owners(self) -> builtins.list[str]:
+        """The containers that have an endpoint or a published port."""
+        return list({*self._endpoints, *(publication.container_id for publication in self._ports)})
+
     def release(self, container_id: str) -> None:
         """Take a container's addresses back. Its veths go by themselves, with its network namespace."""
         endpoints = self._endpoints.pop(container_id, {})

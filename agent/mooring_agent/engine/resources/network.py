@@ -20,6 +20,6 @@ class NetworkSpec(Declared):
     driver: str = option(Choice("bridge"), default="bridge")
     subnet: str | None = option(Text('a subnet such as "10.210.7.0/24"'))
     gateway: str | None = option(Text('an address of the subnet such as "10.210.7.1"'))
-    nat: bool = option(Bool(), default=True)
+    nat: bool = option(Bool(), default=True, live=True)
     internal: bool = option(Bool(), default=False)
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
