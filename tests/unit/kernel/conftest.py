@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from mooring_kernel.core.client import Client
+from mooring_kernel.core.shell import ShellSession
 from mooring_kernel.core.transport import LocalTransport
+from unit.kernel.shell_bench import TIMING, Open, Shell
 from unit.kernel.stand_in import StandIn
 
 
@@ -41,3 +43,27 @@ def agent() -> Iterator[StandIn]:
 @pytest.fixture
 def client(agent: StandIn) -> Client:
     return Client("here", LocalTransport(str(agent.path)))
+
+
+@pytest.fixture(params=["bash", "dash", "ash"])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def open_shell(client: Client, shells: Path, name: str) -> Iterator[Open]:
+    sessions = []
+
+    def open_one() -> Shell:
+        session = ShellSession.open(client, "web1", shell=str(shells / name), timing=TIMING)
+        sessions.append(session)
+        return Shell(session)
+
+    yield open_one
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def shell(open_shell: Open) -> Shell:
+    return open_shell()
