@@ -18,7 +18,9 @@ from .resources import NetworkSpec, compare
 
 
 class Networks:
-    """Declares networks. Labels and nat change live; for the rest a network is made anew, once it is unused."""
+    """Declares networks. Labels and nat change live; for the rest a network is made anew, once it is
+    unused.
+    """
 
     def __init__(self, service: NetworkService, database: Database, events: EventBus) -> None:
         self._service = service
