@@ -26,6 +26,7 @@ class EventLoop:
         self._callbacks: dict[int, Callback] = {}
         self._idle = idle
         self._running = True
+        self._removed: set[int] = set()
         self._deadlines: dict[str, tuple[float, Callable[[], None]]] = {}
 
     def add(self, descriptor: int, callback: Callback, mask: int = READ) -> None:
@@ -41,6 +42,7 @@ class EventLoop:
         """Stop watching `descriptor`; to be called before it is closed."""
         if self._callbacks.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
+            self._removed.add(descriptor)
 
     def at(self, name: str, moment: float, callback: Callable[[], None]) -> None:
         """Call once when time.monotonic() passes `moment`, in place of what was set before under this
@@ -61,10 +63,11 @@ class EventLoop:
         more = True
         while self._running:
             events = self._epoll.poll(self._patience(more))
+            self._removed.clear()
             for descriptor, mask in events:
-                callback = self._callbacks.get(descriptor)
-                if callback is not None:
-                    callback(mask)
+                # What was removed in this round may have another owner by now, whose news this is not.
+                if descriptor not in self._removed:
+                    self._callbacks[descriptor](mask)
             self._call_due()
             more = self._idle() if not events else True
 
@@ -83,7 +86,8 @@ class EventLoop:
         if not self._deadlines:
             return
         now = time.monotonic()
-        for name, (moment, callback) in list(self._deadlines.items()):
-            if moment <= now:
+        due = [(name, entry) for name, entry in self._deadlines.items() if entry[0] <= now]
+        for name, entry in sorted(due, key=lambda each: each[1][0]):
+            if self._deadlines.get(name) is entry:  # else another one has cancelled it, or put it off
                 del self._deadlines[name]
-                callback()
+                entry[1]()
