@@ -7,9 +7,11 @@ every process of Mooring, not a reboot, which no container survives either.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -39,6 +41,9 @@ class Record:
         return replace(self, exit_code=exit_code, known=known, finished_at=finished_at)
 
 
+_FIELDS = frozenset(field.name for field in fields(Record))
+
+
 class Journal:
     """The records below one directory."""
 
@@ -50,8 +55,10 @@ class Journal:
         """Keep `record` in place of what was known of its id."""
         path = self._path(record.id)
         descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        content = json.dumps(vars(record)).encode()
         try:
-            os.write(descriptor, json.dumps(vars(record)).encode())
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, f"{path}: {os.strerror(errno.ENOSPC)}")
         finally:
             os.close(descriptor)
         os.rename(f"{path}.new", path)
@@ -64,17 +71,28 @@ class Journal:
             pass
 
     def read_all(self) -> list[Record]:
-        """All records, oldest first as far as the file system tells; a half-written one is not among them."""
+        """All records; half-written ones are not among them."""
         found = []
         with os.scandir(self._directory) as entries:
             for entry in entries:
-                if entry.name.endswith(".json"):
-                    with open(entry.path, "rb") as file:
-                        fields: dict[str, Any] = json.loads(file.read())
-                    found.append(Record(**fields))
-                else:
+                if not entry.name.endswith(".json"):
                     os.unlink(entry.path)
+                    continue
+                try:
+                    found.append(_read(entry.path))
+                except (ValueError, TypeError) as error:
+                    # Whatever has spoiled it: the other processes need a keeper all the same.
+                    print(f"record {entry.path} is passed over: {error}", file=sys.stderr, flush=True)
         return found
 
     def _path(self, id: str) -> str:
         return f"{self._directory}/{id}.json"
+
+
+def _read(path: str) -> Record:
+    """The record in a file; what a newer keeper has added to it says nothing to this one."""
+    with open(path, "rb") as file:
+        content: Any = json.loads(file.read())
+    if not isinstance(content, dict):
+        raise TypeError("it is not a JSON object")
+    return Record(**{name: value for name, value in content.items() if name in _FIELDS})
