@@ -229,7 +229,7 @@ def decode(packet: bytes) -> tuple[int, Message]:
         name, seq, fields = json.loads(packet)
         message: Message = _TYPES[name](**fields)
         return int(seq), message
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BadMessage(f"packet of {len(packet)} bytes is not a message: {error}") from None
 
 
