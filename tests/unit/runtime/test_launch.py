@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.forked import fork, in_child
+from mooring_agent.linux import syscalls
 from mooring_agent.runtime import launch
 from mooring_agent.runtime.join import parent_and_start_time, run_joiner, start_time
 from mooring_agent.runtime.plan import JoinPlan, Process
@@ -142,7 +143,7 @@ def test_a_joiner_cannot_be_looked_into_before_it_joins(channel: Channel) -> Non
         # Without capabilities and as one user only dumpability decides, ptrace(2) "access mode checking".
         if os.geteuid() == 0:
             os.setresuid(65534, 65534, 65534)
-            launch.syscalls.prctl(launch.syscalls.PR_SET_DUMPABLE, 1)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
         plain = fork()
         if plain == 0:
             theirs.recv(1, socket.MSG_PEEK)
