@@ -17,7 +17,6 @@ from ..router import Route
 from ..timestamps import rfc3339_seconds
 from .changes import config_of
 from .render import has_label
-from .system import go_architecture
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -121,15 +120,22 @@ class ImageCalls:
         repository, tag = query.text("repo"), query.text("tag")
         reference = (f"{repository}:{tag}" if tag else repository) if repository else None
         config = config_of(query.many("changes"))
-        _check_platform(query.text("platform"))
-        return Stream(self._import(request.body, reference, config, query.text("message")))
+        architecture = _architecture(query.text("platform"))
+        return Stream(self._import(request.body, reference, config, query.text("message"), architecture))
 
     async def _import(
-        self, body: AsyncIterator[bytes], reference: str | None, config: ImageConfig, comment: str
+        self,
+        body: AsyncIterator[bytes],
+        reference: str | None,
+        config: ImageConfig,
+        comment: str,
+        architecture: str | None,
     ) -> AsyncIterator[bytes]:
         """Progress on the way, then the image's id, in the messages that the client renders."""
         events = report(
-            lambda progress: self._images.import_stream(body, reference, config, progress, comment)
+            lambda progress: self._images.import_stream(
+                body, reference, config, progress, comment, architecture
+            )
         )
         async for event in events:
             if "progress" in event:
@@ -232,16 +238,14 @@ def _config(image: Image) -> dict[str, Any]:
     }
 
 
-def _check_platform(given: str) -> None:
-    """`--platform` must be what this host is."""
-    if not given:
-        return
-    import platform
-
-    system, _, architecture = given.partition("/")
-    host = go_architecture(platform.machine())
-    if system != "linux" or architecture.partition("/")[0] not in ("", host):
-        raise NotSupported(f"platform {given} is not supported on this host: expected linux/{host}")
+def _architecture(platform: str) -> str | None:
+    """The processor of a `--platform` such as linux/arm64; None when none is given."""
+    if not platform:
+        return None
+    system, _, rest = platform.partition("/")
+    if system != "linux":
+        raise NotSupported(f"platform {platform} is not supported: expected linux/ARCHITECTURE")
+    return rest.partition("/")[0] or None
 
 
 def _progress_line(event: dict[str, Any]) -> bytes:
