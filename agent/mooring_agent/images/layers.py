@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mooring_agent.errors import InvalidSpec, Unavailable
+from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.stream import HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
@@ -156,24 +156,29 @@ class _Unpacking:
         try:
             self._write(entry)
         except OSError as error:
-            if error.errno in _NO_SPACE:
-                raise Unavailable(
-                    f"{self._target.directory} takes no more after {self._reader.position} bytes "
-                    f"({error.strerror}): free some space or see the kernel's log, then try again"
-                ) from error
-            raise InvalidSpec(
-                f"archive member {_shown(entry.path)} cannot be unpacked: {error.strerror or error}"
-            ) from error
+            raise self._failure(entry.path, error) from error
 
     def finish(self) -> None:
         """Set the times of directories, which the writing of their content had changed."""
         for path, mtime_ns in self._directory_times.items():
             parent, name = split_path(path)
             try:
-                parent_fd = self._parent(parent)
+                parent_fd = self._parent(parent, make=False)
                 os.utime(name or b".", ns=(mtime_ns, mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise self._failure(path, error) from error
                 continue  # a later member took its place
+            self._close_retired()
+
+    def _failure(self, path: bytes, error: OSError) -> MooringError:
+        """What an error of the kernel means: a disk that takes no more, or an impossible archive."""
+        if error.errno not in _NO_SPACE:
+            return InvalidSpec(f"archive member {_shown(path)} cannot be unpacked: {error.strerror or error}")
+        return Unavailable(
+            f"{self._target.directory} takes no more after {self._reader.position} bytes ({error.strerror}): "
+            "free some space or see the kernel's log, then try again"
+        )
 
     def close(self) -> None:
         """Close what is kept open."""

@@ -79,7 +79,7 @@ def _template(value: Any) -> dict[str, Any]:
         value = {"name": value}
     _mapping("image template", value)
     name = value.get("name")
-    if name not in _TEMPLATE_KEYS:
+    if not isinstance(name, str) or name not in _TEMPLATE_KEYS:
         raise InvalidSpec(
             f"image template {name!r} is not known: expected one of {', '.join(_TEMPLATE_KEYS)}"
         )
