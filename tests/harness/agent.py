@@ -24,10 +24,11 @@ from harness import unix_http
 from harness.host import docker_client
 from harness.remains import Traces
 from harness.unix_http import ApiError, Response
+from harness.waiting import PATIENCE
 from mooring_agent.config import AgentConfig
 
-READY_WITHIN = 20.0  # seconds; a noisy machine may need a few
-STOPPED_WITHIN = 20.0
+READY_WITHIN = 20.0 * PATIENCE  # seconds; a noisy machine may need a few
+STOPPED_WITHIN = 20.0 * PATIENCE
 KEEPER_GONE_WITHIN = 10.0
 GONE_WITHIN = 10.0
 _POLL_INTERVAL = 0.01

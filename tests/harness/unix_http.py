@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEFAULT_TIMEOUT = 30.0  # seconds, for each wait on the socket
+from harness.waiting import PATIENCE
+
+DEFAULT_TIMEOUT = 30.0 * PATIENCE  # seconds, for each wait on the socket
 
 
 class ApiError(Exception):

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# How many times longer than usual a wait may take: an emulated machine is slow.
+PATIENCE = float(os.environ.get("MOORING_TEST_PATIENCE", "1"))
 
 _INTERVAL = 0.02  # seconds
 
@@ -21,7 +25,7 @@ def eventually(check: Callable[[], T], timeout: float = 10.0, what: str = "") ->
 
     An AssertionError of `check` counts as "not yet" and is the reason given at the end.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while True:
         reason = ""
         try:
