@@ -140,6 +140,7 @@ def test_an_agent_is_installed_upgraded_and_removed(host: Host, archive: Path) -
     removed = host.role(mooring_agent_source=str(newer), mooring_agent_state="absent")
     assert removed.code == 0, removed.output
     eventually(lambda: not host.traces.remains(), 10, str(host.traces.remains()))
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{host.config.cgroup_parent}"))
     assert host.config.data_root.exists()
     assert not (host.directory / "usr" / "lib" / "mooring").exists()
     last = host.role(mooring_agent_state="absent", mooring_agent_remove_data=True)

@@ -3,10 +3,10 @@
 
     supervise.py start|restart|stop|status CONFIG
 
-CONFIG is a JSON file with `command` (a list), `pid_file` and `log_file`. The program is started again
-whenever it ends, after a pause that doubles from 1 to 30 seconds and begins anew once the program has run for
-a minute. SIGTERM ends the program, by SIGTERM too, and the supervisor. The log is cut at 10 MiB, and one file
-of what was before is kept.
+CONFIG is a JSON file with `command` (a list), `pid_file` and `log_file`. A program that ends with another
+status than 0 is started again, after a pause that doubles from 1 to 30 seconds and begins anew once the
+program has run for a minute. SIGTERM ends the program, by SIGTERM too, and the supervisor. The log is cut at
+10 MiB, and one file of what was before is kept.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def supervise(command: list[str], log_file: str) -> None:
     while True:
         began = time.monotonic()
         code = run(command, log_file)
-        if code is None:
+        if code in (None, 0):
             return
         if time.monotonic() - began >= RAN_WELL:
             pause = SHORTEST_PAUSE
