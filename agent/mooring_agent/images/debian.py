@@ -158,7 +158,7 @@ def _watch(process: subprocess.Popen[bytes], tail: deque[str], progress: Progres
                 continue
             _log.debug("mmdebstrap: %s", text)
             tail.append(text)
-            if text.startswith("I: "):
+            if text.startswith("I: ") and not text.startswith("I: running --"):  # the hooks are our own
                 progress(ProgressEvent("build", detail=text[3:]))
 
 
