@@ -184,7 +184,7 @@ class Containers:
             self.registry.remove(container)
             self._discard(container)
         if volumes or container.auto_remove:
-            self._volumes.drop_anonymous(name for _, name in container.volumes)
+            await self._volumes.drop_anonymous(name for _, name in container.volumes)
         container.removed.set()
         container.wake()
         self._publish(container, "destroy")

@@ -9,9 +9,11 @@ either end.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ..errors import Conflict, MooringError, NotFound
 from ..images.image import check_runnable
@@ -44,6 +46,7 @@ class DesiredContainers:
         self._containers = containers
         self._registry = registry
         self._images = images
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Bring the container `name` to `spec`, or say what that would take.
@@ -52,6 +55,10 @@ class DesiredContainers:
         """
         check_name("container", name)
         wanted = ContainerSpec.parse(spec, name=name)
+        async with self._working_on(name):
+            return await self._put(name, wanted, dry_run)
+
+    async def _put(self, name: str, wanted: ContainerSpec, dry_run: bool) -> dict[str, Any]:
         existing = self._registry.find(name)
         if existing is not None and existing.name != name:
             existing = None  # the name is the beginning of another one's id
@@ -67,6 +74,10 @@ class DesiredContainers:
         self, name: str, *, force: bool = True, timeout: float | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
         """See to it that there is no container `name`."""
+        async with self._working_on(name):
+            return await self._delete(name, force, timeout, dry_run)
+
+    async def _delete(self, name: str, force: bool, timeout: float | None, dry_run: bool) -> dict[str, Any]:
         existing = self._registry.find(name)
         if existing is None:
             return outcome([], None, None, None)
@@ -90,6 +101,12 @@ class DesiredContainers:
                 await self._finish(new, old)
             except MooringError as error:
                 logger.error("replacement unfinished container=%s error=%r", new.name, error.message)
+
+    def _working_on(self, name: str) -> asyncio.Lock:
+        """What keeps two declarations of one container apart, whichever container bears the name
+        meanwhile.
+        """
+        return self._locks.setdefault(name, asyncio.Lock())
 
     # Planning
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class Lifecycle:
         await self._networks.unpublish(container.id)
         container.ports = ()
         await self._remove_group(container)
-        await self.link.request(messages.Forget(container.id))
+        await self._forget(container)
 
     async def dispose(self, id: str) -> None:
         """End a process that belongs to no container: one that was removed while the keeper was away."""
@@ -331,7 +332,7 @@ class Lifecycle:
     async def _follow_up(self, container: Container) -> None:
         try:
             await self._remove_group(container)
-            await self.link.request(messages.Forget(container.id))
+            await self._forget(container)
             if self._restarts(container):
                 self._schedule_restart(container)
                 return
@@ -424,6 +425,11 @@ class Lifecycle:
             except KeeperRefused:
                 return  # it has ended, and the news is on its way
             return
+
+    async def _forget(self, container: Container) -> None:
+        """Let the keeper drop the record of an end. A keeper that is lost is asked again when it is back."""
+        with suppress(KeeperLost):
+            await self.link.request(messages.Forget(container.id))
 
     async def _thaw(self, container: Container) -> None:
         await asyncio.to_thread(self._group(container).thaw)

@@ -109,13 +109,19 @@ class LogReader:
         return os.fstat(self._index).st_size - self._index_offset >= _INDEX.size
 
     def _open(self, number: int) -> None:
-        self.close()
+        """Go to the beginning of a segment. Raises FileNotFoundError, and stays where it is then."""
         base = f"{self._directory}/{number}"
-        self._index = os.open(f"{base}.idx", os.O_RDONLY | os.O_CLOEXEC)
-        self._data = {
-            stream: os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC)
-            for stream, suffix in _SUFFIXES.items()
-        }
+        opened: list[int] = []
+        try:
+            for suffix in ("idx", *_SUFFIXES.values()):
+                opened.append(os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        self.close()
+        self._index, *data = opened
+        self._data = dict(zip(_SUFFIXES, data, strict=True))
         self._offsets = {1: 0, 2: 0}
         self._index_offset = 0
         self._segment = number

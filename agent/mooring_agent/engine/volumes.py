@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 import secrets
@@ -109,7 +110,7 @@ class Volumes:
                 f"volume {name} is in use by container {', '.join(users)}: remove the container first"
             )
         if not dry_run:
-            self._remove(volume)
+            await self._remove(volume)
         return outcome([Action("remove", "volume", name, "it is not wanted")], volume.spec.given, None, None)
 
     def ensure(self, name: str | None) -> str:
@@ -126,12 +127,12 @@ class Volumes:
         """Target → directory on the host, for pairs of target and volume name. Raises NotFound."""
         return {target: str(self._get(name).path) for target, name in volumes}
 
-    def drop_anonymous(self, names: Iterable[str]) -> None:
+    async def drop_anonymous(self, names: Iterable[str]) -> None:
         """Remove those of the volumes that were made for a container which is gone."""
         for name in names:
             volume = self._volumes.get(name)
             if volume is not None and volume.anonymous and not self._users_of(name):
-                self._remove(volume)
+                await self._remove(volume)
 
     def managed(self) -> builtins.list[str]:
         """Names of those that were declared."""
@@ -156,10 +157,10 @@ class Volumes:
         self._volumes[name] = Volume(name, spec, anonymous, managed, moment, path)
         self._events.publish("volume", "create", name, {"driver": "local"})
 
-    def _remove(self, volume: Volume) -> None:
+    async def _remove(self, volume: Volume) -> None:
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
         del self._volumes[volume.name]
-        shutil.rmtree(volume.path.parent)
+        await asyncio.to_thread(shutil.rmtree, volume.path.parent)
         self._events.publish("volume", "destroy", volume.name, {"driver": "local"})
 
     def _path(self, name: str) -> Path:
