@@ -56,9 +56,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 
 def test_the_archive_comes_through_and_steps_are_told(stand_in: StandIn) -> None:
-    stand_in.says(
-        "echo 'I: running apt-get update...' >&2; echo 'I: running --setup-hook x' >&2; echo 'done' >&2; printf archive"
-    )
+    steps = "echo 'I: running apt-get update...'; echo 'I: running --setup-hook x'; echo 'done'"
+    stand_in.says(f"{{ {steps}; }} >&2; printf archive")
     events: list[ProgressEvent] = []
     assert stand_in.run(events) == b"archive"
     assert [(event.step, event.detail) for event in events] == [("build", "running apt-get update...")]

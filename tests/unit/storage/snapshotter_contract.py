@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,12 +37,12 @@ def add_layer(snapshots: Snapshotter, name: str, parent: str | None, files: dict
     snapshots.commit(key, name)
 
 
-class SnapshotterContract:
+class SnapshotterContract(ABC):
     """The contract, in words and in tests; see Snapshotter."""
 
+    @abstractmethod
     def make(self, root: Path) -> Snapshotter:
         """Open the driver below `root`; called again it has to find what was there."""
-        raise NotImplementedError
 
     @pytest.fixture
     def snapshots(self, tmp_path: Path) -> Iterator[Snapshotter]:
