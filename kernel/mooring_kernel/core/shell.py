@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from .output import CellOutput
 LONGEST_CELL = 4 << 20  # bytes
 _OPEN_TIMEOUT = 15.0
 _EXIT_CODE_WITHIN = 2.0
+_HUNG_UP = 128 + signal.SIGHUP
 
 
 class ShellSession:
@@ -188,8 +190,9 @@ class ShellSession:
             return ShellEnded(
                 f"the connection to the shell in {self.where} is lost; {self._reattach()}", exit_code=None
             )
+        how = "was hung up, since its connection was lost" if exit_code == _HUNG_UP else "ended"
         return ShellEnded(
-            f"the shell in {self.where} ended with exit status {exit_code}; {self._reattach()}",
+            f"the shell in {self.where} {how} with exit status {exit_code}; {self._reattach()}",
             exit_code=exit_code,
         )
 

@@ -15,7 +15,9 @@ import hashlib
 import re
 import shlex
 import socket
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,12 +89,19 @@ class _AcceptNew(paramiko.MissingHostKeyPolicy):
 
 
 class DialStream:
-    """A command on the host that connects its standard input and output with the agent's socket."""
+    """A command on the host that connects its standard input and output with the agent's socket.
 
-    def __init__(self, channel: paramiko.Channel, command: str) -> None:
+    `prelude` is what to say before the command's own words if it ends without an answer; `answered` is called
+    at the first byte.
+    """
+
+    def __init__(
+        self, channel: paramiko.Channel, command: str, prelude: str, answered: Callable[[], None]
+    ) -> None:
         self._channel = channel
         self._command = command
-        self._answered = False
+        self._prelude = prelude
+        self._tell: Callable[[], None] | None = answered
 
     def sendall(self, data: bytes, /) -> None:
         """Write all of it."""
@@ -101,11 +110,15 @@ class DialStream:
     def recv(self, size: int, /) -> bytes:
         """Return some bytes, none at the end. Raises HostUnreachable if the command ended without any."""
         data = self._channel.recv(size)
-        if not data and not self._answered:
-            said = self._channel.recv_stderr(2000).decode(errors="replace").strip()
-            last = said.splitlines()[-1] if said else "it said nothing"
-            raise HostUnreachable(f"`{self._command}` on the host ended without an answer: {last}")
-        self._answered = True
+        if self._tell is not None:
+            if not data:
+                said = self._channel.recv_stderr(2000).decode(errors="replace").strip()
+                last = said.splitlines()[-1] if said else "it said nothing"
+                raise HostUnreachable(
+                    f"{self._prelude}`{self._command}` there ended without an answer: {last}"
+                )
+            self._tell()
+            self._tell = None
         return data
 
     def settimeout(self, timeout: float | None, /) -> None:
@@ -115,6 +128,18 @@ class DialStream:
     def close(self) -> None:
         """End the command."""
         self._channel.close()
+
+
+class _ProxyCommand(paramiko.ProxyCommand):
+    """A proxy command that leaves no zombie."""
+
+    def close(self) -> None:
+        """End the command, and collect it; more than one thread of paramiko calls this."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                super().close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=2)
 
 
 class SshTransport:
@@ -139,20 +164,16 @@ class SshTransport:
         with self._lock:
             connection = self._connection(deadline)
         try:
-            if self._streamlocal:
-                try:
-                    return connection.open_streamlocal(self.path, deadline.left())
-                except paramiko.ChannelException as error:
-                    if error.code == _CONNECT_FAILED:
-                        raise HostUnreachable(
-                            f"{self.describe()} cannot connect to {self.path}: no agent runs there, or the "
-                            f"user {self.settings.user} may not open its socket: set mooring_socket, or "
-                            "ansible_become"
-                        ) from None
-                    if error.code not in (_PROHIBITED, _UNKNOWN_TYPE):
-                        raise
-                    self._streamlocal = False
-            return self._dial(connection, deadline)
+            if not self._streamlocal:
+                return self._dial(connection, deadline, f"{self.describe()}: ")
+            try:
+                return connection.open_streamlocal(self.path, deadline.left())
+            except paramiko.ChannelException as error:
+                if error.code not in (_PROHIBITED, _CONNECT_FAILED, _UNKNOWN_TYPE):
+                    raise
+                # sshd gives the same reason whether the socket is not there or may not be forwarded to.
+                prelude = f"{self.describe()} cannot connect to {self.path}, and "
+                return self._dial(connection, deadline, prelude)
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise HostUnreachable(f"{self.describe()}: the SSH connection failed: {_told(error)}") from None
 
@@ -163,14 +184,17 @@ class SshTransport:
                 client.close()
             self._clients = []
 
-    def _dial(self, connection: paramiko.Transport, deadline: Deadline) -> Stream:
+    def _dial(self, connection: paramiko.Transport, deadline: Deadline, prelude: str) -> Stream:
         command = f"mooring system dial-stdio --socket {shlex.quote(self.path)}"
         if self.settings.sudo and self.settings.user != "root":
             command = f"sudo -n {command}"
         channel = connection.open_session(timeout=deadline.left())
         channel.settimeout(deadline.left())
         channel.exec_command(command)
-        return DialStream(channel, command)
+        return DialStream(channel, command, prelude, self._remember_dialling)
+
+    def _remember_dialling(self) -> None:
+        self._streamlocal = False
 
     def _connection(self, deadline: Deadline) -> StreamlocalTransport:
         if self._clients:
@@ -222,7 +246,7 @@ def _connected(settings: SshSettings, through: Any, deadline: Deadline) -> param
     _apply_host_keys(client, settings)
     timeout = min(settings.timeout, deadline.left())
     if through is None and settings.proxy_command:
-        through = paramiko.ProxyCommand(_filled_proxy_command(settings))
+        through = _ProxyCommand(_filled_proxy_command(settings))
     try:
         client.connect(
             settings.address,

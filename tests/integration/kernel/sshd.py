@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An OpenSSH server of a test's own on 127.0.0.1, with keys of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_READY_WITHIN = 10.0
+
+
+class Sshd:
+    """`sshd -D` on a free port; `options` are further lines of sshd_config(5)."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
+        self.client_key = directory / "client"
+        self.other_key = directory / "other"
+        self.host_key = directory / "host"
+        for key in (self.client_key, self.other_key, self.host_key):
+            if not key.exists():
+                command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+                subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=20)
+        keys = directory / "authorized_keys"
+        shutil.copy(f"{self.client_key}.pub", keys)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        lines = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {self.host_key}",
+            f"AuthorizedKeysFile {keys}",
+            "PidFile none",
+            "UsePAM no",
+            "StrictModes no",
+            "PasswordAuthentication no",
+            "PermitRootLogin yes",
+            f"SetEnv PATH={path}",
+            *options,
+        ]
+        config = directory / f"sshd_config.{self.port}"
+        config.write_text("\n".join(lines) + "\n")
+        self.log = directory / f"sshd.{self.port}.log"
+        # Privilege separation wants its directory, which Debian makes when the service starts.
+        self._made = _made_directory(Path("/run/sshd"))
+        sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert sshd is not None, "no sshd on this host: install openssh-server"
+        self.process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config), "-E", str(self.log)])
+        self._wait_until_ready()
+
+    def known_hosts(self, key: Path | None = None) -> Path:
+        """Write a file of known hosts with the server's key, or with another one in its place."""
+        kind, data, *_ = Path(f"{key or self.host_key}.pub").read_text().split()
+        file = self.directory / f"known_hosts.{self.port}{'.other' if key else ''}"
+        file.write_text(f"[127.0.0.1]:{self.port} {kind} {data}\n")
+        return file
+
+    def close(self) -> None:
+        """End the server; connections that are open end by themselves."""
+        self.process.terminate()
+        self.process.wait(10)
+        if self._made is not None:
+            self._made.rmdir()
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + _READY_WITHIN
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    assert connection.recv(4) == b"SSH-"
+                    return
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < end, self.log.read_text()
+                time.sleep(0.02)
+
+
+def _made_directory(path: Path) -> Path | None:
+    if path.exists():
+        return None
+    path.mkdir(mode=0o755)
+    return path
