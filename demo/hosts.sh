@@ -154,6 +154,8 @@ _plug() {
 
 _start() {
     local host=$1 place=$state/hosts/$1
+    # As after a boot: /run is empty.
+    rm -rf "$place/run"
     install -d -m 755 "$place" "$place/tmp"
     install -d -m 700 "$place/home"
     cat >"$place/sshd_config" <<-END
@@ -172,10 +174,11 @@ _start() {
 		SetEnv HOME=$place/home TMPDIR=$place/tmp
 		Subsystem sftp internal-sftp
 	END
-    # --kill-child: the first process of the host, and with it all others, ends with the one that waits for it.
+    # --kill-child: the first process of the host, and with it all others, ends with the one that waits for it. It keeps
+    # no descriptor of the script, such as its lock or a pipe that its output goes to.
     env -i PATH="$PATH" LANG=C.UTF-8 setsid nsenter --net="/run/netns/$host" \
         unshare --mount --propagation slave --uts --ipc --pid --fork --kill-child --mount-proc \
-        "$demo/host-init" "$host" "$place" </dev/null >>"$place/init.log" 2>&1 &
+        "$demo/host-init" "$host" "$place" </dev/null >>"$place/init.log" 2>&1 3>&- 4>&- 8<&- &
     printf '%s %s\n' "$!" "$(_start_time "$!")" >"$place/init"
     disown "$!"
 }

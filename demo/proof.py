@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: INP001 (executed, not imported)
-"""Prove that the demo did what it says: `python demo/proof.py PROOF ARGUMENT…` ends with 1 and the reasons if not.
+"""Prove that the demo did what it says: `python demo/proof.py PROOF ARGUMENT…` ends with 1 if it did not.
 
 announced CHECK RUN        the journal of the run has, item for item, what that of its check mode announced
 unchanged JOURNAL          no host reports a change

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: INP001 (found by Ansible, in a directory that is no package)
-"""An Ansible callback that writes what each task of a playbook said to the file DEMO_JOURNAL, in JSON lines."""
+"""An Ansible callback that writes what each task said to the file DEMO_JOURNAL, in lines of JSON."""
 
 from __future__ import annotations
 
