@@ -41,10 +41,10 @@ def fork() -> int:
 
 def in_child(work: Callable[[], Any], timeout: float = 20.0) -> Any:
     """Return what `work` returns in a forked child, JSON data. Raises ChildFailed with its traceback."""
-    ended = run_child(lambda: os.write(1, json.dumps({"result": work()}).encode()), timeout)
+    ended = run_child(lambda: os.write(1, f"\n{json.dumps(work())}".encode()), timeout)
     if ended.status != 0:
         raise ChildFailed(f"the child ended with {ended.status}:\n{ended.output}")
-    return json.loads(ended.output)["result"]
+    return json.loads(ended.output.splitlines()[-1])
 
 
 def run_child(work: Callable[[], Any], timeout: float = 20.0) -> Ended:

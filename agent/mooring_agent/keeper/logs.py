@@ -16,11 +16,24 @@ import struct
 import time
 from collections import OrderedDict
 
+from .diagnostics import complain
+
 INDEX = struct.Struct("<QIBxxx")
 SUFFIXES = {1: "out", 2: "err"}
 # At a cut a segment waits for the end of a line, but not longer than for this much more.
 _LINE_SLACK = 64 << 10
 _PIECE_MAX = 1 << 20
+# What keeps a log from being written and is no reason for a container to wait or for the keeper to end.
+_NOT_WRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -54,43 +67,73 @@ class Log:
 
         A disk that takes nothing does not stop the container: the piece is dropped and counted in `lost`.
         """
-        data, index = self._open(stream)
-        offset = self._offsets[stream]
         try:
+            data, index = self._open(stream)
+            offset = self._offsets[stream]
             length = os.splice(pipe, data, _PIECE_MAX, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-            dropped = len(os.read(pipe, _PIECE_MAX))
-            self.lost += dropped
-            return dropped
-        if length:
-            self._note(index, stream, length, time.time_ns())
+            return self._drop(pipe, error)
+        if length and self._note(data, index, stream, length, time.time_ns()):
             self._cut_if_full(data, stream)
         return length
 
     def append(self, piece: bytes, stream: int) -> None:
         """Write a piece that does not come from a pipe: a terminal's output."""
-        data, index = self._open(stream)
         try:
+            data, index = self._open(stream)
             length = os.pwrite(data, piece, self._offsets[stream])
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-            self.lost += len(piece)
+            self._lose(len(piece), error)
             return
-        self._note(index, stream, length, time.time_ns())
-        self._cut_if_full(data, stream)
+        if length < len(piece):
+            self._lose(len(piece) - length, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        if self._note(data, index, stream, length, time.time_ns()):
+            self._cut_if_full(data, stream)
+
+    def mend(self) -> None:
+        """Open the segment at hand, and index what a killed keeper had moved without saying so."""
+        try:
+            self._open(1)
+        except OSError as error:
+            self._lose(0, error)  # the next piece tries again
 
     def close(self) -> None:
         """Give up the descriptors."""
         self._cache.drop(self._directory)
 
-    def _note(self, index: int, stream: int, length: int, moment: int) -> None:
-        os.write(index, INDEX.pack(moment, length, stream))
+    def _drop(self, pipe: int, error: OSError) -> int:
+        """Take a piece from the pipe that cannot be kept, so that its writer can go on."""
+        try:
+            dropped = len(os.read(pipe, _PIECE_MAX))
+        except BlockingIOError:
+            return 0
+        self._lose(dropped, error)
+        return dropped
+
+    def _lose(self, length: int, error: OSError) -> None:
+        """Count what was lost. Whatever keeps a log from being written must not end the keeper."""
+        if error.errno not in _NOT_WRITABLE:
+            raise error
+        if length and not self.lost:
+            complain(f"log {self._directory} loses output: {error.strerror}")
+        self.lost += length
+
+    def _note(self, data: int, index: int, stream: int, length: int, moment: int) -> bool:
+        """Enter a piece into the index, or take it back where the index cannot be written."""
+        entry = INDEX.pack(moment, length, stream)
+        try:
+            if os.write(index, entry) != len(entry):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._lose(length, error)
+            size = os.fstat(index).st_size
+            os.ftruncate(index, size - size % INDEX.size)
+            os.ftruncate(data, self._offsets[stream])
+            return False
         self._offsets[stream] += length
+        return True
 
     def _cut_if_full(self, data: int, stream: int) -> None:
         written = self._offsets[1] + self._offsets[2]
@@ -101,40 +144,44 @@ class Log:
         self._cache.drop(self._directory)
         self._segment += 1
         self._offsets = {1: 0, 2: 0}
-        self._open(1)
-        for number in segments(self._directory)[: -self.files or None]:
-            for suffix in ("idx", "out", "err"):
-                os.unlink(f"{self._directory}/{number}.{suffix}")
+        self.mend()
+        self._remove_before(self._segment + 1 - self.files)
+
+    def _remove_before(self, oldest: int) -> None:
+        """Remove the segments below `oldest`, and what a killed keeper has left of such.
+
+        The index goes last: as long as it is there a segment is known, and its removal is tried again.
+        """
+        names = [name for name in os.listdir(self._directory) if int(name.partition(".")[0]) < oldest]
+        for name in sorted(names, key=lambda name: name.endswith(".idx")):
+            os.unlink(f"{self._directory}/{name}")
 
     def _open(self, stream: int) -> tuple[int, int]:
         files = self._cache.get(self._directory)
         if files is None:
-            base = f"{self._directory}/{self._segment}"
-            out = os.open(f"{base}.out", _FLAGS, 0o600)
-            err = os.open(f"{base}.err", _FLAGS, 0o600)
-            index = os.open(f"{base}.idx", _FLAGS | os.O_APPEND, 0o600)
-            files = (out, err, index)
-            if not self._mended:
-                self._mend(files)
+            files = _open_segment(f"{self._directory}/{self._segment}")
             self._cache.put(self._directory, files)
+        if not self._mended:
+            self._mend(files)
         return files[stream - 1], files[2]
 
     def _mend(self, files: tuple[int, int, int]) -> None:
         """Learn the offsets from the index, and index what a killed keeper had moved without saying so."""
-        self._mended = True
         index = files[2]
         length = os.fstat(index).st_size
         whole = length - length % INDEX.size
         if whole != length:
             os.truncate(index, whole)
-        content = os.pread(index, whole, 0)
-        for _, piece, stream in INDEX.iter_unpack(content):
+        self._offsets = {1: 0, 2: 0}
+        for _, piece, stream in INDEX.iter_unpack(os.pread(index, whole, 0)):
             self._offsets[stream] += piece
         for stream in (1, 2):
-            found = os.fstat(files[stream - 1])
+            data = files[stream - 1]
+            found = os.fstat(data)
             missing = found.st_size - self._offsets[stream]
             if missing > 0:
-                self._note(index, stream, missing, found.st_mtime_ns)
+                self._note(data, index, stream, missing, found.st_mtime_ns)
+        self._mended = True
 
 
 class OpenFiles:
@@ -165,6 +212,20 @@ class OpenFiles:
         files = self._open.pop(key, None)
         if files is not None:
             _close(files)
+
+
+def _open_segment(base: str) -> tuple[int, int, int]:
+    """The descriptors of a segment's two data files and of its index, which are made where they are missing."""
+    opened: list[int] = []
+    try:
+        for suffix, flags in (("out", 0), ("err", 0), ("idx", os.O_APPEND)):
+            opened.append(os.open(f"{base}.{suffix}", _FLAGS | flags, 0o600))
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    out, err, index = opened
+    return out, err, index
 
 
 def _close(files: tuple[int, int, int]) -> None:

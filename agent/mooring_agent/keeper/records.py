@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from .diagnostics import complain
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Journal:
                     found.append(_read(entry.path))
                 except (ValueError, TypeError) as error:
                     # Whatever has spoiled it: the other processes need a keeper all the same.
-                    print(f"record {entry.path} is passed over: {error}", file=sys.stderr, flush=True)
+                    complain(f"record {entry.path} is passed over: {error}")
         return found
 
     def _path(self, id: str) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ from ..runtime.plan import Shape
 from . import messages
 from .children import Child, open_exec_streams
 from .connections import Client
+from .diagnostics import complain
 from .eventloop import EventLoop
 from .launchers import Launcher, Launchers, remove_groups
 from .processes import Processes, nothing
@@ -120,7 +120,7 @@ class Starts:
         """The next launcher would fare no better than this one, so the pool is filled again only after a
         while.
         """
-        print(f"launcher {launcher.slot} failed: {reason}", file=sys.stderr, flush=True)
+        complain(f"launcher {launcher.slot} failed: {reason}")
         self._pool_rests = True
         self._loop.at("pool", time.monotonic() + _POOL_PAUSE, self._wake_pool)
 
