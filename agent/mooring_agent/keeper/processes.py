@@ -148,6 +148,7 @@ class Processes:
                 continue
             if record.log_directory:
                 child.log = self.streams.open_log(record)
+                child.log.mend()
             self._reopen(child, legacy)
             key = (record.pid, record.start_time)
             if key in legacy.reaped:
