@@ -141,6 +141,12 @@ class _ProxyCommand(paramiko.ProxyCommand):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=2)
 
+    def discard(self) -> None:
+        """Close the pipes, once no thread of paramiko reads them any more."""
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
 
 class SshTransport:
     """One SSH connection to a host, made at the first use and made again when it was lost."""
@@ -152,7 +158,8 @@ class SshTransport:
         self.path = path
         self._config_file = config_file
         self._lock = threading.Lock()
-        self._clients: list[paramiko.SSHClient] = []
+        self._current: StreamlocalTransport | None = None
+        self._resources = contextlib.ExitStack()  # what the connection is made of, to be closed
         self._streamlocal = not (settings.sudo and settings.user != "root")
 
     def describe(self) -> str:
@@ -180,9 +187,7 @@ class SshTransport:
     def close(self) -> None:
         """End the connection."""
         with self._lock:
-            for client in reversed(self._clients):
-                client.close()
-            self._clients = []
+            self._release()
 
     def _dial(self, connection: paramiko.Transport, deadline: Deadline, prelude: str) -> Stream:
         command = f"mooring system dial-stdio --socket {shlex.quote(self.path)}"
@@ -197,32 +202,26 @@ class SshTransport:
         self._streamlocal = False
 
     def _connection(self, deadline: Deadline) -> StreamlocalTransport:
-        if self._clients:
-            current = self._clients[-1].get_transport()
-            if isinstance(current, StreamlocalTransport) and current.is_active():
-                return current
-            for client in reversed(self._clients):
-                client.close()
-            self._clients = []
-        clients: list[paramiko.SSHClient] = []
-        try:
-            through: Any = None
-            hops = [jump_settings(hop, self.settings, self._config_file) for hop in self.settings.jump]
-            for settings in [*hops, self.settings]:
-                clients.append(_connected(settings, through, deadline))
-                through = None
-                if settings is not self.settings:
-                    following = [*hops, self.settings][len(clients)]
-                    through = _tunnel(clients[-1], following, deadline)
-        except BaseException:
-            for client in reversed(clients):
-                client.close()
-            raise
-        self._clients = clients
-        transport = clients[-1].get_transport()
-        if not isinstance(transport, StreamlocalTransport):
-            raise HostUnreachable(f"{self.describe()}: the SSH connection was lost")
+        if self._current is not None and self._current.is_active():
+            return self._current
+        self._release()
+        hops = [jump_settings(hop, self.settings, self._config_file) for hop in self.settings.jump]
+        way = [*hops, self.settings]
+        with contextlib.ExitStack() as resources:
+            client = _connected(way[0], None, deadline, resources)
+            for settings in way[1:]:
+                tunnel = _tunnel(client, settings, deadline)
+                client = _connected(settings, tunnel, deadline, resources)
+            transport = client.get_transport()
+            if not isinstance(transport, StreamlocalTransport):
+                raise HostUnreachable(f"{self.describe()}: the SSH connection was lost")
+            self._resources = resources.pop_all()
+        self._current = transport
         return transport
+
+    def _release(self) -> None:
+        self._current = None
+        self._resources.close()
 
 
 def _tunnel(client: paramiko.SSHClient, settings: SshSettings, deadline: Deadline) -> paramiko.Channel:
@@ -238,15 +237,23 @@ def _tunnel(client: paramiko.SSHClient, settings: SshSettings, deadline: Deadlin
         ) from None
 
 
-def _connected(settings: SshSettings, through: Any, deadline: Deadline) -> paramiko.SSHClient:
+def _connected(
+    settings: SshSettings,
+    tunnel: paramiko.Channel | None,
+    deadline: Deadline,
+    resources: contextlib.ExitStack,
+) -> paramiko.SSHClient:
     """Return a client that is logged in. Raises HostUnreachable with what to do about it."""
+    through: Any = tunnel
+    if through is None and settings.proxy_command:
+        through = _ProxyCommand(_filled_proxy_command(settings))
+        resources.callback(through.discard)
     where = f"{settings.user}@{settings.address}:{settings.port}"
     known = settings.known_hosts[0] if settings.known_hosts else "known_hosts"
     client = paramiko.SSHClient()
+    resources.callback(client.close)
     _apply_host_keys(client, settings)
     timeout = min(settings.timeout, deadline.left())
-    if through is None and settings.proxy_command:
-        through = _ProxyCommand(_filled_proxy_command(settings))
     try:
         client.connect(
             settings.address,
@@ -264,20 +271,17 @@ def _connected(settings: SshSettings, through: Any, deadline: Deadline) -> param
             transport_factory=StreamlocalTransport,
         )
     except _UnknownHostKey as error:
-        client.close()
         raise HostUnreachable(
             f"the host key of {settings.address}:{settings.port} ({error}) is not in {known}: check it and "
             f"connect once with `ssh -p {settings.port} {settings.user}@{settings.address}`, or set "
             "StrictHostKeyChecking=accept-new in ansible_ssh_common_args"
         ) from None
     except paramiko.BadHostKeyException as error:
-        client.close()
         raise HostUnreachable(
             f"the host key of {settings.address}:{settings.port} is not the one in {known}: it is now "
             f"{_UnknownHostKey(error.key)}; somebody may be in between, or the host was set up anew"
         ) from None
     except paramiko.AuthenticationException:
-        client.close()
         tried = ", ".join(settings.key_files) or (
             "the password" if settings.password else "the keys of the SSH agent"
         )
@@ -285,7 +289,6 @@ def _connected(settings: SshSettings, through: Any, deadline: Deadline) -> param
             f"{where} refused the login with {tried}: check ansible_user and ansible_ssh_private_key_file"
         ) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
-        client.close()
         raise HostUnreachable(f"{where} cannot be reached by SSH: {_told(error)}") from None
     transport = client.get_transport()
     if transport is not None:
