@@ -9,7 +9,7 @@ _STDERR = 2
 
 
 def complain(text: str) -> None:
-    """Write a line. A disk that takes no line either must not end the keeper, so that failure is passed over."""
+    """Write a line. A disk that does not take it must not end the keeper, so that failure is passed over."""
     try:
         os.write(_STDERR, f"{text}\n".encode(errors="replace"))
     except OSError:

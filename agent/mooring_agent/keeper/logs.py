@@ -215,7 +215,7 @@ class OpenFiles:
 
 
 def _open_segment(base: str) -> tuple[int, int, int]:
-    """The descriptors of a segment's two data files and of its index, which are made where they are missing."""
+    """The descriptors of a segment's data files and of its index, made where they are missing."""
     opened: list[int] = []
     try:
         for suffix, flags in (("out", 0), ("err", 0), ("idx", os.O_APPEND)):
