@@ -38,11 +38,14 @@ MAX_AHEAD_BYTES = 256 << 10
 # How much may wait in the transport for a slow client before a writer is made to wait.
 WRITE_HIGH_WATER = 256 << 10
 
+# A stream that never has to wait for anything still gives way to others after so many pieces.
+WRITES_A_TURN = 32
+
 # After our last byte, how long a client may take to notice before the connection is cut.
 LINGER_SECONDS = 5.0
 
 # How long the first raw bytes wait for the client to read the head before them, and how often we look.
-HEAD_SECONDS = 0.1
+HEAD_SECONDS = 1.0
 HEAD_POLL_SECONDS = 0.0002
 
 
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._writable: asyncio.Future[None] | None = None
         self._write_paused = False
+        self._writes = 0
         self._hangup: select.epoll | None = None
 
     # -- called by the transport -----------------------------------------------------------------------------
@@ -328,13 +332,16 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(HEAD_POLL_SECONDS)
 
     def _write(self, data: bytes | None) -> None:
-        if self._lost:
+        if self._lost or self._transport.is_closing():
             raise ClientDisconnected("the client went away")
         if data:
             self._transport.write(data)
 
     async def _drain(self) -> None:
-        """Wait while the client is slow. Raises ClientDisconnected."""
+        """Wait while the client is slow, and give others a turn. Raises ClientDisconnected."""
+        self._writes += 1
+        if self._writes % WRITES_A_TURN == 0:
+            await asyncio.sleep(0)
         if self._write_paused:
             self._writable = self._loop.create_future()
             try:

@@ -287,7 +287,7 @@ class FakeDeclared:
         self.views[name] = {"name": name, "path": f"/volumes/{name}", "labels": {}, "created_at": None}
         return name
 
-    def drop_anonymous(self, names: Any) -> None:
+    async def drop_anonymous(self, names: Any) -> None:
         self.dropped += list(names)
 
 
@@ -322,7 +322,13 @@ class FakeImages:
         return outcome([], None, None, None)
 
     async def import_stream(
-        self, chunks: AsyncIterable[bytes], reference: str | None, config: Any, progress: Any, comment: str
+        self,
+        chunks: AsyncIterable[bytes],
+        reference: str | None,
+        config: Any,
+        progress: Any,
+        comment: str,
+        architecture: str | None = None,
     ) -> Image:
         content = b"".join([piece async for piece in chunks])
         if content == b"bad":

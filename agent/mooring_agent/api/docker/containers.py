@@ -47,6 +47,7 @@ class ContainerCalls:
         name = request.query.text("name").removeprefix("/") or None
         converted = convert(await request.json())
         spec = dict(converted.spec)
+        await self._engine.image_service.get(spec["image"])
         await self._publish_exposed(converted, spec)
         made = self._name_volumes(converted, spec)
         try:
@@ -56,8 +57,11 @@ class ContainerCalls:
                 auto_remove=converted.auto_remove,
                 extra=converted.extra | ({"Volumes": made} if made else {}),
             )
-        except MooringError:
-            self._engine.volumes.drop_anonymous(made.values())
+        except MooringError as error:
+            await self._engine.volumes.drop_anonymous(made.values())
+            if isinstance(error, NotFound):
+                # Clients take a 404 of this call for a missing image, and would try to pull it.
+                raise InvalidSpec(error.message) from None
             raise
         return json_response({"Id": container.id, "Warnings": []}, 201)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.execs import ExecSpec
-from ...errors import Conflict, NotSupported
-from ..duplex import carry
+from ...errors import Conflict, MooringError, NotSupported
+from ..duplex import carry, frame
 from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request, Response, json_response
 from ..router import Route
@@ -19,6 +19,8 @@ from .terminals import DetachFilter, detach_keys, window
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
+    from ...engine.execs import Exec
+    from ...engine.streams import ExecStreams
 
 _CREATE = (
     "AttachStdin",
@@ -35,7 +37,9 @@ _CREATE = (
     "Detach",
 )
 # A process may close its output and go on: then the stream ends without an exit code.
-_EXIT_WITHIN = 1.0
+_EXIT_WITHIN = 5.0
+# What a shell ends with when it cannot run a command that is there.
+_CANNOT_RUN = 126
 _START = ("Detach", "Tty", "ConsoleSize")
 
 
@@ -99,14 +103,15 @@ class ExecCalls:
         if fields.flag("Detach"):
             await self._execs.start(execution.id, detach=True)
             return Response(200)
+        if execution.started:
+            raise Conflict(f"exec {execution.id} has been started already; create another one")
         keys = self._keys.pop(execution.id, None)
-        streams = await self._execs.start(execution.id)
-        assert streams is not None  # it was not asked to detach
-        spec = execution.spec
-        if rows and cols and spec.tty:
-            self._execs.resize(execution.id, rows, cols)
 
         async def serve(raw: RawStream) -> None:
+            streams = await self._started(execution, raw, rows, cols)
+            if streams is None:
+                return
+            spec = execution.spec
             ended = await carry(
                 raw,
                 streams,
@@ -119,7 +124,25 @@ class ExecCalls:
                 # The client asks for the exit code as soon as the stream has ended.
                 await asyncio.wait([asyncio.ensure_future(streams.wait())], timeout=_EXIT_WITHIN)
 
-        return Hijack(serve, content_type=stream_type(request, spec.tty))
+        return Hijack(serve, content_type=stream_type(request, execution.spec.tty))
+
+    async def _started(self, execution: Exec, raw: RawStream, rows: int, cols: int) -> ExecStreams | None:
+        """Start it on a connection that is taken over already, as dockerd does.
+
+        The client shows no answer but a stream, so what keeps the command from starting is said on that, and
+        the exit code is a shell's: 126 where the command cannot be run, 127 where there is none.
+        """
+        spec = execution.spec
+        try:
+            streams = await self._execs.start(execution.id)
+            if rows and cols and spec.tty:
+                self._execs.resize(execution.id, rows, cols)
+            return streams
+        except MooringError as error:
+            execution.exit_code = getattr(error, "exit_code", _CANNOT_RUN)
+            message = f"{error.message}\r\n".encode()
+            await raw.write(message if spec.tty else frame(2 if spec.stderr else 1, message))
+            return None
 
     async def resize(self, request: Request) -> Reply:
         """Give its terminal another size."""

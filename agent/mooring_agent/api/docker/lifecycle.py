@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
+from ...engine.resources import signal_number
 from ...errors import InvalidSpec, MooringError
 from ..messages import Reply, Request, Response, Stream, encode, no_content
 from ..router import Route
@@ -19,6 +20,8 @@ _CONDITIONS = ("not-running", "next-exit", "removed")
 # The first version whose wait knows conditions and sends its headers at once.
 _EARLY_HEADERS = (1, 30)
 _FOREVER = -1
+_SIGKILL = 9
+_KILLED_WITHIN = 10.0  # dockerd's figure
 
 
 class LifecycleCalls:
@@ -73,8 +76,19 @@ class LifecycleCalls:
         return no_content()
 
     async def kill(self, request: Request) -> Reply:
-        """Send it a signal."""
-        await self._containers.kill(request.params["id"], signal=request.query.text("signal") or "KILL")
+        """Send it a signal; as with dockerd it has ended when KILL is answered, so that it can be removed."""
+        container = self._containers.get(request.params["id"])
+        signal = request.query.text("signal") or "KILL"
+        if signal_number(signal) != _SIGKILL:
+            await self._containers.kill(container.id, signal=signal)
+            return no_content()
+        ended = asyncio.create_task(self._containers.wait(container.id))
+        try:
+            await asyncio.sleep(0)  # a turn of the loop, in which the task begins to listen
+            await self._containers.kill(container.id, signal=signal)
+            await asyncio.wait([ended], timeout=_KILLED_WITHIN)
+        finally:
+            ended.cancel()
         return no_content()
 
     async def pause(self, request: Request) -> Reply:
