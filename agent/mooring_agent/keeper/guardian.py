@@ -15,11 +15,14 @@ import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..linux import syscalls
 from ..runtime.join import start_time
+from .diagnostics import complain
 
 LAUNCHER_NAME = "mooring-launch"  # the comm of a launcher until its execve
 _PACKET_MAX = 4096
@@ -90,18 +93,38 @@ def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy) -> in
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     poller.register(wake, select.POLLIN)
+    untold: deque[tuple[int, int]] = deque()
+    listens = True
     while True:
-        for descriptor, _ in poller.poll():
+        for descriptor, events in poller.poll():
             if descriptor == wake:
                 os.read(wake, 4096)
-            elif not _read_messages(channel, legacy):
+            elif events & ~select.POLLOUT and not _read_messages(channel, legacy):
                 poller.unregister(channel)
-        status = _reap(keeper, channel, legacy)
+                listens = False
+        status = _reap(keeper, legacy, untold)
         if status is not None:
             return status
+        if listens:
+            _tell(channel, legacy, untold)
+            poller.modify(channel, select.POLLIN | (select.POLLOUT if untold else 0))
 
 
-def _reap(keeper: int, channel: socket.socket, legacy: Legacy) -> int | None:
+def _tell(channel: socket.socket, legacy: Legacy, untold: deque[tuple[int, int]]) -> None:
+    """Tell the keeper of those that have ended, as many as it takes at the moment."""
+    while untold:
+        key = untold[0]
+        try:
+            channel.send(json.dumps({"reaped": [*key, legacy.reaped[key]]}).encode())
+        except BlockingIOError:
+            return
+        except OSError:
+            untold.clear()  # it is ending, and the next keeper inherits them
+            return
+        untold.popleft()
+
+
+def _reap(keeper: int, legacy: Legacy, untold: deque[tuple[int, int]]) -> int | None:
     """Collect what has ended; the keeper's wait status if it is among it."""
     keeper_status = None
     while True:
@@ -119,10 +142,7 @@ def _reap(keeper: int, channel: socket.socket, legacy: Legacy) -> int | None:
             keeper_status = status
             continue
         legacy.reaped[key] = status if executed else None
-        try:
-            channel.send(json.dumps({"reaped": [*key, legacy.reaped[key]]}).encode())
-        except OSError:
-            pass  # the next keeper inherits it
+        untold.append(key)
 
 
 def _name(pid: int) -> str:
@@ -141,14 +161,26 @@ def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
             return False
         if not packet:
             return False
-        message = json.loads(packet)
-        if "hold" in message:
-            _replace(legacy.held, message["hold"], descriptors[0])
-        elif "drop" in message:
-            _replace(legacy.held, message["drop"], None)
-        elif "seen" in message:
-            pid, started = message["seen"]
-            legacy.reaped.pop((pid, started), None)
+        try:
+            _obey(json.loads(packet), descriptors, legacy)
+        except (ValueError, TypeError, KeyError):
+            complain(f"guardian was told something it does not know, {len(packet)} bytes")
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy) -> None:
+    """Do what the keeper has said. Takes away from `descriptors` what is kept."""
+    if "hold" in message:
+        # Without one where this process has no room for it: then there is nothing to inherit.
+        _replace(legacy.held, message["hold"], descriptors.pop() if descriptors else None)
+    elif "drop" in message:
+        _replace(legacy.held, message["drop"], None)
+    elif "seen" in message:
+        pid, started = message["seen"]
+        legacy.reaped.pop((pid, started), None)
+    else:
+        raise KeyError(next(iter(message), ""))
 
 
 def _replace(held: dict[str, int], id: str, descriptor: int | None) -> None:
