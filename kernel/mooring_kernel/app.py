@@ -25,9 +25,9 @@ class MooringKernelApp(IPKernelApp):
         """Leave SIGINT to the kernel, which is made later."""
 
     def init_kernel(self) -> None:
-        """Make the kernel, and let it be interrupted by SIGINT too."""
+        """Make the kernel, and let it take signals."""
         super().init_kernel()  # type: ignore[no-untyped-call]
-        self.kernel.install_interrupt_handler()
+        self.kernel.install_signal_handlers()
 
     def init_path(self) -> None:
         """Leave the import path alone: cells are no Python."""

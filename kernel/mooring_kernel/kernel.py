@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from concurrent.futures import Future, InvalidStateError
@@ -175,14 +176,21 @@ class MooringKernel(Kernel):
             self.session.send(stream, "interrupt_reply", {"status": "ok"}, parent, ident=ident)
 
     def pre_handler_hook(self) -> None:
-        """Leave SIGINT as `install_interrupt_handler` has set it: no KeyboardInterrupt tears the loop."""
+        """Leave SIGINT as `install_signal_handlers` has set it: no KeyboardInterrupt tears the loop."""
 
     def post_handler_hook(self) -> None:
         """See `pre_handler_hook`."""
 
-    def install_interrupt_handler(self) -> None:
-        """Make SIGINT mean the same as an interrupt message."""
+    def install_signal_handlers(self) -> None:
+        """Make SIGINT mean the same as an interrupt message, and SIGTERM end the shells too."""
         signal.signal(signal.SIGINT, lambda _signal, _frame: self.interrupt())
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: self._terminate())
+
+    def _terminate(self) -> None:
+        """End the shells, then the process; called in a signal handler."""
+        self.interrupt()
+        self.workspace.close()
+        os._exit(128 + signal.SIGTERM)
 
     # --- the row of waiting cells, which a failed one ends
 

@@ -23,6 +23,7 @@ from .output import CellOutput
 LONGEST_CELL = 4 << 20  # bytes
 _OPEN_TIMEOUT = 15.0
 _EXIT_CODE_WITHIN = 2.0
+_KILLED = 128 + signal.SIGKILL
 _HUNG_UP = 128 + signal.SIGHUP
 
 
@@ -172,7 +173,7 @@ class ShellSession:
         """Ask the agent why the stream has ended."""
         try:
             exit_code = _exit_code(self._channel)
-            state = self.client.container(self.container).state
+            state = self._container_state(killed=exit_code == _KILLED)
         except ApiError as error:
             return ShellEnded(f"the shell in {self.where} is gone: {error.message}", exit_code=None)
         except KernelError as error:
@@ -195,6 +196,15 @@ class ShellSession:
             f"the shell in {self.where} {how} with exit status {exit_code}; {self._reattach()}",
             exit_code=exit_code,
         )
+
+    def _container_state(self, *, killed: bool) -> str:
+        """Return the container's state; that it has ended may be known a moment after its shell's end."""
+        end = time.monotonic() + (_EXIT_CODE_WITHIN if killed else 0)
+        while True:
+            state = self.client.container(self.container).state
+            if state != "running" or time.monotonic() >= end:
+                return state
+            time.sleep(0.05)
 
     def _reattach(self) -> str:
         return f"`%attach {self.where}` opens a new one"

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import difflib
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +14,8 @@ from .client import Client
 from .errors import ApiError, KernelError, UsageError
 from .fleet import Fleet
 from .shell import ShellSession
+
+_CLOSE_WITHIN = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,16 @@ class Workspace:
         return [f"{host}/{name}" for host, names in self._containers.items() for name in names]
 
     def close(self) -> None:
-        """End all shells and give up all connections."""
-        for session in self._shells.values():
-            session.close()
+        """End all shells and give up all connections; a host that does not answer is not waited for long."""
+        closing = [
+            threading.Thread(target=session.close, name=f"close {where}", daemon=True)
+            for where, session in self._shells.items()
+        ]
+        for thread in closing:
+            thread.start()
+        end = time.monotonic() + _CLOSE_WITHIN
+        for thread in closing:
+            thread.join(max(0.0, end - time.monotonic()))
         self._shells.clear()
         self._containers.clear()
         self.attached = None

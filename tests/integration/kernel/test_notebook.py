@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -195,6 +197,14 @@ def test_a_restart_begins_anew(frontend: Frontend, stand_in: StandIn) -> None:
     frontend.client.wait_for_ready(timeout=DEADLINE)
     assert process.wait(10) != 0
     assert "no container is attached" in frontend.run("echo")[0]["evalue"]
+
+
+def test_a_terminated_kernel_takes_its_shells_along(frontend: Frontend, stand_in: StandIn) -> None:
+    process = list(stand_in.execs.values())[-1].process
+    provisioner = frontend.manager.provisioner
+    assert provisioner is not None
+    os.kill(provisioner.pid, signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGKILL
 
 
 def test_the_kernel_answers_within_a_second(jupyter: Path) -> None:
