@@ -176,9 +176,13 @@ def unblock() -> None:
 
 def cut(log_file: str) -> None:
     """Begin the log anew if it is long; the program goes on to append to the same file."""
-    if os.path.getsize(log_file) > LOG_LIMIT:
-        shutil.copyfile(log_file, f"{log_file}.1")
-        os.truncate(log_file, 0)
+    try:
+        if os.path.getsize(log_file) > LOG_LIMIT:
+            shutil.copyfile(log_file, f"{log_file}.1")
+            os.truncate(log_file, 0)
+    except OSError as error:
+        # Somebody has removed it, or the disk is full: no reason to leave the program alone.
+        say(f"{log_file} cannot be cut: {error.strerror}")
 
 
 def say(message: str) -> None:
