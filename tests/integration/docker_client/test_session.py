@@ -168,7 +168,7 @@ def test_ps_filters(agent: AgentUnderTest) -> None:
     assert names("network=none") == ["bb"]
     assert names("ancestor=busybox") == ["aa", "bb"]
     assert names("name=^b") == ["bb"]
-    assert json.loads(agent.docker("ps", "--format", "json").stdout)["Names"] == "aa"
+    assert json.loads(agent.docker("ps", "--format", "{{json .}}").stdout)["Names"] == "aa"
 
 
 def test_logs(agent: AgentUnderTest) -> None:
@@ -237,9 +237,17 @@ def test_attach_sees_what_comes(agent: AgentUnderTest) -> None:
     attached.stdout.close()
 
 
+def test_an_ended_container_is_started_and_attached_to(agent: AgentUnderTest) -> None:
+    agent.docker("run", "--name", "again", "busybox", "sh", "-c", "echo hi; exit 3", check=False)
+    done = agent.docker("start", "-a", "again", check=False)
+    assert (done.returncode, done.stdout) == (3, "hi\n")
+    agent.docker("run", "-i", "--name", "echo", "busybox", "cat", stdin="one\n")
+    assert agent.docker("start", "-ai", "echo", stdin="two\n").stdout == "two\n"
+
+
 def test_stats(agent: AgentUnderTest) -> None:
     agent.docker("run", "-d", "--name", "used", "-m", "64m", "busybox", "sleep", "600")
-    stats = json.loads(agent.docker("stats", "--no-stream", "--format", "json", "used").stdout)
+    stats = json.loads(agent.docker("stats", "--no-stream", "--format", "{{json .}}", "used").stdout)
     assert stats["Name"] == "used"
     assert stats["MemUsage"].endswith("/ 64MiB")
     assert stats["PIDs"] == "1"

@@ -51,11 +51,22 @@ def ends(child: pexpect.spawn) -> int:
     return status
 
 
+def has_size(shell: pexpect.spawn, size: str) -> None:
+    """A client tells the size only once the container runs."""
+
+    def told() -> bool:
+        shell.sendline("stty size")
+        return bool(shell.expect(["stty: .*\r", size]) == 1)
+
+    shell.expect("# ")
+    eventually(told, what=f"the terminal has {size}")
+    shell.expect("# ")
+
+
 def test_run_has_a_terminal_of_the_right_size_and_the_status_of_its_shell(spawn: Spawn) -> None:
     shell = spawn("run", "--rm", "-it", "busybox", "sh")
-    shell.expect("# ")
-    shell.sendline("stty size; tty; echo $((6*7))")
-    shell.expect("33 99")
+    has_size(shell, "33 99")
+    shell.sendline("tty; echo $((6*7))")
     shell.expect("/dev/")
     shell.expect("42")
     shell.expect("# ")
@@ -94,9 +105,8 @@ def test_keys_are_the_containers_own(spawn: Spawn) -> None:
 def test_exec_has_a_terminal_of_its_own(agent: AgentUnderTest, spawn: Spawn) -> None:
     agent.docker("run", "-d", "--name", "long", "busybox", "sleep", "600")
     shell = spawn("exec", "-it", "long", "sh")
-    shell.expect("# ")
-    shell.sendline("stty size; exit 3")
-    shell.expect("33 99")
+    has_size(shell, "33 99")
+    shell.sendline("exit 3")
     assert ends(shell) == 3
 
 

@@ -232,7 +232,7 @@ class FakeExecs:
 
     async def start(self, id: str, *, detach: bool = False) -> FakeStreams | None:
         self.asked.append(("start", detach))
-        self.get(id).exit_code = 0
+        self.get(id).started = self.get(id).running = True
         if detach:
             return None
         streams = FakeStreams(self.get(id).spec.tty)
@@ -240,6 +240,7 @@ class FakeExecs:
         return streams
 
     def resize(self, id: str, rows: int, cols: int) -> None:
+        self.get(id)
         self.asked.append(("resize", rows, cols))
 
     def signal(self, id: str, signal: str, target: str = "foreground") -> None:

@@ -343,6 +343,7 @@ def test_exec(api: Served, engine: FakeEngine) -> None:
         "detachKeys": "ctrl-a",
     }
     identity = api.call("POST", "/containers/web1/exec", body).json()["Id"]
+    assert api.call("POST", f"/exec/{identity}/resize?h=1&w=2").status == 409
     spec = engine.execs.get(identity).spec
     assert (spec.argv, spec.env, spec.user, spec.workdir, spec.stdin) == (
         ("sh", "-c", "x"),
@@ -358,7 +359,7 @@ def test_exec(api: Served, engine: FakeEngine) -> None:
         wire.sock.shutdown(1)
         assert frames(wire.rest()) == [(2, b"ready\n"), (1, b"IN")]
     shown = api.call("GET", f"/exec/{identity}/json").json()
-    assert (shown["ExitCode"], shown["ProcessConfig"]["entrypoint"]) == (0, "sh")
+    assert (shown["Running"], shown["ProcessConfig"]["entrypoint"]) == (True, "sh")
     assert inspect(api)["ExecIDs"] == [identity]
     assert api.call("POST", f"/exec/{identity}/resize?h=1&w=2").status == 200
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from ...errors import Conflict, InvalidSpec
-from ..duplex import carry, frame
+from ..duplex import ProcessStreams, carry, frame
 from ..messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, RawStream, Reply, Request, Stream
 from ..router import Route
 from ..timestamps import parse, rfc3339
 from .terminals import DetachFilter, detach_keys
 
 if TYPE_CHECKING:
+    from ...engine.container import Container
     from ...engine.engine import Engine
     from ...engine.logs import LogChunk
 
@@ -46,14 +48,17 @@ class AttachCalls:
             raise Conflict(f"container {container.name} is paused: unpause it before you attach")
         keys = detach_keys(query.text("detachKeys"))
         stdin = query.flag("stdin") and container.spec.interactive
-        attachment = await self._containers.attach(
+        streamed = query.flag("stream")
+        attachment: ProcessStreams = await self._containers.attach(
             container.id,
             logs=query.flag("logs"),
-            stream=query.flag("stream"),
+            stream=streamed,
             stdin=stdin,
             stdout=query.flag("stdout"),
             stderr=query.flag("stderr"),
         )
+        if streamed and container.status in ("exited", "dead"):
+            attachment = UntilStarted(container, attachment)
         tty = container.spec.tty
         # As dockerd: the end of a client's input ends the container's only if it was made for one client.
         once = bool(container.extra.get("StdinOnce")) and not tty
@@ -93,6 +98,49 @@ class AttachCalls:
             details=query.flag("details"),
         )
         return Stream(rendered, stream_type(request, container.spec.tty))
+
+
+class UntilStarted:
+    """An attachment to a container that has ended: as with dockerd it is one to the container's next run.
+
+    `docker start -a` attaches first and starts then.
+    """
+
+    def __init__(self, container: Container, attachment: ProcessStreams) -> None:
+        self.tty = attachment.tty
+        self._container = container
+        self._attachment = attachment
+        self._last_start = container.started_at
+
+    async def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """See `ProcessStreams`."""
+        await self._started()
+        async for piece in self._attachment.output():
+            yield piece
+
+    async def write(self, data: bytes) -> None:
+        """See `ProcessStreams`."""
+        await self._started()
+        await self._attachment.write(data)
+
+    async def close_stdin(self) -> None:
+        """See `ProcessStreams`."""
+        await self._started()
+        await self._attachment.close_stdin()
+
+    def close(self) -> None:
+        """See `ProcessStreams`."""
+        self._attachment.close()
+
+    async def _started(self) -> None:
+        container, changed = self._container, asyncio.Event()
+        container.wakers.add(changed)
+        try:
+            while container.started_at == self._last_start and not container.removed.is_set():
+                await changed.wait()
+                changed.clear()
+        finally:
+            container.wakers.discard(changed)
 
 
 def _tail(text: str) -> int | None:

@@ -145,9 +145,12 @@ class ExecCalls:
             return None
 
     async def resize(self, request: Request) -> Reply:
-        """Give its terminal another size."""
+        """Give its terminal another size. A client that is too early is told so, and tries again."""
         rows, cols = window(request)
-        self._execs.resize(request.params["id"], rows, cols)
+        execution = self._execs.get(request.params["id"])
+        if not execution.running:
+            raise Conflict(f"exec {execution.id} is not running: its terminal has no size")
+        self._execs.resize(execution.id, rows, cols)
         return Response(200)
 
     async def inspect(self, request: Request) -> Reply:

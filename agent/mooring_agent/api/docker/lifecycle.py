@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.resources import signal_number
-from ...errors import InvalidSpec, MooringError
+from ...errors import Conflict, InvalidSpec, MooringError
 from ..messages import Reply, Request, Response, Stream, encode, no_content
 from ..router import Route
 from .terminals import window
@@ -102,9 +102,12 @@ class LifecycleCalls:
         return no_content()
 
     async def resize(self, request: Request) -> Reply:
-        """Give its terminal another size."""
+        """Give its terminal another size. A client that is too early is told so, and tries again."""
         rows, cols = window(request)
-        self._containers.resize(request.params["id"], rows, cols)
+        container = self._containers.get(request.params["id"])
+        if not container.running:
+            raise Conflict(f"container {container.name} is not running: its terminal has no size")
+        self._containers.resize(container.id, rows, cols)
         return Response(200)
 
     async def wait(self, request: Request) -> Reply:
