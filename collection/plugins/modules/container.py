@@ -50,6 +50,7 @@ options:
     description:
       - Environment variables on top of the image's. Put values that YAML would not read as strings in
         quotes.
+      - They are part of the result and of the diff; set C(no_log) on a task with secrets.
     type: dict
   workdir:
     description:
