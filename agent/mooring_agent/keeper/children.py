@@ -88,22 +88,20 @@ class Streams:
         """The log of a container."""
         return Log(record.log_directory, record.log_size, record.log_files, self._files)
 
-    def make_pipes(self, id: str) -> tuple[int, int]:
-        """Named pipes for a container's output; the descriptors to give it, open for reading and writing.
+    def make_pipes(self, id: str, given: list[int]) -> None:
+        """Named pipes for a container's output; what it gets, open for reading and writing, goes to `given`.
 
         The container holds both ends, so it neither gets SIGPIPE nor loses a byte while no keeper reads, and
         a new keeper finds them by name.
         """
-        made = []
         for path in self._paths(id):
             os.mkfifo(path, 0o600)
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            given.append(descriptor)
             try:
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             except PermissionError:
                 pass  # beyond the user's pipe-user-pages-soft limit: the default size works as well
-            made.append(descriptor)
-        return made[0], made[1]
 
     def follow_pipes(self, child: Child) -> None:
         """Read the container's pipes from now on."""

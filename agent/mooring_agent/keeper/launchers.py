@@ -17,6 +17,7 @@ from ..runtime.join import run_joiner
 from ..runtime.launch import run_launcher
 from ..runtime.plan import Shape
 from ..runtime.stage import make_groups, write
+from .diagnostics import complain
 from .guardian import LAUNCHER_NAME
 
 SLOT_PREFIX = "slot-"
@@ -52,12 +53,10 @@ class Launchers:
 
     def configure(self, shape: Shape, size: int) -> list[Launcher]:
         """Keep `size` launchers of `shape` from now on; returns those that are not needed any more."""
-        obsolete = [launcher for launcher in self._pool if launcher.shape != shape]
-        self._pool = [launcher for launcher in self._pool if launcher.shape == shape]
-        self._shape, self._size = shape, size
-        obsolete += self._pool[size:]
-        del self._pool[size:]
         _remove_stale_groups(shape, set(self.all))
+        fitting = [launcher for launcher in self._pool if launcher.shape == shape][:size]
+        obsolete = [launcher for launcher in self._pool if launcher not in fitting]
+        self._pool, self._shape, self._size = fitting, shape, size
         return obsolete
 
     def wants_more(self) -> bool:
@@ -100,16 +99,13 @@ class Launchers:
     def _fork(self, shape: Shape) -> Launcher:
         slot = f"{SLOT_PREFIX}{os.getpid()}-{next(self._numbers)}"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        flags = syscalls.CLONE_NEWPID if "pid" in shape.namespaces else 0
-        if shape.unified:
-            directory = make_groups(shape, slot)[0]
-            cgroup = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                pid = syscalls.clone_into_cgroup(flags, cgroup, signal.SIGCHLD)
-            finally:
-                os.close(cgroup)
-        else:
-            pid = syscalls.clone(flags | signal.SIGCHLD)
+        try:
+            pid = _clone(shape, slot)
+        except OSError:
+            ours.close()
+            theirs.close()
+            remove_groups(shape, slot)
+            raise
         if pid == 0:
             self._become_child(theirs)
             run_launcher(theirs, shape, slot, self._stage)
@@ -126,6 +122,19 @@ class Launchers:
         write("/proc/self/comm", LAUNCHER_NAME)
 
 
+def _clone(shape: Shape, slot: str) -> int:
+    """Fork into a new pid namespace if `shape` has one, and into its group where that is possible at once."""
+    flags = syscalls.CLONE_NEWPID if "pid" in shape.namespaces else 0
+    if not shape.unified:
+        return syscalls.clone(flags | signal.SIGCHLD)
+    directory = make_groups(shape, slot)[0]
+    cgroup = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.clone_into_cgroup(flags, cgroup, signal.SIGCHLD)
+    finally:
+        os.close(cgroup)
+
+
 def remove_groups(shape: Shape, name: str) -> None:
     """Remove the (empty) group `name` in each hierarchy of `shape`; one that is gone or still in use is
     passed over.
@@ -135,7 +144,7 @@ def remove_groups(shape: Shape, name: str) -> None:
             os.rmdir(f"{parent}/{name}")
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EBUSY):
-                raise
+                complain(f"group {parent}/{name} cannot be removed: {error.strerror}")
 
 
 def _remove_stale_groups(shape: Shape, live: set[str]) -> None:

@@ -14,6 +14,7 @@ from ..linux import syscalls
 from ..runtime.join import parent_and_start_time, start_time
 from . import guardian
 from .children import UNKNOWN_EXIT, Child, Streams, exit_code
+from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
 from .records import Journal, Record
@@ -31,6 +32,7 @@ class Processes:
         self._by_pid: dict[int, Child] = {}
         self._unclaimed: dict[int, int] = {}
         self._expected: dict[int, Callable[[], None]] = {}
+        self._held: set[str] = set()
         self.journal = Journal(f"{directory}/records")
         self.streams = Streams(loop, f"{directory}/pipes")
         self.children: dict[str, Child] = {}
@@ -79,19 +81,22 @@ class Processes:
             self.ended(child, exit_code(status), known=True)
 
     def note_pid(self, child: Child, pid: int) -> None:
-        """The pid of an exec's process, from its joiner; it may have ended already, but nobody else
-        reaps it.
+        """The pid of an exec's process, from its joiner. It may have ended, and have been reaped, before this
+        was heard: then `claim` finds its status.
         """
-        child.record = replace(child.record, pid=pid, start_time=start_time(pid))
-        self.journal.write(child.record)
+        try:
+            started = start_time(pid)
+        except OSError:
+            started = 0
+        child.record = replace(child.record, pid=pid, start_time=started)
+        self._write(child.record)
 
     def ended(self, child: Child, code: int, *, known: bool) -> None:
         """The end of a process: its output first, then the record, and only then anybody is told."""
         self.streams.finish(child)
         child.record = child.record.exited(code, known, time.time())
-        self.journal.write(child.record)
-        if child.record.terminal or child.stdin >= 0 or child.exec_streams:
-            self.drop(child.record.id)
+        self._write(child.record)
+        self.drop(child.record.id)
         self._tell(child)
 
     def forget(self, id: str) -> None:
@@ -103,15 +108,32 @@ class Processes:
         self.streams.remove_pipes(id)
         self.journal.remove(id)
 
+    def undo(self, child: Child) -> None:
+        """Leave nothing of a process that never was."""
+        self.streams.finish(child)
+        self.drop(child.record.id)
+        self.children[child.record.id] = child
+        self.forget(child.record.id)
+
+    def _write(self, record: Record) -> None:
+        """Keep a record where nobody can be told that it is not possible: the keeper goes on without."""
+        try:
+            self.journal.write(record)
+        except OSError as error:
+            complain(f"record of {record.id} is not kept: {error}")
+
     # The guardian
 
     def hold(self, id: str, descriptor: int) -> None:
         """Have the guardian keep `descriptor` for the keeper's successor."""
+        self._held.add(id)
         self._say(lambda: guardian.hold(self._guardian, id, descriptor))
 
     def drop(self, id: str) -> None:
-        """The descriptor that the guardian keeps for `id` is not needed any more."""
-        self._say(lambda: guardian.drop(self._guardian, id))
+        """The descriptor that the guardian keeps for `id`, if it keeps one, is not needed any more."""
+        if id in self._held:
+            self._held.discard(id)
+            self._say(lambda: guardian.drop(self._guardian, id))
 
     def hear_guardian(self, mask: int) -> None:
         """The guardian has reaped a process that a former keeper had started."""
@@ -141,6 +163,7 @@ class Processes:
 
     def adopt(self, legacy: Legacy) -> None:
         """Take up every process in the journal, and what the guardian has kept for it."""
+        self._held = set(legacy.held)
         for record in self.journal.read_all():
             child = Child(record, own=False)
             self.children[record.id] = child
@@ -167,6 +190,7 @@ class Processes:
         mine = os.dup(held) if held is not None else -1
         if child.record.container != child.record.id:
             child.exec_streams = [mine] if mine >= 0 else []
+            child.stdin = os.dup(mine) if mine >= 0 and child.record.stdin else -1
         elif child.record.terminal:
             if mine >= 0:
                 self.streams.follow_terminal(child, mine)

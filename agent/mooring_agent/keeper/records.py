@@ -22,7 +22,7 @@ class Record:
 
     `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot.
     `exit_code` is None while it runs; `known` is false when its status could not be learned. `finished_at` is
-    in seconds since the epoch.
+    in seconds since the epoch. `stdin` says of an exec that it has a pipe for its standard input.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Record:
     exit_code: int | None = None
     known: bool = True
     finished_at: float | None = None
+    stdin: bool = False
 
     def exited(self, exit_code: int, known: bool, finished_at: float) -> Record:
         """The same, ended."""

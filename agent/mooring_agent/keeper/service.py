@@ -7,16 +7,19 @@ import json
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .. import __version__
 from ..linux import syscalls
+from ..runtime.launch import in_words
 from ..runtime.plan import Shape
 from . import messages
 from .children import Child, default_signals
 from .connections import Client, Connections
+from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
 from .launchers import Launchers
@@ -25,6 +28,8 @@ from .starts import Refused, Starts
 
 _IDLE_SECONDS = 5.0
 _END_SECONDS = 2.0
+# How long nobody must have asked for anything before the pool is filled up again.
+_QUIET_SECONDS = 0.03
 
 Reply = Callable[..., None]
 
@@ -37,6 +42,7 @@ class Keeper:
     ) -> None:
         self._loop = EventLoop(self._when_idle)
         self._guardian = channel
+        self._last_request = 0.0
         channel.setblocking(False)
         self._processes = Processes(self._loop, channel, f"{run_root}/keeper", self._tell_end)
         self._starts = Starts(
@@ -83,7 +89,14 @@ class Keeper:
         self._processes.await_expected(_END_SECONDS)
 
     def _when_idle(self) -> bool:
-        return bool(self._connections) and self._starts.refill()
+        """Refill the pool, but not while requests come: a fork and a launcher that prepares itself would slow them."""
+        if not self._connections or not self._starts.wants_more():
+            return False
+        quiet_at = self._last_request + _QUIET_SECONDS
+        if time.monotonic() < quiet_at:
+            self._loop.at("refill", quiet_at, lambda: None)
+            return False
+        return self._starts.refill()
 
     def _consider_idleness(self) -> None:
         if self._connections:
@@ -112,6 +125,7 @@ class Keeper:
 
     def _dispatch(self, client: Client, packet: bytes, descriptors: list[int]) -> None:
         seq = 0
+        self._last_request = time.monotonic()
 
         def reply(message: messages.Message, given: Sequence[int] = ()) -> None:
             self._connections.reply(client, seq, message, given)
@@ -123,7 +137,11 @@ class Keeper:
                 raise Refused(f"{type(message).__name__} is not a request")
             handler(client, message, descriptors, reply)
         except (Refused, messages.BadMessage, OSError) as error:
-            reply(messages.Failed(str(error)))
+            reply(messages.Failed(in_words(error)))
+        except (TypeError, ValueError, LookupError, OverflowError, struct.error) as error:
+            # An agent's mistake must not end the keeper of all containers.
+            complain(f"request of {len(packet)} bytes could not be carried out: {error!r}")
+            reply(messages.Failed(f"keeper could not carry out the request: {error!r}"))
 
     def _hello(self, client: Client, message: messages.Hello, descriptors: list[int], reply: Reply) -> None:
         if message.protocol != messages.PROTOCOL:

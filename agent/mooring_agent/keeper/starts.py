@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..runtime.join import start_time
+from ..runtime.launch import in_words
 from ..runtime.plan import Shape
 from . import messages
 from .children import Child, open_exec_streams
@@ -41,12 +42,17 @@ class Starts:
 
     # The pool
 
+    def wants_more(self) -> bool:
+        """Whether the pool is to be filled, and does not rest after a failure."""
+        return not self._pool_rests and self._launchers.wants_more()
+
     def refill(self) -> bool:
         """Fork one launcher more if one is missing; whether there is still one missing."""
-        if self._pool_rests or not self._launchers.wants_more():
-            return False
-        self._await_use(self._launchers.refill())
-        return self._launchers.wants_more()
+        try:
+            self._await_use(self._launchers.refill())
+        except OSError as error:
+            self._rest_pool(f"no launcher can be forked: {in_words(error)}")
+        return self._launchers.wants_more() and not self._pool_rests
 
     def configure(self, shape: Shape, size: int) -> None:
         """Keep `size` launchers of `shape`."""
@@ -109,18 +115,19 @@ class Starts:
             if packet == b"ready":
                 launcher.ready = True
                 return
-            if packet:
-                self._rest_pool(launcher, json.loads(packet)["error"])
+            if not launcher.ready:
+                reason = json.loads(packet)["error"] if packet else _SILENT_END
+                self._rest_pool(f"launcher {launcher.slot} failed: {reason}")
             self._loop.remove(launcher.channel.fileno())
             self._discard(launcher)
 
         self._loop.add(launcher.channel.fileno(), heard)
 
-    def _rest_pool(self, launcher: Launcher, reason: str) -> None:
+    def _rest_pool(self, reason: str) -> None:
         """The next launcher would fare no better than this one, so the pool is filled again only after a
         while.
         """
-        complain(f"launcher {launcher.slot} failed: {reason}")
+        complain(reason)
         self._pool_rests = True
         self._loop.at("pool", time.monotonic() + _POOL_PAUSE, self._wake_pool)
 
@@ -142,8 +149,6 @@ class Starts:
         old = self._processes.children.get(request.id)
         if old is not None and old.running:
             raise Refused(f"container {request.id} runs already as process {old.record.pid}")
-        self._loop.remove(launcher.channel.fileno())
-        launcher.has_plan = True
         record = Record(
             id=request.id,
             container=request.id,
@@ -154,14 +159,19 @@ class Starts:
             log_size=request.log_size,
             log_files=request.log_files,
         )
-        streams = self._processes.streams
-        child = Child(record, own=True, log=streams.open_log(record))
-        streams.remove_pipes(request.id)
+        child = Child(record, own=True)
         given: list[int] = []
-        if not request.terminal:
-            given = [self._open_stdin(child, request.stdin), *streams.make_pipes(request.id)]
-            streams.follow_pipes(child)
-        self._processes.journal.write(record)
+        try:
+            self._open_streams(child, request, given)
+            self._processes.journal.write(record)
+        except OSError:
+            for descriptor in given:
+                os.close(descriptor)
+            self._processes.undo(child)
+            self.dismiss(launcher)
+            raise
+        self._loop.remove(launcher.channel.fileno())
+        launcher.has_plan = True
         self._processes.children[request.id] = child
         self._hand_over(launcher.channel, [plan, *given])
         self._await_start(child, launcher.channel, reply, launcher)
@@ -179,12 +189,31 @@ class Starts:
             ours, given = open_exec_streams(request.stdin, request.stdout, request.stderr)
         joiner, channel = self._launchers.fork_joiner()
         self._processes.expect_end(joiner, nothing)
-        record = Record(request.id, request.container, pid=0, start_time=0, terminal=request.terminal)
+        record = Record(
+            request.id,
+            request.container,
+            pid=0,
+            start_time=0,
+            terminal=request.terminal,
+            stdin=request.stdin and not request.terminal,
+        )
         child = Child(record, own=True, exec_streams=ours)
-        if request.stdin and not request.terminal:
+        if record.stdin:
             child.stdin = os.dup(ours[0])
         self._hand_over(channel, [plan, *given])
         self._await_start(child, channel, reply, None)
+
+    def _open_streams(self, child: Child, request: messages.Launch, given: list[int]) -> None:
+        """Make the log and, without a terminal, the pipes; what the container gets of them is added to
+        `given`.
+        """
+        streams = self._processes.streams
+        child.log = streams.open_log(child.record)
+        streams.remove_pipes(request.id)
+        if not request.terminal:
+            given.append(self._open_stdin(child, request.stdin))
+            streams.make_pipes(request.id, given)
+            streams.follow_pipes(child)
 
     def _open_stdin(self, child: Child, wanted: bool) -> int:
         if not wanted:
@@ -250,9 +279,7 @@ class Starts:
 
     def _not_started(self, child: Child, launcher: Launcher | None) -> None:
         """Leave nothing of a process that never was."""
-        self._processes.streams.finish(child)
-        self._processes.children.setdefault(child.record.id, child)
-        self._processes.forget(child.record.id)
+        self._processes.undo(child)
         if launcher is not None:
             self._processes.expect_end(launcher.pid, lambda: remove_groups(launcher.shape, launcher.slot))
         elif child.record.pid:

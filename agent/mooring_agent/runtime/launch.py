@@ -43,7 +43,7 @@ def run_launcher(channel: socket.socket, shape: Shape, slot: str, stage_director
 def report(channel: socket.socket, error: BaseException) -> int:
     """Tell the keeper why there will be no process; return the exit status to leave with."""
     exit_code = error.exit_code if isinstance(error, process.CannotRun) else 125
-    message = {"error": _in_words(error)[:_REPORT_MAX], "exit_code": exit_code}
+    message = {"error": in_words(error)[:_REPORT_MAX], "exit_code": exit_code}
     try:
         channel.send(json.dumps(message).encode())
     except OSError:
@@ -51,12 +51,11 @@ def report(channel: socket.socket, error: BaseException) -> int:
     return exit_code
 
 
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, process.CannotRun):
-        return str(error)
+def in_words(error: BaseException) -> str:
+    """What went wrong, for people: the name of the thing and the reason, without Python's error number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if type(error).__module__ == "builtins" else str(error)
 
 
 def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
