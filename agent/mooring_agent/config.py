@@ -72,6 +72,12 @@ class AgentConfig:
                 f"{SUN_PATH_MAX}; "
                 "choose a shorter --run-root or --socket"
             )
+        keeper = run / "keeper/socket"
+        if len(bytes(keeper)) > SUN_PATH_MAX:
+            raise InvalidSpec(
+                f"run root {run} is too long: the keeper's socket in it would be {len(bytes(keeper))} bytes "
+                f"long, and the kernel takes at most {SUN_PATH_MAX}; choose a shorter --run-root"
+            )
         return cls(
             data_root=Path(data_root).absolute(),
             run_root=run,

@@ -74,9 +74,13 @@ class KeeperLink:
     async def _connect(self) -> None:
         self.client.on_lost = self._lost
         await self.client.connect()
-        await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
-        _, descriptors = await self.client.request(messages.Inventory())
-        await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+        try:
+            await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
+            _, descriptors = await self.client.request(messages.Inventory())
+            await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+        except BaseException:
+            self.client.close()
+            raise
         self._ready.set()
 
     def _lost(self) -> None:

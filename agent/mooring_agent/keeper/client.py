@@ -24,6 +24,7 @@ _BOOT = (
     "from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
 )
 _START_TIMEOUT = 20.0
+_RETRY_PAUSE = 0.02
 _REQUEST_TIMEOUT = 60.0
 
 
@@ -49,6 +50,7 @@ class KeeperClient:
         self._socket: socket.socket | None = None
         self._waiting: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
         self._seq = 0
+        self._connected = False
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         self.on_exit: Callable[[messages.Exited], None] = lambda _: None
         self.on_lost: Callable[[], None] = lambda: None
@@ -60,16 +62,20 @@ class KeeperClient:
         while True:
             try:
                 self._open()
-                break
+                self.identity = await self._greet()
+                self._connected = True
+                return
             except (FileNotFoundError, ConnectionRefusedError):
                 await self._start_keeper()
+            except KeeperLost:
+                pass  # it was about to leave: the next one is found, or started, below
+            except BaseException:
+                self._lose()
+                raise
             if asyncio.get_running_loop().time() > deadline:
                 log = self._run_root / "keeper/log"
                 raise Unavailable(f"keeper of {self._run_root} does not answer: its log is {log}")
-            await asyncio.sleep(0.02)
-        answer, _ = await self.request(messages.Hello(version=__version__))
-        assert isinstance(answer, messages.Hello)
-        self.identity = answer
+            await asyncio.sleep(_RETRY_PAUSE)
 
     def close(self) -> None:
         """End the connection; what the keeper does goes on."""
@@ -128,6 +134,11 @@ class KeeperClient:
             os.close(file)
         assert isinstance(answer, messages.Launched)
         return answer, descriptors
+
+    async def _greet(self) -> messages.Hello:
+        answer, _ = await self.request(messages.Hello(version=__version__))
+        assert isinstance(answer, messages.Hello)
+        return answer
 
     def _open(self) -> None:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -230,7 +241,9 @@ class KeeperClient:
                 future.set_exception(
                     KeeperLost("keeper has gone before it answered: it is being started again")
                 )
-        self.on_lost()
+        if self._connected:
+            self._connected = False
+            self.on_lost()
 
 
 class StartRefused(LaunchFailed):
