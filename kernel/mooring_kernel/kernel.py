@@ -196,9 +196,14 @@ class MooringKernel(Kernel):
 
     async def shell_main(self, subshell_id: str | None, msg: Any) -> None:
         """Number a message of the shell channel as it joins the row (ipykernel 7)."""
-        self._received += 1
-        self._numbers[id(msg)] = self._received
+        self._join_row(msg)
         await super().shell_main(subshell_id, msg)
+
+    def schedule_dispatch(self, dispatch: Any, *arguments: Any) -> None:
+        """Number a message of the shell channel as it joins the row (ipykernel 6)."""
+        if arguments:
+            self._join_row(arguments[0])
+        super().schedule_dispatch(dispatch, *arguments)  # type: ignore[misc]
 
     async def dispatch_shell(self, msg: Any, /, *arguments: Any, **options: Any) -> None:
         """Handle a message, or abort it if it was in the row already when a cell failed."""
@@ -207,15 +212,17 @@ class MooringKernel(Kernel):
             self._aborting = number <= self._aborted_up_to
         await super().dispatch_shell(msg, *arguments, **options)
 
-    def _abort_queues(self, subshell_id: str | None = None) -> None:
-        """Abort the cells that wait behind one that has failed.
+    def _abort_queues(self, *_: Any) -> None:
+        """Abort the cells that wait behind one that has failed, and none that comes later.
 
-        Without its thread for subshells, ipykernel 7 would stop aborting before they have had their turn.
+        ipykernel aborts what arrives while a flag is set; without its thread for subshells, version 7 takes
+        the flag away before the waiting cells have had their turn.
         """
-        if self._received:
-            self._aborted_up_to = self._received
-        else:  # ipykernel 6 keeps the order itself
-            super()._abort_queues(subshell_id)
+        self._aborted_up_to = self._received
+
+    def _join_row(self, message: Any) -> None:
+        self._received += 1
+        self._numbers[id(message)] = self._received
 
     async def _let_row_form(self) -> None:
         """Let every message that has arrived join the row: those of later are told from them."""
