@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import MooringError
+from ..errors import MooringError, NotSupported
 from .messages import ClientDisconnected, HeaderList, Reply, Request, Response, json_response
 from .router import NEWEST_API, MethodNotAllowed, Route, Router
 
@@ -50,7 +50,7 @@ class Application:
             reply = self._failure(request, error)
             reply.headers.append(("Allow", ", ".join(error.allowed)))
         except MooringError as error:
-            if error.status >= 500:
+            if error.status >= 500 and not isinstance(error, NotSupported):
                 log.warning(
                     "call_failed method=%s path=%s error=%r", request.method, request.path, error.message
                 )

@@ -73,6 +73,7 @@ class LifecycleCalls:
         if signal and container.running:
             await self._containers.stop(container.id, timeout=_timeout(request), signal=signal)
         await self._containers.restart(container.id, timeout=_timeout(request))
+        container.wake()
         return no_content()
 
     async def kill(self, request: Request) -> Reply:
