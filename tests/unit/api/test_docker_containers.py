@@ -286,8 +286,10 @@ def test_attach_to_a_terminal_is_plain_and_detaches_by_its_keys(api: Served, eng
     with api.wire() as wire:
         attach(api, wire)
         assert wire.head().headers["content-type"] == "application/vnd.docker.raw-stream"
-        wire.send(b"a\x10b\x10\x11 never")
-        assert wire.rest() == b"ready\nA\x10B"
+        wire.send(b"a\x10b")
+        assert wire.exactly(9) == b"ready\nA\x10B"
+        wire.send(b"\x10\x11 never")
+        assert wire.rest() == b""
     assert engine.containers.streams[0].closed
 
 
