@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import signal
 
 from ..api.application import Application
@@ -29,8 +30,15 @@ def run(arguments: argparse.Namespace) -> int:
         network_prefix=arguments.network_prefix,
         name=arguments.name,
     )
+    _allow_many_descriptors()
     asyncio.run(_serve(config))
     return 0
+
+
+def _allow_many_descriptors() -> None:
+    """Every client and every follower takes some; the soft limit is for users of select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: AgentConfig) -> None:

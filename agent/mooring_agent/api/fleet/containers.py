@@ -57,7 +57,7 @@ class ContainerCalls:
         return json_response(await self._containers.put(request.params["name"], spec, dry_run=dry_run))
 
     async def delete(self, request: Request) -> Reply:
-        """Make a container not be. Without `force` a running one is a Conflict."""
+        """Make a container not be. With `force=false` a running one is a Conflict."""
         query = request.query
         outcome = await self._containers.delete(
             request.params["name"],
