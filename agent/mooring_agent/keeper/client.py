@@ -67,6 +67,9 @@ class KeeperClient:
                 return
             except (FileNotFoundError, ConnectionRefusedError):
                 await self._start_keeper()
+            except OSError as error:
+                self._lose()
+                raise Unavailable(f"keeper of {self._run_root} cannot be reached: {error.strerror}") from None
             except KeeperLost:
                 pass  # it was about to leave: the next one is found, or started, below
             except BaseException:
@@ -167,9 +170,8 @@ class KeeperClient:
         )
         _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
         if process.returncode:
-            raise Unavailable(
-                f"keeper could not be started: {complaint.decode(errors='replace').strip()[-2000:]}"
-            )
+            last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+            raise Unavailable(f"keeper of {self._run_root} could not be started: {last_words}")
 
     def _send(self, packet: bytes, descriptors: list[int]) -> None:
         self._outgoing.append((packet, descriptors))

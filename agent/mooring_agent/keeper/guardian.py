@@ -3,8 +3,9 @@
 
 It is a subreaper. When a keeper is killed, its containers become the guardian's children: it learns their
 exit codes, starts another keeper at once, and gives it by inheritance what cannot be opened again, which are
-terminals' masters and the writing ends of standard inputs. Clients that connect meanwhile wait in the backlog
-of the socket that it holds.
+terminals' masters and the writing ends of standard inputs. Until that one has opened the containers' pipes it
+holds them itself, since a pipe that nobody has open any more forgets what is in it. Clients that connect
+meanwhile wait in the backlog of the socket that it holds.
 """
 
 from __future__ import annotations
@@ -41,30 +42,34 @@ class Legacy:
     reaped: dict[tuple[int, int], int | None]
 
 
-def guard(listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None]) -> None:
+def guard(
+    listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None], pipes: str = ""
+) -> None:
     """Be the guardian until a keeper ends of its own will. `run_keeper` is called in a child and does not
-    return.
+    return. `pipes` is the directory of the containers' pipes.
     """
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     legacy = Legacy({}, {})
+    rescued: list[int] = []
     while True:
         started = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keeper = os.fork()
         if keeper == 0:
             signal.set_wakeup_fd(-1)
-            for descriptor in (wake_read, wake_write):
+            for descriptor in (wake_read, wake_write, *rescued):
                 os.close(descriptor)
             ours.close()
             run_keeper(theirs, legacy)
             os._exit(0)
         theirs.close()
         ours.setblocking(False)
-        status = _watch(keeper, ours, wake_read, legacy)
-        _read_messages(ours, legacy)
+        status = _watch(keeper, ours, wake_read, legacy, rescued)
+        rescued += _open_pipes(pipes)
+        _read_messages(ours, legacy, [])
         ours.close()
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             listener.close()
@@ -88,8 +93,24 @@ def seen(channel: socket.socket, pid: int, started: int) -> None:
     channel.send(json.dumps({"seen": [pid, started]}).encode())
 
 
-def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy) -> int:
-    """Serve one keeper until it ends; its wait status."""
+def adopted(channel: socket.socket) -> None:
+    """Tell the guardian that all pipes are open again."""
+    channel.send(json.dumps({"adopted": True}).encode())
+
+
+def _open_pipes(directory: str) -> list[int]:
+    """Descriptors that keep the containers' pipes alive, as many as there may be."""
+    found = []
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        try:
+            found.append(os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            complain(f"guardian cannot hold {directory}/{name}: {error.strerror}")
+    return found
+
+
+def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy, rescued: list[int]) -> int:
+    """Serve one keeper until it ends; its wait status. `rescued` is closed once it has adopted all."""
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     poller.register(wake, select.POLLIN)
@@ -99,7 +120,7 @@ def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy) -> in
         for descriptor, events in poller.poll():
             if descriptor == wake:
                 os.read(wake, 4096)
-            elif events & ~select.POLLOUT and not _read_messages(channel, legacy):
+            elif events & ~select.POLLOUT and not _read_messages(channel, legacy, rescued):
                 poller.unregister(channel)
                 listens = False
         status = _reap(keeper, legacy, untold)
@@ -150,7 +171,7 @@ def _name(pid: int) -> str:
         return file.read().rstrip("\n")
 
 
-def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
+def _read_messages(channel: socket.socket, legacy: Legacy, rescued: list[int]) -> bool:
     """Take what the keeper has said; False when it will say no more."""
     while True:
         try:
@@ -162,14 +183,14 @@ def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
         if not packet:
             return False
         try:
-            _obey(json.loads(packet), descriptors, legacy)
+            _obey(json.loads(packet), descriptors, legacy, rescued)
         except (ValueError, TypeError, KeyError):
             complain(f"guardian was told something it does not know, {len(packet)} bytes")
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy) -> None:
+def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy, rescued: list[int]) -> None:
     """Do what the keeper has said. Takes away from `descriptors` what is kept."""
     if "hold" in message:
         # Without one where this process has no room for it: then there is nothing to inherit.
@@ -179,6 +200,9 @@ def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy) -> No
     elif "seen" in message:
         pid, started = message["seen"]
         legacy.reaped.pop((pid, started), None)
+    elif "adopted" in message:
+        while rescued:
+            os.close(rescued.pop())
     else:
         raise KeyError(next(iter(message), ""))
 

@@ -45,7 +45,7 @@ def main(run_root: str) -> int:
     def run_keeper(channel: socket.socket, legacy: Legacy) -> None:
         Keeper(listener, channel, legacy, run_root).run()
 
-    guardian.guard(listener, run_keeper)
+    guardian.guard(listener, run_keeper, f"{directory}/pipes")
     os.unlink(f"{directory}/socket")
     return 0
 

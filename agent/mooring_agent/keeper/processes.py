@@ -19,6 +19,8 @@ from .eventloop import EventLoop
 from .guardian import Legacy
 from .records import Journal, Record
 
+_NEWS_SECONDS = 1.0
+
 
 class Processes:
     """All containers and execs. `tell` is called with each that has ended, once its end is on disk."""
@@ -177,13 +179,14 @@ class Processes:
             if key in legacy.reaped:
                 self._inherited_end(child, legacy.reaped[key])
             elif not self._watch(child):
-                self.ended(child, UNKNOWN_EXIT, known=False)
+                self._await_news(child)
         for pid, started in legacy.reaped:
             self._say(lambda pid=pid, started=started: guardian.seen(self._guardian, pid, started))  # type: ignore[misc]
         for id, descriptor in legacy.held.items():
             os.close(descriptor)
             if id not in self.children:
                 self.drop(id)
+        self._say(lambda: guardian.adopted(self._guardian))
 
     def _reopen(self, child: Child, legacy: Legacy) -> None:
         held = legacy.held.get(child.record.id)
@@ -221,6 +224,15 @@ class Processes:
             os.close(child.watch)
             child.watch = -1
         return started == record.start_time
+
+    def _await_news(self, child: Child) -> None:
+        """For one that has gone: the guardian may have reaped it a moment ago, and its word be on the way."""
+
+        def no_news() -> None:
+            if child.running:
+                self.ended(child, UNKNOWN_EXIT, known=False)
+
+        self._loop.at(f"news of {child.record.id}", time.monotonic() + _NEWS_SECONDS, no_news)
 
     def _foreign_end(self, child: Child) -> None:
         if _is_zombie(child.record):

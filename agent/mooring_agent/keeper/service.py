@@ -89,7 +89,9 @@ class Keeper:
         self._processes.await_expected(_END_SECONDS)
 
     def _when_idle(self) -> bool:
-        """Refill the pool, but not while requests come: a fork and a launcher that prepares itself would slow them."""
+        """Refill the pool, but not while requests come: a fork and a launcher that prepares itself
+        would slow them.
+        """
         if not self._connections or not self._starts.wants_more():
             return False
         quiet_at = self._last_request + _QUIET_SECONDS
