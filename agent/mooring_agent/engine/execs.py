@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import Conflict, InvalidSpec, NotFound
 from ..keeper import messages
+from ..keeper.client import StartRefused
 from ..linux.syscalls import TIOCSIG
 from ..runtime.capabilities import CAPABILITIES, resolve
 from ..runtime.compile import compile_process
@@ -34,6 +35,9 @@ from .streams import ExecStreams
 # Finished execs that are remembered, so that their exit code can still be asked for.
 _REMEMBERED = 512
 _KILL_GRACE = 2.0
+# What a shell gives for a command that is there and cannot be run; docker's exec gives it for an unknown user
+# too.
+_CANNOT_RUN = 126
 
 
 @dataclass(frozen=True)
@@ -127,17 +131,19 @@ class Execs:
         process.started = True
         spec = process.spec
         client = await self._lifecycle.link.ready()
-        launched, descriptors = await client.execute(
-            messages.Exec(
-                id=id,
-                container=container.id,
-                terminal=spec.tty,
-                stdin=spec.stdin and not detach,
-                stdout=spec.stdout and not detach,
-                stderr=spec.stderr and not detach,
-            ),
-            self._plan(container, spec).encode(),
+        request = messages.Exec(
+            id=id,
+            container=container.id,
+            terminal=spec.tty,
+            stdin=spec.stdin and not detach,
+            stdout=spec.stdout and not detach,
+            stderr=spec.stderr and not detach,
         )
+        try:
+            launched, descriptors = await client.execute(request, self._plan(container, spec).encode())
+        except StartRefused as error:
+            process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
+            raise
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
         self._events.publish("container", "exec_start", container.id, {"name": container.name, "execID": id})

@@ -214,6 +214,7 @@ class Lifecycle:
         finally:
             early = self._launches.pop(container.id)
         self._publish(container, "start")
+        container.wake()
         if early is not None:
             self.process_ended(container, early.exit_code, early.known, early.finished_at)
 

@@ -10,6 +10,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..linux.inotify import DirectoryWatch
@@ -44,6 +45,7 @@ class LogReader:
         self._data: dict[int, int] = {}
         self._offsets: dict[int, int] = {}
         self._index_offset = 0
+        self._kept: dict[int, tuple[int, dict[int, int]]] = {}
 
     def skip_to_end(self) -> None:
         """Pass over all that is there."""
@@ -65,8 +67,24 @@ class LogReader:
             if not self._advance():
                 return
 
+    def keep(self) -> None:
+        """Open the segments that are there and not read yet: rotation may remove them before their
+        turn comes.
+        """
+        for number in self._listed():
+            if number > self._segment and number not in self._kept:
+                with suppress(FileNotFoundError):
+                    self._kept[number] = self._open_files(number)
+
     def close(self) -> None:
         """Give up the descriptors."""
+        self._close_segment()
+        for index, data in self._kept.values():
+            for descriptor in (index, *data.values()):
+                os.close(descriptor)
+        self._kept.clear()
+
+    def _close_segment(self) -> None:
         for descriptor in (self._index, *self._data.values()):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -110,6 +128,14 @@ class LogReader:
 
     def _open(self, number: int) -> None:
         """Go to the beginning of a segment. Raises FileNotFoundError, and stays where it is then."""
+        files = self._kept.pop(number, None) or self._open_files(number)
+        self._close_segment()
+        self._index, self._data = files
+        self._offsets = {1: 0, 2: 0}
+        self._index_offset = 0
+        self._segment = number
+
+    def _open_files(self, number: int) -> tuple[int, dict[int, int]]:
         base = f"{self._directory}/{number}"
         opened: list[int] = []
         try:
@@ -119,14 +145,13 @@ class LogReader:
             for descriptor in opened:
                 os.close(descriptor)
             raise
-        self.close()
-        self._index, *data = opened
-        self._data = dict(zip(_SUFFIXES, data, strict=True))
-        self._offsets = {1: 0, 2: 0}
-        self._index_offset = 0
-        self._segment = number
+        index, *data = opened
+        return index, dict(zip(_SUFFIXES, data, strict=True))
 
     def _segments(self) -> list[int]:
+        return sorted({*self._listed(), *self._kept})
+
+    def _listed(self) -> list[int]:
         try:
             names = os.listdir(self._directory)
         except FileNotFoundError:
@@ -171,9 +196,10 @@ async def follow(
 ) -> AsyncIterator[LogChunk]:
     """Every piece from the reader's position on, until `ended` holds and all is delivered.
 
-    While it waits, its event is among `wakers`, so that whoever ends the container can wake it.
+    While it waits, its event is among `wakers`, so that whoever ends the container can wake it. However
+    slowly the pieces are taken, rotation takes none away that were written since the call.
     """
-    number, changed = watch.add(directory)
+    number, changed = watch.add(directory, reader.keep)
     wakers.add(changed)
     try:
         while True:

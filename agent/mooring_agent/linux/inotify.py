@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Callable
 
 IN_MODIFY = 0x2
 IN_CREATE = 0x100
@@ -25,11 +26,12 @@ class DirectoryWatch:
     def __init__(self) -> None:
         self._descriptor = _check(_libc.inotify_init1(ctypes.c_int(_FLAGS)), "inotify_init1")
         self._waiters: dict[int, set[asyncio.Event]] = {}
+        self._creation_calls: dict[asyncio.Event, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
-    def add(self, directory: str) -> tuple[int, asyncio.Event]:
+    def add(self, directory: str, created: Callable[[], None]) -> tuple[int, asyncio.Event]:
         """An event that is set at every change of a file in `directory` from now on, and the watch to
-        `remove`.
+        `remove`. `created` is called at once when a file appears there.
         """
         mask = ctypes.c_uint32(IN_MODIFY | IN_CREATE | IN_DELETE_SELF)
         watch = _check(
@@ -38,10 +40,12 @@ class DirectoryWatch:
         )
         event = asyncio.Event()
         self._waiters.setdefault(watch, set()).add(event)
+        self._creation_calls[event] = created
         return watch, event
 
     def remove(self, watch: int, event: asyncio.Event) -> None:
         """End one waiter; the last one of a directory ends its watch."""
+        self._creation_calls.pop(event, None)
         waiters = self._waiters.get(watch)
         if waiters is None:
             return
@@ -63,10 +67,12 @@ class DirectoryWatch:
             return
         offset = 0
         while offset < len(content):
-            watch, _, _, length = _EVENT.unpack_from(content, offset)
+            watch, mask, _, length = _EVENT.unpack_from(content, offset)
             offset += _EVENT.size + length
             for event in self._waiters.get(watch, ()):
                 event.set()
+                if mask & IN_CREATE:
+                    self._creation_calls[event]()
 
 
 def _check(result: int, name: str) -> int:

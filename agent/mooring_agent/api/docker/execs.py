@@ -39,7 +39,6 @@ _CREATE = (
 # A process may close its output and go on: then the stream ends without an exit code.
 _EXIT_WITHIN = 5.0
 # What a shell ends with when it cannot run a command that is there.
-_CANNOT_RUN = 126
 _START = ("Detach", "Tty", "ConsoleSize")
 
 
@@ -139,7 +138,6 @@ class ExecCalls:
                 self._execs.resize(execution.id, rows, cols)
             return streams
         except MooringError as error:
-            execution.exit_code = getattr(error, "exit_code", _CANNOT_RUN)
             message = f"{error.message}\r\n".encode()
             await raw.write(message if spec.tty else frame(2 if spec.stderr else 1, message))
             return None

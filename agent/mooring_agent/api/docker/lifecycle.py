@@ -53,7 +53,6 @@ class LifecycleCalls:
         if container.status == "running":
             return Response(304)
         await self._containers.start(container.id)
-        container.wake()  # a client that attached before the start may write now
         return no_content()
 
     async def stop(self, request: Request) -> Reply:
@@ -73,7 +72,6 @@ class LifecycleCalls:
         if signal and container.running:
             await self._containers.stop(container.id, timeout=_timeout(request), signal=signal)
         await self._containers.restart(container.id, timeout=_timeout(request))
-        container.wake()
         return no_content()
 
     async def kill(self, request: Request) -> Reply:
