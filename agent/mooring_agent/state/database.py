@@ -18,6 +18,9 @@ from pathlib import Path
 
 from ..errors import Conflict
 
+_STATEMENTS = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
+# A savepoint hides an outer one of the same name (sqlite.org/lang_savepoint.html).
+_NESTED_STATEMENTS = ("SAVEPOINT nested", "RELEASE nested", ("ROLLBACK TO nested", "RELEASE nested"))
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -39,21 +42,23 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing: commits at the end, rolls back on an exception. May be nested."""
-        if self._depth:
-            yield self.connection
-            return
-        self.connection.execute("BEGIN IMMEDIATE")
-        self._depth = 1
+        """All or nothing: commits at the end, rolls back on an exception.
+
+        May be nested: an inner one that fails leaves nothing of itself, whatever the outer one then does.
+        """
+        begin, commit, roll_back = _STATEMENTS if not self._depth else _NESTED_STATEMENTS
+        self.connection.execute(begin)
+        self._depth += 1
         try:
             yield self.connection
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            for statement in roll_back:
+                self.connection.execute(statement)
             raise
         else:
-            self.connection.execute("COMMIT")
+            self.connection.execute(commit)
         finally:
-            self._depth = 0
+            self._depth -= 1
 
     def flush(self) -> None:
         """Make the commits so far survive a power cut. Safe to call from any thread."""
