@@ -51,12 +51,12 @@ class Database:
         self._depth += 1
         try:
             yield self.connection
-        except BaseException:
-            for statement in roll_back:
-                self.connection.execute(statement)
-            raise
-        else:
             self.connection.execute(commit)
+        except BaseException:
+            if self.connection.in_transaction:  # SQLite has rolled back by itself where the disk is full
+                for statement in roll_back:
+                    self.connection.execute(statement)
+            raise
         finally:
             self._depth -= 1
 

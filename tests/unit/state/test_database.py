@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -176,6 +176,28 @@ def test_transactions_follow_each_other_after_a_failure(database: Database) -> N
     with database.transaction():
         insert(database, "one")
     assert names(database) == ["one"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_full_disk_spoils_one_transaction_only(database: Database, nested: bool) -> None:
+    pages = database.connection.execute("PRAGMA page_count").fetchone()[0]
+    database.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        fill(database, nested=nested)
+    database.connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
+    with database.transaction():
+        insert(database, "one")
+    assert names(database) == ["one"]
+
+
+def fill(database: Database, *, nested: bool) -> None:
+    with database.transaction():
+        insert(database, "first")
+        with database.transaction() if nested else nullcontext():
+            for number in range(100):
+                ContainerRows(database).insert(
+                    id=str(number), **{**ROW, "name": f"n{number}", "spec": "x" * 4096}
+                )
 
 
 def test_references_are_checked(database: Database) -> None:
