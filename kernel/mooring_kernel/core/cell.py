@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import script
 from .client import Client, Foreground
-from .errors import KernelError, ProgramStopped, ShellUnusable
+from .errors import ApiError, KernelError, ProgramStopped, ShellUnusable
 from .http import Stream
 from .mailbox import Mailbox
 from .marks import Clear, Event, FullScreen, Mark, MarkParser, Text
@@ -229,7 +229,7 @@ class CellRun:
             raise ShellUnusable(
                 f"the shell has not begun the cell within {waited:.0f} s"
                 + (f" and says: {said[-300:]}" if said else "")
-                + "; `%detach` ends it"
+                + "; it was ended"
             )
 
     def _check_interrupt(self) -> None:
@@ -277,6 +277,8 @@ class CellRun:
         self._look_at = None
         try:
             foreground = self._channel.client.foreground(self._channel.exec_id)
+        except ApiError:
+            return  # the shell has just ended, as its stream is about to tell
         except KernelError as error:
             self._looking = False
             self._output.notice(f"it cannot be seen whether a program waits for input: {error.message}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .client import Client
-from .errors import KernelError
+from .errors import ApiError, KernelError
 
 
 class Stopping:
@@ -51,6 +51,8 @@ class Stopping:
         self._next_at = time.monotonic() + self._patience
         try:
             self._send_next()
+        except ApiError:
+            return  # it has just ended, as the stream of the shell is about to tell
         except KernelError as error:
             self.exhausted = True
             self._notice(f"the program could not be stopped: {error.message}")

@@ -35,6 +35,13 @@ def test_a_shell_that_ends_is_an_error_now_and_later(shell: Shell, code: str, ex
     assert str(again.value) == str(caught.value)
 
 
+@pytest.mark.parametrize("pause", ["0.15", "0.2", "0.3", "0.35"])
+def test_a_shell_that_ends_while_it_is_looked_at_says_nothing_else(shell: Shell, pause: str) -> None:
+    with pytest.raises(ShellEnded, match="exit status 4"):
+        shell.run(f"exec 2>/dev/null; sleep {pause}; exit 4")
+    assert shell.display.shown == []
+
+
 def test_set_e_without_a_failure_harms_nobody(shell: Shell) -> None:
     shell.run("false")
     shell.output("set -e; false || true")
