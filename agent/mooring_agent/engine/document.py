@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ..errors import MooringError
 from .resources import Item, order, phases
+
+logger = logging.getLogger(__name__)
 
 Put = Callable[..., Awaitable[dict[str, Any]]]
 Delete = Callable[..., Awaitable[dict[str, Any]]]
@@ -52,10 +55,14 @@ class Documents:
 
     async def _prune(self, named: set[tuple[str, str]], dry_run: bool) -> list[dict[str, Any]]:
         answers = []
+        leaving = frozenset(name for name in self._managed["container"]() if ("container", name) not in named)
         for kind in ("container", "cgroup", "volume", "network", "image"):
+            # A dry run leaves the containers, whose groups and volumes the real one then finds unused.
+            of_containers = {"leaving": leaving} if kind in ("cgroup", "volume") else {}
             for name in list(self._managed[kind]()):
                 if (kind, name) not in named:
-                    answers.append(await _answered(kind, name, self._delete[kind](name, dry_run=dry_run)))
+                    work = self._delete[kind](name, dry_run=dry_run, **of_containers)
+                    answers.append(await _answered(kind, name, work))
         return answers
 
 
@@ -63,15 +70,10 @@ async def _answered(kind: str, name: str, work: Awaitable[dict[str, Any]]) -> di
     try:
         done = await work
     except MooringError as error:
-        return {
-            "kind": kind,
-            "name": name,
-            "changed": False,
-            "actions": [],
-            "before": None,
-            "after": None,
-            "error": {"message": error.message, "code": error.code},
-        }
+        return _failed(kind, name, error.message, error.code)
+    except OSError as error:
+        logger.exception("item failed kind=%s name=%s", kind, name)
+        return _failed(kind, name, f"{kind} {name}: {error.strerror}", MooringError.code)
     return {
         "kind": kind,
         "name": name,
@@ -80,4 +82,16 @@ async def _answered(kind: str, name: str, work: Awaitable[dict[str, Any]]) -> di
         "before": done["before"],
         "after": done["after"],
         "error": None,
+    }
+
+
+def _failed(kind: str, name: str, message: str, code: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": name,
+        "changed": False,
+        "actions": [],
+        "before": None,
+        "after": None,
+        "error": {"message": message, "code": code},
     }

@@ -111,12 +111,14 @@ class Groups:
             )
         return outcome(actions, before, wanted.given, None if dry_run else self.get(name))
 
-    async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """Remove a group. Raises Conflict while containers are in it."""
+    async def delete(
+        self, name: str, *, dry_run: bool = False, leaving: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
+        """Remove a group. Raises Conflict while containers are in it, but for those that are `leaving`."""
         existing = self._groups.get(name)
         if existing is None:
             return outcome([], None, None, None)
-        users = self._users_of(name)
+        users = [user for user in self._users_of(name) if user not in leaving]
         if users:
             raise Conflict(f"cgroup {name} holds container {', '.join(users)}: remove or move it first")
         if not dry_run:

@@ -99,12 +99,16 @@ class Volumes:
         actions = [Action("update", "volume", name, str(change)) for change in changes]
         return outcome(actions, before, wanted.given, None if dry_run else existing.view())
 
-    async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """Remove a volume and what is in it. Raises Conflict while a container has it."""
+    async def delete(
+        self, name: str, *, dry_run: bool = False, leaving: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
+        """Remove a volume and what is in it. Raises Conflict while a container has it, but for those that are
+        `leaving`.
+        """
         volume = self._volumes.get(name)
         if volume is None:
             return outcome([], None, None, None)
-        users = self._users_of(name)
+        users = [user for user in self._users_of(name) if user not in leaving]
         if users:
             raise Conflict(
                 f"volume {name} is in use by container {', '.join(users)}: remove the container first"
