@@ -58,7 +58,7 @@ class Documents:
         leaving = frozenset(name for name in self._managed["container"]() if ("container", name) not in named)
         for kind in ("container", "cgroup", "volume", "network", "image"):
             # A dry run leaves the containers, whose groups and volumes the real one then finds unused.
-            of_containers = {"leaving": leaving} if kind in ("cgroup", "volume") else {}
+            of_containers = {"leaving": leaving} if dry_run and kind in ("cgroup", "volume") else {}
             for name in list(self._managed[kind]()):
                 if (kind, name) not in named:
                     work = self._delete[kind](name, dry_run=dry_run, **of_containers)

@@ -166,6 +166,15 @@ def test_a_dry_prune_answers_as_the_real_one(kind: str) -> None:
     assert failed == ["used"]
 
 
+def test_a_volume_of_a_container_that_could_not_be_removed_stays() -> None:
+    host = Host({("container", "old"), ("volume", "used")})
+    host.users = {("volume", "used"): {"old"}}
+    host.failures["container", "old"] = Conflict("it cannot be stopped")
+    answer = host.apply({}, prune=True)
+    assert answer["failed"] == 2
+    assert ("volume", "used") in host.there
+
+
 def test_without_prune_nothing_is_removed() -> None:
     host = Host({("container", "old")})
     host.apply(DOCUMENT)
