@@ -13,6 +13,7 @@ from .container import Container
 from .logs import LogReader, follow
 
 _PIECE = 64 << 10
+_PIPE_CAPACITY = 64 << 10  # pipe(7)
 # How long output of processes left in the background is waited for once the main one has ended.
 _LINGER = 0.2
 
@@ -69,15 +70,19 @@ class ExecStreams:
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(stream, bytes) until the process has ended and its output is read.
 
-        Its exit code is known then, for whoever asks for it at the end of the stream.
+        What it has written is in the pipes when it ends: not more than they hold is read after that, so that
+        processes which it has left in the background cannot make this endless. Its exit code is known at the
+        end, for whoever asks for it then.
         """
-        while self._outputs:
+        left = _PIPE_CAPACITY * len(self._outputs)
+        while self._outputs and left > 0:
             over = self._ended.done()
             got = False
             for stream, descriptor in list(self._outputs.items()):
                 piece = _read(descriptor)
                 if piece:
                     got = True
+                    left -= len(piece) if over else 0
                     yield stream, piece
                 elif piece is not None:
                     os.close(self._outputs.pop(stream))
