@@ -25,7 +25,9 @@ from ..linux import syscalls
 from ..runtime.join import start_time
 from .diagnostics import complain
 
-LAUNCHER_NAME = "mooring-launch"  # the comm of a launcher until its execve
+# The comm of a launcher and of a joiner with its child, until their execve.
+LAUNCHER_NAME = "mooring-launch"
+JOINER_NAME = "mooring-join"
 _PACKET_MAX = 4096
 _RESTART_PAUSE = 0.5  # seconds between a keeper that lived shorter than that and the next
 
@@ -157,7 +159,7 @@ def _reap(keeper: int, legacy: Legacy, untold: deque[tuple[int, int]]) -> int | 
             return keeper_status
         pid = found.si_pid
         key = (pid, start_time(pid))
-        executed = _name(pid) != LAUNCHER_NAME
+        executed = _name(pid) not in (LAUNCHER_NAME, JOINER_NAME)
         _, status = os.waitpid(pid, 0)
         if pid == keeper:
             keeper_status = status

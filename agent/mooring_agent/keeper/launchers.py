@@ -18,9 +18,11 @@ from ..runtime.launch import run_launcher
 from ..runtime.plan import Shape
 from ..runtime.stage import make_groups, write
 from .diagnostics import complain
-from .guardian import LAUNCHER_NAME
+from .guardian import JOINER_NAME, LAUNCHER_NAME
 
 SLOT_PREFIX = "slot-"
+# Joiners kept waiting. Each serves one exec, and its fork is some 2 ms of an exec's time.
+_JOINERS = 2
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Launchers:
         self._shape: Shape | None = None
         self._size = 0
         self._pool: list[Launcher] = []
+        self._joiners: list[tuple[int, socket.socket]] = []
         self.all: dict[str, Launcher] = {}
         os.makedirs(stage_directory, mode=0o700, exist_ok=True)
 
@@ -85,12 +88,31 @@ class Launchers:
             self._pool.remove(launcher)
         launcher.channel.close()
 
-    def fork_joiner(self) -> tuple[int, socket.socket]:
+    def wants_joiner(self) -> bool:
+        """Whether there are fewer joiners ready than there should be; none are kept without a pool."""
+        return len(self._joiners) < _JOINERS and self._size > 0
+
+    def prepare_joiner(self) -> None:
+        """Fork one more joiner that waits for its plan."""
+        self._joiners.append(self._fork_joiner())
+
+    def take_joiner(self) -> tuple[int, socket.socket]:
         """A child that starts a process in a running container: its pid and its channel."""
+        return self._joiners.pop() if self._joiners else self._fork_joiner()
+
+    def release_joiners(self) -> list[int]:
+        """Let the joiners that wait end; their pids."""
+        pids = [pid for pid, _ in self._joiners]
+        for _, channel in self._joiners:
+            channel.close()
+        self._joiners.clear()
+        return pids
+
+    def _fork_joiner(self) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            self._become_child(theirs)
+            self._become_child(theirs, JOINER_NAME)
             run_joiner(theirs)
         theirs.close()
         ours.setblocking(False)
@@ -107,7 +129,7 @@ class Launchers:
             remove_groups(shape, slot)
             raise
         if pid == 0:
-            self._become_child(theirs)
+            self._become_child(theirs, LAUNCHER_NAME)
             run_launcher(theirs, shape, slot, self._stage)
         theirs.close()
         ours.setblocking(False)
@@ -115,11 +137,11 @@ class Launchers:
         self.all[slot] = launcher
         return launcher
 
-    def _become_child(self, channel: socket.socket) -> None:
+    def _become_child(self, channel: socket.socket, name: str) -> None:
         """Drop all that is the keeper's. No collection may run: it would touch, and so copy, every page."""
         gc.disable()
         self._prepare_child(channel.fileno())
-        write("/proc/self/comm", LAUNCHER_NAME)
+        write("/proc/self/comm", name)
 
 
 def _clone(shape: Shape, slot: str) -> int:

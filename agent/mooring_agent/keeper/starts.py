@@ -44,21 +44,26 @@ class Starts:
 
     def wants_more(self) -> bool:
         """Whether the pool is to be filled, and does not rest after a failure."""
-        return not self._pool_rests and self._launchers.wants_more()
+        return not self._pool_rests and (self._launchers.wants_more() or self._launchers.wants_joiner())
 
     def refill(self) -> bool:
-        """Fork one launcher more if one is missing; whether there is still one missing."""
+        """Fork one joiner or launcher more of those that are missing; whether there is still one missing."""
         try:
-            self._await_use(self._launchers.refill())
+            if self._launchers.wants_joiner():
+                self._launchers.prepare_joiner()
+            else:
+                self._await_use(self._launchers.refill())
         except OSError as error:
             self._rest_pool(f"no launcher can be forked: {in_words(error)}")
-        return self._launchers.wants_more() and not self._pool_rests
+        return self.wants_more()
 
     def configure(self, shape: Shape, size: int) -> None:
         """Keep `size` launchers of `shape`."""
         self._pool_rests = False
         for launcher in self._launchers.configure(shape, size):
             self.dismiss(launcher)
+        if not size:
+            self._release_joiners()
 
     def acquire(self, client: Client, shape: Shape, reply: Reply) -> None:
         """Give `client` a launcher, once there is one that is ready."""
@@ -97,9 +102,14 @@ class Starts:
                 self.dismiss(launcher)
 
     def dismiss_all(self) -> None:
-        """Give up every launcher."""
+        """Give up every launcher and joiner."""
+        self._release_joiners()
         for launcher in list(self._launchers.all.values()):
             self.dismiss(launcher)
+
+    def _release_joiners(self) -> None:
+        for pid in self._launchers.release_joiners():
+            self._processes.expect_end(pid, nothing)
 
     def dismiss(self, launcher: Launcher) -> None:
         """End a launcher."""
@@ -187,7 +197,7 @@ class Starts:
         given: list[int] = []
         if not request.terminal:
             ours, given = open_exec_streams(request.stdin, request.stdout, request.stderr)
-        joiner, channel = self._launchers.fork_joiner()
+        joiner, channel = self._launchers.take_joiner()
         self._processes.expect_end(joiner, nothing)
         record = Record(
             request.id,
