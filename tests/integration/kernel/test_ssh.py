@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,7 +226,25 @@ def test_a_way_through_another_host(reach: Reach, server: Sshd, strict: Sshd) ->
     (strict.directory / "authorized_keys").write_text(Path(f"{strict.client_key}.pub").read_text())
 
 
+# One process, which ends with either side: of a shell with two of them one would be left.
+PROXY = """
+import os, select, socket, sys
+server = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+while True:
+    ready, _, _ = select.select([0, server], [], [], 60)
+    piece = (server.recv(65536) if server in ready else os.read(0, 65536)) if ready else b""
+    if not piece:
+        break
+    if server in ready:
+        os.write(1, piece)
+    else:
+        server.sendall(piece)
+"""
+
+
 def test_a_way_through_a_command(reach: Reach, server: Sshd) -> None:
-    proxy = "bash -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & exec cat >&3'"
+    script = server.directory / "proxy.py"
+    script.write_text(PROXY)
+    proxy = f"{sys.executable} {script} %h %p"
     arguments = f'-o UserKnownHostsFile={server.known_hosts()} -o "ProxyCommand={proxy}"'
     assert reach(server, arguments).get_host().name == "stand-in"
