@@ -19,6 +19,8 @@ _INDEX = struct.Struct("<QIBxxx")
 _SUFFIXES = {1: "out", 2: "err"}
 _INDEX_CHUNK = _INDEX.size * 4096
 _PIECE_MAX = 1 << 20
+# As docker's: what has no newline for longer is given in parts, so that nobody has to hold all of it.
+LINE_MAX = 16 << 10
 # Pieces read between two looks of the event loop at everybody else.
 _PIECES_A_TURN = 64
 _RECHECK = 1.0
@@ -160,8 +162,9 @@ class LogReader:
 
 
 class LineAssembler:
-    """Puts pieces together to lines: each chunk out ends in a newline, but for what `rest` gives at
-    the end.
+    """Puts pieces together to lines: each chunk out ends in a newline, but for what `rest` gives at the end.
+
+    A line that is longer than `LINE_MAX` bytes comes in parts of that size.
     """
 
     def __init__(self) -> None:
@@ -169,22 +172,28 @@ class LineAssembler:
 
     def feed(self, chunk: LogChunk) -> Iterator[LogChunk]:
         """The lines that `chunk` completes; a line bears the time of its first piece."""
-        lines = chunk.data.split(b"\n")
-        rest = lines.pop()
-        if lines:
-            moment, begun = self._open.pop(chunk.stream, (chunk.time_ns, b""))
-            yield LogChunk(moment, chunk.stream, begun + lines[0] + b"\n")
-            for line in lines[1:]:
-                yield LogChunk(chunk.time_ns, chunk.stream, line + b"\n")
+        moment, begun = self._open.pop(chunk.stream, (chunk.time_ns, b""))
+        *lines, rest = (begun + chunk.data).split(b"\n")
+        for line in lines:
+            yield from _parts(moment, chunk.stream, line + b"\n")
+            moment = chunk.time_ns
+        if len(rest) > LINE_MAX:
+            *parts, last = _parts(moment, chunk.stream, rest)
+            yield from parts
+            rest = last.data
         if rest:
-            moment, begun = self._open.get(chunk.stream, (chunk.time_ns, b""))
-            self._open[chunk.stream] = (moment, begun + rest)
+            self._open[chunk.stream] = (moment, rest)
 
     def rest(self) -> Iterator[LogChunk]:
         """Lines that were begun and not ended."""
         for stream, (moment, data) in self._open.items():
             yield LogChunk(moment, stream, data)
         self._open.clear()
+
+
+def _parts(moment: int, stream: int, line: bytes) -> Iterator[LogChunk]:
+    for start in range(0, len(line), LINE_MAX):
+        yield LogChunk(moment, stream, line[start : start + LINE_MAX])
 
 
 async def follow(
