@@ -147,10 +147,8 @@ class Execs:
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
         self._events.publish("container", "exec_start", container.id, {"name": container.name, "execID": id})
-        if spec.tty:
+        if spec.tty and not process.ended.done():
             process.master = os.dup(descriptors[0])
-            if spec.rows and spec.cols:
-                self.resize(id, spec.rows, spec.cols)
         if detach:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -294,6 +292,8 @@ class Execs:
             terminal=spec.tty,
             capabilities=capabilities,
             no_new_privileges=container.spec.no_new_privileges,
+            rows=spec.rows,
+            columns=spec.cols,
         )
         user = container.user if spec.user is None else spec.user
         seccomp = None if spec.privileged else self._launching.seccomp_path(container.spec)

@@ -72,6 +72,8 @@ def process_config(
     terminal: bool,
     capabilities: list[str],
     no_new_privileges: bool,
+    rows: int | None = None,
+    columns: int | None = None,
 ) -> dict[str, Any]:
     """The `process` of a config. The user is resolved in the container: see `USER_ANNOTATION`."""
     hard = min(_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -80,6 +82,7 @@ def process_config(
         "env": list(env),
         "cwd": workdir,
         "terminal": terminal,
+        **({"consoleSize": {"height": rows, "width": columns}} if terminal and rows and columns else {}),
         "user": {"uid": 0, "gid": 0},
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": no_new_privileges,

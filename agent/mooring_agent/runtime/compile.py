@@ -128,6 +128,7 @@ def compile_process(
 ) -> Process:
     """The process part of a config, runtime-spec config.md `process`."""
     user = process["user"]
+    console = process.get("consoleSize")
     return Process(
         args=tuple(process["args"]),
         env=tuple(process.get("env", ())),
@@ -136,6 +137,7 @@ def compile_process(
         additional_gids=tuple(user.get("additionalGids", ())),
         umask=user.get("umask"),
         terminal=process.get("terminal", False),
+        console_size=(console["height"], console["width"]) if console else (0, 0),
         capabilities=_capabilities(process.get("capabilities", {})),
         rlimits=tuple(
             (_rlimit(limit["type"]), limit["soft"], limit["hard"]) for limit in process.get("rlimits", ())

@@ -82,7 +82,7 @@ def set_up_stdio(plan: Process, stdio: list[int], channel: socket.socket, ptmx: 
     if not plan.terminal:
         process.attach_stdio(stdio)
         return
-    master, slave = process.open_terminal(ptmx)
+    master, slave = process.open_terminal(ptmx, *plan.console_size)
     process.take_terminal(slave)
     socket.send_fds(channel, [_TERMINAL], [master])
     os.close(master)

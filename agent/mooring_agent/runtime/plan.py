@@ -55,8 +55,8 @@ class Process:
     """One process to become, runtime-spec `process`.
 
     `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as
-    possible. `rlimits` are (resource number, soft, hard); `seccomp` is the path of a BPF program, read before
-    the root changes.
+    possible. `console_size` are the rows and columns of its terminal, 0 where nobody has said. `rlimits` are
+    (resource number, soft, hard); `seccomp` is the path of a BPF program, read before the root changes.
     """
 
     args: tuple[str, ...]
@@ -66,6 +66,7 @@ class Process:
     additional_gids: tuple[int, ...] = ()
     umask: int | None = None
     terminal: bool = False
+    console_size: tuple[int, int] = (0, 0)
     capabilities: Capabilities = field(default_factory=Capabilities)
     rlimits: tuple[tuple[int, int, int], ...] = ()
     no_new_privileges: bool = False

@@ -12,6 +12,7 @@ import fcntl
 import os
 import resource
 import signal
+import struct
 import termios
 from collections.abc import Callable, Sequence
 
@@ -69,10 +70,11 @@ def attach_stdio(stdio: Sequence[int]) -> None:
         os.dup2(descriptor, number, inheritable=True)
 
 
-def open_terminal(ptmx: str) -> tuple[int, int]:
+def open_terminal(ptmx: str, rows: int, columns: int) -> tuple[int, int]:
     """A new pseudo-terminal of the container's own devpts: (master, slave)."""
     master = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, termios.TIOCSPTLCK if hasattr(termios, "TIOCSPTLCK") else 0x40045431, b"\0\0\0\0")
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     slave = fcntl.ioctl(master, syscalls.TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return master, slave
 

@@ -25,6 +25,7 @@ CONFIG: dict[str, Any] = {
         "env": ["PATH=/bin", "A=b=c"],
         "cwd": "/srv",
         "terminal": True,
+        "consoleSize": {"height": 24, "width": 80},
         "user": {"uid": 5, "gid": 6, "additionalGids": [7], "umask": 0o27},
         "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_CHOWN"]},
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}],
@@ -75,6 +76,7 @@ def test_everything_of_a_config_is_in_the_plan() -> None:
     assert (process.terminal, process.no_new_privileges, process.oom_score_adj) == (True, True, 100)
     assert (process.capabilities.bounding, process.capabilities.effective) == (0b100001, 0b1)
     assert process.capabilities.permitted == process.capabilities.inheritable == 0
+    assert process.console_size == (24, 80)
     assert process.rlimits == ((resource.RLIMIT_NOFILE, 100, 200),)
     assert process.seccomp == "/filters/1"
 

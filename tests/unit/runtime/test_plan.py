@@ -50,6 +50,7 @@ processes = st.builds(
     additional_gids=st.lists(numbers, max_size=3).map(tuple),
     umask=st.none() | st.integers(0, 0o777),
     terminal=st.booleans(),
+    console_size=st.tuples(numbers, numbers),
     capabilities=st.builds(Capabilities, numbers, numbers, numbers, numbers, numbers),
     rlimits=st.lists(st.tuples(numbers, numbers, numbers), max_size=3).map(tuple),
     no_new_privileges=st.booleans(),
