@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,13 @@ def jupyter() -> Iterator[Path]:
         yield base
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Collect what Jupyter's clients leave open while the test that made them is still the one that runs."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,7 @@ def test_completion_is_that_of_the_container(workspace: Workspace) -> None:
 # --- the whole way: a notebook, an inventory, SSH, an agent, a container
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # nbclient leaves sockets to the collector
 def test_a_notebook_over_ssh(box: AgentUnderTest, jupyter: Path, tmp_path: Path) -> None:
     sshd = Sshd(tmp_path)
     try:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +57,11 @@ class TestMooringKernel(jupyter_kernel_test.KernelTests):
     def base(self) -> Path:
         return Path(os.environ["JUPYTER_DATA_DIR"]).parent
 
+    @classmethod
+    def tearDownClass(cls) -> None:
+        super().tearDownClass()
+        let_go(cls)
+
     def setUp(self) -> None:
         (self.base / "work" / "a file").touch()
         (self.base / "odd.ini").write_text("web1 ansible_connection=winrm\n")
@@ -66,3 +73,16 @@ class TestMooringKernel(jupyter_kernel_test.KernelTests):
 class TestWelcome(jupyter_kernel_test.IopubWelcomeTests):
     kernel_name = "mooring"
     support_iopub_welcome = True
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        super().tearDownClass()
+        let_go(cls)
+
+
+def let_go(cls: type[Any]) -> None:
+    """Collect the client of a class now: it leaves sockets open, and nobody else is to be blamed for that."""
+    del cls.kc, cls.km
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
