@@ -83,13 +83,12 @@ class AgentUnderTest:
     # --- life and death
 
     def command(self) -> list[str]:
-        """Return the command line of the agent."""
+        """Return the command line of the agent; its socket is where it is by default."""
         config = self.config
         return [
             *(sys.executable, "-m", "mooring_agent", "agent"),
             *("--data-root", str(config.data_root)),
             *("--run-root", str(config.run_root)),
-            *("--socket", str(config.socket)),
             *("--cgroup-parent", config.cgroup_parent),
             *("--network-prefix", config.network_prefix),
             *self.arguments,

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = AgentConfig.make(
         data_root=arguments.data_root,
         run_root=arguments.run_root,
-        socket=arguments.socket,
+        socket=vars(arguments).get("socket"),
         cgroup_parent=arguments.cgroup_parent,
         network_prefix=arguments.network_prefix,
         name=arguments.name,

@@ -8,6 +8,7 @@ the exec, by which it is resized, signalled and asked what it waits for.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ...engine.execs import ExecSpec
@@ -75,7 +76,12 @@ class ShellCalls:
         assert streams is not None  # it was not asked to detach
 
         async def serve(raw: RawStream) -> None:
-            await carry(raw, streams, framed=False, stdin=True)
+            try:
+                await carry(raw, streams, framed=False, stdin=True)
+            finally:
+                # Nobody can come back to this terminal: hang up, as sshd does when its client is gone.
+                with suppress(MooringError, OSError):
+                    self._execs.signal(execution.id, "HUP", target="leader")
 
         return Hijack(
             serve, content_type=None, protocol=PROTOCOL, headers=[("Mooring-Exec-Id", execution.id)]
