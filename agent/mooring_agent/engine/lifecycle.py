@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a container's process: start, end, restart by policy, stop, freeze; whatever dies in between.
 
-Requests of users take the container's lock; news from the keeper does not, since a stop waits for it.
+Requests of users take the container's lock; news from the keeper does not, since a stop waits for it. What
+follows an end, which has to come before the next start, takes it again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .keeper_link import KeeperLink
 from .launching import Launching
 from .registry import Registry
 from .resources import signal_number
+from .restarts import count_so_far, pause, restarts
 from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
@@ -34,11 +36,6 @@ _UNKNOWN_EXIT = 255
 _KILL_TIMEOUT = 10.0
 _LAUNCH_ATTEMPTS = 3
 _REMOVE_GROUP_TIMEOUT = 5.0
-# Docker's figures: the pause before a restart doubles from 100 ms to a minute, and starts over after ten good
-# seconds.
-_RESTART_FIRST = 0.1
-_RESTART_MOST = 60.0
-_GOOD_RUN = 10.0
 _SIGKILL = 9
 
 
@@ -69,6 +66,8 @@ class Lifecycle:
         self._events = events
         self._boot = boot_id()
         self._launches: dict[str, messages.Exited | None] = {}
+        # Those that have ended and of whose last run something is left to clear away.
+        self._unsettled: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.link: KeeperLink
         self.remove: Callable[[Container], Awaitable[None]]
@@ -79,13 +78,7 @@ class Lifecycle:
     async def start(self, container: Container) -> None:
         """Run it, unless it runs. Raises what kept it from running; then nothing half started is left."""
         async with container.lock:
-            if container.status == "paused":
-                raise Conflict(f"container {container.name} is paused: unpause it instead of starting it")
-            if container.running:
-                return
-            self._cancel_restart(container)
-            container.restart_count = 0
-            await self._start(container)
+            await self._start_by_hand(container)
 
     async def stop(
         self, container: Container, timeout: float | None = None, signal: str | None = None
@@ -94,21 +87,13 @@ class Lifecycle:
         stop_timeout).
         """
         async with container.lock:
-            self._set_wanted(container, False)
-            self._cancel_restart(container)
-            if not container.running:
-                if container.status == "restarting":
-                    self._rest(container)
-                return
-            if container.status == "paused":
-                await self._thaw(container)
-            patience = container.spec.stop_timeout if timeout is None else timeout
-            await self._end(container, signal_number(signal or container.stop_signal), patience)
+            await self._stop_by_hand(container, timeout, signal)
 
     async def restart(self, container: Container, timeout: float | None = None) -> None:
-        """Stop it if it runs, then start it."""
-        await self.stop(container, timeout)
-        await self.start(container)
+        """Stop it if it runs, then start it; it keeps its published ports."""
+        async with container.lock:
+            await self._stop_by_hand(container, timeout, None)
+            await self._start_by_hand(container)
 
     async def kill(self, container: Container, signal: str) -> None:
         """Send a signal to its first process. Raises Conflict when it does not run."""
@@ -146,14 +131,20 @@ class Lifecycle:
         """Wait for the next end of its process; the exit code."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         container.ended.append(future)
-        return await future
+        try:
+            return await future
+        finally:
+            if future in container.ended:
+                container.ended.remove(future)
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
         await self._networks.unpublish(container.id)
         container.ports = ()
         await self._remove_group(container)
+        self._unsettled.discard(container.id)
         await self._forget(container)
+        self._tell_ended(container)
 
     async def dispose(self, id: str) -> None:
         """End a process that belongs to no container: one that was removed while the keeper was away."""
@@ -170,8 +161,18 @@ class Lifecycle:
 
     # Starting
 
+    async def _start_by_hand(self, container: Container) -> None:
+        if container.status == "paused":
+            raise Conflict(f"container {container.name} is paused: unpause it instead of starting it")
+        if container.running:
+            return
+        self._cancel_restart(container)
+        container.restart_count = 0
+        await self._start(container)
+
     async def _start(self, container: Container) -> None:
         self._set_wanted(container, True)
+        await self._clear_last_run(container)
         for attempt in range(1, _LAUNCH_ATTEMPTS + 1):
             client = await self.link.ready()
             if container.running:  # an earlier attempt had worked, as the keeper's successor has told
@@ -284,19 +285,17 @@ class Lifecycle:
 
     def process_ended(self, container: Container, exit_code: int, known: bool, finished_at: float) -> None:
         """Take note of an end, and see what has to follow."""
-        container.status = "exited"
         container.exit_code, container.exit_known, container.finished_at = exit_code, known, finished_at
         container.error = (
             "" if known else "its exit code is not known: nobody was left to see the process end"
         )
         container.pid = None
+        container.status = "restarting" if restarts(container) else "exited"
         container.oom_killed = self._oom_killed(container)
+        self._unsettled.add(container.id)
         self._registry.save_run(container)
         self._publish(container, "die", exitCode=str(exit_code))
-        for future in container.ended:
-            if not future.done():
-                future.set_result(exit_code)
-        container.ended.clear()
+        self._tell_ended(container)
         container.wake()
         if not self.stopping:
             self.run_soon(self._follow_up(container))
@@ -318,51 +317,54 @@ class Lifecycle:
             self._registry.save_run(container)
 
     def should_come_back(self, container: Container) -> bool:
-        """Whether a container that does not run ought to, when an agent starts."""
+        """Whether a container that does not run ought to, when an agent starts.
+
+        One that was between two tries goes on with them.
+        """
         if not container.wanted or container.running:
             return False
+        if container.status == "restarting":
+            if container.id not in self._unsettled:
+                self._schedule_restart(container)
+            return False
         policy = container.spec.restart.name
-        if policy in ("always", "unless-stopped"):
-            return True
-        if policy == "on-failure":
-            return container.exit_code != 0
+        if policy != "no":
+            return policy != "on-failure"
         return container.managed and container.boot != self._boot and container.spec.state == "running"
 
     # What follows an end
 
     async def _follow_up(self, container: Container) -> None:
         try:
-            await self._remove_group(container)
-            await self._forget(container)
-            if self._restarts(container):
-                self._schedule_restart(container)
-                return
-            await self._networks.unpublish(container.id)
-            container.ports = ()
-            if container.auto_remove:
+            async with container.lock:
+                if container.id not in self._unsettled:
+                    return  # it was started again, or removed, before this had its turn
+                try:
+                    await self._clear_last_run(container)
+                    await self._forget(container)
+                finally:
+                    if container.status == "restarting":
+                        container.restart_count = count_so_far(container)
+                        self._schedule_restart(container)
+                if container.status == "exited":
+                    await self._give_ports_back(container)
+            if container.auto_remove and container.status == "exited":
                 await self.remove(container)
         except MooringError as error:
             logger.error("follow-up failed container=%s error=%r", container.name, error.message)
 
-    def _restarts(self, container: Container) -> bool:
-        policy = container.spec.restart
-        if not container.wanted or container.running or policy.name == "no":
-            return False
-        if policy.name != "on-failure":
-            return True
-        return container.exit_code != 0 and (
-            not policy.max_retries or container.restart_count < policy.max_retries
-        )
+    async def _clear_last_run(self, container: Container) -> None:
+        """Remove the control group of a run that has ended: the next one's is to have its name."""
+        if container.id in self._unsettled:
+            await self._remove_group(container)
+            self._unsettled.discard(container.id)
 
     def _schedule_restart(self, container: Container) -> None:
-        ran = (container.finished_at or 0) - (container.started_at or 0)
-        if ran >= _GOOD_RUN:
-            container.restart_count = 0
-        pause = min(_RESTART_FIRST * 2 ** min(container.restart_count, 16), _RESTART_MOST)
         container.status = "restarting"
         self._registry.save_run(container)
-        loop = asyncio.get_running_loop()
-        container.restart_timer = loop.call_later(pause, lambda: self.run_soon(self._restart_now(container)))
+        container.restart_timer = asyncio.get_running_loop().call_later(
+            pause(container.restart_count), lambda: self.run_soon(self._restart_now(container))
+        )
 
     async def _restart_now(self, container: Container) -> None:
         async with container.lock:
@@ -374,18 +376,25 @@ class Lifecycle:
             except MooringError as error:
                 logger.error("restart failed container=%s error=%r", container.name, error.message)
                 container.wanted = True
-                container.status, container.finished_at = "exited", time.time()
-                if self._restarts(container):
+                if restarts(container):
                     self._schedule_restart(container)
                 else:
-                    self._rest(container)
+                    await self._rest(container)
 
-    def _rest(self, container: Container) -> None:
+    async def _rest(self, container: Container) -> None:
         """It will not be started again."""
         container.status = "exited" if container.started_at else "created"
         self._registry.save_run(container)
-        self.run_soon(self._give_ports_back(container))
+        self._tell_ended(container)
         container.wake()
+        await self._give_ports_back(container)
+
+    def _tell_ended(self, container: Container) -> None:
+        """Answer those who wait for an end: there was one, or there will be none."""
+        for future in container.ended:
+            if not future.done():
+                future.set_result(container.exit_code or 0)
+        container.ended.clear()
 
     async def _give_ports_back(self, container: Container) -> None:
         await self._networks.unpublish(container.id)
@@ -397,6 +406,18 @@ class Lifecycle:
             container.restart_timer = None
 
     # Ending
+
+    async def _stop_by_hand(self, container: Container, timeout: float | None, signal: str | None) -> None:
+        self._set_wanted(container, False)
+        self._cancel_restart(container)
+        if not container.running:
+            if container.status == "restarting":
+                await self._rest(container)
+            return
+        if container.status == "paused":
+            await self._thaw(container)
+        patience = container.spec.stop_timeout if timeout is None else timeout
+        await self._end(container, signal_number(signal or container.stop_signal), patience)
 
     async def _end(self, container: Container, number: int, patience: float) -> None:
         over = asyncio.ensure_future(self.ended(container))

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends, starts and restarts that follow each other closely: nothing of one run may be lost to the next."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pytest
+
+from harness.agent import AgentUnderTest
+from harness.host import cgroup_mounts
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.root
+
+SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "3600"], "stop_timeout": 0}
+SERVER = ["sh", "-c", "mkdir -p /www; echo works > /www/index.html; exec httpd -f -p 80 -h /www"]
+
+
+@pytest.fixture
+def declare(agent: AgentUnderTest) -> Iterator[Callable[..., Any]]:
+    names = set()
+
+    def put(name: str, **options: Any) -> Any:
+        names.add(name)
+        return agent.api("PUT", f"/mooring/v1/containers/{name}", {**SLEEPER, **options})
+
+    yield put
+    for name in names:
+        agent.api("DELETE", f"/mooring/v1/containers/{name}")
+
+
+def view(agent: AgentUnderTest, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = agent.api("GET", f"/mooring/v1/containers/{name}")
+    return found
+
+
+def logged(agent: AgentUnderTest, name: str, query: str = "") -> list[str]:
+    return [line["data"] for line in agent.stream("GET", f"/mooring/v1/containers/{name}/logs{query}")]
+
+
+def page(port: int) -> bool:
+    try:
+        with closing(socket.create_connection(("127.0.0.1", port), 2)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return "works" in connection.makefile().read()
+    except OSError:
+        return False
+
+
+def test_a_restart_keeps_the_published_ports(agent: AgentUnderTest, declare: Any) -> None:
+    declare("web", command=SERVER, ports=["127.0.0.1::80"])
+    port = view(agent, "web")["ports"][0]["host"]
+    eventually(lambda: page(port), what="the page")
+    for _ in range(6):
+        agent.api("POST", "/mooring/v1/containers/web/restart")
+        assert [each["host"] for each in view(agent, "web")["ports"]] == [port]
+        eventually(lambda: page(port), 5, "the page after a restart")
+
+
+def test_a_stop_and_a_start_right_after_it(agent: AgentUnderTest, declare: Any) -> None:
+    declare("web", command=SERVER, ports=["127.0.0.1::80"], memory="64m")
+    for _ in range(6):
+        agent.api("POST", "/mooring/v1/containers/web/stop")
+        assert view(agent, "web")["state"] == "exited"
+        agent.api("POST", "/mooring/v1/containers/web/start")
+        found = view(agent, "web")
+        assert found["state"] == "running"
+        assert len(found["ports"]) == 1
+        eventually(partial(page, found["ports"][0]["host"]), 5, "the page")
+
+
+def test_a_start_in_the_moment_of_an_end(agent: AgentUnderTest, declare: Any) -> None:
+    declare("brief", command=["sh", "-c", "exit 0"], ports=["127.0.0.1::80"], state="stopped")
+    for _ in range(30):
+        agent.api("POST", "/mooring/v1/containers/brief/start")
+    eventually(lambda: view(agent, "brief")["state"] == "exited")
+    assert view(agent, "brief")["exit_code"] == 0
+    eventually(lambda: view(agent, "brief")["ports"] == [])
+    declare("brief", command=["sleep", "60"], ports=["127.0.0.1::80"])
+    assert len(view(agent, "brief")["ports"]) == 1
+
+
+def test_starts_and_stops_from_many_sides_end_in_order(agent: AgentUnderTest, declare: Any) -> None:
+    declare("contested", ports=["127.0.0.1::80"])
+    calls = ["start", "stop", "restart", "stop", "start"] * 6
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(
+            pool.map(
+                lambda call: agent.request("POST", f"/mooring/v1/containers/contested/{call}").status, calls
+            )
+        )
+    assert set(answers) == {200}
+    agent.api("POST", "/mooring/v1/containers/contested/start")
+    found = view(agent, "contested")
+    assert found["state"] == "running"
+    assert os.path.exists(f"/proc/{found['pid']}")
+    assert len(found["ports"]) == 1
+
+
+def test_a_follower_stays_over_a_restart_by_policy(agent: AgentUnderTest, declare: Any) -> None:
+    declare("again", command=["sh", "-c", "echo run; sleep 0.2; exit 1"], restart="on-failure:3")
+    assert logged(agent, "again", "?follow=true") == ["run\n"] * 4
+    assert view(agent, "again")["state"] == "exited"
+
+
+def test_a_wait_ends_with_the_last_restart(agent: AgentUnderTest, declare: Any) -> None:
+    """A container that is between two tries when it is stopped will have no further end to wait for."""
+    declare("never", command=["sh", "-c", "exit 3"], restart="always")
+    # After the fourth the pause is longer than a second.
+    eventually(lambda: view(agent, "never")["restart_count"] == 4)
+    time.sleep(0.4)
+    assert view(agent, "never")["state"] == "restarting"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(agent.request, "POST", "/v1.43/containers/never/wait", timeout=20.0)
+        time.sleep(0.2)
+        assert not waiting.done()
+        agent.api("POST", "/mooring/v1/containers/never/stop")
+        assert waiting.result(15).json()["StatusCode"] == 3
+    assert view(agent, "never")["state"] == "exited"
+
+
+def test_a_wait_for_a_container_that_is_removed_ends(agent: AgentUnderTest, declare: Any) -> None:
+    declare("gone")
+    with ThreadPoolExecutor(2) as pool:
+        waits = [
+            pool.submit(
+                agent.request, "POST", f"/v1.43/containers/gone/wait?condition={condition}", timeout=20.0
+            )
+            for condition in ("not-running", "removed")
+        ]
+        eventually(lambda: all(wait.running() for wait in waits))
+        agent.api("DELETE", "/mooring/v1/containers/gone")
+        assert [wait.result(15).status for wait in waits] == [200, 200]
+
+
+def test_a_policy_restart_that_was_stopped_stays_stopped(agent: AgentUnderTest, declare: Any) -> None:
+    declare("loop", command=["sh", "-c", "sleep 0.05; exit 1"], restart="always")
+    for _ in range(5):
+        eventually(
+            lambda: view(agent, "loop")["restart_count"] > 0 or view(agent, "loop")["state"] == "running"
+        )
+        agent.api("POST", "/mooring/v1/containers/loop/stop")
+        stopped = view(agent, "loop")
+        assert stopped["state"] == "exited"
+        pid_file = view(agent, "loop")["pid"]
+        assert pid_file is None
+        agent.api("POST", "/mooring/v1/containers/loop/start")
+
+
+def test_two_hundred_runs_leave_no_descriptor_in_the_agent(agent: AgentUnderTest, declare: Any) -> None:
+    assert agent.process is not None
+    agent_pid = agent.process.pid
+    declare("often", command=["sh", "-c", "exit 0"], state="stopped", tty=True, interactive=True)
+
+    def runs(count: int) -> None:
+        for _ in range(count):
+            agent.api("POST", "/mooring/v1/containers/often/start")
+        eventually(lambda: view(agent, "often")["state"] == "exited")
+
+    def opened() -> int:
+        return len(os.listdir(f"/proc/{agent_pid}/fd"))
+
+    runs(10)
+    before = opened()
+    runs(200)
+    eventually(lambda: opened() <= before + 1, what=f"{before} descriptors again")
+
+
+def test_failed_starts_leave_nothing_in_the_agent(agent: AgentUnderTest, declare: Any) -> None:
+    assert agent.process is not None
+    agent_pid = agent.process.pid
+    declare("bad", command=["/no/such/program"], state="stopped", ports=["127.0.0.1::80"], interactive=True)
+
+    def tries(count: int) -> None:
+        for _ in range(count):
+            assert agent.request("POST", "/mooring/v1/containers/bad/start").status == 400
+
+    tries(5)
+    before = len(os.listdir(f"/proc/{agent_pid}/fd"))
+    tries(60)
+    assert len(os.listdir(f"/proc/{agent_pid}/fd")) <= before + 1
+    found = view(agent, "bad")
+    assert (found["state"], found["ports"]) == ("created", [])
+    assert "/no/such/program" in found["error"]
+
+
+def test_others_are_answered_while_one_takes_long(agent: AgentUnderTest, declare: Any) -> None:
+    """Nothing that a container does may hold the agent's event loop up for long."""
+    stop = threading.Event()
+    delays: list[float] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            begun = time.monotonic()
+            agent.request("GET", "/_ping")
+            delays.append(time.monotonic() - begun)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: declare(f"busy{number}"), range(24)))
+            list(
+                pool.map(
+                    lambda number: agent.api("DELETE", f"/mooring/v1/containers/busy{number}"), range(24)
+                )
+            )
+    finally:
+        stop.set()
+        asking.join()
+    delays.sort()
+    assert delays[len(delays) // 2] < 0.2
+    assert delays[-1] < 2.0
+
+
+# Over the end of the agent
+
+
+def test_the_bound_of_a_restart_policy_holds_over_agents(start_agent: Callable[..., AgentUnderTest]) -> None:
+    agent = start_agent()
+    agent.api(
+        "PUT",
+        "/mooring/v1/containers/tries",
+        {"image": "busybox", "command": ["sh", "-c", "echo try; exit 1"], "restart": "on-failure:2"},
+    )
+    eventually(
+        lambda: view(agent, "tries")["restart_count"] == 2 and view(agent, "tries")["state"] == "exited"
+    )
+    for _ in range(2):
+        agent.restart()
+        assert logged(agent, "tries") == ["try\n"] * 3
+        assert view(agent, "tries")["state"] == "exited"
+
+
+def test_policies_over_the_end_of_an_agent(start_agent: Callable[..., AgentUnderTest]) -> None:
+    """All end while no agent is there; what the next one does is the policy's to say."""
+    agent = start_agent()
+    policies = {"always": "always", "unless": "unless-stopped", "failed": "on-failure", "never": "no"}
+    for name, policy in policies.items():
+        agent.api("PUT", f"/mooring/v1/containers/{name}", {**SLEEPER, "restart": policy})
+    agent.api("PUT", "/mooring/v1/containers/byhand", {**SLEEPER, "restart": "unless-stopped"})
+    agent.api("POST", "/mooring/v1/containers/byhand/stop")
+    agent.api("PUT", "/mooring/v1/containers/between", {**SLEEPER, "restart": "always", "command": ["false"]})
+    eventually(lambda: view(agent, "between")["restart_count"] > 1)
+    pids = {name: view(agent, name)["pid"] for name in policies}
+    agent.kill9()
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    agent.start()
+    for name in ("always", "unless", "failed"):
+        eventually(partial(runs_anew, agent, name, pids[name]), what=f"{name} runs again")
+    eventually(lambda: view(agent, "never")["state"] == "exited")
+    never = view(agent, "never")
+    assert (never["exit_code"], never["exit_known"]) == (137, True)
+    assert view(agent, "byhand")["state"] == "exited"
+    eventually(lambda: view(agent, "between")["restart_count"] > 1)
+
+
+def runs_anew(agent: AgentUnderTest, name: str, old: int) -> bool:
+    return view(agent, name)["pid"] not in (None, old)
+
+
+def test_an_agent_killed_while_it_makes_and_removes_leaves_nothing(
+    start_agent: Callable[..., AgentUnderTest],
+) -> None:
+    """The kill comes at any moment; what the next agent knows is all that there is."""
+    agent = start_agent()
+    chance = random.Random(7)
+    for attempt in range(8):
+        with ThreadPoolExecutor(4) as pool:
+            calls = []
+            for number in range(6):
+                name = f"c{attempt}-{number}"
+                spec = {**SLEEPER, "volumes": ["/anonymous"], "ports": ["127.0.0.1::80"]}
+                calls.append(pool.submit(agent.request, "PUT", f"/mooring/v1/containers/{name}", spec))
+                if attempt:
+                    old = f"c{attempt - 1}-{number}"
+                    calls.append(pool.submit(agent.request, "DELETE", f"/mooring/v1/containers/{old}"))
+            time.sleep(chance.uniform(0.0, 0.3))
+            agent.kill9()
+            for call in calls:
+                call.exception(20)
+        agent.start()
+    known = {each["id"] for each in agent.api("GET", "/mooring/v1/containers")}
+    data = agent.config.data_root
+    eventually(lambda: set(os.listdir(data / "containers")) == known, what="directories of containers alone")
+    with closing(sqlite3.connect(f"file:{data / 'state.db'}?mode=ro", uri=True)) as state:
+        for table, column in (
+            ("containers", "id"),
+            ("endpoints", "container_id"),
+            ("publications", "container_id"),
+        ):
+            rows = {row[0] for row in state.execute(f"SELECT {column} FROM {table}")}
+            assert rows <= known, f"{table} has rows of containers that are not"
+        volumes = {row[0] for row in state.execute("SELECT name FROM volumes WHERE anonymous = 1")}
+    in_use = {
+        mount
+        for each in agent.api("GET", "/v1.43/containers/json?all=true")
+        for mount in (entry.get("Name") for entry in each["Mounts"])
+        if mount
+    }
+    assert volumes <= in_use
+    assert {entry.name for entry in data.glob("volumes/*")} <= volumes
+    processes = {each["pid"] for each in agent.api("GET", "/mooring/v1/containers") if each["pid"]}
+    eventually(lambda: leftover_processes(agent) <= processes, what="no process without a container")
+
+
+def leftover_processes(agent: AgentUnderTest) -> set[int]:
+    """The first processes of all containers of this agent, by their groups."""
+    found: set[int] = set()
+    for mount in cgroup_mounts():
+        for tasks in (mount / agent.config.cgroup_parent).glob("[0-9a-f]*/cgroup.procs"):
+            try:
+                found |= {int(pid) for pid in tasks.read_text().split()}
+            except OSError:
+                continue
+    return found
