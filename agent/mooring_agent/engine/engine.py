@@ -115,6 +115,7 @@ class Engine:
         )
         await self.lifecycle.link.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
+        self._settle_ends()
         await self.desired.finish_replacements()
         for container in self.registry:
             if self.lifecycle.should_come_back(container):
@@ -258,6 +259,15 @@ class Engine:
             self.lifecycle.process_ended(container, event.exit_code, event.known, event.finished_at)
         else:
             self.lifecycle.run_soon(self.lifecycle.link.request(messages.Forget(container.id)))
+
+    def _settle_ends(self) -> None:
+        """Do what a killed agent owed to containers that have ended: their group, their ports, themselves."""
+        for container in self.registry:
+            if container.running:
+                continue
+            vanishes = container.auto_remove and container.status == "exited"
+            if vanishes or container.ports or self.hierarchy.group(container.group).exists():
+                self.lifecycle.settle(container)
 
     async def _bring_back(self, id: str) -> None:
         try:

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ..cgroups.group import Group
@@ -21,7 +20,7 @@ from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
-from .container import Container
+from .container import Container, boot_id
 from .events import EventBus
 from .keeper_link import KeeperLink
 from .launching import Launching
@@ -37,11 +36,6 @@ _KILL_TIMEOUT = 10.0
 _LAUNCH_ATTEMPTS = 3
 _REMOVE_GROUP_TIMEOUT = 5.0
 _SIGKILL = 9
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot, random(4)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 class Lifecycle:
@@ -298,7 +292,12 @@ class Lifecycle:
         self._tell_ended(container)
         container.wake()
         if not self.stopping:
-            self.run_soon(self._follow_up(container))
+            self.settle(container)
+
+    def settle(self, container: Container) -> None:
+        """Do what follows an end, soon: a former agent may have been killed before it got to it."""
+        self._unsettled.add(container.id)
+        self.run_soon(self._follow_up(container))
 
     def found_running(self, container: Container, record: dict[str, Any]) -> None:
         """The keeper says that the container's process is there."""
