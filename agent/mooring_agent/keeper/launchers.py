@@ -51,16 +51,27 @@ class Launchers:
         self._size = 0
         self._pool: list[Launcher] = []
         self._joiners: list[tuple[int, socket.socket]] = []
+        self._stale: set[tuple[str, str]] = set()
         self.all: dict[str, Launcher] = {}
         os.makedirs(stage_directory, mode=0o700, exist_ok=True)
 
     def configure(self, shape: Shape, size: int) -> list[Launcher]:
         """Keep `size` launchers of `shape` from now on; returns those that are not needed any more."""
-        _remove_stale_groups(shape, set(self.all))
+        self._stale |= {
+            (parent, name)
+            for parent in shape.groups
+            for name in os.listdir(parent)
+            if name.startswith(SLOT_PREFIX) and name not in self.all
+        }
         fitting = [launcher for launcher in self._pool if launcher.shape == shape][:size]
         obsolete = [launcher for launcher in self._pool if launcher not in fitting]
         self._pool, self._shape, self._size = fitting, shape, size
         return obsolete
+
+    def sweep(self) -> bool:
+        """Remove the groups that launchers of a killed keeper have left; whether some are still in use."""
+        self._stale = {(parent, name) for parent, name in self._stale if not _remove_group(parent, name)}
+        return bool(self._stale)
 
     def wants_more(self) -> bool:
         """Whether the pool is below its size."""
@@ -162,16 +173,15 @@ def remove_groups(shape: Shape, name: str) -> None:
     passed over.
     """
     for parent in shape.groups:
-        try:
-            os.rmdir(f"{parent}/{name}")
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EBUSY):
-                complain(f"group {parent}/{name} cannot be removed: {error.strerror}")
+        _remove_group(parent, name)
 
 
-def _remove_stale_groups(shape: Shape, live: set[str]) -> None:
-    """Remove what the launchers of a killed keeper have left."""
-    for parent in shape.groups:
-        for name in os.listdir(parent):
-            if name.startswith(SLOT_PREFIX) and name not in live:
-                remove_groups(shape, name)
+def _remove_group(parent: str, name: str) -> bool:
+    """Whether it is gone."""
+    try:
+        os.rmdir(f"{parent}/{name}")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            complain(f"group {parent}/{name} cannot be removed: {error.strerror}")
+        return error.errno != errno.EBUSY
+    return True

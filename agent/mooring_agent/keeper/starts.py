@@ -24,6 +24,9 @@ from .records import Record
 
 Reply = Callable[[messages.Message, Sequence[int]], None]
 _POOL_PAUSE = 5.0
+# On cgroup v2 a container's group has its launcher's name, so what is in use may stay so.
+_SWEEPS = 20
+_SWEEP_PAUSE = 0.25
 _SILENT_END = "the launcher ended without a word"
 
 
@@ -64,6 +67,7 @@ class Starts:
             self.dismiss(launcher)
         if not size:
             self._release_joiners()
+        self._sweep(_SWEEPS)
 
     def acquire(self, client: Client, shape: Shape, reply: Reply) -> None:
         """Give `client` a launcher, once there is one that is ready."""
@@ -106,6 +110,11 @@ class Starts:
         self._release_joiners()
         for launcher in list(self._launchers.all.values()):
             self.dismiss(launcher)
+
+    def _sweep(self, attempts: int) -> None:
+        """A killed keeper's launchers are about to end; only then their groups can go."""
+        if self._launchers.sweep() and attempts > 1:
+            self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, lambda: self._sweep(attempts - 1))
 
     def _release_joiners(self) -> None:
         for pid in self._launchers.release_joiners():

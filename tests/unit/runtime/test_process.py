@@ -137,7 +137,7 @@ def test_only_the_standard_streams_and_the_channel_stay_open() -> None:
         for _ in range(5):
             os.dup(0)
         process._close_others(keep)
-        return [number for number in range(64) if _is_open(number)] + [keep]
+        return [number for number in range(1024) if _is_open(number)] + [keep]
 
     found = in_child(work)
     assert found[:-1] == [0, 1, 2, found[-1]]
