@@ -11,6 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from mooring_agent.config import AgentConfig
 from mooring_agent.engine.launching import Launching
 from mooring_agent.engine.logs import LogReader
 from mooring_agent.keeper import messages
-from mooring_agent.keeper.client import KeeperClient, KeeperLost
+from mooring_agent.keeper.client import KeeperClient, KeeperLost, KeeperRefused
 from mooring_agent.runtime.join import start_time
 from mooring_agent.runtime.mounts import Overlay
 from mooring_agent.runtime.plan import JoinPlan, LaunchPlan, Process, Shape
@@ -111,7 +112,8 @@ class Session:
         records = await self.records()
         for id, record in records.items():
             if record["exit_code"] is None and record["container"] == id:
-                await self.client.request(messages.Signal(id, signal.SIGKILL))
+                with suppress(KeeperRefused):  # it has ended meanwhile
+                    await self.client.request(messages.Signal(id, signal.SIGKILL))
         for id, record in records.items():
             if record["exit_code"] is None:
                 await self.ended(id)
