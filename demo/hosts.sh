@@ -32,6 +32,10 @@ hosts_settle() {
         say "demo/inventory.yml: demo_network is '$network', expected the first three numbers of a /24 such as 10.209.210" >&2
         return 1
     fi
+    if [[ $project_root =~ [[:space:]] ]]; then
+        say "the path $project_root has a blank in it, which ssh's options cannot express: move the checkout" >&2
+        return 1
+    fi
     # sun_path of unix(7) has 107 bytes; ssh adds 17 to its own while it makes it.
     local longest=$state/hosts/${demo_hosts[0]}/run/keeper/socket
     if [[ ${#longest} -gt 107 || ${#state} -gt 70 ]]; then
