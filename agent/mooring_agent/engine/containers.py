@@ -46,6 +46,9 @@ _LIVE_LIMITS = (
     "pids_limit",
 )
 _NAME_ATTEMPTS = 8
+# Lines given between two looks of the event loop at everybody else: what is done with each costs some
+# microseconds.
+_LINES_A_TURN = 256
 
 
 class Containers:
@@ -298,8 +301,10 @@ class Containers:
         streams = tuple(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
         directory = self._launching.log_directory(container)
         lines, reader, assembler = await asyncio.to_thread(read_lines, directory, tail, since, until, streams)
-        for line in lines:
+        for count, line in enumerate(lines, start=1):
             yield line
+            if count % _LINES_A_TURN == 0:
+                await asyncio.sleep(0)
         if not follow:
             reader.close()
             for line in assembler.rest():
@@ -350,8 +355,10 @@ class Containers:
         )
         async for chunk in chunks:
             if chunk.stream in streams:
-                for line in assembler.feed(chunk):
+                for count, line in enumerate(assembler.feed(chunk), start=1):
                     yield line
+                    if count % _LINES_A_TURN == 0:
+                        await asyncio.sleep(0)
         for line in assembler.rest():
             yield line
 

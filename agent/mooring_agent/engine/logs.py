@@ -23,6 +23,7 @@ _PIECE_MAX = 1 << 20
 LINE_MAX = 16 << 10
 # Pieces read between two looks of the event loop at everybody else.
 _PIECES_A_TURN = 64
+_BYTES_A_TURN = 256 << 10
 _RECHECK = 1.0
 
 
@@ -214,9 +215,12 @@ async def follow(
         while True:
             changed.clear()
             over = ended()
-            for count, chunk in enumerate(reader.read(), start=1):
+            pieces = size = 0
+            for chunk in reader.read():
                 yield chunk
-                if count % _PIECES_A_TURN == 0:
+                pieces, size = pieces + 1, size + len(chunk.data)
+                if pieces >= _PIECES_A_TURN or size >= _BYTES_A_TURN:
+                    pieces = size = 0
                     await asyncio.sleep(0)
             if over:
                 return
