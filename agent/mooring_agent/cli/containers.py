@@ -45,7 +45,8 @@ def ps(arguments: argparse.Namespace) -> int:
 
 def _row(view: dict[str, Any]) -> tuple[str, ...]:
     command = view["spec"].get("command") or view["spec"].get("entrypoint") or []
-    text = command if isinstance(command, str) else shlex.join(command)
+    # A script of several lines is one cell of the table.
+    text = " ".join((command if isinstance(command, str) else shlex.join(command)).split())
     if len(text) > _LONGEST_COMMAND:
         text = text[: _LONGEST_COMMAND - 1] + "…"
     state = view["state"]
