@@ -81,6 +81,7 @@ def set_up_stdio(plan: Process, stdio: list[int], channel: socket.socket, ptmx: 
     os.setsid()
     if not plan.terminal:
         process.attach_stdio(stdio)
+        process.replace_null_devices()
         return
     master, slave = process.open_terminal(ptmx, *plan.console_size)
     process.take_terminal(slave)

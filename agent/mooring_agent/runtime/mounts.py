@@ -23,7 +23,7 @@ _ATTRIBUTES = {
 }
 _EMPTY_TO_EMPTY = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
 _CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
-_NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
+NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 
 class MountOperation:
@@ -386,7 +386,7 @@ def _open_existing(root: int, path: str) -> int:
 def _open_null() -> int:
     null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
     found = os.fstat(null)
-    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _NULL_DEVICE:
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != NULL_DEVICE:
         os.close(null)
         raise OSError(
             errno.ENODEV, "/dev/null of the host is not the null device: nothing can be masked with it"

@@ -12,12 +12,13 @@ import fcntl
 import os
 import resource
 import signal
+import stat
 import struct
 import termios
 from collections.abc import Callable, Sequence
 
 from ..linux import syscalls
-from .mounts import ensure_directory
+from .mounts import NULL_DEVICE, ensure_directory
 from .plan import Capabilities, Process
 from .users import Identity, UnknownUser, read_identity
 
@@ -68,6 +69,32 @@ def attach_stdio(stdio: Sequence[int]) -> None:
     """Make `stdio` the descriptors 0, 1 and 2."""
     for number, descriptor in enumerate(stdio):
         os.dup2(descriptor, number, inheritable=True)
+
+
+def replace_null_devices() -> None:
+    """Give the process the container's own null device in place of the host's.
+
+    Whoever has a descriptor of the host's can change its mode for the whole host. Raises CannotRun.
+    """
+    for number in range(3):
+        if not _is_null_device(number):
+            continue
+        try:
+            own = os.open("/dev/null", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise CannotRun(f"/dev/null of the container cannot be used: {error.strerror}") from None
+        try:
+            if not _is_null_device(own):
+                raise CannotRun("/dev/null of the container is not the null device")
+            os.set_blocking(own, True)
+            os.dup2(own, number, inheritable=True)
+        finally:
+            os.close(own)
+
+
+def _is_null_device(descriptor: int) -> bool:
+    found = os.fstat(descriptor)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == NULL_DEVICE
 
 
 def open_terminal(ptmx: str, rows: int, columns: int) -> tuple[int, int]:
@@ -122,7 +149,7 @@ def _hand_over_stdio(identity: Identity) -> None:
     """Let a user that is not root reopen /dev/stdout and its like, which belong to whoever made the pipes."""
     for number in range(3):
         found = os.fstat(number)
-        if found.st_rdev == os.makedev(1, 3) or found.st_uid == identity.uid:
+        if found.st_rdev == NULL_DEVICE or found.st_uid == identity.uid:
             continue
         try:
             os.fchown(number, identity.uid, -1)
