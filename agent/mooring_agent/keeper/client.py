@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import LaunchFailed, MooringError, Unavailable
+from ..linux import syscalls
 from . import messages
 from .messages import Message
 
@@ -155,23 +156,32 @@ class KeeperClient:
         asyncio.get_running_loop().add_reader(connection, self._readable)
 
     async def _start_keeper(self) -> None:
+        interpreter = _sealed_interpreter()
+        try:
+            process = await self._spawn_keeper(interpreter)
+        finally:
+            os.close(interpreter)
+        _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+        if process.returncode:
+            last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+            raise Unavailable(f"keeper of {self._run_root} could not be started: {last_words}")
+
+    async def _spawn_keeper(self, interpreter: int) -> asyncio.subprocess.Process:
         package = Path(__file__).parent.parent.parent
         boot = _BOOT.format(root=str(package), run=str(self._run_root))
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
             "-S",
             "-c",
             boot,
             "mooring keeper",
+            executable=f"/proc/self/fd/{interpreter}",
+            pass_fds=(interpreter,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
-        if process.returncode:
-            last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-            raise Unavailable(f"keeper of {self._run_root} could not be started: {last_words}")
 
     def _send(self, packet: bytes, descriptors: list[int]) -> None:
         self._outgoing.append((packet, descriptors))
@@ -256,3 +266,19 @@ class StartRefused(LaunchFailed):
         self.exit_code = exit_code
         if exit_code in (126, 127):
             self.status = 400
+
+
+def _sealed_interpreter() -> int:
+    """A descriptor of the interpreter on a read-only mount of its own, which is in no namespace.
+
+    Launchers are forks of the keeper, and a launcher is in the container before its execve: what of the
+    container ran instead of it could keep /proc/self/exe, and later write to the host's file (CVE-2019-5736).
+    """
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, os.path.realpath(sys.executable), flags)
+    try:
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree

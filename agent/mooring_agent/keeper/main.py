@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 
+from ..runtime.stage import write
 from . import guardian
 from .guardian import Legacy
 from .service import Keeper
@@ -69,6 +70,7 @@ def _listen(path: str) -> socket.socket:
 def _detach(log: str) -> None:
     os.setsid()
     os.chdir("/")
+    write("/proc/self/comm", "mooring-keeper")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -131,6 +131,7 @@ def test_what_is_held_is_inherited_until_it_is_dropped() -> None:
 def test_the_guardian_holds_no_more_than_it_was_asked_to() -> None:
     def keeper(channel: socket.socket, legacy: Legacy, before: int) -> Any:
         own = os.getppid()
+        time.sleep(0.2)  # until it has closed our end of the channel
         start = len(os.listdir(f"/proc/{own}/fd"))
         null = os.open("/dev/null", os.O_RDONLY)
         for number in range(200):
