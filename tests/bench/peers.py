@@ -128,6 +128,12 @@ def proportional_memory(pids: list[int]) -> int:
     return total
 
 
+def resident_memory(pids: list[int]) -> int:
+    """What the processes have in memory together in bytes, pages shared with others counted whole (RSS)."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) << 10
+
+
 def descendants_naming(base: Path) -> list[int]:
     """The processes whose command line names `base`: an engine and its helpers, never its containers."""
     found = []
