@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_agent.api.docker.changes import config_of
 from mooring_agent.api.docker.durations import in_words
 from mooring_agent.api.docker.terminals import DetachFilter, detach_keys
 from mooring_agent.api.logformat import LineFormatter
@@ -20,7 +19,7 @@ from mooring_agent.api.messages import Reply, Request, no_content
 from mooring_agent.api.query import Query
 from mooring_agent.api.router import MethodNotAllowed, Route, Router
 from mooring_agent.api.timestamps import parse, rfc3339
-from mooring_agent.errors import InvalidSpec, NotFound, NotSupported
+from mooring_agent.errors import InvalidSpec, NotFound
 
 
 async def call(request: Request) -> Reply:
@@ -210,42 +209,6 @@ def test_what_is_typed_is_passed_on_whole_but_for_the_keys(pieces: list[bytes]) 
 
 def test_keys_may_begin_again_inside_themselves() -> None:
     assert DetachFilter(b"\x10\x11").feed(b"\x10\x10\x11x") == (b"\x10", True)
-
-
-def test_changes() -> None:
-    config = config_of(
-        [
-            'CMD ["a", "b"]',
-            "ENTRYPOINT run this",
-            "ENV A=1 B='x y'\nENV C the rest",
-            "LABEL l=1",
-            "EXPOSE 80 53/udp",
-            "user me",
-            "WORKDIR /w",
-            "STOPSIGNAL INT",
-        ]
-    )
-    assert config.cmd == ("a", "b")
-    assert config.entrypoint == ("/bin/sh", "-c", "run this")
-    assert config.env == ("A=1", "B=x y", "C=the rest")
-    assert config.exposed_ports == ("80/tcp", "53/udp")
-    assert (config.user, config.workdir, config.stop_signal, config.labels) == ("me", "/w", "INT", {"l": "1"})
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ("RUN x", NotSupported),
-        ("VOLUME /x", NotSupported),
-        ("CMD", InvalidSpec),
-        ("ENV A", InvalidSpec),
-        ("ENV A='1", InvalidSpec),
-        ("EXPOSE x", InvalidSpec),
-    ],
-)
-def test_bad_changes(change: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=change.split()[0]):
-        config_of([change])
 
 
 def test_a_log_record_is_one_line() -> None:

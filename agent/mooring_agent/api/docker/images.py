@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotFound, NotSupported
+from ...images.changes import apply_changes
 from ...images.config import ImageConfig
 from ...images.reference import Reference
 from ..messages import Reply, Request, Response, Stream, encode, json_response
 from ..progress import report
 from ..router import Route
 from ..timestamps import rfc3339_seconds
-from .changes import config_of
 from .render import has_label
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ImageCalls:
             )
         repository, tag = query.text("repo"), query.text("tag")
         reference = (f"{repository}:{tag}" if tag else repository) if repository else None
-        config = config_of(query.many("changes"))
+        config = apply_changes(ImageConfig(), query.many("changes"))
         architecture = _architecture(query.text("platform"))
         return Stream(self._import(request.body, reference, config, query.text("message"), architecture))
 
