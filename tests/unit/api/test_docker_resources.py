@@ -71,7 +71,7 @@ def test_import_tells_its_errors_in_the_stream(api: Served) -> None:
     [
         ("fromImage=busybox&tag=1", 404, "busybox:1 is not on this host"),
         ("fromSrc=http://x/y.tar", 501, "fromSrc"),
-        ("fromSrc=-&repo=x&changes=RUN%20x", 501, "RUN x"),
+        ("fromSrc=-&repo=x&changes=RUN%20x", 400, "RUN x"),
         ("fromSrc=-&repo=x&platform=windows/amd64", 501, "windows/amd64"),
     ],
 )
