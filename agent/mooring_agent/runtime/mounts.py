@@ -322,10 +322,10 @@ def ensure_file(root: int, path: str) -> int:
     """Open (O_PATH) the file `path` inside `root`, made empty where it is missing.
 
     So is what a dangling link points to, inside `root` too: an image's /etc/resolv.conf often is one. Raises
-    OSError.
+    OSError, also where a directory is in the way.
     """
     try:
-        return syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
+        return _open_file(root, path)
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -339,7 +339,15 @@ def ensure_file(root: int, path: str) -> int:
             os.close(ensure_file(root, _destination(directory, parent, name)))
     finally:
         os.close(directory)
-    return syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
+    return _open_file(root, path)
+
+
+def _open_file(root: int, path: str) -> int:
+    found = syscalls.openat2(root, path, os.O_PATH, resolve=syscalls.RESOLVE_IN_ROOT)
+    if stat.S_ISDIR(os.fstat(found).st_mode):
+        os.close(found)
+        raise OSError(errno.EISDIR, f"{path} is a directory: expected a file")
+    return found
 
 
 def _destination(directory: int, parent: str, name: str) -> str:
