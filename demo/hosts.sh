@@ -3,7 +3,7 @@
 # shellcheck disable=SC2154  # project_root, and say, are those of script/setup.sh
 # Hosts made of namespaces: each has its own network, processes, mounts, /run, host name and sshd. It is sourced.
 #
-#   hosts_settle   say where everything is; comes first
+#   hosts_settle   say where everything is, and refuse while another checkout's fleet is up; comes first
 #   hosts_answer   whether all hosts run and their sshd answers
 #   hosts_up       make all of them, with keys; nothing of a former fleet may be left
 #   hosts_down     end their processes and remove all that the kernel has of them, whatever state it is in
@@ -48,6 +48,19 @@ hosts_settle() {
         return 1
         ;;
     esac
+    local owner
+    owner=$(_owner)
+    if [[ -n $owner && $owner != "$project_root" && -d $owner/demo/.state/hosts ]]; then
+        say "the fleet of another checkout, $owner, is up: take it down there with script/demo --down" >&2
+        return 1
+    fi
+}
+
+# The checkout whose fleet is up, as the link to it says.
+_owner() {
+    if [[ -e /sys/class/net/$link/ifalias ]]; then
+        cat "/sys/class/net/$link/ifalias"
+    fi
 }
 
 address_of() {
@@ -142,6 +155,7 @@ _make_switch() {
     ip -n "$switch" link set fleet up
     ip link add "$link" type veth peer name machine netns "$switch"
     ip -n "$switch" link set machine master fleet up
+    ip link set "$link" alias "$project_root"
     ip address add "$network.1/24" dev "$link"
     ip link set "$link" up
 }
