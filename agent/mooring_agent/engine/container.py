@@ -14,6 +14,8 @@ from ..network.records import Endpoint
 from .resources import ContainerSpec, PortMapping
 
 RUNNING = ("running", "paused")
+# Whose output there may be more of.
+FOLLOWED = (*RUNNING, "restarting")
 
 
 @dataclass(eq=False)

@@ -9,7 +9,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
@@ -19,12 +20,13 @@ from ..keeper import messages
 from ..linux.inotify import DirectoryWatch
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
-from .container import Container
+from .container import FOLLOWED, Container
 from .events import EventBus
 from .groups import Groups
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
-from .logs import LogChunk, follow, read_lines, within
+from .logs import LogChunk, LogReader, Selection, read_lines
+from .logs import follow as follow_log
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare, merge, options_of
@@ -46,9 +48,6 @@ _LIVE_LIMITS = (
     "pids_limit",
 )
 _NAME_ATTEMPTS = 8
-# Lines given between two looks of the event loop at everybody else: what is done with each costs some
-# microseconds.
-_LINES_A_TURN = 256
 
 
 class Containers:
@@ -298,23 +297,21 @@ class Containers:
         ends.
         """
         container = self.get(reference)
-        streams = tuple(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
         directory = self._launching.log_directory(container)
-        lines, reader, assembler = await asyncio.to_thread(read_lines, directory, tail, since, until, streams)
-        for count, line in enumerate(lines, start=1):
-            yield line
-            if count % _LINES_A_TURN == 0:
-                await asyncio.sleep(0)
-        if not follow:
-            reader.close()
-            for line in assembler.rest():
-                if within(line, since, until):
-                    yield line
-            return
-        async for line in self._follow_lines(container, reader, assembler, streams):
-            if until is not None and line.time_ns > until * 1e9:
-                return
-            if within(line, since, until):
+        streams = tuple(number for number, wanted in ((1, stdout), (2, stderr)) if wanted)
+
+        def following(reader: LogReader) -> AsyncGenerator[LogChunk]:
+            return follow_log(
+                reader,
+                directory,
+                self._directory_watch(),
+                lambda: container.status not in FOLLOWED or container.removed.is_set(),
+                container.wakers,
+            )
+
+        selection = Selection(streams, tail, since, until)
+        async with aclosing(read_lines(directory, selection, following if follow else None)) as lines:
+            async for line in lines:
                 yield line
 
     async def top(self, reference: str) -> builtins.list[int]:
@@ -342,25 +339,6 @@ class Containers:
     def in_group(self, name: str) -> builtins.list[str]:
         """The names of the containers in a declared control group."""
         return [one.name for one in self.registry if one.spec.cgroup == name]
-
-    async def _follow_lines(
-        self, container: Container, reader: Any, assembler: Any, streams: tuple[int, ...]
-    ) -> AsyncIterator[LogChunk]:
-        chunks = follow(
-            reader,
-            self._launching.log_directory(container),
-            self._directory_watch(),
-            lambda: container.status not in ("running", "paused", "restarting") or container.removed.is_set(),
-            container.wakers,
-        )
-        async for chunk in chunks:
-            if chunk.stream in streams:
-                for count, line in enumerate(assembler.feed(chunk), start=1):
-                    yield line
-                    if count % _LINES_A_TURN == 0:
-                        await asyncio.sleep(0)
-        for line in assembler.rest():
-            yield line
 
     def _make(
         self,

@@ -9,8 +9,8 @@ import asyncio
 import os
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from ..linux.inotify import DirectoryWatch
@@ -24,7 +24,12 @@ LINE_MAX = 16 << 10
 # Pieces read between two looks of the event loop at everybody else.
 _PIECES_A_TURN = 64
 _BYTES_A_TURN = 256 << 10
+_LINES_A_TURN = 256
 _RECHECK = 1.0
+
+
+# A segment's number, and a place in its index.
+Position = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,52 @@ class LogReader:
         numbers = self._segments()
         if numbers:
             self._open(numbers[-1])
-            content = os.pread(self._index, os.fstat(self._index).st_size, 0)
-            whole = len(content) - len(content) % _INDEX.size
-            for _, length, stream in _INDEX.iter_unpack(content[:whole]):
+            entries = self._entries()
+            for _, length, stream in entries:
                 self._offsets[stream] += length
-            self._index_offset = whole
+            self._index_offset = len(entries) * _INDEX.size
 
-    def read(self) -> Iterator[LogChunk]:
-        """The pieces written since the last call, in order."""
+    def end(self) -> Position:
+        """Where the log ends now."""
+        for number in reversed(self._listed()):
+            with suppress(FileNotFoundError):
+                return number, os.stat(f"{self._directory}/{number}.idx").st_size
+        return -1, 0
+
+    def skip_to_tail(self, lines: int, streams: tuple[int, ...]) -> dict[int, bytes]:
+        """Go to where at least the last `lines` lines of `streams` begin, or to the beginning of the log.
+
+        Returns, by stream, the beginning of a line of which only the rest is read from there on.
+        """
+        missing = lines + 1
+        for number in reversed(self._segments()):
+            try:
+                self._open(number)
+            except FileNotFoundError:
+                continue
+            entries = self._entries()
+            for _, length, stream in entries:
+                self._offsets[stream] += length
+            for position in range(len(entries) - 1, -1, -1):
+                _, length, stream = entries[position]
+                self._offsets[stream] -= length
+                if stream in streams:
+                    missing -= os.pread(self._data[stream], length, self._offsets[stream]).count(b"\n")
+                if missing <= 0:
+                    self._index_offset = position * _INDEX.size
+                    return {stream: self._begun_line(stream) for stream in streams}
+        return {}
+
+    def read(self, end: Position | None = None) -> Iterator[LogChunk]:
+        """The pieces written since the last call, in order; up to `end`, or as long as there are any."""
         while True:
             if self._segment < 0 and not self._advance():
                 return
-            yield from self._read_segment()
-            if not self._advance():
+            if end is not None and self._segment > end[0]:
+                return
+            last = end is not None and self._segment == end[0]
+            yield from self._read_segment(end[1] if end is not None and last else None)
+            if last or not self._advance():
                 return
 
     def keep(self) -> None:
@@ -93,9 +131,20 @@ class LogReader:
                 os.close(descriptor)
         self._index, self._data = -1, {}
 
-    def _read_segment(self) -> Iterator[LogChunk]:
+    def _entries(self) -> list[tuple[int, int, int]]:
+        content = os.pread(self._index, os.fstat(self._index).st_size, 0)
+        return list(_INDEX.iter_unpack(content[: len(content) - len(content) % _INDEX.size]))
+
+    def _begun_line(self, stream: int) -> bytes:
+        """What of a line is before the position, as far as it can matter."""
+        start = max(0, self._offsets[stream] - LINE_MAX)
+        before = os.pread(self._data[stream], self._offsets[stream] - start, start)
+        return before[before.rfind(b"\n") + 1 :]
+
+    def _read_segment(self, limit: int | None) -> Iterator[LogChunk]:
         while True:
-            content = os.pread(self._index, _INDEX_CHUNK, self._index_offset)
+            size = _INDEX_CHUNK if limit is None else min(_INDEX_CHUNK, max(0, limit - self._index_offset))
+            content = os.pread(self._index, size, self._index_offset)
             whole = len(content) - len(content) % _INDEX.size
             if not whole:
                 return
@@ -171,9 +220,14 @@ class LineAssembler:
     def __init__(self) -> None:
         self._open: dict[int, tuple[int, bytes]] = {}
 
+    def begin(self, begun: dict[int, bytes]) -> None:
+        """Take up lines, by stream, of which the rest is to come; they get the time of the rest."""
+        self._open = {stream: (0, data) for stream, data in begun.items() if data}
+
     def feed(self, chunk: LogChunk) -> Iterator[LogChunk]:
         """The lines that `chunk` completes; a line bears the time of its first piece."""
-        moment, begun = self._open.pop(chunk.stream, (chunk.time_ns, b""))
+        moment, begun = self._open.pop(chunk.stream, (0, b""))
+        moment = moment or chunk.time_ns
         *lines, rest = (begun + chunk.data).split(b"\n")
         for line in lines:
             yield from _parts(moment, chunk.stream, line + b"\n")
@@ -203,7 +257,7 @@ async def follow(
     watch: DirectoryWatch,
     ended: Callable[[], bool],
     wakers: set[asyncio.Event],
-) -> AsyncIterator[LogChunk]:
+) -> AsyncGenerator[LogChunk]:
     """Every piece from the reader's position on, until `ended` holds and all is delivered.
 
     While it waits, its event is among `wakers`, so that whoever ends the container can wake it. However
@@ -215,13 +269,8 @@ async def follow(
         while True:
             changed.clear()
             over = ended()
-            pieces = size = 0
-            for chunk in reader.read():
+            async for chunk in _in_turns(reader.read()):
                 yield chunk
-                pieces, size = pieces + 1, size + len(chunk.data)
-                if pieces >= _PIECES_A_TURN or size >= _BYTES_A_TURN:
-                    pieces = size = 0
-                    await asyncio.sleep(0)
             if over:
                 return
             try:
@@ -234,19 +283,82 @@ async def follow(
         reader.close()
 
 
-def read_lines(
-    directory: str, tail: int | None, since: float | None, until: float | None, streams: tuple[int, ...]
-) -> tuple[list[LogChunk], LogReader, LineAssembler]:
-    """The lines that are there, the last `tail` of them; and what is needed to go on from there. Blocking."""
+@dataclass(frozen=True)
+class Selection:
+    """Which lines are wanted: of which streams, from when to when (seconds since the epoch), how many at most
+    of those that are there.
+    """
+
+    streams: tuple[int, ...] = (1, 2)
+    tail: int | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def wants(self, line: LogChunk) -> bool:
+        """Whether the line's time lies between the two moments."""
+        moment = line.time_ns / 1e9
+        return (self.since is None or moment >= self.since) and not self.is_past(line)
+
+    def is_past(self, line: LogChunk) -> bool:
+        """Whether the line came after the last moment."""
+        return self.until is not None and line.time_ns / 1e9 > self.until
+
+
+async def read_lines(
+    directory: str,
+    selection: Selection,
+    following: Callable[[LogReader], AsyncGenerator[LogChunk]] | None = None,
+) -> AsyncGenerator[LogChunk]:
+    """The lines that are there, and with `following`, which makes a `follow`, those that come."""
     reader, assembler = LogReader(directory), LineAssembler()
-    lines: deque[LogChunk] = deque(maxlen=tail)
-    for chunk in reader.read():
-        if chunk.stream in streams:
-            lines.extend(line for line in assembler.feed(chunk) if within(line, since, until))
-    return list(lines), reader, assembler
+    try:
+        if selection.tail is not None:
+            whole = following is None
+            for line in await asyncio.to_thread(_last_lines, reader, assembler, selection, whole):
+                yield line
+        if following is not None:
+            chunks = following(reader)
+        else:
+            chunks = _in_turns(reader.read(reader.end()) if selection.tail is None else iter(()))
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if chunk.stream not in selection.streams:
+                    continue
+                for count, line in enumerate(assembler.feed(chunk), start=1):
+                    if following is not None and selection.is_past(line):
+                        return
+                    if selection.wants(line):
+                        yield line
+                    if count % _LINES_A_TURN == 0:
+                        await asyncio.sleep(0)
+        for line in filter(selection.wants, assembler.rest()):
+            yield line
+    finally:
+        reader.close()
 
 
-def within(chunk: LogChunk, since: float | None, until: float | None) -> bool:
-    """Whether the chunk's time lies between the two moments, in seconds since the epoch."""
-    moment = chunk.time_ns / 1e9
-    return (since is None or moment >= since) and (until is None or moment <= until)
+def _last_lines(
+    reader: LogReader, assembler: LineAssembler, selection: Selection, whole: bool
+) -> list[LogChunk]:
+    """The last of the lines that are there; with `whole` one that has no end yet counts too. Blocking."""
+    end = reader.end()
+    if selection.until is None and selection.tail is not None:
+        assembler.begin(reader.skip_to_tail(selection.tail, selection.streams))
+    lines: deque[LogChunk] = deque(maxlen=selection.tail)
+    for chunk in reader.read(end):
+        if chunk.stream in selection.streams:
+            lines.extend(filter(selection.wants, assembler.feed(chunk)))
+    if whole:
+        lines.extend(filter(selection.wants, assembler.rest()))
+    return list(lines)
+
+
+async def _in_turns(chunks: Iterator[LogChunk]) -> AsyncGenerator[LogChunk]:
+    """The same, with a look of the event loop at everybody else now and then."""
+    pieces = size = 0
+    for chunk in chunks:
+        yield chunk
+        pieces, size = pieces + 1, size + len(chunk.data)
+        if pieces >= _PIECES_A_TURN or size >= _BYTES_A_TURN:
+            pieces = size = 0
+            await asyncio.sleep(0)
