@@ -136,9 +136,18 @@ class LogReader:
         return list(_INDEX.iter_unpack(content[: len(content) - len(content) % _INDEX.size]))
 
     def _begun_line(self, stream: int) -> bytes:
-        """What of a line is before the position, as far as it can matter."""
-        start = max(0, self._offsets[stream] - LINE_MAX)
-        before = os.pread(self._data[stream], self._offsets[stream] - start, start)
+        """What of a line is before the position, as far as it can matter: a cut may come within the line of
+        one stream when the other one's ends.
+        """
+        before = _last_bytes(self._data[stream], self._offsets[stream])
+        for number in reversed([one for one in self._listed() if one < self._segment]):
+            if b"\n" in before or len(before) >= LINE_MAX:
+                break
+            with (
+                suppress(FileNotFoundError),
+                open(f"{self._directory}/{number}.{_SUFFIXES[stream]}", "rb") as file,
+            ):
+                before = _last_bytes(file.fileno(), os.fstat(file.fileno()).st_size) + before
         return before[before.rfind(b"\n") + 1 :]
 
     def _read_segment(self, limit: int | None) -> Iterator[LogChunk]:
@@ -209,6 +218,11 @@ class LogReader:
         except FileNotFoundError:
             return []
         return sorted(int(name[:-4]) for name in names if name.endswith(".idx"))
+
+
+def _last_bytes(descriptor: int, end: int) -> bytes:
+    start = max(0, end - LINE_MAX)
+    return os.pread(descriptor, end - start, start)
 
 
 class LineAssembler:
