@@ -169,16 +169,19 @@ class Execs:
         """
         process = self._alive(id)
         number = signal_number(signal)
-        if target == "leader":
-            os.kill(process.pid or 0, number)
-        elif process.master < 0:
+        if target != "leader" and process.master < 0:
             raise Conflict(f"exec {id} has no terminal: only its leader can get a signal")
-        elif number in (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP):
-            fcntl.ioctl(process.master, TIOCSIG, number)
-        else:
-            front = foreground(process.pid or 0, process.master)
-            if not front["is_shell"]:
-                os.killpg(front["pgid"], number)
+        try:
+            if target == "leader":
+                os.kill(process.pid or 0, number)
+            elif number in (signals.SIGINT, signals.SIGQUIT, signals.SIGTSTP):
+                fcntl.ioctl(process.master, TIOCSIG, number)
+            else:
+                front = foreground(process.pid or 0, process.master)
+                if not front["is_shell"] and front["pgid"] > 1:  # else there is none in front
+                    os.killpg(front["pgid"], number)
+        except OSError:
+            raise Conflict(f"exec {id} is not running") from None
 
     def foreground(self, id: str) -> dict[str, Any]:
         """What its terminal's foreground group is doing. Raises Conflict without a terminal."""
@@ -338,11 +341,17 @@ class Execs:
 
     def _alive(self, id: str) -> Exec:
         process = self.get(id)
-        if not process.running or process.pid is None or start_time(process.pid) != process.start_time:
-            raise Conflict(f"exec {id} is not running")
-        return process
+        try:
+            if process.running and process.pid and start_time(process.pid) == process.start_time:
+                return process
+        except OSError:
+            pass  # it has ended, and the news is on its way
+        raise Conflict(f"exec {id} is not running")
 
     def _forget_old(self) -> None:
-        finished = [id for id, process in self._execs.items() if process.exit_code is not None]
+        """Keep some of those that have ended, and of those that were never started."""
+        finished = [
+            id for id, process in self._execs.items() if process.exit_code is not None or not process.started
+        ]
         for id in finished[: max(0, len(finished) - _REMEMBERED)]:
             del self._execs[id]

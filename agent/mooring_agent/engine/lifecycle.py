@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
+from .background import Background
 from .container import Container, boot_id
 from .events import EventBus
 from .keeper_link import KeeperLink
@@ -62,7 +63,8 @@ class Lifecycle:
         self._launches: dict[str, messages.Exited | None] = {}
         # Those that have ended and of whose last run something is left to clear away.
         self._unsettled: set[str] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background()
+        self.run_soon = self._background.start
         self.link: KeeperLink
         self.remove: Callable[[Container], Awaitable[None]]
         self.stopping = False
@@ -149,8 +151,7 @@ class Lifecycle:
         self.stopping = True
         for container in self._registry:
             self._cancel_restart(container)
-        for task in self._tasks:
-            task.cancel()
+        self._background.close()
         self.link.close()
 
     # Starting
@@ -483,12 +484,6 @@ class Lifecycle:
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
         common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
         self._events.publish("container", action, container.id, {**common, **attributes})
-
-    def run_soon(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do it beside everything else."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _within(future: asyncio.Future[int], seconds: float) -> bool:

@@ -112,6 +112,20 @@ def test_the_leader_can_be_ended(agent: AgentUnderTest, box: str) -> None:
         assert refused.value.status == 409
 
 
+@pytest.mark.parametrize("target", ["leader", "foreground"])
+def test_a_signal_in_the_moment_of_an_end_is_one_or_the_other(
+    agent: AgentUnderTest, box: str, target: str
+) -> None:
+    seen = set()
+    for number in range(40):
+        with Shell(agent, box, "usleep", str(number * 200)) as shell:
+            for name in ("INT", "TERM", "KILL"):
+                body = {"signal": name, "target": target}
+                seen.add(agent.request("POST", f"/mooring/v1/execs/{shell.id}/signal", body).status)
+                seen.add(agent.request("GET", f"/mooring/v1/execs/{shell.id}/foreground").status)
+    assert seen <= {200, 204, 409}
+
+
 def test_the_foreground_says_who_is_there_and_what_it_waits_for(agent: AgentUnderTest, box: str) -> None:
     with Shell(agent, box) as shell:
         shell.until("# ")
