@@ -208,6 +208,8 @@ class DesiredContainers:
             await self._containers.remove(new.id, force=True)
             if ran and not old.running:
                 await self._containers.start(old.id)
+            elif ran:
+                await self._containers.lifecycle.publish_ports(old)
             kept = ", and runs on as it was" if ran else ""
             error.put_before(f"container {name} was not replaced{kept}: ")
             raise

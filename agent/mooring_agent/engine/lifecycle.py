@@ -191,7 +191,7 @@ class Lifecycle:
     async def _launch(self, container: Container, client: KeeperClient) -> None:
         self._launches[container.id] = None
         try:
-            await self._publish_ports(container)
+            await self.publish_ports(container)
             try:
                 launched = await self._hand_to_launcher(container, client)
             except KeeperLost:
@@ -259,11 +259,19 @@ class Lifecycle:
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise
 
-    async def _publish_ports(self, container: Container) -> None:
+    async def publish_ports(self, container: Container) -> None:
+        """Publish its ports unless they are; those of the container that it replaces become its own."""
         wanted = container.spec.ports
-        if wanted and not container.ports:
-            address = container.endpoints[0].ipv4
-            container.ports = tuple(await self._networks.publish(container.id, list(wanted), address))
+        if not wanted or container.ports:
+            return
+        address = container.endpoints[0].ipv4
+        container.ports = tuple(
+            await self._networks.publish(
+                container.id, list(wanted), address, taking_over=container.replaces or None
+            )
+        )
+        if container.replaces and (former := self._registry.find(container.replaces)):
+            former.ports = ()
 
     # News from the keeper
 

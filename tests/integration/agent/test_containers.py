@@ -392,3 +392,18 @@ def remains(agent: AgentUnderTest) -> tuple[set[str], ...]:
         if not path.name.startswith("slot-")
     }
     return ({json.dumps(state["containers"])}, set(os.listdir(data / "containers")), groups)
+
+
+@pytest.mark.parametrize("order", ["stop_first", "start_first"])
+def test_a_container_with_a_fixed_port_is_replaced(agent: AgentUnderTest, declare: Any, order: str) -> None:
+    spec = {**SLEEP, "ports": ["127.0.0.1:18673:80"], "update_order": order}
+    declare("fixed", spec)
+    before = view(agent, "fixed")["id"]
+    declare("fixed", {**spec, "env": {"A": "2"}})
+    after = view(agent, "fixed")
+    assert after["id"] != before
+    assert [port["host"] for port in after["ports"]] == [18673]
+    # One that cannot start leaves the port with the one that runs on.
+    refusal(agent, "fixed", {**spec, "command": ["/no/such/program"]})
+    assert [port["host"] for port in view(agent, "fixed")["ports"]] == [18673]
+    assert view(agent, "fixed")["id"] == after["id"]
