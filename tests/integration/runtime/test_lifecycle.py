@@ -331,7 +331,7 @@ def test_what_an_agent_owed_when_it_was_killed_the_next_one_does(
     assert rows(agent, "endpoints") == {found["id"]}
     eventually(lambda: rows(agent, "publications") == set(), what="no port of what does not run")
     eventually(lambda: groups(agent) == set(), what="no group of what does not run")
-    assert view(agent, "web")["ports"] == []
+    eventually(lambda: view(agent, "web")["ports"] == [], what="no ports of what does not run")
     agent.api("POST", "/mooring/v1/containers/web/start")
     assert view(agent, "web")["state"] == "running"
 
