@@ -124,11 +124,12 @@ def become(
     except UnknownUser as error:
         raise CannotRun(str(error)) from None
     _hand_over_stdio(identity)
-    for number, soft, hard in process.rlimits:
-        resource.setrlimit(number, (soft, hard))
     os.umask(process.umask if process.umask is not None else 0o022)
     _make_working_directory(process.cwd)
     _close_others(keep)
+    # Only now, when nothing is opened any more: the limit may leave no room for a descriptor.
+    for number, soft, hard in process.rlimits:
+        resource.setrlimit(number, (soft, hard))
     environment = _environment(process, identity)
     for number in _RESET_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
