@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.agent import AgentUnderTest
+from harness.waiting import PATIENCE
 
-WAIT = 15.0
+WAIT = 15.0 * PATIENCE
 
 
 class Shell:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from harness.agent import AgentFailed
 from harness.remains import Traces
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.cgroups import hierarchy
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.launching import Launching
@@ -32,7 +32,7 @@ from mooring_agent.runtime.plan import JoinPlan, LaunchPlan, Process, Shape
 
 T = TypeVar("T")
 
-LIMIT = 60.0  # seconds that one session of a test may take
+LIMIT = 60.0 * PATIENCE  # seconds that one session of a test may take
 GONE_WITHIN = 10.0
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
 
@@ -70,6 +70,7 @@ class Session:
         """Start a container; its id."""
         slot = await self.acquire(shape)
         id = secrets.token_hex(32)
+        self.keeper.note_group(id, slot)
         plan = self.keeper.plan(id, *argv, **options)
         plan = replace(plan, process=replace(plan.process, terminal=terminal))
         request = messages.Launch(
@@ -93,8 +94,9 @@ class Session:
         plan = JoinPlan(
             pid=record["pid"],
             start_time=record["start_time"],
-            groups=tuple(f"{parent}/{container}" for parent in self.keeper.shape.groups),
+            groups=self.keeper.directories_of(container),
             process=Process(argv, (PATH,), terminal=terminal, **options),
+            unified=self.keeper.shape.unified,
         )
         request = messages.Exec(id, container, terminal=terminal, stdin=stdin, stdout=True, stderr=True)
         launched, descriptors = await self.client.execute(request, plan.encode())
@@ -104,7 +106,7 @@ class Session:
         """Wait until the keeper tells of the end of `id`."""
         while id not in self.exits:
             self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
+            await asyncio.wait_for(self._news.wait(), 20 * PATIENCE)
         return self.exits[id]
 
     async def clear(self) -> None:
@@ -118,9 +120,8 @@ class Session:
             if record["exit_code"] is None:
                 await self.ended(id)
             await self.client.request(messages.Forget(id))
-        for name in self.keeper.groups():
-            if not name.startswith("slot-"):
-                await until(partial(self.keeper.remove_group, name))
+        for id in list(self.keeper.group_names):
+            await until(partial(self.keeper.remove_group, id))
 
     async def records(self) -> dict[str, dict[str, Any]]:
         """The keeper's inventory by id."""
@@ -149,6 +150,7 @@ class KeeperUnderTest:
             self.base, self.config.cgroup_parent, self.config.nft_table, self.config.bridge_prefix
         )
         self.pids: set[int] = set()
+        self.group_names: dict[str, str] = {}
 
     def run(self, work: Callable[[Session], Awaitable[T]], *, connect: bool = True, clear: bool = True) -> T:
         """Connect, do `work`, end every process, disconnect."""
@@ -223,14 +225,23 @@ class KeeperUnderTest:
         if problems:
             raise AgentFailed("\n".join(problems))
 
+    def note_group(self, id: str, slot: messages.Slot) -> None:
+        """Remember the group that a container will have: its launcher's, which only cgroup v1 can rename."""
+        self.group_names[id] = slot.slot if self.shape.unified else id
+
+    def directories_of(self, id: str) -> tuple[str, ...]:
+        """The directories of a container's group."""
+        return tuple(f"{parent}/{self.group_names[id]}" for parent in self.shape.groups)
+
     def remove_group(self, id: str) -> bool:
         """Remove a container's group, which is the agent's work; False when it is still in use."""
         try:
-            for parent in self.shape.groups:
-                if os.path.isdir(f"{parent}/{id}"):
-                    os.rmdir(f"{parent}/{id}")
+            for directory in self.directories_of(id):
+                if os.path.isdir(directory):
+                    os.rmdir(directory)
         except OSError:
             return False
+        del self.group_names[id]
         return True
 
     async def _shut_down(self, session: Session) -> None:
@@ -244,7 +255,7 @@ class KeeperUnderTest:
 
 async def until(check: Callable[[], object], timeout: float = 10.0) -> None:
     """`harness.waiting.eventually` beside a client that has to go on."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while not check():
         assert time.monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.01)
@@ -267,8 +278,8 @@ def launchers(keeper: int) -> list[int]:
 
 
 def slots(keeper: KeeperUnderTest) -> set[str]:
-    """The groups of launchers."""
-    return {name for name in keeper.groups() if name.startswith("slot-")}
+    """The groups of launchers that have not become a container."""
+    return {name for name in keeper.groups() if name.startswith("slot-")} - set(keeper.group_names.values())
 
 
 def has_ended(pid: int) -> bool:
@@ -297,7 +308,7 @@ def kill_and_wait(pid: int) -> None:
     """Kill a process and wait until it is gone, or another one has its number."""
     started = start_time(pid)
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + GONE_WITHIN
+    deadline = time.monotonic() + GONE_WITHIN * PATIENCE
     while time.monotonic() < deadline:
         try:
             if start_time(pid) != started:
