@@ -164,6 +164,7 @@ class Attachment:
         self._open_stdin = stdin
         self._close_stdin = close_stdin
         self._writer: DescriptorWriter | None = None
+        self._closed = False
         self._reader = LogReader(directory)
         # A container that has yet to start is attached to so that nothing of what it will write is missed.
         self._awaits_start = container.status == "created"
@@ -184,6 +185,8 @@ class Attachment:
             await self._started()
             descriptor = await self._open_stdin()
             self._writer = DescriptorWriter(descriptor) if descriptor >= 0 else None
+            if self._closed and self._writer is not None:
+                self._writer.close()  # the client has left while the descriptor was on its way
         if self._writer is not None:
             await self._writer.write(data)
 
@@ -200,6 +203,7 @@ class Attachment:
 
     def close(self) -> None:
         """Detach; the container goes on."""
+        self._closed = True
         self._reader.close()
         if self._writer is not None:
             self._writer.close()
