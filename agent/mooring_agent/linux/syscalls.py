@@ -56,6 +56,7 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
 
 # linux/openat2.h
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -91,8 +92,8 @@ TIOCSIG = 0x40045436
 # Numbers of the calls that are older than the unified table (asm/unistd.h), by machine; newer ones are alike
 # everywhere.
 _OLD_NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capset": 126},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91},
+    "x86_64": {"clone": 56, "pivot_root": 155, "capget": 125, "capset": 126},
+    "aarch64": {"clone": 220, "pivot_root": 41, "capget": 90, "capset": 91},
 }
 _PIDFD_SEND_SIGNAL = 424
 _OPEN_TREE = 428
@@ -133,6 +134,7 @@ def _path(path: str | bytes | os.PathLike[str]) -> bytes:
 # Resolved once: a lookup of the machine's name after fork would import and read files.
 _CLONE = _old("clone")
 _PIVOT_ROOT = _old("pivot_root")
+_CAPGET = _old("capget")
 _CAPSET = _old("capset")
 
 
@@ -209,10 +211,17 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, flags: in
 
 
 def mount_setattr(
-    fd: int, path: str, flags: int, *, set_: int = 0, clear: int = 0, propagation: int = 0
+    fd: int,
+    path: str,
+    flags: int,
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    user_namespace: int = 0,
 ) -> None:
-    """mount_setattr(2), Linux 5.12."""
-    attributes = struct.pack("=4Q", set_, clear, propagation, 0)
+    """mount_setattr(2), Linux 5.12. `user_namespace` is a descriptor, for MOUNT_ATTR_IDMAP."""
+    attributes = struct.pack("=4Q", set_, clear, propagation, user_namespace)
     _check(
         _syscall(
             _MOUNT_SETATTR,
@@ -251,6 +260,15 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
         f"prctl({option})",
         arg2,
     )
+
+
+def capget() -> tuple[int, int, int]:
+    """This thread's effective, permitted and inheritable capabilities as masks of 64 bits, capget(2)."""
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_syscall(_CAPGET, ctypes.create_string_buffer(header, len(header)), data), "capget")
+    low = struct.unpack("=6I", data.raw)
+    return low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
@@ -298,6 +316,20 @@ def install_seccomp_filter(program: bytes) -> Callable[[], None]:
         _check(_libc.prctl(*arguments), "prctl(PR_SET_SECCOMP)")
 
     return install
+
+
+def setfsuid(uid: int) -> None:
+    """Whom this thread makes and opens files as, setfsuid(2). PermissionError where it stays as it was."""
+    _libc.setfsuid(ctypes.c_uint(uid))
+    if _libc.setfsuid(ctypes.c_uint(0xFFFFFFFF)) != uid:
+        raise PermissionError(errno.EPERM, f"setfsuid {uid}: {os.strerror(errno.EPERM)}")
+
+
+def setfsgid(gid: int) -> None:
+    """The group that this thread makes and opens files as, setfsgid(2). PermissionError like setfsuid."""
+    _libc.setfsgid(ctypes.c_uint(gid))
+    if _libc.setfsgid(ctypes.c_uint(0xFFFFFFFF)) != gid:
+        raise PermissionError(errno.EPERM, f"setfsgid {gid}: {os.strerror(errno.EPERM)}")
 
 
 def sethostname(name: str) -> None:
