@@ -30,7 +30,7 @@ from .logs import follow as follow_log
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare, merge, options_of
-from .resources.attachments import ALONE
+from .resources.attachments import is_alone
 from .streams import Attachment
 from .volumes import Volumes
 
@@ -113,7 +113,7 @@ class Containers:
             container.endpoints = tuple(
                 self._networks.allocate(network.name, container.id, network.ipv4_address)
                 for network in spec.networks
-                if network.name not in ALONE
+                if not is_alone(network.name)
             )
             container.volumes = tuple(
                 (volume.target, self._volumes.ensure(volume.source))

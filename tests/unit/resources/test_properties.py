@@ -41,6 +41,7 @@ VOLUMES = st.lists(
         st.builds(lambda name, target: f"{name}:{target}:ro", NAMES, PATHS),
         st.builds(lambda path, target: {"source": path, "target": target}, PATHS, PATHS),
         st.builds(lambda target, size: {"type": "tmpfs", "target": target, "size": size}, PATHS, SIZES),
+        st.builds(lambda target: {"type": "tmpfs", "target": target, "options": ["mode=700", "exec"]}, PATHS),
     ),
     max_size=3,
     unique_by=lambda volume: _target_of(volume),
@@ -55,6 +56,31 @@ ATTACHMENTS = st.lists(
     unique_by=lambda network: network if isinstance(network, str) else network["name"],
 )
 CAPABILITIES = st.lists(st.sampled_from(["NET_ADMIN", "cap_net_raw", "CAP_SYS_TIME", "all"]), max_size=3)
+PROFILE = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}
+DEVICES = st.lists(
+    st.one_of(
+        PATHS,
+        st.builds(lambda host, inner: f"{host}:{inner}:r", PATHS, PATHS),
+        st.builds(lambda host: {"host": host, "access": "mr"}, PATHS),
+    ),
+    max_size=3,
+    unique_by=lambda device: _inner_path(device),
+)
+IDS = st.integers(0, 2**31)
+MAPPINGS = st.one_of(
+    st.sampled_from(["host", "100000:65536"]),
+    st.builds(
+        lambda users, size: {"uid_map": [{"container": 0, "host": users, "size": size}]},
+        IDS,
+        st.integers(1, 65536),
+    ),
+)
+LIMITS = st.one_of(
+    st.integers(0, 2**40),
+    st.builds(lambda soft, more: f"{soft}:{soft + more}", NUMBER, NUMBER),
+    st.just({"soft": 5, "hard": -1}),
+    st.just("unlimited"),
+)
 CONTAINERS = st.fixed_dictionaries(
     {"image": NAMES},
     optional={
@@ -86,6 +112,28 @@ CONTAINERS = st.fixed_dictionaries(
         "cap_drop": CAPABILITIES,
         "read_only": st.booleans(),
         "no_new_privileges": st.booleans(),
+        "init": st.booleans(),
+        "privileged": st.just(False),
+        "seccomp": st.sampled_from(["default", "unconfined", PROFILE, json.dumps(PROFILE)]),
+        "apparmor": st.sampled_from(["unconfined", "docker-default"]),
+        "selinux": st.lists(st.sampled_from(["disable", "type:svirt_t", "level:s0:c1"]), max_size=2),
+        "masked_paths": st.lists(PATHS, max_size=2),
+        "readonly_paths": st.lists(PATHS, max_size=2),
+        "devices": DEVICES,
+        "device_cgroup_rules": st.lists(st.sampled_from(["c 10:200 rwm", "b 8:* mr", "a *:* r"]), max_size=2),
+        "ulimits": st.dictionaries(st.sampled_from(["nofile", "NPROC", "RLIMIT_CORE"]), LIMITS, max_size=2),
+        "sysctls": st.dictionaries(
+            st.sampled_from(["net.ipv4.ip_forward", "kernel.shmmax", "net/core/somaxconn"]), TEXTS, max_size=2
+        ),
+        "shm_size": SIZES,
+        "group_add": st.lists(st.sampled_from([7, "audio", "007"]), max_size=3),
+        "oom_score_adj": st.integers(-1000, 1000),
+        "domainname": st.just("example.org"),
+        "pid": st.just("private"),
+        "ipc": st.sampled_from(["private", "shareable"]),
+        "uts": st.just("private"),
+        "cgroupns": st.sampled_from(["private", "host"]),
+        "userns": MAPPINGS,
         "cgroup": NAMES,
         "update_order": st.sampled_from(["stop_first", "start_first"]),
         "state": st.sampled_from(["running", "stopped"]),
@@ -95,6 +143,11 @@ CONTAINERS = st.fixed_dictionaries(
 
 def _target_of(volume: str | dict[str, Any]) -> str:
     return str(volume.split(":")[1] if isinstance(volume, str) else volume["target"]).rstrip("/")
+
+
+def _inner_path(device: str | dict[str, Any]) -> str:
+    path = device["host"] if isinstance(device, dict) else device.removesuffix(":r").split(":")[-1]
+    return str(path).rstrip("/")
 
 
 def _host_of(port: str | dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks of a container: names or mappings; "host" and "none" stand alone."""
+"""The networks of a container: names or mappings; "host", "none" and "container:NAME" stand alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from typing import ClassVar
 
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
+from mooring_agent.engine.resources.namespaces import CONTAINER, joined
 from mooring_agent.engine.resources.options import Items, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
 
-ALONE = ("host", "none")
+
+def is_alone(name: str) -> bool:
+    """Whether a container with this network has no address of its own: it has the host's, another
+    container's, or none.
+    """
+    return name in ("host", "none") or name.startswith(CONTAINER)
 
 
 def _network(text: str, where: str) -> str:
+    if text.startswith(CONTAINER):
+        return joined(text, where)
     return names.resource_name("network", text, where)
 
 
@@ -38,7 +46,7 @@ class NetworkAttachment(Declared):
 
     def check(self, prefix: str) -> None:
         """Refuse addresses and names on networks that have none to give."""
-        if self.name in ALONE and (self.ipv4_address or self.aliases):
+        if is_alone(self.name) and (self.ipv4_address or self.aliases):
             raise InvalidSpec(
                 f"{prefix}name is {self.name}, which has no addresses and names to give; "
                 f"remove ipv4_address and aliases, or attach a network of your own"
@@ -61,7 +69,7 @@ class Attachments(Items[NetworkAttachment]):
         networks = super().parse([value] if isinstance(value, str) else value, where) or (
             attached_to("none"),
         )
-        alone = next((network.name for network in networks if network.name in ALONE), None)
+        alone = next((network.name for network in networks if is_alone(network.name)), None)
         if alone is not None and len(networks) > 1:
             raise InvalidSpec(
                 f'{where} names "{alone}" beside other networks, expected it alone; remove one of them'

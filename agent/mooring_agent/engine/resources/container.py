@@ -6,12 +6,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mooring_agent.engine.resources import limits, names
-from mooring_agent.engine.resources.attachments import ALONE, Attachments, NetworkAttachment, attached_to
+from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_alone
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
+from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
 from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
+from mooring_agent.engine.resources.namespaces import (
+    NamespaceMode,
+    UserMapping,
+    UserNamespace,
+    other_container,
+)
 from mooring_agent.engine.resources.options import (
     MIB,
     Bool,
@@ -26,6 +33,9 @@ from mooring_agent.engine.resources.options import (
     refusal,
 )
 from mooring_agent.engine.resources.ports import PortMapping, Ports
+from mooring_agent.engine.resources.security import DEFAULT, Seccomp, apparmor_profile, selinux_option
+from mooring_agent.engine.resources.sysctls import Sysctls, namespace_of
+from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
 _POLICIES = ("no", "always", "unless-stopped", "on-failure")
@@ -123,6 +133,9 @@ def _cgroup(text: str, where: str) -> str:
 
 _NO_RESTART = RestartPolicy()
 _LOG = LogOptions()
+_HOSTS_USERS = UserNamespace()
+_SHM_SIZE = 64 * MIB  # Docker's, and that of the launchers that wait
+_PATH = Text("an absolute path inside the container", names.absolute_path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +177,26 @@ class ContainerSpec(Declared):
     cap_drop: tuple[str, ...] = option(WordSet(Text("a capability", names.capability)), default=())
     read_only: bool = option(Bool(), default=False)
     no_new_privileges: bool = option(Bool(), default=False)
+    init: bool = option(Bool(), default=False)
+    privileged: bool = option(Bool(), default=False)
+    seccomp: str | Mapping[str, Any] = option(Seccomp(), default=DEFAULT)
+    apparmor: str | None = option(Text("the name of an AppArmor profile", apparmor_profile))
+    selinux: tuple[str, ...] = option(WordSet(Text("a part of an SELinux label", selinux_option)), default=())
+    masked_paths: tuple[str, ...] | None = option(WordSet(_PATH))
+    readonly_paths: tuple[str, ...] | None = option(WordSet(_PATH))
+    devices: tuple[DeviceMapping, ...] = option(Devices(), default=())
+    device_cgroup_rules: tuple[str, ...] = option(WordSet(Text("a rule", device_rule)), default=())
+    ulimits: Mapping[str, Ulimit] = option(Ulimits(), default={})
+    sysctls: Mapping[str, str] = option(Sysctls(), default={})
+    shm_size: int = option(Size(), default=_SHM_SIZE)
+    group_add: tuple[str, ...] = option(WordSet(Text("a group", names.group)), default=())
+    oom_score_adj: int = option(Integer(-1000, 1000, what="a number"), default=0)
+    domainname: str | None = option(Text("a domain name", names.hostname))
+    pid: str = option(NamespaceMode("private", "host"), default="private")
+    ipc: str = option(NamespaceMode("private", "shareable", "none", "host"), default="private")
+    uts: str = option(Choice("private", "host"), default="private")
+    cgroupns: str = option(Choice("private", "host"), default="private")
+    userns: UserNamespace = option(UserMapping(), default=_HOSTS_USERS)  # noqa: RUF009 (frozen)
     cgroup: str | None = option(Text("the name of a declared cgroup", _cgroup))
     update_order: str = option(Choice("stop_first", "start_first"), default="stop_first", live=True)
     state: str = option(Choice("running", "stopped"), default="running", live=True)
@@ -171,11 +204,63 @@ class ContainerSpec(Declared):
     def check(self, prefix: str) -> None:
         """Hold what no single option can say."""
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
+        self._check_network(prefix)
+        self._check_namespaces(prefix)
+        self._check_users(prefix)
+
+    def _check_network(self, prefix: str) -> None:
         network = self.networks[0].name
-        if self.ports and network in ALONE:
+        if self.ports and is_alone(network):
             raise InvalidSpec(
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
-        if self.hostname is not None and network == "host":
-            raise InvalidSpec(f'{prefix}hostname cannot be set with the network "host"; remove one of them')
+        named = next((name for name in ("hostname", "domainname") if getattr(self, name) is not None), None)
+        if named is None:
+            return
+        if network == "host" or self.uts == "host":
+            raise InvalidSpec(
+                f"{prefix}{named} cannot be set with "
+                f'{"the network" if network == "host" else "uts"} "host"; remove one of them'
+            )
+        if other_container(network) is not None:
+            raise InvalidSpec(
+                f'{prefix}{named} cannot be set with the network "{network}", with which it has that '
+                "container's names; remove one of them"
+            )
+
+    def _check_namespaces(self, prefix: str) -> None:
+        network = self.networks[0].name
+        if self.init and self.pid != "private":
+            raise InvalidSpec(
+                f'{prefix}init is true with pid "{self.pid}", where another process is the first one; '
+                "remove one of them"
+            )
+        if self.shm_size != _SHM_SIZE and self.ipc not in ("private", "shareable"):
+            raise InvalidSpec(
+                f'{prefix}shm_size is {Size().show(self.shm_size)} with ipc "{self.ipc}", with which '
+                "/dev/shm is not the container's own; remove one of them"
+            )
+        for name in self.sysctls:
+            mode = network if namespace_of(name) == "net" else self.ipc
+            if mode == "host":
+                option = "the network" if namespace_of(name) == "net" else "ipc"
+                raise InvalidSpec(
+                    f'{prefix}sysctls sets {name} with {option} "host", where it is the whole host\'s; '
+                    "remove one of them"
+                )
+
+    def _check_users(self, prefix: str) -> None:
+        if self.userns.mode == "host":
+            return
+        if self.privileged:
+            raise InvalidSpec(
+                f'{prefix}privileged is true with userns "{self.userns}", whose root has no privileges '
+                "outside; remove one of them"
+            )
+        for name, mode in (("networks", self.networks[0].name), ("pid", self.pid), ("ipc", self.ipc)):
+            if mode == "host" or other_container(mode) is not None:
+                raise InvalidSpec(
+                    f'{prefix}{name} is "{mode}" with userns "{self.userns}", expected a namespace of its '
+                    "own: another one is not in the hand of the container's root; remove one of them"
+                )

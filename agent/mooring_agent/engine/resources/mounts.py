@@ -3,13 +3,41 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
-from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, refusal
+from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
+
+# tmpfs(5), and mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
+_CONTRARY = (("exec", "noexec"), ("suid", "nosuid"), ("dev", "nodev"))
+_FLAGS = (
+    "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "diratime", "nodiratime",
+    "relatime", "norelatime", "strictatime", "nostrictatime", "sync", "async",
+)  # fmt: skip
+_TMPFS_VALUES = {
+    "mode": re.compile(r"[0-7]{1,5}"),
+    "uid": re.compile(r"[0-9]{1,10}"),
+    "gid": re.compile(r"[0-9]{1,10}"),
+    "nr_inodes": re.compile(r"[0-9]+[kmg]?", re.IGNORECASE),
+    "nr_blocks": re.compile(r"[0-9]+[kmg]?", re.IGNORECASE),
+    "mpol": re.compile(r"[a-z]+(=[a-z]+)?(:[0-9,-]+)?"),
+}
+
+
+def tmpfs_option(text: str, where: str) -> str:
+    """Check one option of a tmpfs; its size and whether it is read-only are options of the volume."""
+    name, mark, value = text.partition("=")
+    if text in _FLAGS or (mark and name in _TMPFS_VALUES and _TMPFS_VALUES[name].fullmatch(value)):
+        return text
+    raise refusal(
+        where,
+        text,
+        f"one of {', '.join(_FLAGS)}, or {', '.join(f'{name}=…' for name in _TMPFS_VALUES)}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +45,8 @@ class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
 
     `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size`
-    (bytes) bounds a tmpfs.
+    (bytes) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files of a bind to a container
+    with mapped users as if their owners were mapped too, as those of a volume always are.
     """
 
     KIND: ClassVar[str] = "volume"
@@ -27,6 +56,8 @@ class VolumeMount(Declared):
     target: str = option(Text("an absolute path inside the container", names.absolute_path), required=True)
     read_only: bool = option(Bool(), default=False)
     size: int | None = option(Size())
+    options: tuple[str, ...] = option(WordSet(Text("an option of tmpfs", tmpfs_option)), default=())
+    idmap: bool = option(Bool(), default=False)
 
     def check(self, prefix: str) -> None:
         """Hold what belongs to which type."""
@@ -45,6 +76,13 @@ class VolumeMount(Declared):
             raise refusal(
                 f"{prefix}size", self.size, f"no size for a {self.type}: only a tmpfs is bounded by one"
             )
+        if self.options and self.type != "tmpfs":
+            raise refusal(f"{prefix}options", list(self.options), f"none for a {self.type}: a tmpfs has some")
+        for one, other in _CONTRARY:
+            if one in self.options and other in self.options:
+                raise InvalidSpec(f"{prefix}options has {one} and {other}; remove one of them")
+        if self.idmap and self.type != "bind":
+            raise refusal(f"{prefix}idmap", True, f"it with a bind: a {self.type} needs none")
 
     def __str__(self) -> str:
         """Return the short spelling."""

@@ -56,6 +56,13 @@ def user(text: str, where: str) -> str:
     return ":".join(str(int(part)) if _ID.fullmatch(part) else part for part in parts)
 
 
+def group(text: str, where: str) -> str:
+    """Check the name or number of a group; leading zeros of a number go."""
+    if not (_ACCOUNT.fullmatch(text) or _is_id(text)):
+        raise refusal(where, text, "the name of a group or a number from 0 to 4294967294")
+    return str(int(text)) if _ID.fullmatch(text) else text
+
+
 def _is_id(part: str) -> bool:
     return _ID.fullmatch(part) is not None and int(part) <= _LARGEST_ID
 
