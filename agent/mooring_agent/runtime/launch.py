@@ -101,7 +101,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     stage.enter_namespaces(shape)
     last_capability = process.read_last_capability()
     operations = standard.standard_mounts(shape.shm_size, _hierarchies(shape)) if shape.standard else ()
-    stage.build_trees(stage_directory, standard.TREES, operations)
+    sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
     if "net" in shape.namespaces:
         stage.raise_loopback()
     channel.send(_READY)
@@ -123,7 +123,9 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if plan.hostname:
         syscalls.sethostname(plan.hostname)
     for name, value in plan.sysctls:
-        stage.write(f"/proc/sys/{name}", value)
+        stage.write(f"/proc/sys/{name}" if sysctls < 0 else name, value, sysctls)
+    if sysctls >= 0:
+        os.close(sysctls)
     _enter_root(plan, shape, stage_directory)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
     process.become(plan.process, last_capability, install_filter, channel.fileno())

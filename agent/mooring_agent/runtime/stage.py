@@ -60,18 +60,27 @@ def enter_namespaces(shape: Shape) -> None:
     syscalls.mount(None, "/", None, MS_REC | MS_SLAVE)
 
 
-def build_trees(stage: str, trees: tuple[str, ...], operations: tuple[MountOperation, ...]) -> None:
-    """Build the standard trees below `stage`, an existing directory, on a file system of their own."""
+def build_trees(stage: str, trees: tuple[str, ...], operations: tuple[MountOperation, ...]) -> int:
+    """Build the standard trees below `stage`, an existing directory, on a file system of their own.
+
+    Answers a descriptor of their own /proc/sys from before it is made read-only, -1 without operations, the
+    first of which mounts /proc. In the host's /proc every network namespace would add an entry to the same
+    chain of the directory cache (fs/proc/proc_sysctl.c, proc_sys_compare): the more containers, the slower.
+    """
     syscalls.mount("mooring", stage, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m")
     syscalls.mount(None, stage, None, MS_PRIVATE)
     for name in (*trees, "root"):
         os.mkdir(f"{stage}/{name}", 0o755)
     root = os.open(stage, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sysctls = -1
     try:
         for operation in operations:
             operation.execute(root)
+            if sysctls < 0:
+                sysctls = os.open(f"{stage}/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(root)
+    return sysctls
 
 
 def raise_loopback() -> None:
@@ -80,9 +89,11 @@ def raise_loopback() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
 
 
-def write(path: str, value: str) -> None:
-    """Write a kernel file in one call. Raises OSError that names the file and the value."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def write(path: str, value: str, directory: int = -1) -> None:
+    """Write a kernel file in one call; its path may begin at the open `directory`. Raises OSError that names
+    the file and the value.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory if directory >= 0 else None)
     try:
         os.write(descriptor, value.encode())
     except OSError as error:
