@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,28 +66,34 @@ def map_text(ids: IdMap) -> str:
 
 
 def _make(uids: IdMap, gids: IdMap) -> int:
-    waiting, go = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = syscalls.clone(syscalls.CLONE_NEWUSER | signal.SIGCHLD)
     if child == 0:
-        os.close(go)
-        os.read(waiting, 1)  # ends with the parent's end of the pipe, however that comes about
+        ours.close()
+        # Its number may be that of a pid namespace that the /proc here does not show, so it says itself who
+        # it is.
+        socket.send_fds(theirs, [b"self"], [os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY)])
+        theirs.recv(1)  # ends with the parent's end of the socket, however that comes about
         os._exit(0)
-    os.close(waiting)
+    theirs.close()
+    place = -1
     try:
+        _, (place,), _, _ = socket.recv_fds(ours, 16, 1)
         for file, ids in (("uid_map", uids), ("gid_map", gids)):
-            _write(f"/proc/{child}/{file}", map_text(ids))
-        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            _write(place, file, map_text(ids))
+        return os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
     finally:
-        os.close(go)
+        ours.close()
+        if place >= 0:
+            os.close(place)
         os.waitpid(child, 0)
 
 
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write(place: int, name: str, text: str) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=place)
     try:
         os.write(descriptor, text.encode())
     except OSError as error:
-        name = os.path.basename(path)
         raise OSError(error.errno, f"{name} {text.split()}: {error.strerror}") from None
     finally:
         os.close(descriptor)

@@ -16,15 +16,6 @@ from . import process, stage
 from .launch import receive_plan, report, set_up_stdio
 from .plan import JoinPlan
 
-_ALL = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWCGROUP
-)
-
 
 def run_joiner(channel: socket.socket) -> None:
     """Wait for a plan, then start its process; never returns. The keeper has just forked the caller."""
@@ -73,7 +64,15 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     cgroup = os.open(plan.groups[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.unified else -1
     if not plan.unified:
         stage.join_groups(plan.groups)
-    syscalls.setns(target, _ALL)
+    for file in plan.enter:
+        stage.write(file, "0")
+    namespaces = 0
+    for name in plan.namespaces:
+        namespaces |= stage.NAMESPACES[name]
+    if namespaces:
+        syscalls.setns(target, namespaces)
+    if namespaces & syscalls.CLONE_NEWUSER:
+        stage.become_root()
     os.chdir("/")
     flags = syscalls.CLONE_PARENT
     if plan.unified:

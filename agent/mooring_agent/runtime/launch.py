@@ -5,7 +5,8 @@ container.
 It talks with the keeper over one SOCK_SEQPACKET socket. It sends `ready`; it receives a memory file with the
 plan and the descriptors of standard input, output and error; it sends `terminal` with a pty's master where
 one was asked for; and it reports a failure as a JSON object. The socket closes on execve: an end without a
-report is a start that worked.
+report is a start that worked. Where the plan says so it also sends `mounted` and waits for a word, for hooks,
+and `created`, before it waits for the start.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import signal
 import socket
 
 from ..linux import netlink, syscalls
-from . import mounts, process, stage, standard
+from . import hooks, mounts, process, stage, standard
 from .plan import LaunchPlan, Process, Shape
 
 _READY = b"ready"
 _TERMINAL = b"terminal"
+_MOUNTED = b"mounted"
+_CREATED = b"created"
 # Characters; one takes at most twelve bytes of JSON, so that a report fits into a packet of the keeper's.
 _REPORT_MAX = 4096
 # Exit statuses of the launcher itself; sysexits.h EX_SOFTWARE where there is nobody to report to.
@@ -98,7 +101,9 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     groups = tuple(f"{parent}/{slot}" for parent in shape.groups)
     if not shape.unified:
         stage.join_groups(stage.make_groups(shape, slot))
-    stage.enter_namespaces(shape)
+    for file in shape.enter:
+        stage.write(file, "0")
+    user = stage.enter_namespaces(shape)
     last_capability = process.read_last_capability()
     operations = standard.standard_mounts(shape.shm_size, _hierarchies(shape)) if shape.standard else ()
     sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
@@ -118,7 +123,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if plan.process.oom_score_adj is not None:
         stage.write("/proc/self/oom_score_adj", str(plan.process.oom_score_adj))
     for name, path in plan.join:
-        _join(name, path)
+        stage.join_namespace(name, path)
     netlink.execute(tuple(bytes.fromhex(message) for message in plan.netlink))
     if plan.hostname:
         syscalls.sethostname(plan.hostname)
@@ -126,8 +131,23 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         stage.write(f"/proc/sys/{name}" if sysctls < 0 else name, value, sysctls)
     if sysctls >= 0:
         os.close(sysctls)
-    _enter_root(plan, shape, stage_directory)
+    root = _build_root(plan, shape, stage_directory)
+    if plan.report_mounted:
+        channel.send(_MOUNTED)
+        if not channel.recv(64):
+            raise _Unused
+    if plan.create_container:
+        _run_hooks_outside(plan, user)
+    _enter_root(root, pivot=plan.pivot)
+    if plan.propagation:
+        syscalls.mount(None, "/", None, plan.propagation)
+    if user >= 0:
+        stage.become_root_of(user)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
+    if plan.listener >= 0:
+        channel = _await_start(plan, channel)
+    if plan.start_container:
+        hooks.run_hooks("startContainer", plan.start_container, plan.state, "created", os.getpid())
     process.become(plan.process, last_capability, install_filter, channel.fileno())
 
 
@@ -153,16 +173,8 @@ def _rename_groups(shape: Shape, slot: str, name: str) -> tuple[str, ...]:
     return tuple(f"{parent}/{name}" for parent in shape.groups)
 
 
-def _join(name: str, path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.setns(descriptor, stage.NAMESPACES[name])
-    finally:
-        os.close(descriptor)
-
-
-def _enter_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> None:
-    """Build the container's file system below the stage and leave the host's root for good."""
+def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> int:
+    """Build the container's file system below the stage; a descriptor of its root directory."""
     place = f"{stage_directory}/root"
     plan.root.mount(place)
     root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -176,10 +188,58 @@ def _enter_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> None:
             raise OSError(error.errno, f"{operation.describe()}: {error.strerror}") from None
     if plan.read_only_root:
         syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
+    return root
+
+
+def _enter_root(root: int, *, pivot: bool) -> None:
+    """Leave the host's root for good. Without `pivot` the old one stays mounted below the new."""
     os.fchdir(root)
     os.close(root)
-    syscalls.pivot_root(".", ".")
-    syscalls.umount(".", syscalls.MNT_DETACH)
+    if pivot:
+        syscalls.pivot_root(".", ".")
+        syscalls.umount(".", syscalls.MNT_DETACH)
+    else:
+        syscalls.mount(".", "/", None, syscalls.MS_MOVE)
+        os.chroot(".")
     os.chdir("/")
     # The keeper's own dispositions and mask end here; `become` resets what it ignores.
     signal.set_wakeup_fd(-1)
+
+
+def _run_hooks_outside(plan: LaunchPlan, user: int) -> None:
+    """The createContainer hooks: in the container's namespaces, while paths are still the host's.
+
+    In a child, since a user namespace cannot be left again.
+    """
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    pid = os.getpid()
+    child = syscalls.clone(signal.SIGCHLD)
+    if child == 0:
+        try:
+            if user >= 0:
+                stage.become_root_of(user)
+            os.chdir(plan.bundle)
+            hooks.run_hooks("createContainer", plan.create_container, plan.state, "creating", pid)
+        except (OSError, hooks.HookFailed) as error:
+            os.write(theirs, in_words(error)[:_REPORT_MAX].encode())
+        os._exit(0)
+    os.close(theirs)
+    failure = os.read(ours, _REPORT_MAX)
+    os.close(ours)
+    os.waitpid(child, 0)
+    if failure:
+        raise process.CannotRun(failure.decode("utf-8", "replace"))
+
+
+def _await_start(plan: LaunchPlan, channel: socket.socket) -> socket.socket:
+    """Say that the container is created, and wait until somebody connects to have it started.
+
+    What can be known of the command is checked before, so that its error is the creation's. Answers the
+    connection, which takes the channel's place.
+    """
+    process.find_executable(plan.process)
+    channel.send(_CREATED)
+    channel.close()
+    with socket.socket(fileno=plan.listener) as listener:
+        connection, _ = listener.accept()
+    return connection

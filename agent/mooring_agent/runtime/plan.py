@@ -9,7 +9,8 @@ can be printed, compared and tested without a kernel.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from . import mounts
@@ -20,10 +21,17 @@ from .mounts import MountOperation
 class Shape:
     """What a launcher prepares ahead: its namespaces, its control groups and the standard file systems.
 
-    `namespaces` are the new ones, of "mnt pid net uts ipc cgroup". `groups` are the directories, one a
-    hierarchy, below which the launcher makes its own group and joins it; `group_settings` are (index into
-    groups, file, value) written there at once. `unified` says that the only group is of cgroup v2, which
-    cannot be renamed later. `standard` says that /proc, /sys and /dev are prepared as in `runtime.standard`.
+    `namespaces` are the new ones, of "mnt pid net uts ipc cgroup user time". `groups` are the directories,
+    one a hierarchy, below which the launcher makes its own group and joins it; `group_settings` are (index
+    into groups, file, value) written there at once. `unified` says that the only group is of cgroup v2,
+    which cannot be renamed later. `standard` says that /proc, /sys and /dev are prepared as in
+    `runtime.standard`.
+
+    `enter` are files of groups that somebody else has made, into which the launcher writes "0" to join.
+    `join` are (name, path) of namespaces that are there already. `uids` and `gids` are the maps of a new
+    user namespace: (first id inside, first id outside, how many). `time_offsets` are (clock, seconds,
+    nanoseconds) of a new time namespace. `propagation` are the mount(2) flags that the host's mounts get in
+    the launcher's copy of them; 0: slaves, so that an unmount on the host is not held up by a launcher.
     """
 
     namespaces: tuple[str, ...]
@@ -32,6 +40,12 @@ class Shape:
     unified: bool = False
     standard: bool = True
     shm_size: int = 64 << 20
+    enter: tuple[str, ...] = ()
+    join: tuple[tuple[str, str], ...] = ()
+    uids: tuple[tuple[int, int, int], ...] = ()
+    gids: tuple[tuple[int, int, int], ...] = ()
+    time_offsets: tuple[tuple[str, int, int], ...] = ()
+    propagation: int = 0
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Shape:
@@ -76,7 +90,25 @@ class Process:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Process:
         """The inverse of `vars`."""
-        return cls(**{**_with_tuples(data), "capabilities": Capabilities(**data["capabilities"])})
+        return cls(**{**_with_tuples(data), "capabilities": Capabilities(**data.get("capabilities", {}))})
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A program to run at a point of a container's life, runtime-spec `hooks`.
+
+    `env` None means the environment of whoever runs it; `timeout` is in seconds, 0 for none.
+    """
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] | None = None
+    timeout: int = 0
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Hook:
+        """The inverse of `vars`."""
+        return cls(**_with_tuples(data))
 
 
 @dataclass(frozen=True)
@@ -87,6 +119,15 @@ class LaunchPlan:
     before the process runs. `netlink` are rtnetlink requests to send inside the container's network
     namespace. `join` maps a namespace's name to the path of an existing one. `sysctls` are (file below
     /proc/sys, value).
+
+    `propagation` are the mount(2) flags of the container's root mount, 0 for none; without `pivot` the root
+    is entered by moving the mount and chroot(2). `report_mounted` makes the launcher say `mounted` before
+    `pivot_root` and wait for a word, for hooks of the runtime's side. `create_container` and
+    `start_container` are the hooks that run in the container's namespaces, with the JSON object `state`
+    completed by status and pid on their standard input and, the former, in the directory `bundle`.
+    `listener` is the (inherited) descriptor of a listening socket: once all is ready the launcher says
+    `created` and goes on only when somebody has connected there, who then hears of failures in place of the
+    keeper.
     """
 
     id: str
@@ -100,9 +141,17 @@ class LaunchPlan:
     sysctls: tuple[tuple[str, str], ...] = ()
     mounts: tuple[MountOperation, ...] = ()
     read_only_root: bool = False
+    propagation: int = 0
+    pivot: bool = True
+    bundle: str = ""
+    state: str = ""
+    report_mounted: bool = False
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    listener: int = -1
 
     def encode(self) -> bytes:
-        """One JSON object."""
+        """One JSON object, without what has its default."""
         return encode(self)
 
     @classmethod
@@ -111,16 +160,20 @@ class LaunchPlan:
         data = json.loads(raw)
         data["process"] = Process.from_json(data["process"])
         data["root"] = mounts.from_json(_with_tuples(data["root"]))
-        data["mounts"] = tuple(mounts.from_json(_with_tuples(item)) for item in data["mounts"])
+        if "mounts" in data:
+            data["mounts"] = tuple(mounts.from_json(_with_tuples(item)) for item in data["mounts"])
+        for name in ("create_container", "start_container"):
+            if name in data:
+                data[name] = tuple(Hook.from_json(item) for item in data[name])
         return cls(**_with_tuples(data))
 
 
 @dataclass(frozen=True)
 class JoinPlan:
-    """One more process in the container whose first process is `pid`: all its namespaces and control groups.
+    """One more process in the container whose first process is `pid`: its namespaces and control groups.
 
     `start_time` (field 22 of proc(5) stat) guards against another process that got the number. `groups` are
-    the container's own group directories.
+    the container's own group directories; `enter` are files to write "0" into instead, as in `Shape`.
     """
 
     pid: int
@@ -128,9 +181,11 @@ class JoinPlan:
     groups: tuple[str, ...]
     process: Process
     unified: bool = False
+    namespaces: tuple[str, ...] = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
+    enter: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        """One JSON object."""
+        """One JSON object, without what has its default."""
         return encode(self)
 
     @classmethod
@@ -142,8 +197,10 @@ class JoinPlan:
 
 
 def encode(plan: LaunchPlan | JoinPlan) -> bytes:
-    """JSON of a plan; a mount operation carries its class's name under `op`."""
-    return json.dumps(vars(plan), default=_as_json, separators=(",", ":")).encode()
+    """JSON of a plan; a mount operation carries its class's name under `op`. What has its default is left
+    out.
+    """
+    return json.dumps(_as_json(plan), default=_as_json, separators=(",", ":")).encode()
 
 
 def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +212,22 @@ def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
 
 
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that may be left out."""
+    found = {}
+    for one in fields(kind):
+        if one.default is not MISSING:
+            found[one.name] = one.default
+        elif one.default_factory is not MISSING:
+            found[one.name] = one.default_factory()
+    return found
+
+
 def _as_json(value: object) -> dict[str, Any]:
-    if isinstance(value, mounts.OPERATIONS):
-        return {"op": type(value).__name__, **vars(value)}
-    return vars(value)
+    kind: Any = type(value)
+    defaults = _defaults(kind)
+    stated = {
+        name: item for name, item in vars(value).items() if name not in defaults or item != defaults[name]
+    }
+    return {"op": kind.__name__, **stated} if isinstance(value, mounts.OPERATIONS) else stated

@@ -214,13 +214,8 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
     What may not be run is passed over as long as there is more to try, as execvp(3) does: a PATH often has
     directories that are closed to the user.
     """
-    name = args[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{part or '.'}/{name}" for part in environment.get("PATH", "").split(":")]
     found: OSError | None = None
-    for candidate in candidates:
+    for candidate in _candidates(args[0], environment.get("PATH", "")):
         try:
             os.execve(candidate, args, environment)
         except OSError as error:
@@ -229,8 +224,36 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
             found = error
             if error.errno != errno.EACCES:
                 break
-    if found is not None:
-        raise CannotRun(f"exec: {name!r}: {os.strerror(found.errno or 0).lower()}", 126)
+    raise _cannot_execute(args[0], found.errno if found else None)
+
+
+def find_executable(process: Process) -> None:
+    """Raise what the execve to come would fail with, as far as it can be known without the process's
+    identity.
+    """
+    path = next((entry[5:] for entry in process.env if entry.startswith("PATH=")), "")
+    found: int | None = None
+    for candidate in _candidates(process.args[0], path):
+        try:
+            status = os.stat(os.path.join(process.cwd, candidate))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                found = error.errno
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+            return
+        found = errno.EACCES
+    raise _cannot_execute(process.args[0], found)
+
+
+def _candidates(name: str, path: str) -> list[str]:
+    return [name] if "/" in name else [f"{part or '.'}/{name}" for part in path.split(":")]
+
+
+def _cannot_execute(name: str, number: int | None) -> CannotRun:
+    """The error for a command that execve(2) refused with `number`, or that was not found."""
+    if number is not None:
+        return CannotRun(f"exec: {name!r}: {os.strerror(number).lower()}", 126)
     if "/" in name:
-        raise CannotRun(f"exec: {name!r}: no such file or directory", 127)
-    raise CannotRun(f"exec: {name!r}: executable file not found in $PATH", 127)
+        return CannotRun(f"exec: {name!r}: no such file or directory", 127)
+    return CannotRun(f"exec: {name!r}: executable file not found in $PATH", 127)

@@ -6,13 +6,16 @@ All of it happens off the path of a start, and in a process of its own, so that 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 
 from ..linux import syscalls
 from ..linux.syscalls import MS_NODEV, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SLAVE
+from .idmaps import user_namespace
 from .mounts import MountOperation
 from .plan import Shape
 
@@ -23,7 +26,11 @@ NAMESPACES = {
     "uts": syscalls.CLONE_NEWUTS,
     "ipc": syscalls.CLONE_NEWIPC,
     "cgroup": syscalls.CLONE_NEWCGROUP,
+    "user": syscalls.CLONE_NEWUSER,
+    "time": syscalls.CLONE_NEWTIME,
 }
+# Joined by whoever forks the launcher, and by the launcher once nothing of the host is needed any more.
+_NOT_HERE = ("pid", "user")
 _IFF_UP = 1  # linux/if.h
 _SIOCSIFFLAGS = 0x8914  # linux/sockios.h
 
@@ -48,16 +55,115 @@ def make_groups(shape: Shape, name: str) -> tuple[str, ...]:
     return directories
 
 
-def enter_namespaces(shape: Shape) -> None:
-    """Leave the host's namespaces. The pid namespace came with the clone."""
+def join_namespace(name: str, path: str) -> None:
+    """Join the namespace of kind `name` at `path`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(descriptor, NAMESPACES[name])
+    except OSError as error:
+        raise OSError(error.errno, f"join the {name} namespace {path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def enter_namespaces(shape: Shape) -> int:
+    """Leave the host's namespaces. The pid namespace came with the clone.
+
+    Answers a descriptor of the user namespace that owns the others, -1 where there is none. It is entered
+    last, by `become_root_of`: until then the launcher is root of the host, to whom sources of mounts and
+    devices are open.
+    """
+    for name, path in shape.join:
+        if name not in _NOT_HERE:
+            join_namespace(name, path)
+    user = _open_user_namespace(shape)
     flags = 0
     for name in shape.namespaces:
         flags |= NAMESPACES[name]
-    flags &= ~syscalls.CLONE_NEWPID
-    if flags:
-        syscalls.unshare(flags)
-    # A slave, not private: an unmount on the host must not be held up by a launcher that waits.
-    syscalls.mount(None, "/", None, MS_REC | MS_SLAVE)
+    flags &= ~(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWUSER)
+    if user >= 0:
+        _join_owned_by(user, flags, shape.time_offsets)
+    else:
+        if flags:
+            syscalls.unshare(flags)
+        if flags & syscalls.CLONE_NEWTIME:
+            _set_clocks(shape.time_offsets)
+            # unshare(2) makes it for children only, time_namespaces(7).
+            join_namespace("time", "/proc/self/ns/time_for_children")
+    if flags & syscalls.CLONE_NEWNS:
+        syscalls.mount(None, "/", None, shape.propagation or MS_REC | MS_SLAVE)
+    return user
+
+
+def become_root_of(user: int) -> None:
+    """Enter the user namespace open as `user`, as the root it has."""
+    syscalls.setns(user, syscalls.CLONE_NEWUSER)
+    os.close(user)
+    become_root()
+
+
+def become_root() -> None:
+    """Be root of the user namespace just entered, as far as its maps have one."""
+    try:
+        os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        # EINVAL: 0 has no place in the map; EPERM: setgroups(2) is denied where a user made the map.
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+
+
+def _open_user_namespace(shape: Shape) -> int:
+    for name, path in shape.join:
+        if name == "user":
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return user_namespace(shape.uids, shape.gids) if "user" in shape.namespaces else -1
+
+
+def _join_owned_by(user: int, flags: int, time_offsets: tuple[tuple[str, int, int], ...]) -> None:
+    """Join new namespaces that the user namespace owns: a child that has entered it makes them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = syscalls.clone(signal.SIGCHLD)
+    if child == 0:
+        ours.close()
+        try:
+            syscalls.setns(user, syscalls.CLONE_NEWUSER)
+            syscalls.unshare(flags)
+            if flags & syscalls.CLONE_NEWTIME:
+                _set_clocks(time_offsets)
+                clocks = os.open("/proc/self/ns/time_for_children", os.O_RDONLY | os.O_CLOEXEC)
+                socket.send_fds(theirs, [b"made"], [clocks])
+            else:
+                theirs.send(b"made")
+            theirs.recv(1)
+        except OSError as error:
+            theirs.send(str(error.strerror).encode())
+        os._exit(0)
+    theirs.close()
+    try:
+        packet, descriptors, _, _ = socket.recv_fds(ours, 1024, 1)
+        if packet != b"made":
+            reason = packet.decode() or "the process that made them has ended"
+            raise OSError(errno.EPERM, f"make namespaces of a user namespace: {reason}")
+        pidfd = syscalls.pidfd_open(child)
+        try:
+            syscalls.setns(pidfd, flags & ~syscalls.CLONE_NEWTIME)
+        finally:
+            os.close(pidfd)
+        for descriptor in descriptors:
+            syscalls.setns(descriptor, syscalls.CLONE_NEWTIME)
+            os.close(descriptor)
+    finally:
+        ours.close()
+        os.waitpid(child, 0)
+
+
+def _set_clocks(offsets: tuple[tuple[str, int, int], ...]) -> None:
+    """Set the clocks of the time namespace for children; possible until it has its first process."""
+    if offsets:
+        lines = (f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in offsets)
+        write("/proc/self/timens_offsets", "".join(lines))
 
 
 def build_trees(stage: str, trees: tuple[str, ...], operations: tuple[MountOperation, ...]) -> int:
