@@ -14,14 +14,15 @@ from typing import Any
 
 from ..errors import MooringError, Unavailable
 from ..keeper import messages
-from ..keeper.client import KeeperClient
+from ..keeper.client import KeeperClient, KeeperLost
 from ..runtime.plan import Shape
 
 logger = logging.getLogger(__name__)
 
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 2.0
-_READY_TIMEOUT = 30.0
+_READY_TIMEOUT = 20.0
+_START_ATTEMPTS = 5
 
 
 class KeeperLink:
@@ -43,10 +44,18 @@ class KeeperLink:
         self._on_inventory = on_inventory
         self._ready = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
+        self._keeps_old = False
         self.client.on_exit = on_exit
 
     async def start(self) -> None:
         """Connect for the first time. Raises Unavailable."""
+        for _ in range(_START_ATTEMPTS - 1):
+            try:
+                await self._connect()
+            except KeeperLost:
+                await asyncio.sleep(_RETRY_FIRST)  # it was killed just now: the next one is on its way
+            else:
+                return
         await self._connect()
 
     def close(self) -> None:
@@ -72,16 +81,45 @@ class KeeperLink:
         return answer
 
     async def _connect(self) -> None:
-        self.client.on_lost = self._lost
+        self.client.on_lost = lambda: None  # what is lost before all is told shows as an exception here
         await self.client.connect()
         try:
+            await self._renew()
             await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
             _, descriptors = await self.client.request(messages.Inventory())
             await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+            if not self.client.connected:
+                raise KeeperLost("keeper has gone while it was asked what it has")
         except BaseException:
             self.client.close()
             raise
+        self.client.on_lost = self._lost
         self._ready.set()
+
+    async def _renew(self) -> None:
+        """Bring a keeper that runs other code to this agent's. Where that fails the old one goes on, and is
+        not asked again: it would fail again, and might lose something each time.
+        """
+        client = self.client
+        if self._keeps_old or not client.outdated:
+            return
+        former = client.identity
+        try:
+            await client.renew()
+        except MooringError as error:
+            self._keeps_old = True
+            logger.warning(
+                "keeper goes on with its own code pid=%d version=%s code=%s reason=%r",
+                *(former.pid, former.version, former.code, error.message),
+            )
+            if not client.connected:
+                await client.connect()
+        else:
+            now = client.identity
+            logger.info(
+                "keeper upgraded pid=%d version=%s code=%s was_pid=%d was_version=%s was_code=%s",
+                *(now.pid, now.version, now.code, former.pid, former.version, former.code),
+            )
 
     def _lost(self) -> None:
         self._ready.clear()

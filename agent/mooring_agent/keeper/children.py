@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ..linux import syscalls
 from ..runtime.join import start_time
 from .eventloop import HANGUP, READ, EventLoop
+from .handover import HandedChild
 from .logs import Log, OpenFiles
 from .records import Record
 
@@ -115,6 +116,14 @@ class Streams:
         os.set_blocking(master, False)
         child.terminal = master
         self._loop.add(master, self._terminal_callback(child))
+
+    def take_over(self, child: Child, handed: HandedChild) -> None:
+        """Read on from a predecessor's descriptors."""
+        for stream, pipe in handed.pipes.items():
+            child.pipes[int(stream)] = pipe
+            self._loop.add(pipe, self._pipe_callback(child, int(stream)))
+        if handed.terminal >= 0:
+            self.follow_terminal(child, handed.terminal)
 
     def finish(self, child: Child) -> None:
         """Move what is left and close everything of a process that has ended."""

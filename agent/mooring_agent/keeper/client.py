@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import subprocess
@@ -16,17 +17,31 @@ from .. import __version__
 from ..errors import LaunchFailed, MooringError, Unavailable
 from ..linux import syscalls
 from . import messages
+from .identity import code_hash
 from .messages import Message
 
 # The code that runs the keeper from wherever this package lies, a directory or a zip file, with as little
 # else as possible.
 _BOOT = (
     "import sys; sys.path.insert(0, {root!r}); "
-    "from mooring_agent.keeper.main import main; sys.exit(main({run!r}))"
+    "from mooring_agent.keeper.main import main; sys.exit(main({run!r}, {code!r}))"
 )
+# The same for one that takes a running keeper's place. `run` is there for whoever lists processes.
+_RESUME = (
+    "import sys; sys.path.insert(0, {root!r}); run = {run!r}; "
+    "from mooring_agent.keeper.main import resume; sys.exit(resume({code!r}))"
+)
+_PACKAGE = Path(__file__).parent.parent.parent
+_ISOLATED = ("-I", "-S", "-c")
+_own_code = functools.cache(code_hash)
 _START_TIMEOUT = 20.0
 _RETRY_PAUSE = 0.02
-_REQUEST_TIMEOUT = 60.0
+# Seconds within which a keeper that is well answers, even one with thousands of containers and a flood of
+# logs.
+_REQUEST_TIMEOUT = 10.0
+# What waits for processes of a container's own: launchers that are forked, storage that is mounted.
+_START_REQUESTS = (messages.Acquire, messages.Launch, messages.Exec, messages.Upgrade)
+_START_REQUEST_TIMEOUT = 45.0
 
 
 class KeeperLost(Unavailable):
@@ -81,18 +96,61 @@ class KeeperClient:
                 raise Unavailable(f"keeper of {self._run_root} does not answer: its log is {log}")
             await asyncio.sleep(_RETRY_PAUSE)
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._connected
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the keeper runs other code than this agent would start."""
+        return (self.identity.version, self.identity.code) != (__version__, _own_code())
+
+    async def renew(self, package: Path = _PACKAGE, code: str | None = None) -> None:
+        """Have the keeper go on with this agent's code (that in `package`).
+
+        One without processes ends, with its guardian, and new ones are started. One with processes replaces
+        itself and keeps all that it has; its guardian stays. Raises KeeperRefused when it goes on as it is,
+        KeeperLost and Unavailable when that is not known.
+        """
+        if await self._ends_unless_needed():
+            self._lose()
+            await self.connect()
+            return
+        boot = _RESUME.format(root=str(package), run=str(self._run_root), code=code or _own_code())
+        command = [sys.executable, *_ISOLATED, boot, "mooring keeper"]
+        interpreter = _sealed_interpreter()
+        try:
+            await self.request(messages.Upgrade(command, [messages.STATE]), [interpreter])
+        finally:
+            os.close(interpreter)
+        self.identity = await self._greet()
+
+    async def _ends_unless_needed(self) -> bool:
+        try:
+            await self.request(messages.Shutdown())
+        except KeeperRefused:
+            return False
+        except KeeperLost:
+            return True  # it has ended faster than its answer came
+        return True
+
     def close(self) -> None:
         """End the connection; what the keeper does goes on."""
         self.on_lost = lambda: None
         self._lose()
 
     async def request(
-        self, message: Message, descriptors: Sequence[int] = (), timeout: float = _REQUEST_TIMEOUT
+        self, message: Message, descriptors: Sequence[int] = (), timeout: float | None = None
     ) -> tuple[Message, list[int]]:
         """Send a request and wait for its answer and the descriptors that come with it.
 
-        Raises KeeperRefused, KeeperLost, or Unavailable after `timeout` seconds.
+        Raises KeeperRefused, KeeperLost, or Unavailable after `timeout` seconds. What such a keeper will do
+        with the request is not known then, so the connection is given up: what it has done is learned from
+        the next one.
         """
+        if timeout is None:
+            timeout = _START_REQUEST_TIMEOUT if isinstance(message, _START_REQUESTS) else _REQUEST_TIMEOUT
         if self._socket is None:
             raise KeeperLost("keeper is not connected: it is being started again, try once more")
         self._seq += 1
@@ -103,9 +161,11 @@ class KeeperClient:
         try:
             answer, received = await asyncio.wait_for(future, timeout)
         except TimeoutError:
+            if self._waiting.pop(seq, None) is not None:
+                self._lose()
             raise Unavailable(
-                f"keeper has not answered {type(message).__name__} within {timeout:g} s: see its log below "
-                f"{self._run_root}"
+                f"keeper, process {self.identity.pid}, has not answered {type(message).__name__} within "
+                f"{timeout:g} s: it is stopped, or the host overloaded; see {self._run_root / 'keeper/log'}"
             ) from None
         finally:
             self._waiting.pop(seq, None)
@@ -161,19 +221,24 @@ class KeeperClient:
             process = await self._spawn_keeper(interpreter)
         finally:
             os.close(interpreter)
-        _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+        try:
+            _, complaint = await asyncio.wait_for(process.communicate(), _START_TIMEOUT)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise Unavailable(
+                f"keeper of {self._run_root} was not ready {_START_TIMEOUT:g} s after its start: the host "
+                f"may be short of memory or processor time; its log is {self._run_root / 'keeper/log'}"
+            ) from None
         if process.returncode:
             last_words = complaint.decode(errors="replace").strip().rpartition("\n")[2]
             raise Unavailable(f"keeper of {self._run_root} could not be started: {last_words}")
 
     async def _spawn_keeper(self, interpreter: int) -> asyncio.subprocess.Process:
-        package = Path(__file__).parent.parent.parent
-        boot = _BOOT.format(root=str(package), run=str(self._run_root))
+        boot = _BOOT.format(root=str(_PACKAGE), run=str(self._run_root), code=_own_code())
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            "-I",
-            "-S",
-            "-c",
+            *_ISOLATED,
             boot,
             "mooring keeper",
             executable=f"/proc/self/fd/{interpreter}",
@@ -229,6 +294,9 @@ class KeeperClient:
         if isinstance(message, messages.Exited):
             self.on_exit(message)
             return
+        if not seq and isinstance(message, messages.Failed) and self._waiting:
+            # An older keeper does not tell which request it was that it does not know. It answers in order.
+            seq = min(self._waiting)
         future = self._waiting.get(seq)
         if future is None or future.done():
             for descriptor in descriptors:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from . import messages
+from .diagnostics import complain
 from .eventloop import HANGUP, READ, WRITE, EventLoop
 from .messages import Message
 
 Request = Callable[["Client", bytes, list[int]], None]
+_CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): process, user, group
 
 
 class Client:
@@ -55,16 +58,38 @@ class Connections:
         for client in list(self._clients.values()):
             self._send(client, messages.encode(event), ())
 
+    def hand_over(self) -> list[int]:
+        """The connections, for a successor. One that has not taken all that was sent to it ends here, and its
+        client connects again.
+        """
+        for client in list(self._clients.values()):
+            if client.queue:
+                self._disconnect(client)
+        return list(self._clients)
+
+    def take_over(self, descriptor: int) -> Client:
+        """Serve a connection that a predecessor has accepted."""
+        return self._serve_on(socket.socket(fileno=descriptor))
+
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
             return
+        if _user_of(connection) != os.geteuid():
+            # The modes of the socket and its directory say so too; whoever opened them has made a mistake.
+            complain("keeper turns away a client of another user: only its own is answered")
+            connection.close()
+            return
+        self._serve_on(connection)
+        self._changed()
+
+    def _serve_on(self, connection: socket.socket) -> Client:
         connection.setblocking(False)
         client = Client(connection)
         self._clients[connection.fileno()] = client
         self._loop.add(connection.fileno(), lambda mask: self._serve(client, mask))
-        self._changed()
+        return client
 
     def _serve(self, client: Client, mask: int) -> None:
         if mask & WRITE:
@@ -125,3 +150,10 @@ class Connections:
         client.queue.clear()
         self._gone(client)
         self._changed()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Who was at the other end when it connected, SO_PEERCRED of unix(7)."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    user: int = _CREDENTIALS.unpack(credentials)[1]
+    return user

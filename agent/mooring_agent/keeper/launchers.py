@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import itertools
 import os
 import signal
 import socket
@@ -46,13 +45,14 @@ class Launchers:
     def __init__(self, stage_directory: str, prepare_child: Callable[[int], None]) -> None:
         self._stage = stage_directory
         self._prepare_child = prepare_child
-        self._numbers = itertools.count()
         self._shape: Shape | None = None
         self._size = 0
         self._pool: list[Launcher] = []
         self._joiners: list[tuple[int, socket.socket]] = []
         self._stale: set[tuple[str, str]] = set()
         self.all: dict[str, Launcher] = {}
+        # The number of the next launcher, which names it: a keeper keeps its pid when it replaces itself.
+        self.next_slot = 0
         os.makedirs(stage_directory, mode=0o700, exist_ok=True)
 
     def configure(self, shape: Shape, size: int) -> list[Launcher]:
@@ -130,7 +130,8 @@ class Launchers:
         return pid, ours
 
     def _fork(self, shape: Shape) -> Launcher:
-        slot = f"{SLOT_PREFIX}{os.getpid()}-{next(self._numbers)}"
+        slot = f"{SLOT_PREFIX}{os.getpid()}-{self.next_slot}"
+        self.next_slot += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = _clone(shape, slot)

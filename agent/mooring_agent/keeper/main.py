@@ -15,17 +15,21 @@ import socket
 import sys
 import threading
 
+from ..failpoints import reached
 from ..runtime.stage import write
 from . import guardian
 from .guardian import Legacy
+from .handover import unpack
 from .service import Keeper
 
 _BACKLOG = 16
 _LOG_MAX = 8 << 20
 
 
-def main(run_root: str) -> int:
-    """Start the keeper for `run_root` unless there is one; returns at once, 0 when its socket is ready."""
+def main(run_root: str, code: str = "") -> int:
+    """Start the keeper for `run_root` unless there is one; returns at once, 0 when its socket is ready.
+    `code` is the hash of the code that it runs.
+    """
     directory = f"{run_root}/keeper"
     os.makedirs(directory, mode=0o700, exist_ok=True)
     lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -40,15 +44,33 @@ def main(run_root: str) -> int:
     if os.fork():
         return 0
     _detach(f"{directory}/log")
-    gc.collect()
-    gc.freeze()
+    _settle()
 
     def run_keeper(channel: socket.socket, legacy: Legacy) -> None:
-        Keeper(listener, channel, legacy, run_root).run()
+        Keeper(listener, channel, legacy, run_root, code).run()
 
     guardian.guard(listener, run_keeper, f"{directory}/pipes")
     os.unlink(f"{directory}/socket")
     return 0
+
+
+def resume(code: str) -> int:
+    """Go on as the keeper that has executed this program: the last argument is the number of the descriptor
+    with its state. Returns when it is not needed any more.
+    """
+    state = unpack(int(sys.argv[-1]))
+    _settle()
+    reached("keeper.resumed")
+    listener, channel = socket.socket(fileno=state.listener), socket.socket(fileno=state.guardian)
+    Keeper(listener, channel, state, state.run_root, code).run()
+    return 0
+
+
+def _settle() -> None:
+    """What a process needs that forks for the rest of its life."""
+    write("/proc/self/comm", "mooring-keeper")
+    gc.collect()
+    gc.freeze()
 
 
 def _listen(path: str) -> socket.socket:
@@ -70,7 +92,6 @@ def _listen(path: str) -> socket.socket:
 def _detach(log: str) -> None:
     os.setsid()
     os.chdir("/")
-    write("/proc/self/comm", "mooring-keeper")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -5,29 +5,38 @@ The transport is a SOCK_SEQPACKET unix socket: one message a packet, file descri
 carries a number `seq`, and its one answer the same number; events carry 0. What may grow without bound
 (plans, lists) travels as a memory file. The first message on a connection is `Hello`, and the keeper answers
 with its own.
+
+Either side may be the older one. A field at its default is left out of the packet, and one that the reader
+does not know is passed over: so a field can be added without a new protocol where its absence harms nobody. A
+message that the reader does not know is answered with Failed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 # Raised whenever an older side could misunderstand a message.
 PROTOCOL = 1
+# The form of the state that a keeper hands to the program that takes its place (`handover`).
+STATE = 1
 PACKET_MAX = 64 << 10
 DESCRIPTORS_MAX = 8
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Who is there, and which protocol it speaks. The keeper fills in both process ids."""
+    """Who is there, and which protocol it speaks. The keeper fills in both process ids, and `code`, a hash of
+    the code that it runs.
+    """
 
     protocol: int = PROTOCOL
     version: str = ""
     pid: int = 0
     guardian: int = 0
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ class Exec:
     """Start process `id` in the container `container`; descriptor 0 is the join plan.
 
     Answered with Launched, and with descriptors: the terminal's master alone, or what was asked for of
-    standard input (its writing end), output and error (their reading ends), in this order.
+    standard input (its writing end), output and error (their reading ends), in this order. `note` is kept
+    with the record, for an agent that was not there when it was started.
     """
 
     id: str
@@ -93,6 +103,7 @@ class Exec:
     stdin: bool
     stdout: bool
     stderr: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +176,19 @@ class Shutdown:
 
 
 @dataclass(frozen=True)
+class Upgrade:
+    """Go on as another program, without letting go of anything: `execve` descriptor 0 with `command` and one
+    more argument, the number of the descriptor in which your state is.
+
+    `states` are the forms of the state that the program understands. Answered with Done by that program, on
+    this connection, or with Failed by the one that goes on as it is.
+    """
+
+    command: list[str]
+    states: list[int]
+
+
+@dataclass(frozen=True)
 class Done:
     """It is done."""
 
@@ -207,30 +231,58 @@ Message = (
     | Inventory
     | Forget
     | Shutdown
+    | Upgrade
     | Done
     | Failed
     | Exited
 )
 _TYPES: dict[str, Any] = {kind.__name__: kind for kind in Message.__args__}
+_DEFAULTS = {
+    kind: {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    for kind in Message.__args__
+}
 
 
 class BadMessage(Exception):
-    """A packet that is not a message of this protocol."""
+    """A packet that is not a message of this protocol. `seq` is its number, 0 where even that is not
+    known.
+    """
+
+    def __init__(self, text: str, seq: int = 0) -> None:
+        super().__init__(text)
+        self.seq = seq
 
 
 def encode(message: Message, seq: int = 0) -> bytes:
     """One packet."""
-    return json.dumps([type(message).__name__, seq, vars(message)], separators=(",", ":")).encode()
+    defaults = _DEFAULTS[type(message)]
+    content = vars(message)
+    if defaults:
+        content = {name: value for name, value in content.items() if defaults.get(name, MISSING) != value}
+    return json.dumps([type(message).__name__, seq, content], separators=(",", ":")).encode()
 
 
 def decode(packet: bytes) -> tuple[int, Message]:
     """The number and the message of a packet. Raises BadMessage."""
+    number = 0
     try:
-        name, seq, fields = json.loads(packet)
-        message: Message = _TYPES[name](**fields)
-        return int(seq), message
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BadMessage(f"packet of {len(packet)} bytes is not a message: {error}") from None
+        name, seq, content = json.loads(packet)
+        number = int(seq)
+        kind = _TYPES.get(name)
+        if kind is None:
+            raise BadMessage(
+                f"packet of {len(packet)} bytes is a message {str(name)[:40]!r}, which this side does not "
+                "know: it is older than the other, or the other is at fault",
+                number,
+            )
+        try:
+            message: Message = kind(**content)
+        except TypeError:
+            known = {field.name for field in fields(kind)}
+            message = kind(**{name: value for name, value in content.items() if name in known})
+        return number, message
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadMessage(f"packet of {len(packet)} bytes is not a message: {error}", number) from None
 
 
 def memory_file(content: bytes) -> int:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from ..linux import syscalls
 from ..runtime.join import parent_and_start_time, start_time
@@ -17,7 +18,8 @@ from .children import UNKNOWN_EXIT, Child, Streams, exit_code
 from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
-from .records import Journal, Record
+from .handover import HandedChild, State
+from .records import Journal, Record, record_of
 
 _NEWS_SECONDS = 1.0
 
@@ -124,6 +126,51 @@ class Processes:
         except OSError as error:
             complain(f"record of {record.id} is not kept: {error}")
 
+    # An execve of the keeper
+
+    def hand_over(self) -> dict[str, Any]:
+        """What a successor by execve needs to know: the fields of `handover.State` about processes."""
+        return {
+            "children": [
+                HandedChild(
+                    record=vars(child.record),
+                    own=child.own,
+                    pipes={str(stream): pipe for stream, pipe in child.pipes.items()},
+                    terminal=child.terminal,
+                    stdin=child.stdin,
+                    exec_streams=list(child.exec_streams),
+                    watch=child.watch,
+                )
+                for child in self.children.values()
+            ],
+            "held": sorted(self._held),
+            "unclaimed": list(self._unclaimed.items()),
+            "expected": list(self._expected),
+        }
+
+    def take_over(self, state: State) -> None:
+        """Go on with the processes of a predecessor."""
+        self._held = set(state.held)
+        self._unclaimed = dict(state.unclaimed)
+        self._expected = dict.fromkeys(state.expected, nothing)
+        for handed in state.children:
+            record = record_of(handed.record)
+            child = Child(record, handed.own, stdin=handed.stdin, exec_streams=handed.exec_streams)
+            self.children[record.id] = child
+            if not child.running:
+                continue
+            if record.log_directory:
+                child.log = self.streams.open_log(record)
+                child.log.mend()
+            self.streams.take_over(child, handed)
+            if child.own:
+                self._by_pid[record.pid] = child
+            elif handed.watch >= 0:
+                child.watch = handed.watch
+                self._follow_end(child)
+            elif not self._watch(child):
+                self._await_news(child)
+
     # The guardian
 
     def hold(self, id: str, descriptor: int) -> None:
@@ -218,12 +265,15 @@ class Processes:
             started = -1
             parent = 0
         if started == record.start_time and parent != os.getppid():
-            self._loop.add(child.watch, lambda _: self._foreign_end(child))
+            self._follow_end(child)
             return True
         if child.watch >= 0:
             os.close(child.watch)
             child.watch = -1
         return started == record.start_time
+
+    def _follow_end(self, child: Child) -> None:
+        self._loop.add(child.watch, lambda _: self._foreign_end(child))
 
     def _await_news(self, child: Child) -> None:
         """For one that has gone: the guardian may have reaped it a moment ago, and its word be on the way."""

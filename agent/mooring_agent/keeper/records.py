@@ -22,7 +22,8 @@ class Record:
 
     `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot.
     `exit_code` is None while it runs; `known` is false when its status could not be learned. `finished_at` is
-    in seconds since the epoch. `stdin` says of an exec that it has a pipe for its standard input.
+    in seconds since the epoch. `stdin` says of an exec that it has a pipe for its standard input, and `note`
+    is what the agent said of it.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Record:
     known: bool = True
     finished_at: float | None = None
     stdin: bool = False
+    note: str = ""
 
     def exited(self, exit_code: int, known: bool, finished_at: float) -> Record:
         """The same, ended."""
@@ -97,4 +99,9 @@ def _read(path: str) -> Record:
         content: Any = json.loads(file.read())
     if not isinstance(content, dict):
         raise TypeError("it is not a JSON object")
+    return record_of(content)
+
+
+def record_of(content: dict[str, Any]) -> Record:
+    """A record from its fields; those that are not known are passed over."""
     return Record(**{name: value for name, value in content.items() if name in _FIELDS})

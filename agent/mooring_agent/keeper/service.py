@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .. import __version__
+from ..failpoints import reached
 from ..linux import syscalls
 from ..runtime.launch import in_words
 from ..runtime.plan import Shape
@@ -22,6 +23,7 @@ from .connections import Client, Connections
 from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
+from .handover import State, pack, take_back
 from .launchers import Launchers
 from .processes import Processes
 from .starts import Refused, Starts
@@ -31,16 +33,42 @@ _END_SECONDS = 2.0
 # How long nobody must have asked for anything before the pool is filled up again.
 _QUIET_SECONDS = 0.03
 
-Reply = Callable[..., None]
+# How long starts that are under way may take before a keeper replaces itself.
+_UPGRADE_PATIENCE = 10.0
+_UPGRADE_PAUSE = 0.02
+
+
+class Reply:
+    """The answer to one request, which can be given at any time."""
+
+    def __init__(self, connections: Connections, client: Client) -> None:
+        self._connections = connections
+        self.client = client
+        self.seq = 0
+
+    def __call__(self, message: messages.Message, given: Sequence[int] = ()) -> None:
+        """Give it; the descriptors stay the caller's."""
+        self._connections.reply(self.client, self.seq, message, given)
 
 
 class Keeper:
-    """A keeper process."""
+    """A keeper process: one that its guardian has forked, with a `Legacy`, or one that has replaced itself,
+    with a `State`. `code` is the hash of what it runs.
+    """
 
     def __init__(
-        self, listener: socket.socket, channel: socket.socket, legacy: Legacy, run_root: str
+        self,
+        listener: socket.socket,
+        channel: socket.socket,
+        inherited: Legacy | State,
+        run_root: str,
+        code: str = "",
     ) -> None:
         self._loop = EventLoop(self._when_idle)
+        self._listener = listener
+        self._run_root = run_root
+        self._code = code
+        self._upgrading = False
         self._guardian = channel
         self._last_request = 0.0
         channel.setblocking(False)
@@ -66,8 +94,12 @@ class Keeper:
             messages.Inventory: self._inventory,
             messages.Forget: self._forget,
             messages.Shutdown: self._shutdown,
+            messages.Upgrade: self._upgrade,
         }
-        self._processes.adopt(legacy)
+        if isinstance(inherited, State):
+            self._take_over(inherited)
+        else:
+            self._processes.adopt(inherited)
 
     def run(self) -> None:
         """Serve until told to end, or until there is neither a process nor a client for a while."""
@@ -112,6 +144,15 @@ class Keeper:
         else:
             self._loop.stop()
 
+    def _take_over(self, state: State) -> None:
+        """Go on where the program was that this one has replaced, and answer for it."""
+        self._starts.next_slot = state.next_slot
+        self._processes.take_over(state)
+        for descriptor in state.clients:
+            client = self._connections.take_over(descriptor)
+            if descriptor == state.asked_by:
+                self._connections.reply(client, state.seq, messages.Done())
+
     def _prepare_child(self, keep: int) -> None:
         default_signals()
         if keep > 3:
@@ -126,19 +167,18 @@ class Keeper:
     # Requests
 
     def _dispatch(self, client: Client, packet: bytes, descriptors: list[int]) -> None:
-        seq = 0
         self._last_request = time.monotonic()
-
-        def reply(message: messages.Message, given: Sequence[int] = ()) -> None:
-            self._connections.reply(client, seq, message, given)
-
+        reply = Reply(self._connections, client)
         try:
-            seq, message = messages.decode(packet)
+            reply.seq, message = messages.decode(packet)
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise Refused(f"{type(message).__name__} is not a request")
             handler(client, message, descriptors, reply)
-        except (Refused, messages.BadMessage, OSError) as error:
+        except messages.BadMessage as error:
+            reply.seq = error.seq
+            reply(messages.Failed(f"keeper of version {__version__}: {error}"))
+        except (Refused, OSError) as error:
             reply(messages.Failed(in_words(error)))
         except (TypeError, ValueError, LookupError, OverflowError, struct.error) as error:
             # An agent's mistake must not end the keeper of all containers.
@@ -151,7 +191,7 @@ class Keeper:
                 f"keeper of version {__version__} speaks protocol {messages.PROTOCOL}, the agent of version "
                 f"{message.version} protocol {message.protocol}: upgrade the older one"
             )
-        reply(messages.Hello(messages.PROTOCOL, __version__, os.getpid(), os.getppid()))
+        reply(messages.Hello(messages.PROTOCOL, __version__, os.getpid(), os.getppid(), self._code))
 
     def _configure(
         self, client: Client, message: messages.Configure, descriptors: list[int], reply: Reply
@@ -235,6 +275,70 @@ class Keeper:
             raise Refused(f"{running} processes still run: stop them first")
         reply(messages.Done())
         self._loop.stop()
+
+    def _upgrade(
+        self, client: Client, message: messages.Upgrade, descriptors: list[int], reply: Reply
+    ) -> None:
+        if messages.STATE not in message.states:
+            raise Refused(
+                f"keeper of version {__version__} would hand over its state in form {messages.STATE}, and "
+                f"the program that is to replace it knows {message.states}: it goes on as it is"
+            )
+        if not descriptors:
+            raise Refused("the request came without a program: expected a descriptor of it")
+        if self._upgrading:
+            raise Refused("the keeper is replacing itself already")
+        self._upgrading = True
+        program = os.dup(descriptors[0])
+        self._replace_when_quiet(program, message.command, reply, time.monotonic() + _UPGRADE_PATIENCE)
+
+    def _replace_when_quiet(self, program: int, command: list[str], reply: Reply, deadline: float) -> None:
+        """Replace this program once no start is under way: what a launcher says is heard by the one that has
+        given it its plan.
+        """
+        if not self._starts.under_way():
+            self._replace(program, command, reply)
+        elif time.monotonic() > deadline:
+            self._stay(program, reply, f"a start has been under way for {_UPGRADE_PATIENCE:g} s")
+        else:
+            self._loop.at(
+                "upgrade",
+                time.monotonic() + _UPGRADE_PAUSE,
+                lambda: self._replace_when_quiet(program, command, reply, deadline),
+            )
+
+    def _replace(self, program: int, command: list[str], reply: Reply) -> None:
+        asked_by = reply.client.connection.fileno()
+        if asked_by < 0:  # whoever wanted it has gone
+            self._stay(program, reply, "nobody waits for it")
+            return
+        self._starts.dismiss_all()
+        clients = self._connections.hand_over()
+        if asked_by not in clients:
+            self._stay(program, reply, "nobody waits for it")
+            return
+        state = State(
+            run_root=self._run_root,
+            listener=self._listener.fileno(),
+            guardian=self._guardian.fileno(),
+            clients=clients,
+            asked_by=asked_by,
+            seq=reply.seq,
+            next_slot=self._starts.next_slot,
+            **self._processes.hand_over(),
+        )
+        file = pack(state)
+        try:
+            reached("keeper.upgrade")
+            os.execve(program, [*command, str(file)], os.environ)
+        except OSError as error:
+            take_back(state, file)
+            self._stay(program, reply, f"it cannot be executed: {error.strerror}")
+
+    def _stay(self, program: int, reply: Reply, reason: str) -> None:
+        os.close(program)
+        self._upgrading = False
+        reply(messages.Failed(f"keeper of version {__version__} is not replaced: {reason}"))
 
     def _child(self, id: str) -> Child:
         try:

@@ -42,6 +42,20 @@ class Starts:
         self._launchers = launchers
         self._processes = processes
         self._pool_rests = False
+        self._awaited = 0
+
+    @property
+    def next_slot(self) -> int:
+        """The number of the next launcher."""
+        return self._launchers.next_slot
+
+    @next_slot.setter
+    def next_slot(self, number: int) -> None:
+        self._launchers.next_slot = number
+
+    def under_way(self) -> bool:
+        """Whether a client has a launcher, or a process is on its way to its execve."""
+        return self._awaited > 0 or any(one.owner is not None for one in self._launchers.all.values())
 
     # The pool
 
@@ -259,6 +273,7 @@ class Starts:
         failure.
         """
         failures: list[messages.Failed] = []
+        self._awaited += 1
 
         def heard(_: int) -> None:
             try:
@@ -275,6 +290,7 @@ class Starts:
                 report = json.loads(packet)
                 failures.append(messages.Failed(report["error"], report["exit_code"]))
             else:
+                self._awaited -= 1
                 self._loop.remove(channel.fileno())
                 channel.close()
                 if launcher is not None:

@@ -161,7 +161,7 @@ def test_a_client_that_is_refused_leaves_no_connection(
     async def work(session: Session) -> None:
         pid = session.client.identity.pid
         before, own = len(descriptors(pid)), len(descriptors(os.getpid()))
-        monkeypatch.setattr(messages.Hello.__init__, "__defaults__", (99, "9.9", 0, 0))
+        monkeypatch.setattr(messages.Hello.__init__, "__defaults__", (99, "9.9", 0, 0, ""))
         other = KeeperClient(keeper.run_root)
         for _ in range(5):
             with pytest.raises(KeeperRefused):
