@@ -25,9 +25,13 @@ NAMESPACE_TYPES = {
     "uts": "uts",
     "ipc": "ipc",
     "cgroup": "cgroup",
+    "user": "user",
+    "time": "time",
 }
 # The annotation that carries a user by name; the runtime-spec has only numbers for Linux.
 USER_ANNOTATION = "org.mooring.user"
+# Further groups of the process, by name or number, with commas between.
+GROUPS_ANNOTATION = "org.mooring.groups"
 STANDARD_MOUNTS: tuple[dict[str, Any], ...] = (
     {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
     {
@@ -135,6 +139,9 @@ def compile_process(
         cwd=process["cwd"],
         user=annotations.get(USER_ANNOTATION) or f"{user['uid']}:{user['gid']}",
         additional_gids=tuple(user.get("additionalGids", ())),
+        additional_groups=tuple(annotations[GROUPS_ANNOTATION].split(","))
+        if GROUPS_ANNOTATION in annotations
+        else (),
         umask=user.get("umask"),
         terminal=process.get("terminal", False),
         console_size=(console["height"], console["width"]) if console else (0, 0),

@@ -69,8 +69,9 @@ class Process:
     """One process to become, runtime-spec `process`.
 
     `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as
-    possible. `console_size` are the rows and columns of its terminal, 0 where nobody has said. `rlimits` are
-    (resource number, soft, hard); `seccomp` is the path of a BPF program, read before the root changes.
+    possible, as are `additional_groups`, names or numbers. `console_size` are the rows and columns of its
+    terminal, 0 where nobody has said. `rlimits` are (resource number, soft, hard); `seccomp` is the path of a
+    BPF program, read before the root changes.
     """
 
     args: tuple[str, ...]
@@ -78,6 +79,7 @@ class Process:
     cwd: str = "/"
     user: str = ""
     additional_gids: tuple[int, ...] = ()
+    additional_groups: tuple[str, ...] = ()
     umask: int | None = None
     terminal: bool = False
     console_size: tuple[int, int] = (0, 0)

@@ -120,7 +120,7 @@ def become(
     Raises CannotRun or OSError.
     """
     try:
-        identity = read_identity(process.user, process.additional_gids)
+        identity = read_identity(process.user, process.additional_gids, process.additional_groups)
     except UnknownUser as error:
         raise CannotRun(str(error)) from None
     _hand_over_stdio(identity)

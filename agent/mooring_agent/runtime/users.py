@@ -44,12 +44,17 @@ def resolve(user: str, passwd: str, group: str) -> Identity:
     return Identity(uid, gid, tuple(members), home)
 
 
-def read_identity(user: str, additional: tuple[int, ...] = ()) -> Identity:
-    """`resolve` with the files of the current root directory; missing ones count as empty."""
-    identity = resolve(user, _read("/etc/passwd"), _read("/etc/group"))
-    if not additional:
+def read_identity(user: str, additional: tuple[int, ...] = (), groups: tuple[str, ...] = ()) -> Identity:
+    """`resolve` with the files of the current root directory; missing ones count as empty.
+
+    `groups` are further ones by name or number.
+    """
+    group = _read("/etc/group")
+    identity = resolve(user, _read("/etc/passwd"), group)
+    if not additional and not groups:
         return identity
-    return Identity(identity.uid, identity.gid, (*identity.groups, *additional), identity.home)
+    more = (*identity.groups, *additional, *(_find_group(name, group) for name in groups))
+    return Identity(identity.uid, identity.gid, tuple(dict.fromkeys(more)), identity.home)
 
 
 def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
