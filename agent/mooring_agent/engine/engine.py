@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
-from ..errors import Conflict, MooringError
+from ..errors import Conflict, MooringError, NotFound
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_POOL = 6
 _FLUSH_PERIOD = 1.0
+_REMOVED_AT_ONCE = 16
 
 
 class Engine:
@@ -135,14 +136,33 @@ class Engine:
 
     async def tear_down(self) -> None:
         """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
-        for container in self.registry:
-            await self.containers.remove(container.id, force=True)
+        await self._remove_all()
         for name in self.groups.names():
             await self.groups.delete(name)
         await self.networks.teardown()
         link = self.lifecycle.link
         await link.request(messages.Configure(vars(link.shape), 0))
         await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
+
+    async def _remove_all(self) -> None:
+        """Remove every container, several at a time: each waits for its processes, and for the kernel. Raises
+        the first failure once all others are gone.
+        """
+        remaining = iter(self.registry)
+        failures: list[MooringError] = []
+
+        async def worker() -> None:
+            for container in remaining:
+                try:
+                    await self.containers.remove(container.id, force=True)
+                except NotFound:
+                    continue  # its own end has removed it
+                except MooringError as error:
+                    failures.append(error)
+
+        await asyncio.gather(*(worker() for _ in range(_REMOVED_AT_ONCE)))
+        if failures:
+            raise failures[0]
 
     async def apply_state(self, document: dict[str, Any], *, dry_run: bool, prune: bool) -> dict[str, Any]:
         """Bring the host to a document. See `document.Documents.apply`."""

@@ -12,6 +12,7 @@ from .container import Container
 from .resources import ContainerSpec
 
 _SHORTEST_PREFIX = 3
+_ID_LENGTH = 64
 
 
 class Registry:
@@ -36,8 +37,8 @@ class Registry:
         Raises Conflict when several ids begin so.
         """
         found = self._by_name.get(reference) or self._by_id.get(reference)
-        if found is not None or len(reference) < _SHORTEST_PREFIX:
-            return found
+        if found is not None or not _SHORTEST_PREFIX <= len(reference) < _ID_LENGTH:
+            return found  # every end of an exec asks for a whole id that is not here: no search then
         matches = [one for id, one in self._by_id.items() if id.startswith(reference)]
         if len(matches) > 1:
             names = ", ".join(sorted(one.name for one in matches[:5]))
