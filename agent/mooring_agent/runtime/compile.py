@@ -112,6 +112,19 @@ def compile_launch(
     )
 
 
+def is_standard(config: Mapping[str, Any]) -> bool:
+    """Whether a launcher that has the standard file systems ready will do; see `Shape.standard`."""
+    linux = config["linux"]
+    kinds = {one["type"] for one in linux["namespaces"]}
+    return (
+        tuple(config["mounts"][: len(STANDARD_MOUNTS)]) == STANDARD_MOUNTS
+        and tuple(linux["maskedPaths"]) == MASKED_PATHS
+        and tuple(linux["readonlyPaths"]) == READ_ONLY_PATHS
+        and "user" not in kinds
+        and "cgroup" in kinds
+    )
+
+
 def new_namespaces(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The namespaces that `config` wants new, under their short names, in a fixed order."""
     wanted = {one["type"] for one in config["linux"]["namespaces"] if not one.get("path")}
