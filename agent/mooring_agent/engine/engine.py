@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import shutil
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .. import __version__
@@ -21,6 +22,7 @@ from ..network.service import NetworkService
 from ..state.database import Database
 from ..storage.overlay import OverlaySnapshotter
 from ..storage.snapshotter import SnapshotKind
+from .container import Container
 from .containers import Containers
 from .desired import DesiredContainers
 from .document import Documents
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_POOL = 6
 _FLUSH_PERIOD = 1.0
-_REMOVED_AT_ONCE = 16
+_ENDED_AT_ONCE = 64
 
 
 class Engine:
@@ -145,22 +147,35 @@ class Engine:
         await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
 
     async def _remove_all(self) -> None:
-        """Remove every container, several at a time: each waits for its processes, and for the kernel. Raises
-        the first failure once all others are gone.
+        """Remove every container, first all processes, then the rest. Raises the first failure once all
+        others are gone.
+
+        The kernel empties a memory group at its removal for every file system that is mounted anywhere
+        (mm/list_lru.c, memcg_reparent_list_lrus), so those of the containers go before the groups: one
+        container after the other would be quadratic.
         """
+        self.lifecycle.stopping = True  # what follows an end follows below
+        try:
+            await self._for_all(lambda container: self.lifecycle.stop(container, 0, "KILL"))
+        finally:
+            self.lifecycle.stopping = False
+        await self._for_all(lambda container: self.containers.remove(container.id, force=True))
+
+    async def _for_all(self, work: Callable[[Container], Awaitable[None]]) -> None:
+        """Do it for every container, several at a time. Raises the first failure, at the end."""
         remaining = iter(self.registry)
         failures: list[MooringError] = []
 
         async def worker() -> None:
             for container in remaining:
                 try:
-                    await self.containers.remove(container.id, force=True)
+                    await work(container)
                 except NotFound:
                     continue  # its own end has removed it
                 except MooringError as error:
                     failures.append(error)
 
-        await asyncio.gather(*(worker() for _ in range(_REMOVED_AT_ONCE)))
+        await asyncio.gather(*(worker() for _ in range(_ENDED_AT_ONCE)))
         if failures:
             raise failures[0]
 
