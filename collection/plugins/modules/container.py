@@ -81,14 +81,17 @@ options:
       - What is mounted into the container, each as a string V(SOURCE:TARGET) or V(SOURCE:TARGET:ro), where
         the source is an absolute path of the host or the name of a volume.
       - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
-        C(read_only) and, of a C(tmpfs), C(size).
+        C(read_only); of a C(tmpfs) also C(size) and C(options), a list such as V([mode=755, exec]), without
+        which it is V(nosuid), V(nodev), V(noexec) and open to all users; of a C(bind) C(idmap), see
+        O(userns).
     type: list
     elements: raw
   networks:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address) and C(aliases). The
         first one carries the default route.
-      - V(host) is the host's own and V(none) is none; each of them stands alone. Without this option it is
+      - V(host) is the host's own, V(none) is none, and V(container:NAME) that of another container, whose
+        host name and files below C(/etc) come with it; each of them stands alone. Without this option it is
         V(bridge).
     type: list
     elements: raw
@@ -144,6 +147,109 @@ options:
     description:
       - Let no program gain privileges by being executed.
     type: bool
+  init:
+    description:
+      - Run an init of the host's as the first process, C(/sbin/docker-init), which reaps orphans and passes
+        signals on to the command. The host needs the package C(tini), or another static one.
+    type: bool
+  privileged:
+    description:
+      - Give all capabilities and devices of the host, and hide nothing of it; C(/sys) and the control groups
+        can be written to. No system call filter holds but one given in O(seccomp). The container is then no
+        boundary any more for who is root in it.
+    type: bool
+  seccomp:
+    description:
+      - The system call filter, V(default), V(unconfined), or a profile in Docker's format, as a dictionary or
+        as its JSON, such as C({{ lookup("file", "profile.json") }}).
+    type: raw
+  apparmor:
+    description:
+      - The name of an AppArmor profile that is loaded on the host, or V(unconfined).
+    type: str
+  selinux:
+    description:
+      - Parts of an SELinux label, such as V(type:container_t) or V(level:s0:c1,c2), or V(disable).
+    type: list
+    elements: str
+  masked_paths:
+    description:
+      - What of C(/proc) and C(/sys) is hidden, in place of the usual list. An empty list hides nothing.
+    type: list
+    elements: str
+  readonly_paths:
+    description:
+      - What of C(/proc) and C(/sys) can only be read, in place of the usual list.
+    type: list
+    elements: str
+  devices:
+    description:
+      - Devices of the host, each as a string V(HOST), V(HOST:CONTAINER) or V(HOST:CONTAINER:rwm), or as a
+        dictionary with C(host), C(container) and C(access) (some of C(r), C(w) and C(m)). A directory stands
+        for the devices in it.
+    type: list
+    elements: raw
+  device_cgroup_rules:
+    description:
+      - What else may be done with devices, in the kernel's words, such as V(c 10:200 rwm).
+    type: list
+    elements: str
+  ulimits:
+    description:
+      - Limits of the container's processes by name, such as C(nofile), each a number or V(SOFT:HARD), where
+        V(-1) is none.
+    type: dict
+  sysctls:
+    description:
+      - Kernel parameters of the container's own network and IPC, such as C(net.ipv4.ip_forward).
+    type: dict
+  shm_size:
+    description:
+      - The size of C(/dev/shm), as in O(memory). Without this option it is 64 MiB.
+    type: str
+  group_add:
+    description:
+      - Further groups of the container's user, by name or number.
+    type: list
+    elements: str
+  oom_score_adj:
+    description:
+      - How readily the kernel ends the container's processes when memory runs out, from V(-1000) to V(1000).
+    type: int
+  domainname:
+    description:
+      - The NIS domain name inside the container.
+    type: str
+  pid:
+    description:
+      - Whose processes it sees, V(private) (its own), V(host), or V(container:NAME) for those of another
+        container. That one has to run first, and with its end this one ends too.
+    type: str
+  ipc:
+    description:
+      - Whose shared memory and queues it has, V(private), V(shareable) (its own, that others may join),
+        V(none) (its own, without C(/dev/shm)), V(host), or V(container:NAME).
+    type: str
+  uts:
+    description:
+      - Whose host name it has.
+    type: str
+    choices: [private, host]
+  cgroupns:
+    description:
+      - Whether it sees its own control group as the root of all, or the host's tree.
+    type: str
+    choices: [private, host]
+  userns:
+    description:
+      - Whether users are those of the host (V(host), the default), or others. With V(auto) the agent gives the
+        container a range of 65,536 ids that no other one has, and keeps it with the container; V(FIRST:SIZE)
+        names the host's ids; a dictionary has C(uid_map) and C(gid_map), lists of ranges with C(container),
+        C(host) and C(size).
+      - Files of the image and of volumes keep the ids that they have inside the container, so that nothing is
+        copied or changed on disk. A directory of the host shows its files with the host's ids, of which the
+        container has none, unless its C(idmap) is set in O(volumes).
+    type: raw
   cgroup:
     description:
       - The name of a cgroup made by M(mooring.fleet.cgroup), whose limits the container shares.
@@ -193,6 +299,37 @@ EXAMPLES = r"""
         aliases: [worker]
     cgroup: batch
     update_order: start_first
+
+- name: A service whose root is nobody on the host, that can write only where it must
+  mooring.fleet.container:
+    name: api1
+    image: api
+    init: true
+    userns: auto
+    read_only: true
+    no_new_privileges: true
+    cap_drop: [ALL]
+    cap_add: [NET_BIND_SERVICE]
+    seccomp: "{{ lookup('file', 'api-seccomp.json') }}"
+    volumes:
+      - api-data:/var/lib/api
+      - type: tmpfs
+        target: /tmp
+        size: 16m
+        options: [mode=1777]
+    ulimits:
+      nofile: "4096:8192"
+      core: 0
+
+- name: A look at the network and the processes of another container
+  mooring.fleet.container:
+    name: probe
+    image: tools
+    command: tcpdump -i eth0
+    networks:
+      - container:api1
+    pid: container:api1
+    cap_add: [NET_ADMIN, NET_RAW]
 
 - name: No such container
   mooring.fleet.container:
