@@ -22,6 +22,7 @@ from ..network.service import NetworkService
 from ..state.database import Database
 from ..storage.overlay import OverlaySnapshotter
 from ..storage.snapshotter import SnapshotKind
+from .berthing import Berthing
 from .container import Container
 from .containers import Containers
 from .desired import DesiredContainers
@@ -35,6 +36,7 @@ from .launching import Launching
 from .lifecycle import Lifecycle
 from .networks import Networks
 from .registry import Registry
+from .reserve import Reserve
 from .resources import PortMapping
 from .volumes import Volumes
 
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_POOL = 6
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
+# Launchers that wait with the agent, beside those of the keeper's pool.
+_RESERVE = 4
 
 
 class Engine:
@@ -70,9 +74,11 @@ class Engine:
         self.groups = Groups(
             self.database, self._launching, config.cgroup_parent, lambda name: self.containers.in_group(name)
         )
-        self.lifecycle = Lifecycle(
-            self.registry, self._launching, self.snapshotter, self.networks, self.volumes, self.events
+        self._reserve = Reserve(self.networks, _RESERVE)
+        berthing = Berthing(
+            self.registry, self._launching, self._reserve, self.snapshotter, self.networks, self.volumes
         )
+        self.lifecycle = Lifecycle(self.registry, self._launching, berthing, self.networks, self.events)
         self.containers = Containers(
             self.registry,
             self.lifecycle,
@@ -114,7 +120,12 @@ class Engine:
         self.groups.restore()
         shape = self._launching.shape(self.config.cgroup_parent)
         self.lifecycle.link = KeeperLink(
-            self.config.run_root, shape, self._pool_size, self._process_ended, self._take_inventory
+            self.config.run_root,
+            shape,
+            self._pool_size,
+            self._reserve,
+            self._process_ended,
+            self._take_inventory,
         )
         await self.lifecycle.link.start()
         self._flusher = asyncio.create_task(self._flush_regularly())

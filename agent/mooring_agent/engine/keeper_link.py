@@ -16,6 +16,7 @@ from ..errors import MooringError, Unavailable
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost
 from ..runtime.plan import Shape
+from .reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +36,14 @@ class KeeperLink:
         run_root: Path,
         shape: Shape,
         pool_size: int,
+        reserve: Reserve,
         on_exit: Callable[[messages.Exited], None],
         on_inventory: Callable[[list[dict[str, Any]]], Awaitable[None]],
     ) -> None:
         self.client = KeeperClient(run_root)
         self.shape = shape
         self._pool_size = pool_size
+        self._reserve = reserve
         self._on_inventory = on_inventory
         self._ready = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
@@ -62,6 +65,7 @@ class KeeperLink:
         """End the connection; containers run on."""
         if self._reconnecting is not None:
             self._reconnecting.cancel()
+        self._reserve.close()
         self.client.close()
 
     async def ready(self) -> KeeperClient:
@@ -94,6 +98,7 @@ class KeeperLink:
             self.client.close()
             raise
         self.client.on_lost = self._lost
+        self._reserve.open(self.client, self.shape)
         self._ready.set()
 
     async def _renew(self) -> None:
@@ -123,6 +128,7 @@ class KeeperLink:
 
     def _lost(self) -> None:
         self._ready.clear()
+        self._reserve.close()
         logger.warning("keeper lost pid=%d", self.client.identity.pid)
         if self._reconnecting is None or self._reconnecting.done():
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())

@@ -114,7 +114,6 @@ class Launching:
         container: Container,
         rootfs: Rootfs,
         volume_paths: Mapping[str, str],
-        netlink: tuple[bytes, ...],
     ) -> LaunchPlan:
         """The launch plan of a container."""
         config = runtime_config(container, str(self.directory(container)), volume_paths)
@@ -125,7 +124,6 @@ class Launching:
             group=container.id,
             root=_root(rootfs),
             group_settings=self._indexed(settings),
-            netlink=netlink,
             seccomp=self.seccomp_path(container.spec),
         )
 

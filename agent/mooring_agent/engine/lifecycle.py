@@ -19,8 +19,8 @@ from ..errors import Conflict, MooringError, NotFound, Unavailable
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..network.service import NetworkService
-from ..storage.snapshotter import Snapshotter
 from .background import Background
+from .berthing import Berthing
 from .container import Container, boot_id
 from .events import EventBus
 from .keeper_link import KeeperLink
@@ -28,7 +28,6 @@ from .launching import Launching
 from .registry import Registry
 from .resources import signal_number
 from .restarts import count_so_far, pause, restarts
-from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +47,15 @@ class Lifecycle:
         self,
         registry: Registry,
         launching: Launching,
-        snapshotter: Snapshotter,
+        berthing: Berthing,
         networks: NetworkService,
-        volumes: Volumes,
         events: EventBus,
     ) -> None:
         self._registry = registry
         self._launching = launching
-        self._snapshotter = snapshotter
         self._networks = networks
-        self._volumes = volumes
         self._events = events
+        self._berthing = berthing
         self._boot = boot_id()
         self._launches: dict[str, messages.Exited | None] = {}
         # Those that have ended and of whose last run something is left to clear away.
@@ -193,10 +190,12 @@ class Lifecycle:
         try:
             await self.publish_ports(container)
             try:
-                launched = await self._hand_to_launcher(container, client)
+                launched = await self._berthing.start(container, client)
             except KeeperLost:
                 raise
-            except MooringError:
+            except MooringError as error:
+                if isinstance(error, StartRefused):
+                    await self._remove_group(container)
                 await self._give_ports_back(container)
                 raise
             container.status, container.error, container.exit_code = "running", "", None
@@ -213,51 +212,6 @@ class Lifecycle:
         container.wake()
         if early is not None:
             self.process_ended(container, early.exit_code, early.known, early.finished_at)
-
-    async def _hand_to_launcher(self, container: Container, client: KeeperClient) -> messages.Launched:
-        parent = self._launching.parent_group(container.spec)
-        shape = self._launching.shape(parent, self._launching.namespaces(container))
-        slot, _ = await client.request(messages.Acquire(vars(shape)))
-        assert isinstance(slot, messages.Slot)
-        container.group = f"{parent}/{slot.slot}" if shape.unified else f"{parent}/{container.id}"
-        try:
-            self._launching.restrict_devices(f"{parent}/{slot.slot}")
-            netlink: list[bytes] = []
-            for number, endpoint in enumerate(container.endpoints):
-                netlink += await self._networks.connect(
-                    endpoint, slot.pid, ifname=f"eth{number}", default_route=number == 0
-                )
-            self._launching.write_etc(container)
-            plan = self._launching.plan(
-                container,
-                self._snapshotter.rootfs(container.id),
-                self._volumes.paths(container.volumes),
-                tuple(netlink),
-            )
-            if shape.unified:
-                self._registry.save_resolved(container)
-            return await client.launch(
-                messages.Launch(
-                    slot=slot.slot,
-                    id=container.id,
-                    terminal=container.spec.tty,
-                    stdin=container.spec.interactive,
-                    log_directory=self._launching.log_directory(container),
-                    log_size=container.spec.log.max_size,
-                    log_files=container.spec.log.max_files,
-                ),
-                plan.encode(),
-            )
-        except StartRefused as error:
-            error.put_before(f"container {container.name} cannot start: ")
-            await self._remove_group(container)
-            raise
-        except (MooringError, OSError) as error:
-            if not isinstance(error, KeeperLost):
-                await client.request(messages.Release(slot.slot))
-            if isinstance(error, OSError):
-                raise MooringError(f"container {container.name} could not be started: {error}") from error
-            raise
 
     async def publish_ports(self, container: Container) -> None:
         """Publish its ports unless they are; those of the container that it replaces become its own."""

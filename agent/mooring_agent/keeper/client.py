@@ -56,6 +56,7 @@ class KeeperRefused(MooringError):
     def __init__(self, failure: messages.Failed) -> None:
         super().__init__(failure.message)
         self.exit_code = failure.exit_code
+        self.gone = failure.gone
 
 
 class KeeperClient:
@@ -181,6 +182,8 @@ class KeeperClient:
         try:
             answer, _ = await self.request(launch, [file])
         except KeeperRefused as refusal:
+            if refusal.gone:
+                raise Unavailable(refusal.message) from None
             raise StartRefused(refusal.message, refusal.exit_code) from None
         finally:
             os.close(file)

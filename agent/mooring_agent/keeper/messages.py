@@ -195,10 +195,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """It could not be done. `exit_code` is that of a failed start, as a shell would give it."""
+    """It could not be done. `exit_code` is that of a failed start, as a shell would give it; `gone` says that
+    the launcher that was to become the container is not there any more.
+    """
 
     message: str
     exit_code: int = 125
+    gone: bool = False
 
 
 @dataclass(frozen=True)

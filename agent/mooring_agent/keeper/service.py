@@ -178,7 +178,9 @@ class Keeper:
         except messages.BadMessage as error:
             reply.seq = error.seq
             reply(messages.Failed(f"keeper of version {__version__}: {error}"))
-        except (Refused, OSError) as error:
+        except Refused as refusal:
+            reply(messages.Failed(str(refusal), gone=refusal.gone))
+        except OSError as error:
             reply(messages.Failed(in_words(error)))
         except (TypeError, ValueError, LookupError, OverflowError, struct.error) as error:
             # An agent's mistake must not end the keeper of all containers.

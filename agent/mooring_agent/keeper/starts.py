@@ -33,6 +33,10 @@ _SILENT_END = "the launcher ended without a word"
 class Refused(Exception):
     """A request that cannot be done; becomes the answer Failed."""
 
+    def __init__(self, message: str, *, gone: bool = False) -> None:
+        super().__init__(message)
+        self.gone = gone
+
 
 class Starts:
     """Prepares launchers and turns them into containers."""
@@ -178,7 +182,9 @@ class Starts:
         """Hand a launcher its plan. Raises Refused."""
         launcher = self._launchers.all.get(request.slot)
         if launcher is None or launcher.owner is not client or launcher.has_plan:
-            raise Refused(f"slot {request.slot} is not there: expected one that this connection has acquired")
+            raise Refused(
+                f"slot {request.slot} is not there: expected one that this connection has acquired", gone=True
+            )
         old = self._processes.children.get(request.id)
         if old is not None and old.running:
             raise Refused(f"container {request.id} runs already as process {old.record.pid}")

@@ -172,18 +172,17 @@ def bridge_add(name: str, mac: str) -> bytes:
     )
 
 
-def veth_add(name: str, *, master: int, peer_name: str, peer_mac: str, peer_pid: int) -> bytes:
+def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
     """Create a veth pair in one request: `name` here, up, a port of the bridge with index `master`.
 
     Its peer, down (the kernel refuses it up), is born inside the network namespace of process `peer_pid` with
-    this name and MAC. The kernel chooses its index. Each end has one queue, as by default; but by default the
-    kernel makes one for each CPU first and takes them away again, which is a third of all the work.
+    this name. The kernel chooses its index and its MAC. Each end has one queue, as by default; but by default
+    the kernel makes one for each CPU first and takes them away again, which is a third of all the work.
     """
     queues = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
     peer = (
         _ANY_LINK
         + text(IFLA_IFNAME, peer_name)
-        + attribute(IFLA_ADDRESS, _mac_bytes(peer_mac))
         + u32(IFLA_NET_NS_PID, peer_pid)
         + queues
     )

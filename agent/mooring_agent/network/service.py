@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import dataclasses
+import errno
 import ipaddress
 import sqlite3
 import time
@@ -27,6 +28,7 @@ from .ports import PortBook
 from .publishing import Change, Mapped, plan
 from .records import Endpoint, Network, Publication, mac_address
 from .store import NetworkStore, StateFile
+from .veths import Cable
 
 M = TypeVar("M", bound=Mapped)
 
@@ -276,25 +278,40 @@ class NetworkService:
         for endpoint in endpoints.values():
             self._pools[endpoint.network].release(ipaddress.IPv4Address(endpoint.ipv4))
 
+    def lay_cable(self, name: str, pid: int) -> Cable | None:
+        """Lead a cable of the network `name` into the network namespace of process `pid`, as eth0, before it
+        is known whose it will be; None where that is not possible at the moment.
+        """
+        network = self._networks.get(name)
+        if network is None or name not in self._settled:
+            return None
+        try:
+            return veths.lay(self._netlink, self._bridges[name], network, veths.spare_ifname(), pid, "eth0")
+        except OSError:
+            return None  # `connect` will find out, and say what is wrong
+
     async def connect(
-        self, endpoint: Endpoint, pid: int, ifname: str = "eth0", default_route: bool = True
-    ) -> tuple[bytes, ...]:
-        """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`.
+        self,
+        endpoint: Endpoint,
+        pid: int,
+        ifname: str = "eth0",
+        default_route: bool = True,
+        cable: Cable | None = None,
+    ) -> None:
+        """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`, or
+        over a `cable` that has been laid there.
 
         Loopback, address and the default route (not on an internal network) are set as well, and packets pass
-        when it returns: nothing is left for the launcher to do, so it returns no messages for it. Raises
-        Unavailable if the process is gone, Conflict if the bridge is full.
+        when it returns. Raises Unavailable if the process is gone, Conflict if the bridge is full.
         """
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
-        where = network, endpoint, pid, ifname, default_route
-        try:
-            veths.plug(self._netlink, self._bridges[network.name], *where)
-        except OSError:
-            await self._plug_again(*where)
-        await veths.forwards(self._netlink, endpoint)
-        return ()
+        if cable is not None:
+            self._use(cable, network, endpoint, pid, default_route)
+        else:
+            await self._plug(network, endpoint, pid, ifname, default_route)
+        await veths.forwards(self._netlink, self._endpoints[endpoint.container_id][network.name].host_ifname)
 
     # ---- published ports -------------------------------------------------------------------------
 
@@ -427,19 +444,43 @@ class NetworkService:
         elif settled:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
 
-    async def _plug_again(
-        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, default_route: bool
-    ) -> None:
-        """The second attempt, without what a dying namespace may have left, and with the bridge repaired."""
-        await asyncio.to_thread(rtnetlink.remove_links, [endpoint.host_ifname])
-        before = self._bridges[network.name]
-        self._bridges[network.name] = now = bridges.ensure(self._netlink, network)
-        if now != before:
-            bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
+    def _use(self, cable: Cable, network: Network, endpoint: Endpoint, pid: int, default_route: bool) -> None:
+        if cable.bridge != self._bridges[network.name]:
+            cable.inside.close()
+            raise veths.failure(OSError(errno.ENODEV, "its bridge has been made anew"), endpoint, pid)
         try:
-            veths.plug(self._netlink, now, network, endpoint, pid, ifname, default_route)
+            veths.configure(cable, network, endpoint, default_route)
         except OSError as error:
             raise veths.failure(error, endpoint, pid) from error
+        self._note_ifname(endpoint, cable.host_ifname)
+
+    async def _plug(
+        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, default_route: bool
+    ) -> None:
+        name = veths.host_ifname(endpoint.container_id, network.name)
+        where = network, name, pid, ifname
+        try:
+            cable = veths.lay(self._netlink, self._bridges[network.name], *where)
+        except OSError:
+            # Once more, without what a dying namespace may have left, and with the bridge repaired.
+            await asyncio.to_thread(rtnetlink.remove_links, [name])
+            before = self._bridges[network.name]
+            self._bridges[network.name] = now = bridges.ensure(self._netlink, network)
+            if now != before:
+                bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
+            try:
+                cable = veths.lay(self._netlink, now, *where)
+            except OSError as error:
+                raise veths.failure(error, endpoint, pid) from error
+        self._use(cable, network, endpoint, pid, default_route)
+
+    def _note_ifname(self, endpoint: Endpoint, name: str) -> None:
+        """The outer end of an endpoint's cable has this name from now on; repairs look for it."""
+        if endpoint.host_ifname == name:
+            return
+        renamed = dataclasses.replace(endpoint, host_ifname=name)
+        self._store.rename_cable(renamed)
+        self._endpoints[endpoint.container_id][endpoint.network] = renamed
 
     def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
         if not mappings:

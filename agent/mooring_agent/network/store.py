@@ -105,6 +105,13 @@ class NetworkStore:
             (endpoint.container_id, endpoint.network, endpoint.ipv4, endpoint.host_ifname),
         )
 
+    def rename_cable(self, endpoint: Endpoint) -> None:
+        """Keep another name of the outer end of an endpoint's cable."""
+        self._database.connection.execute(
+            "UPDATE endpoints SET host_ifname = ? WHERE container_id = ? AND network = ?",
+            (endpoint.host_ifname, endpoint.container_id, endpoint.network),
+        )
+
     def remove_endpoint(self, endpoint: Endpoint) -> None:
         """End a lease."""
         self._database.connection.execute(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import secrets
+from dataclasses import dataclass
 
 from ..errors import Conflict, MooringError, Unavailable
 from ..linux import rtnetlink
@@ -24,39 +26,59 @@ def host_ifname(container_id: str, network: str) -> str:
     return "mv" + hashlib.sha256(f"{container_id}/{network}".encode()).hexdigest()[:11]
 
 
-def plug(
-    socket: RouteSocket,
-    bridge: int,
-    network: Network,
-    endpoint: Endpoint,
-    pid: int,
-    ifname: str,
-    default_route: bool,
-) -> None:
-    """Connect the network namespace of process `pid` with a bridge, and configure it.
+@dataclass(frozen=True)
+class Cable:
+    """A veth pair that leads from the bridge with the index `bridge` into a network namespace, where nobody
+    uses it yet.
+
+    `inside` is a socket of that namespace, to be closed by whoever has the cable, and `inner` the index of
+    the inner end there.
+    """
+
+    network: str
+    bridge: int
+    host_ifname: str
+    inside: RouteSocket
+    inner: int
+
+
+def spare_ifname() -> str:
+    """A name for the outer end of a cable that nobody uses yet."""
+    return "mv" + secrets.token_hex(6)[:11]
+
+
+def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
+    """Make a cable from a bridge to the network namespace of process `pid`, its inner end called `ifname`.
 
     A container may reach itself through its published port, so the bridge's port reflects.
     """
     socket.execute(
-        rtnetlink.veth_add(
-            endpoint.host_ifname, master=bridge, peer_name=ifname, peer_mac=endpoint.mac, peer_pid=pid
-        ),
-        rtnetlink.bridge_port_set(endpoint.host_ifname, hairpin=True),
+        rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid),
+        rtnetlink.bridge_port_set(host_ifname, hairpin=True),
     )
-    with rtnetlink.socket_inside(pid) as inside:
-        inner = inside.index(ifname)
-        broadcast = str(network.subnet.broadcast_address)
-        messages = [
-            rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
-            rtnetlink.address_add(inner, endpoint.ipv4, endpoint.prefix_length, broadcast),
-            rtnetlink.link_set(inner, up=True),
-        ]
-        if default_route and not network.internal:
-            messages.append(rtnetlink.route_add(inner, gateway=endpoint.gateway))
+    inside = rtnetlink.socket_inside(pid)
+    try:
+        return Cable(network.name, bridge, host_ifname, inside, inside.index(ifname))
+    except OSError:
+        inside.close()
+        raise
+
+
+def configure(cable: Cable, network: Network, endpoint: Endpoint, default_route: bool) -> None:
+    """Make the inner end of a cable, and loopback beside it, what the endpoint says; closes its socket."""
+    broadcast = str(network.subnet.broadcast_address)
+    messages = [
+        rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
+        rtnetlink.address_add(cable.inner, endpoint.ipv4, endpoint.prefix_length, broadcast),
+        rtnetlink.link_set(cable.inner, up=True, mac=endpoint.mac),
+    ]
+    if default_route and not network.internal:
+        messages.append(rtnetlink.route_add(cable.inner, gateway=endpoint.gateway))
+    with cable.inside as inside:
         inside.execute(*messages)
 
 
-async def forwards(socket: RouteSocket, endpoint: Endpoint) -> bool:
+async def forwards(socket: RouteSocket, host_ifname: str) -> bool:
     """Wait until packets pass; False if they do not in time.
 
     The kernel makes a port of a bridge forward when its other end has come up, but not at once: a container's
@@ -64,7 +86,7 @@ async def forwards(socket: RouteSocket, endpoint: Endpoint) -> bool:
     are asked for the link, so there is nothing to wait for.
     """
     for _ in range(FORWARDS_WITHIN_MS):
-        link = socket.link(endpoint.host_ifname)
+        link = socket.link(host_ifname)
         if link is None or link.forwarding:
             return link is not None
         await asyncio.sleep(0.001)

@@ -88,7 +88,7 @@ def test_later_messages_are_carried_out_although_one_is_refused(netlink: RouteSo
 
 
 def test_process_that_is_gone(netlink: RouteSocket) -> None:
-    veth = rtnetlink.veth_add("mv", master=0, peer_name="eth0", peer_mac=MAC, peer_pid=2**22)
+    veth = rtnetlink.veth_add("mv", master=0, peer_name="eth0", peer_pid=2**22)
     with pytest.raises(NetlinkError) as refusal:
         netlink.execute(veth)
     assert refusal.value.errno == errno.ESRCH

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mooring_agent.config import AgentConfig
-from mooring_agent.linux import netlink
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 PROGRAM_TIMEOUT = 10.0  # seconds
@@ -210,12 +209,8 @@ class Container(Namespace):
         return str(endpoint["ipv4"])
 
     def plug(self, network: str = "bridge", ifname: str = "eth0") -> None:
-        """Make the cable of an endpoint that is there already, and do what the launcher would."""
-        prepared = self.host.call(
-            "connect", self.id, network, self.pid, ifname=ifname, default_route=ifname == "eth0"
-        )
-        messages = [bytes.fromhex(text) for text in prepared]
-        self.inside(lambda: netlink.execute(messages))
+        """Make the cable of an endpoint that is there already."""
+        self.host.call("connect", self.id, network, self.pid, ifname=ifname, default_route=ifname == "eth0")
 
     def publish(
         self, ip: str, *mappings: dict[str, Any], taking_over: str | None = None

@@ -55,22 +55,21 @@ def test_link_up() -> None:
 
 
 def test_veth_with_its_peer_in_another_namespace() -> None:
-    made = rtnetlink.veth_add("mv0", master=4, peer_name="eth0", peer_mac=MAC, peer_pid=4321)
+    made = rtnetlink.veth_add("mv0", master=4, peer_name="eth0", peer_pid=4321)
     assert made == golden(
         """
-        98000000 1000 0506 00000000 00000000  # RTM_NEWLINK
+        8c000000 1000 0506 00000000 00000000  # RTM_NEWLINK
         00 00 0000 00000000 01000000 01000000 # up
         0800 0300 6d763000                    # IFLA_IFNAME mv0
         0800 0a00 04000000                    # IFLA_MASTER
         0800 1f00 01000000                    # IFLA_NUM_TX_QUEUES
         0800 2000 01000000                    # IFLA_NUM_RX_QUEUES
-        5800 1200                             # IFLA_LINKINFO
+        4c00 1200                             # IFLA_LINKINFO
           0900 0100 7665746800 000000         #   IFLA_INFO_KIND veth
-          4800 0200                           #   IFLA_INFO_DATA
-            4400 0100                         #     VETH_INFO_PEER
+          3c00 0200                           #   IFLA_INFO_DATA
+            3800 0100                         #     VETH_INFO_PEER
               00 00 0000 00000000 00000000 00000000
               0900 0300 6574683000 000000     #       IFLA_IFNAME eth0
-              0a00 0100 026d0ad20002 0000     #       IFLA_ADDRESS
               0800 1300 e1100000              #       IFLA_NET_NS_PID
               0800 1f00 01000000              #       IFLA_NUM_TX_QUEUES
               0800 2000 01000000              #       IFLA_NUM_RX_QUEUES

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launchers that the agent has acquired ahead, each with a cable to the network that was last asked for.
+
+A start that finds one here saves a round trip to the keeper and the making of a veth pair. It is filled when
+nothing has been asked for a moment, since that is work, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from ..errors import MooringError
+from ..keeper import messages
+from ..keeper.client import KeeperClient
+from ..network.service import NetworkService
+from ..network.veths import Cable
+from ..runtime.plan import Shape
+
+logger = logging.getLogger(__name__)
+
+# How long nobody must have taken one before the reserve is filled again; the keeper's own pool waits as long.
+_QUIET_SECONDS = 0.03
+_PAUSE_AFTER_FAILURE = 5.0
+
+
+@dataclass(frozen=True)
+class Berth:
+    """A launcher that waits for a plan, perhaps with a cable laid. `reserved` says that it has been waiting
+    here, so that it may have ended meanwhile.
+    """
+
+    slot: str
+    pid: int
+    cable: Cable | None = None
+    reserved: bool = False
+
+    @property
+    def network(self) -> str | None:
+        """Where its cable leads to."""
+        return self.cable.network if self.cable is not None else None
+
+
+class Reserve:
+    """Up to `size` launchers of one shape. It is empty while the keeper is away."""
+
+    def __init__(self, networks: NetworkService, size: int) -> None:
+        self._networks = networks
+        self._size = size
+        self._shape: Shape | None = None
+        self._client: KeeperClient | None = None
+        self._berths: list[Berth] = []
+        self._network: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._filling: asyncio.Task[None] | None = None
+
+    def open(self, client: KeeperClient, shape: Shape) -> None:
+        """The keeper is there: keep launchers of `shape` from now on."""
+        self._client, self._shape = client, shape
+        self._fill_after(_QUIET_SECONDS)
+
+    def close(self) -> None:
+        """The keeper is gone, and its launchers with it, or the agent is about to end."""
+        self._client = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._filling is not None:
+            self._filling.cancel()
+        for berth in self._berths:
+            _give_up_cable(berth)
+        self._berths.clear()
+
+    async def take(self, client: KeeperClient, shape: Shape, network: str | None) -> Berth:
+        """A launcher of `shape`, with a cable to `network` where there is one; acquired now if none waits."""
+        if shape == self._shape and client is self._client:
+            self._network = network
+            self._fill_after(_QUIET_SECONDS)
+            for berth in self._berths:
+                if berth.network == network:
+                    self._berths.remove(berth)
+                    return berth
+        return await acquire(client, shape)
+
+    def _fill_after(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._start_filling)
+
+    def _start_filling(self) -> None:
+        if self._client is not None and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.get_running_loop().create_task(self._fill())
+
+    async def _fill(self) -> None:
+        client, shape = self._client, self._shape
+        try:
+            while client is not None and client is self._client and shape is not None:
+                wrong = [berth for berth in self._berths if berth.network != self._network]
+                if len(self._berths) - len(wrong) >= self._size:
+                    return
+                if len(self._berths) >= self._size:
+                    await self._release(client, wrong[0])
+                berth = await acquire(client, shape)
+                if self._client is not client:
+                    return
+                cable = None
+                if self._network is not None:
+                    cable = self._networks.lay_cable(self._network, berth.pid)
+                    if cable is None:
+                        await client.request(messages.Release(berth.slot))
+                        return
+                self._berths.append(Berth(berth.slot, berth.pid, cable, reserved=True))
+        except MooringError as error:
+            logger.info("reserve of launchers rests error=%r", error.message)
+            if self._client is not None:
+                self._fill_after(_PAUSE_AFTER_FAILURE)
+
+    async def _release(self, client: KeeperClient, berth: Berth) -> None:
+        self._berths.remove(berth)
+        _give_up_cable(berth)
+        await client.request(messages.Release(berth.slot))
+
+
+async def acquire(client: KeeperClient, shape: Shape) -> Berth:
+    """A launcher of `shape` from the keeper."""
+    slot, _ = await client.request(messages.Acquire(vars(shape)))
+    assert isinstance(slot, messages.Slot)
+    return Berth(slot.slot, slot.pid)
+
+
+def _give_up_cable(berth: Berth) -> None:
+    """The cable itself goes with the launcher's network namespace."""
+    if berth.cable is not None:
+        berth.cable.inside.close()
