@@ -58,6 +58,7 @@ async def _serve(config: AgentConfig) -> None:
             await stopping.wait()
             log.info("stopping")
         finally:
+            engine.execs.leaving = True
             await server.stop()
             await engine.stop()
     finally:

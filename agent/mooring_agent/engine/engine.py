@@ -282,6 +282,7 @@ class Engine:
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
         """Compare what the keeper has with what is known here, after every connection to it."""
         present = set()
+        others = []
         for record in records:
             event = messages.Exited(
                 record["id"], record["exit_code"] or 0, record["known"], record["finished_at"] or 0.0
@@ -290,10 +291,13 @@ class Engine:
             if container is not None and container.id == record["id"]:
                 present.add(container.id)
                 self._compare(container, record, event)
-            elif record["exit_code"] is not None:
-                self.execs.exited(event)
-            elif record["id"] == record["container"]:
+            elif record["id"] != record["container"]:
+                others.append(record)
+            elif record["exit_code"] is None:
                 self.lifecycle.run_soon(self.lifecycle.dispose(record["id"]))
+            else:
+                self.lifecycle.run_soon(self.lifecycle.link.request(messages.Forget(record["id"])))
+        self.execs.take_inventory(others)
         for container in self.registry:
             if container.running and container.id not in present:
                 self.lifecycle.found_missing(container)

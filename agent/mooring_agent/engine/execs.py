@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import secrets
 import signal as signals
 import struct
 import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import Conflict, InvalidSpec, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..keeper import messages
-from ..keeper.client import StartRefused
+from ..keeper.client import KeeperRefused, StartRefused
 from ..linux.syscalls import TIOCSIG
 from ..runtime.capabilities import CAPABILITIES, resolve
 from ..runtime.compile import compile_process
@@ -32,9 +34,16 @@ from .registry import Registry
 from .resources import signal_number
 from .streams import ExecStreams
 
-# Finished execs that are remembered, so that their exit code can still be asked for.
-_REMEMBERED = 512
+# Finished execs that are remembered, so that their exit code can still be asked for. The keeper has a
+# record of each, so that the next agent knows it too.
+_REMEMBERED = 256
 _KILL_GRACE = 2.0
+_UNKNOWN_EXIT = 255
+# What the keeper keeps of an exec's spec for the next agent, and how long it may be.
+_NOTED = ("argv", "workdir", "user", "tty", "stdin", "stdout", "stderr", "privileged", "hangs_up")
+_NOTE_MAX = 4096
+# How long a terminal that hangs up with its client waits for one to come back after a restart of the agent.
+_RETURN_WITHIN = 120.0
 # What a shell gives for a command that is there and cannot be run; docker's exec gives it for an unknown user
 # too.
 _CANNOT_RUN = 126
@@ -42,7 +51,9 @@ _CANNOT_RUN = 126
 
 @dataclass(frozen=True)
 class ExecSpec:
-    """What to run, and which of its streams somebody wants."""
+    """What to run, and which of its streams somebody wants. `hangs_up` says that it gets HUP when its
+    client has gone.
+    """
 
     argv: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -55,11 +66,16 @@ class ExecSpec:
     privileged: bool = False
     rows: int | None = None
     cols: int | None = None
+    hangs_up: bool = False
 
 
 @dataclass(eq=False)
 class Exec:
-    """One such process. `exit_code` is None until it has ended."""
+    """One such process. `exit_code` is None until it has ended, and 255 where it could not be learned, which
+    `exit_known` says.
+
+    `asked` is set once the keeper has been asked for it, and `streams` while somebody has its streams.
+    """
 
     id: str
     container_id: str
@@ -68,8 +84,11 @@ class Exec:
     start_time: int = 0
     running: bool = False
     started: bool = False
+    asked: bool = False
     exit_code: int | None = None
+    exit_known: bool = True
     master: int = -1
+    streams: ExecStreams | None = None
     ended: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def view(self) -> dict[str, Any]:
@@ -79,6 +98,7 @@ class Exec:
             "container": self.container_id,
             "running": self.running,
             "exit_code": self.exit_code,
+            "exit_known": self.exit_known,
             "pid": self.pid,
         }
 
@@ -94,6 +114,8 @@ class Execs:
         self._launching = launching
         self._events = events
         self._execs: dict[str, Exec] = {}
+        # Set when the agent is about to end: then clients are cut off, and have not left.
+        self.leaving = False
 
     async def create(self, reference: str, spec: ExecSpec) -> Exec:
         """Note an exec; `start` runs it. Raises NotFound, Conflict, InvalidSpec."""
@@ -138,7 +160,9 @@ class Execs:
             stdin=spec.stdin and not detach,
             stdout=spec.stdout and not detach,
             stderr=spec.stderr and not detach,
+            note=_note(spec, detach),
         )
+        process.asked = True
         try:
             launched, descriptors = await client.execute(request, self._plan(container, spec).encode())
         except StartRefused as error:
@@ -153,6 +177,26 @@ class Execs:
             for descriptor in descriptors:
                 os.close(descriptor)
             return None
+        return self._streams(process, descriptors)
+
+    async def attach(self, id: str) -> ExecStreams:
+        """Take up its streams again, after a restart of the agent: what it has written meanwhile waits in its
+        pipes or its terminal. Raises Conflict while somebody has them, or when they are gone.
+        """
+        process = self.get(id)
+        if process.streams is not None and not process.streams.closed:
+            raise Conflict(f"exec {id} has a client already: its streams cannot be shared")
+        if not process.started:
+            raise Conflict(f"exec {id} has not been started yet: start it")
+        client = await self._lifecycle.link.ready()
+        try:
+            _, descriptors = await client.request(messages.Streams(id))
+        except KeeperRefused:
+            descriptors = []
+        if not descriptors:
+            raise Conflict(
+                f"exec {id} has no streams any more: it was started without, or has ended long ago"
+            )
         return self._streams(process, descriptors)
 
     def resize(self, id: str, rows: int, cols: int) -> None:
@@ -243,7 +287,14 @@ class Execs:
             if timed_out:
                 await self._kill(process)
                 await asyncio.wait([reading], timeout=_KILL_GRACE)
-            exit_code = await asyncio.wait_for(streams.wait(), _KILL_GRACE * 5)
+            try:
+                exit_code = await asyncio.wait_for(streams.wait(), _KILL_GRACE * 5)
+            except TimeoutError:
+                raise Unavailable(
+                    f"exec {process.id}, process {process.pid} in container {reference}, has closed its "
+                    "output or got SIGKILL and does not end: it may hang in the kernel, or the container is "
+                    "frozen"
+                ) from None
         finally:
             feeding.cancel()
             reading.cancel()
@@ -260,20 +311,85 @@ class Execs:
     def exited(self, event: messages.Exited) -> None:
         """News from the keeper: a process that is not a container's has ended."""
         process = self._execs.get(event.id)
-        if process is not None:
-            process.running, process.exit_code, process.pid = False, event.exit_code, None
-            if process.master >= 0:
-                os.close(process.master)
-                process.master = -1
-            if not process.ended.done():
-                process.ended.set_result(event.exit_code)
-            self._events.publish(
-                "container",
-                "exec_die",
-                process.container_id,
-                {"execID": event.id, "exitCode": str(event.exit_code)},
-            )
-        self._lifecycle.run_soon(self._lifecycle.link.request(messages.Forget(event.id)))
+        if process is None:
+            self._forget(event.id)
+        elif process.exit_code is None:
+            self._end(process, event.exit_code, known=event.known)
+
+    def take_inventory(self, records: list[dict[str, Any]]) -> None:
+        """Compare what the keeper has with what is known here: the execs of a former agent are taken up,
+        and one that the keeper does not know any more has ended, nobody knows how.
+        """
+        present = set()
+        for record in records:
+            present.add(record["id"])
+            process = self._execs.get(record["id"])
+            if process is None:
+                process = self._taken_up(record)
+            if record["exit_code"] is not None:
+                if process.exit_code is None:
+                    self._end(process, record["exit_code"], known=record["known"])
+            elif not process.running:
+                process.pid, process.start_time = record["pid"], record["start_time"]
+                process.running = True
+                self._lifecycle.run_soon(self._recover_terminal(process))
+        for process in list(self._execs.values()):
+            if process.asked and process.exit_code is None and process.id not in present:
+                self._end(process, _UNKNOWN_EXIT, known=False)
+        self._forget_old()
+
+    def _taken_up(self, record: dict[str, Any]) -> Exec:
+        """One that a former agent has started."""
+        noted = json.loads(record.get("note") or "{}")
+        argv = tuple(noted.pop("argv", ("",)))
+        spec = ExecSpec(argv, **{name: value for name, value in noted.items() if name in _NOTED})
+        process = Exec(record["id"], record["container"], spec, started=True, asked=True)
+        self._execs[process.id] = process
+        if spec.hangs_up and record["exit_code"] is None:
+            asyncio.get_running_loop().call_later(_RETURN_WITHIN, self._hang_up_unless_used, process)
+        return process
+
+    async def _recover_terminal(self, process: Exec) -> None:
+        if not process.spec.tty or process.master >= 0:
+            return
+        client = await self._lifecycle.link.ready()
+        try:
+            _, descriptors = await client.request(messages.Streams(process.id))
+        except KeeperRefused:
+            return  # it has ended and is forgotten
+        for descriptor in descriptors:
+            if process.master < 0 and process.running:
+                process.master = descriptor
+            else:
+                os.close(descriptor)
+
+    def client_has_left(self, process: Exec) -> None:
+        """Hang up a terminal that nobody can come back to, as sshd does."""
+        if process.spec.hangs_up and not self.leaving:
+            with suppress(MooringError):
+                self.signal(process.id, "HUP", target="leader")
+
+    def _hang_up_unless_used(self, process: Exec) -> None:
+        if process.streams is None:
+            self.client_has_left(process)
+
+    def _end(self, process: Exec, exit_code: int, *, known: bool) -> None:
+        process.running, process.exit_code, process.pid = False, exit_code, None
+        process.exit_known = known
+        if process.master >= 0:
+            os.close(process.master)
+            process.master = -1
+        if not process.ended.done():
+            process.ended.set_result(exit_code)
+        self._events.publish(
+            "container",
+            "exec_die",
+            process.container_id,
+            {"execID": process.id, "exitCode": str(exit_code)},
+        )
+
+    def _forget(self, id: str) -> None:
+        self._lifecycle.run_soon(self._lifecycle.link.request(messages.Forget(id)))
 
     async def _kill(self, process: Exec) -> None:
         await self._lifecycle.link.request(messages.Signal(process.id, signals.SIGKILL))
@@ -316,20 +432,18 @@ class Execs:
                 await self._lifecycle.link.request(messages.CloseStdin(process.id))
 
         if spec.tty:
-            master = descriptors[0]
-            return ExecStreams(
-                tty=True,
-                stdin=os.dup(master),
-                outputs={1: master},
-                ended=process.ended,
-                on_stdin_closed=stdin_closed,
-            )
-        rest = list(descriptors)
-        stdin = rest.pop(0) if spec.stdin else -1
-        outputs = {stream: rest.pop(0) for stream, wanted in ((1, spec.stdout), (2, spec.stderr)) if wanted}
-        return ExecStreams(
-            tty=False, stdin=stdin, outputs=outputs, ended=process.ended, on_stdin_closed=stdin_closed
+            stdin, outputs = os.dup(descriptors[0]), {1: descriptors[0]}
+        else:
+            # A pipe's writing end can only be that of its input, which may have been closed already.
+            writing = [one for one in descriptors if fcntl.fcntl(one, fcntl.F_GETFL) & os.O_ACCMODE]
+            rest = [one for one in descriptors if one not in writing]
+            stdin = writing[0] if writing else -1
+            wanted = [stream for stream, is_wanted in ((1, spec.stdout), (2, spec.stderr)) if is_wanted]
+            outputs = dict(zip(wanted, rest, strict=False))
+        process.streams = ExecStreams(
+            tty=spec.tty, stdin=stdin, outputs=outputs, ended=process.ended, on_stdin_closed=stdin_closed
         )
+        return process.streams
 
     def _running(self, reference: str) -> Container:
         container = self._registry.get(reference)
@@ -354,4 +468,15 @@ class Execs:
             id for id, process in self._execs.items() if process.exit_code is not None or not process.started
         ]
         for id in finished[: max(0, len(finished) - _REMEMBERED)]:
-            del self._execs[id]
+            if self._execs.pop(id).asked:
+                self._forget(id)
+
+
+def _note(spec: ExecSpec, detached: bool) -> str:
+    """What the next agent may want to know of an exec. Its environment, where secrets are, is not."""
+    noted = {name: value for name in _NOTED if (value := getattr(spec, name)) not in (None, False)}
+    if detached:
+        noted |= {"stdin": False}
+    noted |= {name: getattr(spec, name) and not detached for name in ("stdout", "stderr")}
+    text = json.dumps(noted)
+    return text if len(text) <= _NOTE_MAX else json.dumps({**noted, "argv": [spec.argv[0][: _NOTE_MAX // 8]]})

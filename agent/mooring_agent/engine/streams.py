@@ -64,6 +64,7 @@ class ExecStreams:
         self._outputs = outputs
         self._ended = ended
         self._on_stdin_closed = on_stdin_closed
+        self.closed = False
         for descriptor in outputs.values():
             os.set_blocking(descriptor, False)
 
@@ -112,6 +113,7 @@ class ExecStreams:
 
     def close(self) -> None:
         """Give up all descriptors; the process goes on."""
+        self.closed = True
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..linux import syscalls
 from ..runtime.join import start_time
+from .connections import Client
 from .eventloop import HANGUP, READ, EventLoop
 from .handover import HandedChild
 from .logs import Log, OpenFiles
@@ -29,7 +30,10 @@ _PIPE_SIZE = 1 << 18
 
 @dataclass
 class Child:
-    """One container's or exec's process. Descriptors are the keeper's own ends; -1 where there is none."""
+    """One container's or exec's process. Descriptors are the keeper's own ends; -1 where there is none.
+
+    `owner` is the connection that has asked for an exec, and so has its streams.
+    """
 
     record: Record
     own: bool
@@ -39,6 +43,7 @@ class Child:
     stdin: int = -1
     exec_streams: list[int] = field(default_factory=list)
     watch: int = -1
+    owner: Client | None = None
 
     @property
     def running(self) -> bool:
@@ -74,6 +79,12 @@ class Child:
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
+
+    def close_streams(self) -> None:
+        """Close an exec's streams."""
+        for descriptor in self.exec_streams:
+            os.close(descriptor)
+        self.exec_streams = []
 
 
 class Streams:

@@ -25,6 +25,11 @@ class Client:
         self.connection = connection
         self.queue: deque[tuple[bytes, list[int]]] = deque()
 
+    @property
+    def connected(self) -> bool:
+        """Whether it is there."""
+        return self.connection.fileno() >= 0
+
 
 class Connections:
     """Accepts clients and hands their packets on. `changed` is called whenever one has come or gone."""

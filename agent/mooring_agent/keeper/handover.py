@@ -20,7 +20,7 @@ from . import messages
 @dataclass(frozen=True)
 class HandedChild:
     """One container's or exec's process: `children.Child` in numbers. `pipes` has the streams 1 and 2 by
-    name; where there is no descriptor is -1.
+    name; where there is no descriptor is -1. `owner` is one of the connections.
     """
 
     record: dict[str, Any]
@@ -30,6 +30,7 @@ class HandedChild:
     stdin: int = -1
     exec_streams: list[int] = field(default_factory=list)
     watch: int = -1
+    owner: int = -1
 
     def descriptors(self) -> list[int]:
         """Those that it has."""

@@ -15,6 +15,7 @@ from ..linux import syscalls
 from ..runtime.join import parent_and_start_time, start_time
 from . import guardian
 from .children import UNKNOWN_EXIT, Child, Streams, exit_code
+from .connections import Client
 from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
@@ -40,6 +41,14 @@ class Processes:
         self.journal = Journal(f"{directory}/records")
         self.streams = Streams(loop, f"{directory}/pipes")
         self.children: dict[str, Child] = {}
+        self._execs: dict[str, set[str]] = {}  # of each container
+
+    def add(self, child: Child) -> None:
+        """Know a process from now on."""
+        record = child.record
+        self.children[record.id] = child
+        if record.id != record.container:
+            self._execs.setdefault(record.container, set()).add(record.id)
 
     # Our own children
 
@@ -96,19 +105,32 @@ class Processes:
         self._write(child.record)
 
     def ended(self, child: Child, code: int, *, known: bool) -> None:
-        """The end of a process: its output first, then the record, and only then anybody is told."""
+        """The end of a process: its output first, then the record, and only then anybody is told.
+
+        What an exec has written last is in its pipes. Whoever has asked for it reads it there; where that one
+        has gone, the keeper holds them until the exec is forgotten.
+        """
         self.streams.finish(child)
+        if child.owner is not None and child.owner.connected:
+            child.close_streams()
         child.record = child.record.exited(code, known, time.time())
         self._write(child.record)
         self.drop(child.record.id)
         self._tell(child)
 
     def forget(self, id: str) -> None:
-        """Leave nothing of `id`, which does not run."""
+        """Leave nothing of `id`, which does not run, and of a container's execs that have ended."""
         child = self.children.pop(id, None)
-        if child is not None:
-            for descriptor in child.exec_streams:
-                os.close(descriptor)
+        if child is not None and id != child.record.container:
+            child.close_streams()
+            self._execs.get(child.record.container, set()).discard(id)
+            self.journal.remove(id)
+            return
+        for exec_id in list(self._execs.get(id, ())):
+            if not self.children[exec_id].running:
+                self.forget(exec_id)
+        if not self._execs.get(id):
+            self._execs.pop(id, None)
         self.streams.remove_pipes(id)
         self.journal.remove(id)
 
@@ -116,7 +138,7 @@ class Processes:
         """Leave nothing of a process that never was."""
         self.streams.finish(child)
         self.drop(child.record.id)
-        self.children[child.record.id] = child
+        self.add(child)
         self.forget(child.record.id)
 
     def _write(self, record: Record) -> None:
@@ -140,6 +162,7 @@ class Processes:
                     stdin=child.stdin,
                     exec_streams=list(child.exec_streams),
                     watch=child.watch,
+                    owner=child.owner.connection.fileno() if child.owner is not None else -1,
                 )
                 for child in self.children.values()
             ],
@@ -148,15 +171,21 @@ class Processes:
             "expected": list(self._expected),
         }
 
-    def take_over(self, state: State) -> None:
-        """Go on with the processes of a predecessor."""
+    def take_over(self, state: State, clients: dict[int, Client]) -> None:
+        """Go on with the processes of a predecessor, and its connections by their descriptors."""
         self._held = set(state.held)
         self._unclaimed = dict(state.unclaimed)
         self._expected = dict.fromkeys(state.expected, nothing)
         for handed in state.children:
             record = record_of(handed.record)
-            child = Child(record, handed.own, stdin=handed.stdin, exec_streams=handed.exec_streams)
-            self.children[record.id] = child
+            child = Child(
+                record,
+                handed.own,
+                stdin=handed.stdin,
+                exec_streams=handed.exec_streams,
+                owner=clients.get(handed.owner),
+            )
+            self.add(child)
             if not child.running:
                 continue
             if record.log_directory:
@@ -215,7 +244,7 @@ class Processes:
         self._held = set(legacy.held)
         for record in self.journal.read_all():
             child = Child(record, own=False)
-            self.children[record.id] = child
+            self.add(child)
             if not child.running:
                 continue
             if record.log_directory:

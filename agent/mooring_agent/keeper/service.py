@@ -147,11 +147,9 @@ class Keeper:
     def _take_over(self, state: State) -> None:
         """Go on where the program was that this one has replaced, and answer for it."""
         self._starts.next_slot = state.next_slot
-        self._processes.take_over(state)
-        for descriptor in state.clients:
-            client = self._connections.take_over(descriptor)
-            if descriptor == state.asked_by:
-                self._connections.reply(client, state.seq, messages.Done())
+        clients = {descriptor: self._connections.take_over(descriptor) for descriptor in state.clients}
+        self._processes.take_over(state, clients)
+        self._connections.reply(clients[state.asked_by], state.seq, messages.Done())
 
     def _prepare_child(self, keep: int) -> None:
         default_signals()
@@ -216,7 +214,7 @@ class Keeper:
         self._starts.launch(client, message, _plan(descriptors), reply)
 
     def _exec(self, client: Client, message: messages.Exec, descriptors: list[int], reply: Reply) -> None:
-        self._starts.execute(message, _plan(descriptors), reply)
+        self._starts.execute(client, message, _plan(descriptors), reply)
 
     def _signal(self, client: Client, message: messages.Signal, descriptors: list[int], reply: Reply) -> None:
         self._child(message.id).signal(message.number)

@@ -211,11 +211,11 @@ class Starts:
             raise
         self._loop.remove(launcher.channel.fileno())
         launcher.has_plan = True
-        self._processes.children[request.id] = child
+        self._processes.add(child)
         self._hand_over(launcher.channel, [plan, *given])
         self._await_start(child, launcher.channel, reply, launcher)
 
-    def execute(self, request: messages.Exec, plan: int, reply: Reply) -> None:
+    def execute(self, client: Client, request: messages.Exec, plan: int, reply: Reply) -> None:
         """Start a process in a running container. Raises Refused."""
         container = self._processes.children.get(request.container)
         if container is None or not container.running:
@@ -235,8 +235,9 @@ class Starts:
             start_time=0,
             terminal=request.terminal,
             stdin=request.stdin and not request.terminal,
+            note=request.note,
         )
-        child = Child(record, own=True, exec_streams=ours)
+        child = Child(record, own=True, exec_streams=ours, owner=client)
         if record.stdin:
             child.stdin = os.dup(ours[0])
         self._hand_over(channel, [plan, *given])
@@ -327,7 +328,7 @@ class Starts:
             self._processes.expect_end(child.record.pid, nothing)
 
     def _started(self, child: Child, reply: Reply) -> None:
-        self._processes.children[child.record.id] = child
+        self._processes.add(child)
         reply(messages.Launched(child.record.pid, child.record.start_time), child.exec_streams)
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])

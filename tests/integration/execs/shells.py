@@ -16,17 +16,23 @@ WAIT = 15.0 * PATIENCE
 
 
 class Shell:
-    """A process on a terminal in a container; `output` is all that it has shown so far."""
+    """A process on a terminal in a container; `output` is all that it has shown so far.
 
-    def __init__(self, agent: AgentUnderTest, container: str, *argv: str, **options: Any) -> None:
+    With `exec_id` it is that of an exec which runs already.
+    """
+
+    def __init__(
+        self, agent: AgentUnderTest, container: str, *argv: str, exec_id: str = "", **options: Any
+    ) -> None:
         self._agent = agent
         self.output = b""
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(WAIT)
         self._socket.connect(str(agent.socket))
         body = json.dumps({"argv": list(argv or ("sh",)), **options}).encode()
+        path = f"execs/{exec_id}/attach" if exec_id else f"containers/{container}/shell"
         head = (
-            f"POST /mooring/v1/containers/{container}/shell HTTP/1.1\r\nHost: x\r\n"
+            f"POST /mooring/v1/{path} HTTP/1.1\r\nHost: x\r\n"
             "Connection: Upgrade\r\nUpgrade: mooring-stream\r\n"
             f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
         )
