@@ -141,10 +141,11 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("--name", default="", metavar="NAME")
     run.add_argument("-p", "--publish", action="append", default=[], metavar="[[IP:]HOST:]PORT[/udp]")
     run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
-    run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…]")
+    run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
-    run.add_argument("--network", action="append", default=[], metavar="NAME")
+    run.add_argument("--domainname", default="", metavar="NAME")
+    run.add_argument("--network", action="append", default=[], metavar="NAME|container:NAME")
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -161,14 +162,42 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("--no-new-privileges", action="store_true")
     run.add_argument("--read-only", action="store_true", help="the root file system cannot be written to")
     run.add_argument("--cgroup", default="", metavar="NAME", help="the declared cgroup to live in")
+    _confinement(run)
     run.add_argument("--entrypoint", metavar="COMMAND")
     run.add_argument("image", metavar="IMAGE")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
     exec_ = _command(commands, "exec", "run a command in a running container", "run.execute")
     exec_.add_argument("-d", "--detach", action="store_true", help="do not wait for it")
+    exec_.add_argument("--privileged", action="store_true", help="with all capabilities")
     _terminal(exec_)
     exec_.add_argument("name", metavar="NAME")
     exec_.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+
+def _confinement(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--init", action="store_true", help="an init of the host's reaps and passes signals on")
+    run.add_argument("--privileged", action="store_true", help="all capabilities and devices, and no filters")
+    run.add_argument(
+        "--security-opt",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="seccomp=unconfined|FILE, apparmor=PROFILE, label=…, systempaths=unconfined, mask=…, unmask=…",
+    )
+    run.add_argument("--device", action="append", default=[], metavar="HOST[:CONTAINER][:rwm]")
+    run.add_argument("--device-cgroup-rule", action="append", default=[], metavar='"c 10:200 rwm"')
+    run.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
+    run.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument("--shm-size", metavar="SIZE", help='of /dev/shm (default: "64m")')
+    run.add_argument("--group-add", action="append", default=[], metavar="GROUP")
+    run.add_argument("--oom-score-adj", type=int, metavar="NUMBER")
+    run.add_argument("--pid", default="", metavar="host|container:NAME")
+    run.add_argument("--ipc", default="", metavar="shareable|none|host|container:NAME")
+    run.add_argument("--uts", default="", metavar="host")
+    run.add_argument("--cgroupns", default="", metavar="host")
+    run.add_argument(
+        "--userns", default="", metavar="auto|FIRST:SIZE", help="map its users to others of the host"
+    )
 
 
 def _terminal(command: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
     `mooring keeper …` becomes the keeper before anything else is imported: it lives as long as the
-    containers do and holds nothing that it does not need.
+    containers do and holds nothing that it does not need. `mooring oci …` is a command line of its own, for
+    programs that drive a runtime.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["keeper"]:
@@ -20,6 +21,10 @@ def main(argv: list[str] | None = None) -> int:
             print("mooring keeper: expected RUN_ROOT alone", file=sys.stderr)
             return 2
         return keeper(arguments[1])
+    if arguments[:1] == ["oci"]:
+        from mooring_agent.oci.main import main as oci
+
+        return oci(arguments[1:])
     from mooring_agent.cli.dispatch import dispatch
 
     return dispatch(arguments)

@@ -19,6 +19,7 @@ from typing import Any
 from ..engine.resources.options import Size
 from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
+from .confinement import confinement
 from .containers import client_of
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -88,6 +89,7 @@ def execute(arguments: argparse.Namespace) -> int:
         "Env": _variables(arguments.env),
         "WorkingDir": arguments.workdir,
         "User": arguments.user,
+        "Privileged": arguments.privileged,
         "Tty": arguments.tty,
         "AttachStdin": arguments.interactive and attached,
         "AttachStdout": attached,
@@ -180,8 +182,8 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "PortBindings": _ports(arguments.publish),
         "ReadonlyRootfs": arguments.read_only,
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": _number(retries, "--restart")},
-        "SecurityOpt": ["no-new-privileges"] if arguments.no_new_privileges else None,
         "Tmpfs": dict(item.partition(":")[::2] for item in arguments.tmpfs),
+        **confinement(arguments),
     }
     body: dict[str, Any] = {
         "Image": arguments.image,
@@ -189,6 +191,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "Env": _variables(arguments.env),
         "Labels": dict(item.partition("=")[::2] for item in arguments.label),
         "Hostname": arguments.hostname,
+        "Domainname": arguments.domainname,
         "WorkingDir": arguments.workdir,
         "User": arguments.user,
         "Tty": arguments.tty,

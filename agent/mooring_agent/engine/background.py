@@ -37,3 +37,9 @@ class Background:
             logger.warning("background work failed error=%r", error.message)
         elif error is not None:
             logger.error("background work failed", exc_info=error)
+
+
+async def within(future: asyncio.Future[int], seconds: float) -> bool:
+    """Wait for the future for some seconds; whether it is done. It goes on otherwise."""
+    done, _ = await asyncio.wait([future], timeout=seconds)
+    return bool(done)

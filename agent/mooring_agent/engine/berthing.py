@@ -9,6 +9,7 @@ from ..keeper.client import KeeperClient, KeeperLost, StartRefused
 from ..network.service import NetworkService
 from ..runtime.plan import Shape
 from ..storage.snapshotter import Snapshotter
+from .confinement import Surroundings
 from .container import Container
 from .launching import Launching
 from .registry import Registry
@@ -35,30 +36,37 @@ class Berthing:
         self._networks = networks
         self._volumes = volumes
 
-    async def start(self, container: Container, client: KeeperClient) -> messages.Launched:
+    async def start(
+        self, container: Container, client: KeeperClient, around: Surroundings
+    ) -> messages.Launched:
         """Run the container's first process. Raises StartRefused where that is not possible, KeeperLost, and
         what keeps it from its networks.
         """
-        parent = self._launching.parent_group(container.spec)
-        shape = self._launching.shape(parent, self._launching.namespaces(container))
+        shape = self._launching.launcher_shape(container, around)
         network = container.endpoints[0].network if container.endpoints else None
         berth = await self._reserve.take(client, shape, network)
         try:
-            return await self._give(container, client, parent, shape, berth)
+            return await self._give(container, client, around, shape, berth)
         except KeeperLost:
             raise
         except Unavailable:
             if not berth.reserved:
                 raise
         # It had ended while it waited, or its cable was no good any more: with a fresh one.
-        return await self._give(container, client, parent, shape, await acquire(client, shape))
+        return await self._give(container, client, around, shape, await acquire(client, shape))
 
     async def _give(
-        self, container: Container, client: KeeperClient, parent: str, shape: Shape, berth: Berth
+        self,
+        container: Container,
+        client: KeeperClient,
+        around: Surroundings,
+        shape: Shape,
+        berth: Berth,
     ) -> messages.Launched:
+        parent = self._launching.parent_group(container.spec)
         container.group = f"{parent}/{berth.slot}" if shape.unified else f"{parent}/{container.id}"
         try:
-            self._launching.restrict_devices(f"{parent}/{berth.slot}")
+            self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
             for number, endpoint in enumerate(container.endpoints):
                 await self._networks.connect(
                     endpoint,
@@ -72,6 +80,7 @@ class Berthing:
                 container,
                 self._snapshotter.rootfs(container.id),
                 self._volumes.paths(container.volumes),
+                around,
             )
             if shape.unified:
                 self._registry.save_resolved(container)

@@ -24,7 +24,9 @@ class Container:
 
     `wanted` says whether it should run as far as its user is concerned: what a restart policy and the start
     of an agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below
-    the mount points. `replaces` is the id of the container that this one is taking the place of.
+    the mount points. `replaces` is the id of the container that this one is taking the place of. `joins` are
+    (runtime-spec type, id of the container) of namespaces that it shares with others, `first_id` is the first
+    of the host's ids in the range that the agent has chosen for its users.
     """
 
     id: str
@@ -57,6 +59,8 @@ class Container:
     volumes: tuple[tuple[str, str], ...] = ()
     ports: tuple[PortMapping, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    joins: tuple[tuple[str, str], ...] = ()
+    first_id: int | None = None
 
     def __post_init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -103,12 +107,25 @@ class Container:
                 for endpoint in self.endpoints
             },
             "cgroup": self.group,
+            "joins": dict(self.joins),
+            "first_id": self.first_id,
             "managed": self.managed,
         }
 
     # The columns of table `containers`
 
-    _RESOLVED = ("argv", "env", "workdir", "user", "stop_signal", "group", "replaces", "volumes")
+    _RESOLVED = (
+        "argv",
+        "env",
+        "workdir",
+        "user",
+        "stop_signal",
+        "group",
+        "replaces",
+        "volumes",
+        "joins",
+        "first_id",
+    )
     _RUN = (
         "status",
         "wanted",
@@ -138,7 +155,8 @@ class Container:
         resolved = json.loads(row["resolved"])
         for name in ("argv", "env"):
             resolved[name] = tuple(resolved[name])
-        resolved["volumes"] = tuple((target, name) for target, name in resolved["volumes"])
+        for name in ("volumes", "joins"):
+            resolved[name] = tuple((one, other) for one, other in resolved.get(name, ()))
         return cls(
             id=row["id"],
             name=row["name"],

@@ -20,9 +20,11 @@ from ..keeper import messages
 from ..linux.inotify import DirectoryWatch
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
+from .confinement import check_capabilities, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
 from .groups import Groups
+from .joining import Joining
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
 from .logs import LogChunk, LogReader, Selection, read_lines
@@ -48,6 +50,8 @@ _LIVE_LIMITS = (
     "pids_limit",
 )
 _NAME_ATTEMPTS = 8
+# Options whose values are there on this host, or not.
+_OF_THE_HOST = ("apparmor", "devices", "init", "seccomp", "selinux")
 
 
 class Containers:
@@ -64,8 +68,10 @@ class Containers:
         volumes: Volumes,
         groups: Groups,
         events: EventBus,
+        joining: Joining,
     ) -> None:
         self.registry = registry
+        self._joining = joining
         self.lifecycle = lifecycle
         self._launching = launching
         self._images = images
@@ -373,11 +379,17 @@ class Containers:
             replaces=replaces,
         )
         container.group = self._launching.group_path(container)
+        if not is_plain(spec):
+            self._joining.settle(container)
         return container
 
     def _check_host(self, name: str, spec: ContainerSpec) -> None:
         """What of a spec depends on this host."""
         self._launching.hierarchy.settings(resources_of(spec))
+        if spec.cap_add or spec.cap_drop:
+            check_capabilities(name, spec)
+        if not spec.given_fields.isdisjoint(_OF_THE_HOST):
+            self._launching.check_host(name, spec)
         if spec.cgroup and not self._groups.exists(spec.cgroup):
             raise NotFound(
                 f"container {name} is to live in cgroup {spec.cgroup}, which is not declared: "

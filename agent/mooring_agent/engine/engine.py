@@ -30,7 +30,9 @@ from .document import Documents
 from .events import EventBus
 from .execs import Execs
 from .groups import Groups
+from .idranges import IdRanges
 from .images import Images
+from .joining import Joining
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
@@ -74,11 +76,14 @@ class Engine:
         self.groups = Groups(
             self.database, self._launching, config.cgroup_parent, lambda name: self.containers.in_group(name)
         )
+        joining = Joining(self.registry, IdRanges(str(config.data_root)))
         self._reserve = Reserve(self.networks, _RESERVE)
         berthing = Berthing(
             self.registry, self._launching, self._reserve, self.snapshotter, self.networks, self.volumes
         )
-        self.lifecycle = Lifecycle(self.registry, self._launching, berthing, self.networks, self.events)
+        self.lifecycle = Lifecycle(
+            self.registry, self._launching, berthing, self.networks, self.events, joining
+        )
         self.containers = Containers(
             self.registry,
             self.lifecycle,
@@ -89,6 +94,7 @@ class Engine:
             self.volumes,
             self.groups,
             self.events,
+            joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
         self.image_service = Images(self.images, self.database, self.events)

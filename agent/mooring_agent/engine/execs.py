@@ -20,13 +20,14 @@ from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..keeper import messages
 from ..keeper.client import KeeperRefused, StartRefused
 from ..linux.syscalls import TIOCSIG
-from ..runtime.capabilities import CAPABILITIES, resolve
-from ..runtime.compile import compile_process
+from ..runtime.compile import USER_ANNOTATION, compile_process
 from ..runtime.join import start_time
 from ..runtime.plan import JoinPlan
+from .confinement import adjust_process, all_capabilities, capabilities_of, is_plain
 from .container import Container
 from .events import EventBus
 from .foreground import foreground
+from .joining import ALL_NAMESPACES, namespaces_of
 from .launching import Launching
 from .lifecycle import Lifecycle
 from .oci import environment, process_config
@@ -395,11 +396,7 @@ class Execs:
         await self._lifecycle.link.request(messages.Signal(process.id, signals.SIGKILL))
 
     def _plan(self, container: Container, spec: ExecSpec) -> JoinPlan:
-        capabilities = (
-            list(CAPABILITIES)
-            if spec.privileged
-            else list(resolve(container.spec.cap_add, container.spec.cap_drop))
-        )
+        capabilities = list(all_capabilities() if spec.privileged else capabilities_of(container.spec))
         env = environment(container.env)
         if spec.tty:
             env.setdefault("TERM", "xterm")
@@ -415,13 +412,19 @@ class Execs:
             columns=spec.cols,
         )
         user = container.user if spec.user is None else spec.user
+        annotations = {USER_ANNOTATION: user or "0"}
+        namespaces = ALL_NAMESPACES
+        if not is_plain(container.spec):
+            adjust_process(process, annotations, container.spec, privileged=spec.privileged)
+            namespaces = namespaces_of(container)
         seccomp = None if spec.privileged else self._launching.seccomp_path(container.spec)
         return JoinPlan(
             pid=container.pid or 0,
             start_time=container.start_time,
             groups=self._launching.group_directories(container),
-            process=compile_process(process, {"org.mooring.user": user or "0"}, seccomp),
+            process=compile_process(process, annotations, seccomp),
             unified=not self._launching.hierarchy.can_rename,
+            namespaces=namespaces,
         )
 
     def _streams(self, process: Exec, descriptors: list[int]) -> ExecStreams:

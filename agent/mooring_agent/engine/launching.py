@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..cgroups.devices import DEFAULT_RULES
@@ -12,15 +13,27 @@ from ..cgroups.hierarchy import Hierarchy
 from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
 from ..network.names import hosts_file, resolver_configuration
-from ..runtime.capabilities import resolve
-from ..runtime.compile import compile_launch, new_namespaces
+from ..runtime.borrow import Borrow
+from ..runtime.compile import compile_launch, is_standard, joined_namespaces, new_namespaces
 from ..runtime.mounts import BindRoot, Overlay
 from ..runtime.plan import LaunchPlan, Shape
 from ..runtime.seccomp_profile import SeccompCache, default_profile
 from ..storage.snapshotter import Rootfs
+from .confinement import (
+    PLAIN,
+    Surroundings,
+    capabilities_of,
+    check_modules,
+    device_rules,
+    devices_of,
+    is_plain,
+    seccomp_profile,
+)
 from .container import Container
+from .initprogram import init_program
 from .oci import runtime_config
 from .resources import CgroupSpec, ContainerSpec
+from .resources.security import UNCONFINED
 
 _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
 
@@ -43,7 +56,10 @@ class Launching:
 
     def directory(self, container: Container) -> Path:
         """Where the agent keeps the files of a container."""
-        return self._config.data_root / "containers" / container.id
+        return self._directory_of(container.id)
+
+    def _directory_of(self, id: str) -> Path:
+        return self._config.data_root / "containers" / id
 
     def log_directory(self, container: Container) -> str:
         """Where its log is."""
@@ -75,10 +91,26 @@ class Launching:
         """The group `parent` is gone."""
         self._prepared_parents.discard(parent)
 
-    def restrict_devices(self, group: str) -> None:
+    def launcher_shape(self, container: Container, around: Surroundings = PLAIN) -> Shape:
+        """The shape of the launcher that this container needs; that of the pool for most."""
+        shape = self.shape(self.parent_group(container.spec), self.namespaces(container))
+        if is_plain(container.spec):
+            return shape
+        config = runtime_config(container, "", _no_paths(container), around)
+        users, groups = around.id_maps or ((), ())
+        return replace(
+            shape,
+            namespaces=new_namespaces(config),
+            join=joined_namespaces(config),
+            standard=is_standard(config),
+            uids=tuple((one.container, one.host, one.size) for one in users),
+            gids=tuple((one.container, one.host, one.size) for one in groups),
+        )
+
+    def restrict_devices(self, group: str, spec: ContainerSpec, around: Surroundings = PLAIN) -> None:
         """Attach the white list of devices where that takes a program (cgroup v2); else the shape has it."""
-        if not self.hierarchy.can_rename:
-            self.hierarchy.group(group).set_devices(DEFAULT_RULES)
+        if not self.hierarchy.can_rename and not spec.privileged:
+            self.hierarchy.group(group).set_devices((*DEFAULT_RULES, *device_rules(spec, around.devices)))
 
     def group_directories(self, container: Container) -> tuple[str, ...]:
         """The directories of the container's own group, one a hierarchy."""
@@ -100,40 +132,61 @@ class Launching:
             finally:
                 os.close(descriptor)
 
-    def seccomp_path(self, spec: ContainerSpec) -> str:
-        """The compiled default profile for the container's capabilities."""
-        capabilities = frozenset(resolve(spec.cap_add, spec.cap_drop))
+    def seccomp_path(self, spec: ContainerSpec) -> str | None:
+        """The compiled profile for the container's capabilities; None where it has none."""
+        capabilities = frozenset(capabilities_of(spec))
+        profile = seccomp_profile(spec)
+        if profile == UNCONFINED:
+            return None
+        if not isinstance(profile, str):
+            return str(self._seccomp.path_for(profile, capabilities))
         path = self._seccomp_paths.get(capabilities)
         if path is None:
             path = str(self._seccomp.path_for(default_profile(), capabilities))
             self._seccomp_paths[capabilities] = path
         return path
 
+    def check_host(self, name: str, spec: ContainerSpec) -> None:
+        """Raise what keeps a container from what it asks of this host."""
+        check_modules(name, spec)
+        devices_of(name, spec)
+        if spec.init:
+            init_program()
+        self.seccomp_path(spec)
+
     def plan(
         self,
         container: Container,
         rootfs: Rootfs,
         volume_paths: Mapping[str, str],
+        around: Surroundings = PLAIN,
     ) -> LaunchPlan:
         """The launch plan of a container."""
-        config = runtime_config(container, str(self.directory(container)), volume_paths)
+        files = around.files_of or container.id
+        config = runtime_config(container, str(self._directory_of(files)), volume_paths, around)
         settings = self.hierarchy.settings(resources_of(container.spec))
-        return compile_launch(
+        if around is not PLAIN and self.hierarchy.device_settings():
+            rules = device_rules(container.spec, around.devices)
+            settings += tuple(Setting("devices", "devices.allow", str(rule)) for rule in rules)
+        plan = compile_launch(
             config,
             id=container.id,
             group=container.id,
-            root=_root(rootfs),
+            root=_root(rootfs, around),
             group_settings=self._indexed(settings),
             seccomp=self.seccomp_path(container.spec),
         )
+        if around is PLAIN:
+            return plan
+        shared = (Borrow(around.memory_of, "/dev/shm", "/dev/shm"),) if around.memory_of else ()
+        # What is to be joined is so by the launcher's shape, before it knows its plan.
+        return replace(plan, join=(), mounts=(*plan.mounts, *shared))
 
     def namespaces(self, container: Container) -> tuple[str, ...]:
         """The namespaces that the container's launcher shall have new."""
         if container.spec.networks[0].name != "host":
             return _STANDARD_NAMESPACES
-        return new_namespaces(
-            runtime_config(container, "", {volume.target: "" for volume in container.spec.volumes})
-        )
+        return new_namespaces(runtime_config(container, "", _no_paths(container)))
 
     def _indexed(self, settings: tuple[Setting, ...]) -> tuple[tuple[int, str, str], ...]:
         return tuple(
@@ -160,11 +213,21 @@ def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
     )
 
 
-def _root(rootfs: Rootfs) -> Overlay | BindRoot:
+def _no_paths(container: Container) -> dict[str, str]:
+    """For a config of which only the namespaces and the standard file systems matter."""
+    return {volume.target: "" for volume in container.spec.volumes}
+
+
+def _root(rootfs: Rootfs, around: Surroundings) -> Overlay | BindRoot:
+    maps: dict[str, tuple[tuple[int, int, int], ...]] = {}
+    if around.id_maps is not None:
+        for name, ids in zip(("uid_map", "gid_map"), around.id_maps, strict=True):
+            maps[name] = tuple((one.container, one.host, one.size) for one in ids)
     if rootfs.bind_source is not None:
-        return BindRoot(str(rootfs.bind_source))
+        return BindRoot(str(rootfs.bind_source), **maps)
     return Overlay(
         lower=tuple(str(path) for path in rootfs.lower),
         upper=str(rootfs.upper or ""),
         work=str(rootfs.work or ""),
+        **maps,
     )

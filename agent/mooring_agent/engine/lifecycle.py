@@ -19,10 +19,11 @@ from ..errors import Conflict, MooringError, NotFound, Unavailable
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..network.service import NetworkService
-from .background import Background
+from .background import Background, within
 from .berthing import Berthing
 from .container import Container, boot_id
 from .events import EventBus
+from .joining import Joining
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .registry import Registry
@@ -50,12 +51,14 @@ class Lifecycle:
         berthing: Berthing,
         networks: NetworkService,
         events: EventBus,
+        joining: Joining,
     ) -> None:
         self._registry = registry
+        self._joining = joining
         self._launching = launching
+        self._berthing = berthing
         self._networks = networks
         self._events = events
-        self._berthing = berthing
         self._boot = boot_id()
         self._launches: dict[str, messages.Exited | None] = {}
         # Those that have ended and of whose last run something is left to clear away.
@@ -190,7 +193,8 @@ class Lifecycle:
         try:
             await self.publish_ports(container)
             try:
-                launched = await self._berthing.start(container, client)
+                with self._joining.surroundings(container) as around:
+                    launched = await self._berthing.start(container, client, around)
             except KeeperLost:
                 raise
             except MooringError as error:
@@ -385,12 +389,12 @@ class Lifecycle:
         over = asyncio.ensure_future(self.ended(container))
         try:
             await self._signal(container, number)
-            if number != _SIGKILL and not await _within(over, patience):
+            if number != _SIGKILL and not await within(over, patience):
                 await self._signal(container, _SIGKILL)
-            if not await _within(over, _KILL_TIMEOUT):
+            if not await within(over, _KILL_TIMEOUT):
                 group = self._group(container)
                 await asyncio.to_thread(group.kill)
-                if not await _within(over, _KILL_TIMEOUT):
+                if not await within(over, _KILL_TIMEOUT):
                     raise Unavailable(
                         f"container {container.name} cannot be stopped: process {container.pid} did not end "
                         f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on "
@@ -422,6 +426,8 @@ class Lifecycle:
 
     async def _remove_group(self, container: Container) -> None:
         group = self._group(container)
+        if container.spec.pid != "private":  # its end is not that of its processes
+            await asyncio.to_thread(group.kill)
         try:
             group.remove(0)
         except NotFound:
@@ -446,8 +452,3 @@ class Lifecycle:
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
         common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
         self._events.publish("container", action, container.id, {**common, **attributes})
-
-
-async def _within(future: asyncio.Future[int], seconds: float) -> bool:
-    done, _ = await asyncio.wait([future], timeout=seconds)
-    return bool(done)

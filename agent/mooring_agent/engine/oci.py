@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..images.image import Image
-from ..runtime.capabilities import resolve
 from ..runtime.compile import STANDARD_MOUNTS, USER_ANNOTATION
 from ..runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
+from .confinement import PLAIN, Surroundings, adjust, capabilities_of, is_plain
 from .container import Container
+from .resources import VolumeMount
 
 RUNTIME_SPEC = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,20 +24,23 @@ _NEW_NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "cgroup")
 
 
 def runtime_config(
-    container: Container, etc_directory: str, volume_paths: Mapping[str, str]
+    container: Container,
+    etc_directory: str,
+    volume_paths: Mapping[str, str],
+    around: Surroundings = PLAIN,
 ) -> dict[str, Any]:
     """The config of `container`.
 
     `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named
-    volume to its directory on the host.
+    volume to its directory on the host; `around` is what a container that is no plain one needs besides.
     """
     spec = container.spec
-    capabilities = list(resolve(spec.cap_add, spec.cap_drop))
+    capabilities = list(capabilities_of(spec))
     networking = spec.networks[0].name
     namespaces = [
         kind for kind in _NEW_NAMESPACES if not (kind in ("network", "uts") and networking == "host")
     ]
-    return {
+    config: dict[str, Any] = {
         "ociVersion": RUNTIME_SPEC,
         "hostname": "" if networking == "host" else spec.hostname or container.id[:12],
         "root": {"path": "rootfs", "readonly": spec.read_only},
@@ -62,6 +66,9 @@ def runtime_config(
             "sysctl": {} if networking == "host" else {"net.ipv4.ip_unprivileged_port_start": "0"},
         },
     }
+    if not is_plain(spec):
+        adjust(config, spec, around)
+    return config
 
 
 def process_config(
@@ -139,8 +146,7 @@ def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict
     for volume in sorted(container.spec.volumes, key=lambda one: one.target.count("/")):
         options = ["ro"] if volume.read_only else []
         if volume.type == "tmpfs":
-            size = [f"size={volume.size}"] if volume.size else []
-            options += ["nosuid", "nodev", "noexec", "mode=1777", *size]
+            options += _tmpfs_options(volume)
             mounts.append(
                 {"destination": volume.target, "type": "tmpfs", "source": "tmpfs", "options": options}
             )
@@ -150,3 +156,14 @@ def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict
             {"destination": volume.target, "type": "bind", "source": source, "options": ["rbind", *options]}
         )
     return mounts
+
+
+def _tmpfs_options(volume: VolumeMount) -> list[str]:
+    """What is locked unless an option of its own opens it, and open to all users unless it has a mode."""
+    if not volume.options:
+        options = ["nosuid", "nodev", "noexec", "mode=1777"]
+    else:
+        locked = [lock for lock in ("nosuid", "nodev", "noexec") if lock[2:] not in volume.options]
+        mode = [] if any(option.startswith("mode=") for option in volume.options) else ["mode=1777"]
+        options = list(dict.fromkeys([*locked, *mode, *volume.options]))
+    return [*options, f"size={volume.size}"] if volume.size else options

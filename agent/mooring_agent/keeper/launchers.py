@@ -15,7 +15,7 @@ from ..linux import syscalls
 from ..runtime.join import run_joiner
 from ..runtime.launch import run_launcher
 from ..runtime.plan import Shape
-from ..runtime.stage import make_groups, write
+from ..runtime.stage import join_namespace, make_groups, write
 from .diagnostics import complain
 from .guardian import JOINER_NAME, LAUNCHER_NAME
 
@@ -157,8 +157,27 @@ class Launchers:
 
 
 def _clone(shape: Shape, slot: str) -> int:
-    """Fork into a new pid namespace if `shape` has one, and into its group where that is possible at once."""
+    """Fork into a new pid namespace if `shape` has one, or into the one that it joins, and into its group
+    where that is possible at once.
+    """
     flags = syscalls.CLONE_NEWPID if "pid" in shape.namespaces else 0
+    joined = dict(shape.join).get("pid")
+    if joined is None:
+        return _clone_into(flags, shape, slot)
+    # Children are then born there, while the caller stays in its own, pid_namespaces(7).
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    join_namespace("pid", joined)
+    pid = -1
+    try:
+        pid = _clone_into(flags, shape, slot)
+        return pid
+    finally:
+        if pid != 0:  # for the child there is no way back, and it forks none but helpers
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+        os.close(own)
+
+
+def _clone_into(flags: int, shape: Shape, slot: str) -> int:
     if not shape.unified:
         return syscalls.clone(flags | signal.SIGCHLD)
     directory = make_groups(shape, slot)[0]

@@ -228,19 +228,13 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
 @pytest.mark.parametrize(
     ("host", "named"),
     [
-        ({"Privileged": True}, "HostConfig.Privileged"),
-        ({"Devices": [{"PathOnHost": "/dev/x"}]}, "HostConfig.Devices"),
-        ({"NetworkMode": "container:x"}, "HostConfig.NetworkMode"),
-        ({"IpcMode": "host"}, "HostConfig.IpcMode"),
-        ({"PidMode": "host"}, "HostConfig.PidMode"),
-        ({"ShmSize": 1}, "HostConfig.ShmSize"),
-        ({"MaskedPaths": []}, "HostConfig.MaskedPaths"),
-        ({"ReadonlyPaths": []}, "HostConfig.ReadonlyPaths"),
+        ({"DeviceRequests": [{"Driver": "nvidia"}]}, "HostConfig.DeviceRequests"),
+        ({"OomKillDisable": True}, "HostConfig.OomKillDisable"),
+        ({"Devices": [{"PathOnHost": "/dev/x", "Wing": 1}]}, "HostConfig.Devices[0].Wing"),
         ({"MemorySwappiness": 0}, "HostConfig.MemorySwappiness"),
         ({"LogConfig": {"Type": "syslog"}}, "HostConfig.LogConfig.Type"),
         ({"LogConfig": {"Config": {"compress": "true"}}}, "HostConfig.LogConfig.Config.compress"),
         ({"Binds": ["/a:/b:z"]}, "HostConfig.Binds"),
-        ({"Tmpfs": {"/r": "mode=700"}}, "HostConfig.Tmpfs./r"),
         (
             {
                 "Mounts": [
@@ -250,7 +244,7 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
             "NonRecursive",
         ),
         ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "x"}}]}, "Subpath"),
-        ({"SecurityOpt": ["seccomp=unconfined"]}, "HostConfig.SecurityOpt"),
+        ({"SecurityOpt": ["credentialspec=x"]}, "HostConfig.SecurityOpt"),
         ({"PortBindings": {"80": [{"HostPort": "80-90"}]}}, "HostConfig.PortBindings.80.HostPort"),
         ({"Wormhole": {"to": "x"}}, "HostConfig.Wormhole"),
     ],

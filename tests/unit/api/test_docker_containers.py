@@ -155,7 +155,7 @@ def test_volumes_without_names_are_made_and_dropped_again_on_failure(api: Served
     ("body", "status", "part"),
     [
         ({"Image": "nosuch"}, 404, "nosuch"),
-        ({"Image": "web:1", "HostConfig": {"Privileged": True}}, 501, "HostConfig.Privileged"),
+        ({"Image": "web:1", "HostConfig": {"BlkioWeight": 5}}, 501, "HostConfig.BlkioWeight"),
         ({"Image": "web:1", "HostConfig": {"Memory": -5}}, 400, "memory"),
         ({}, 400, "Image"),
     ],
@@ -378,7 +378,7 @@ def test_exec_needs_a_running_container_and_a_command(api: Served) -> None:
     assert api.call("POST", "/containers/web1/exec", {"Cmd": ["x"]}).status == 409
     api.call("POST", "/containers/web1/start")
     assert api.call("POST", "/containers/web1/exec", {"Cmd": []}).status == 400
-    assert api.call("POST", "/containers/web1/exec", {"Cmd": ["x"], "Privileged": True}).status == 501
+    assert api.call("POST", "/containers/web1/exec", {"Cmd": ["x"], "Sudo": True}).status == 400
     assert api.call("POST", "/exec/nosuch/start", {}).status == 404
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InvalidSpec
-from . import convert_mounts, convert_networks
+from . import convert_mounts, convert_networks, convert_security
 from .rules import (
     NEVER,
     Draft,
@@ -33,7 +33,6 @@ from .rules import (
 
 _NANO = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
-_DEFAULT_SHM_SIZE = 64 << 20  # what /dev/shm of every container holds
 _KIB = 1024
 _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 
@@ -224,14 +223,6 @@ def _size(value: str, where: str) -> int:
     return size
 
 
-def _security(draft: Draft, value: Any, where: str) -> None:
-    for item in texts(value, where) or []:
-        name, _, setting = item.replace(":", "=", 1).partition("=")
-        if name != "no-new-privileges" or setting not in ("", "true", "false"):
-            raise unsupported(where, item, "only no-new-privileges is")
-        draft.spec["no_new_privileges"] = setting != "false"
-
-
 def _cgroup(draft: Draft, value: Any, where: str) -> None:
     parent = text(value, where)
     if parent is not None:
@@ -256,9 +247,9 @@ _RESOURCES: Rules = {
     "CpuShares": takes("cpu_shares", integer),
     "CpusetCpus": takes("cpuset_cpus", text),
     "CpusetMems": takes("cpuset_mems", text),
-    "DeviceCgroupRules": NEVER,
+    "DeviceCgroupRules": takes("device_cgroup_rules", texts),
     "DeviceRequests": NEVER,
-    "Devices": NEVER,
+    "Devices": convert_security.devices,
     "KernelMemory": NEVER,
     "KernelMemoryTCP": NEVER,
     "Memory": takes("memory", integer),
@@ -268,7 +259,7 @@ _RESOURCES: Rules = {
     "NanoCpus": _cpus,
     "OomKillDisable": NEVER,
     "PidsLimit": _pids,
-    "Ulimits": NEVER,
+    "Ulimits": convert_security.ulimits,
 }
 
 _HOST: Rules = {
@@ -279,38 +270,38 @@ _HOST: Rules = {
     "CapAdd": takes("cap_add", texts),
     "CapDrop": takes("cap_drop", texts),
     "CgroupParent": _cgroup,
-    "CgroupnsMode": only("private"),
+    "CgroupnsMode": convert_security.mode("cgroupns", "private"),
     "ConsoleSize": kept(_console),
     "ContainerIDFile": kept(text),
     "Dns": NEVER,
     "DnsOptions": NEVER,
     "DnsSearch": NEVER,
     "ExtraHosts": NEVER,
-    "GroupAdd": NEVER,
-    "Init": NEVER,
-    "IpcMode": only("private"),
+    "GroupAdd": takes("group_add", texts),
+    "Init": takes("init", boolean),
+    "IpcMode": convert_security.mode("ipc", "private"),
     "Isolation": only("default"),
     "Links": NEVER,
     "LogConfig": _log,
-    "MaskedPaths": only(zero=False),
+    "MaskedPaths": convert_security.paths("masked_paths"),
     "Mounts": convert_mounts.mounts,
     "NetworkMode": convert_networks.mode,
-    "OomScoreAdj": NEVER,
-    "PidMode": NEVER,
+    "OomScoreAdj": takes("oom_score_adj", integer),
+    "PidMode": convert_security.mode("pid", "private"),
     "PortBindings": convert_networks.port_bindings,
-    "Privileged": NEVER,
+    "Privileged": takes("privileged", boolean),
     "PublishAllPorts": kept(boolean),
-    "ReadonlyPaths": only(zero=False),
+    "ReadonlyPaths": convert_security.paths("readonly_paths"),
     "ReadonlyRootfs": takes("read_only", boolean),
     "RestartPolicy": _restart,
     "Runtime": only("mooring"),
-    "SecurityOpt": _security,
-    "ShmSize": only(_DEFAULT_SHM_SIZE),
+    "SecurityOpt": convert_security.security_options,
+    "ShmSize": takes("shm_size", integer),
     "StorageOpt": NEVER,
-    "Sysctls": NEVER,
+    "Sysctls": takes("sysctls", pairs),
     "Tmpfs": convert_mounts.tmpfs,
-    "UTSMode": NEVER,
-    "UsernsMode": NEVER,
+    "UTSMode": convert_security.mode("uts", "private"),
+    "UsernsMode": convert_security.mode("userns"),
     "VolumeDriver": only("local"),
     "VolumesFrom": NEVER,
 }
@@ -320,7 +311,7 @@ _TOP: Rules = {
     "AttachStdin": kept(boolean),
     "AttachStdout": kept(boolean),
     "Cmd": _command("command", reset=False),
-    "Domainname": NEVER,
+    "Domainname": takes("domainname", text),
     "Entrypoint": _command("entrypoint", reset=True),
     "Env": _env,
     "ExposedPorts": convert_networks.exposed_ports,

@@ -10,7 +10,7 @@ from .rules import Draft, asks, integer, mapping, objects, pairs, refused, text,
 
 # Modes of a bind that ask for what holds anyway: consistency means something on macOS only.
 _PLAIN_MODES = frozenset({"", "rw", "consistent", "cached", "delegated", "default", "rprivate"})
-# Every tmpfs of ours is mounted so.
+# Every tmpfs of ours is mounted so unless its options say otherwise.
 _TMPFS_FLAGS = frozenset({"", "rw", "nosuid", "nodev", "noexec"})
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -98,6 +98,14 @@ def _tmpfs_options(volume: dict[str, Any], options: dict[str, Any], where: str) 
         if key == "SizeBytes":
             if size := integer(value, f"{where}.{key}"):
                 volume["size"] = size
+        elif key == "Mode":
+            if (mode := integer(value, f"{where}.{key}")) is not None:
+                volume.setdefault("options", []).append(f"mode={mode:o}")
+        elif key == "Options":
+            for option in value or []:
+                words = texts(option, f"{where}.{key}") or []
+                if words and words != ["rw"]:
+                    volume.setdefault("options", []).append("=".join(words))
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
 
@@ -113,8 +121,7 @@ def tmpfs(draft: Draft, value: Any, where: str) -> None:
             elif option == "ro":
                 volume["read_only"] = True
             elif option not in _TMPFS_FLAGS:
-                hint = "only size, ro, rw, nosuid, nodev and noexec are"
-                raise unsupported(f"{where}.{target}", option, hint)
+                volume.setdefault("options", []).append(option)
         draft.volumes.append(volume)
 
 

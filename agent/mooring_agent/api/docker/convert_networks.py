@@ -35,8 +35,6 @@ def mode(draft: Draft, value: Any, where: str) -> None:
     given = text(value, where)
     if given is None:
         return
-    if given.startswith("container:"):
-        raise unsupported(where, given, "name a network, or host, or none")
     name = network_name(given)
     known = next((network for network in draft.networks if network["name"] == name), None)
     if known is not None:

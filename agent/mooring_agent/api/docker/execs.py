@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.execs import ExecSpec
-from ...errors import Conflict, MooringError, NotSupported
+from ...errors import Conflict, MooringError
 from ..duplex import carry, frame
 from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request, Response, json_response
@@ -68,10 +68,6 @@ class ExecCalls:
         body = canonical(await request.json(), _CREATE)
         body.pop("Container", None)  # docker-py repeats what the path says
         fields = Fields(body, f"exec in {container.name}", _CREATE)
-        if fields.flag("Privileged"):
-            raise NotSupported(
-                "option Privileged=true of an exec is not supported by this agent; leave it out"
-            )
         keys = detach_keys(fields.text("DetachKeys"))
         rows, cols = fields.size("ConsoleSize")
         execution = await self._execs.create(
@@ -85,7 +81,7 @@ class ExecCalls:
                 stdin=fields.flag("AttachStdin"),
                 stdout=fields.flag("AttachStdout"),
                 stderr=fields.flag("AttachStderr"),
-                privileged=False,
+                privileged=fields.flag("Privileged"),
                 rows=rows,
                 cols=cols,
             ),
@@ -166,7 +162,7 @@ class ExecCalls:
                     "tty": spec.tty,
                     "entrypoint": spec.argv[0],
                     "arguments": list(spec.argv[1:]),
-                    "privileged": False,
+                    "privileged": spec.privileged,
                     "user": spec.user or "",
                 },
                 "OpenStdin": spec.stdin,

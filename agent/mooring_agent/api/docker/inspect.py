@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
 from ..timestamps import NEVER, rfc3339_seconds
+from .inspect_security import confinement, tmpfs
 from .render import binding, mounts, network_id, network_mode, networks, port_map
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ...images.image import Image
 
 _NANO = 1_000_000_000
-_SHM_SIZE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def inspect(container: Container, around: Surroundings) -> dict[str, Any]:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.spec.apparmor or "",
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Data": None, "Name": "overlay"},
@@ -106,7 +105,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     anonymous: dict[str, Any] = {target: {} for target in extra.get("Volumes", ())}
     config: dict[str, Any] = {
         "Hostname": spec.hostname or container.id[:12],
-        "Domainname": "",
+        "Domainname": spec.domainname or "",
         "User": container.user,
         "AttachStdin": bool(extra.get("AttachStdin")),
         "AttachStdout": bool(extra.get("AttachStdout")),
@@ -158,25 +157,15 @@ def _host_config(container: Container) -> dict[str, Any]:
         "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
-        "CgroupnsMode": "private",
         "Dns": [],
         "DnsOptions": [],
         "DnsSearch": [],
         "ExtraHosts": None,
-        "GroupAdd": None,
-        "IpcMode": "private",
         "Cgroup": "",
         "Links": None,
-        "OomScoreAdj": 0,
-        "PidMode": "",
-        "Privileged": False,
         "PublishAllPorts": bool(extra.get("PublishAllPorts")),
         "ReadonlyRootfs": spec.read_only,
-        "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
         "Tmpfs": _tmpfs(container),
-        "UTSMode": "host" if network_mode(container) == "host" else "",
-        "UsernsMode": "",
-        "ShmSize": _SHM_SIZE,
         "Runtime": "mooring",
         "Isolation": "",
         "CpuShares": spec.cpu_shares or 0,
@@ -195,21 +184,17 @@ def _host_config(container: Container) -> dict[str, Any]:
         "CpuRealtimeRuntime": 0,
         "CpusetCpus": spec.cpuset_cpus or "",
         "CpusetMems": spec.cpuset_mems or "",
-        "Devices": [],
-        "DeviceCgroupRules": None,
         "DeviceRequests": None,
         "MemoryReservation": spec.memory_reservation or 0,
         "MemorySwap": spec.memory_swap or 0,
         "MemorySwappiness": None,
         "OomKillDisable": False,
         "PidsLimit": spec.pids_limit,
-        "Ulimits": None,
         "CpuCount": 0,
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
-        "MaskedPaths": list(MASKED_PATHS),
-        "ReadonlyPaths": list(READ_ONLY_PATHS),
+        **confinement(container),
     }
 
 
@@ -223,11 +208,7 @@ def _binds(container: Container) -> list[str] | None:
 
 
 def _tmpfs(container: Container) -> dict[str, str]:
-    return {
-        volume.target: "" if volume.size is None else f"size={volume.size}"
-        for volume in container.spec.volumes
-        if volume.type == "tmpfs"
-    }
+    return {volume.target: tmpfs(volume) for volume in container.spec.volumes if volume.type == "tmpfs"}
 
 
 def _log_config(container: Container) -> dict[str, str]:

@@ -9,6 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from .durations import in_words
+from .inspect_security import mode
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -72,8 +73,8 @@ def summary(container: Container, volumes: Mapping[str, str], exposed: tuple[str
 
 
 def network_mode(container: Container) -> str:
-    """Its first network."""
-    return container.spec.networks[0].name
+    """Its first network; another container's is shown by that one's id."""
+    return mode(container, "network", container.spec.networks[0].name)
 
 
 def _port_list(container: Container, exposed: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -115,6 +116,7 @@ def networks(container: Container) -> dict[str, dict[str, Any]]:
             attachment.aliases,
         )
         for attachment in container.spec.networks
+        if not attachment.name.startswith("container:")
     }
 
 
