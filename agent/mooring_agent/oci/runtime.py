@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all commands share: where the states are, the manager of control groups, where complaints go."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+from ..errors import InvalidSpec, NotSupported
+from .options import Parsed
+
+_DEFAULT_ROOT = "/run/mooring-oci"
+MANAGERS = ("cgroupfs", "disabled")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The global options."""
+
+    root: str = _DEFAULT_ROOT
+    log: str = ""
+    log_format: str = "text"
+    manager: str = "cgroupfs"
+    criu: str = "criu"
+
+    @classmethod
+    def from_options(cls, options: Parsed) -> Runtime:
+        """Raises InvalidSpec or NotSupported naming the option."""
+        if options.log_format not in ("text", "json"):
+            raise InvalidSpec(f"--log-format is {options.log_format!r}, expected text or json")
+        manager = "systemd" if options.systemd_cgroup else options.cgroup_manager
+        if manager not in (*MANAGERS, "systemd"):
+            raise InvalidSpec(f"--cgroup-manager is {manager!r}, expected cgroupfs, systemd or disabled")
+        return cls(
+            root=os.path.abspath(options.root) if options.root else default_root(),
+            log=options.log or "",
+            log_format=options.log_format,
+            manager=manager,
+            criu=options.criu,
+        )
+
+    def check_manager(self) -> None:
+        """Raise NotSupported for the systemd manager."""
+        if self.manager != "systemd":
+            return
+        there = os.path.isdir("/run/systemd/system")
+        raise NotSupported(
+            "the systemd cgroup manager was asked for, but "
+            + ("this runtime does not speak to systemd" if there else "systemd does not run on this host")
+            + "; use --cgroup-manager cgroupfs"
+        )
+
+    def complain(self, message: str, level: str = "error") -> None:
+        """Say what went wrong on stderr and, where one was named, in the log."""
+        sys.stderr.write(f"mooring-oci: {message}\n")
+        sys.stderr.flush()
+        if not self.log:
+            return
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self.log_format == "json":
+            import json
+
+            line = json.dumps({"msg": message, "level": level, "time": moment})
+        else:
+            line = f'time="{moment}" level={level} msg="{message}"'
+        try:
+            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            sys.stderr.write(f"mooring-oci: log {self.log} cannot be written: {error.strerror}\n")
+            return
+        os.write(descriptor, f"{line}\n".encode())
+        os.close(descriptor)
+
+
+def default_root() -> str:
+    """Where states are without --root."""
+    if os.geteuid() == 0:
+        return _DEFAULT_ROOT
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}", "mooring-oci")
