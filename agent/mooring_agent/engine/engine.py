@@ -160,6 +160,7 @@ class Engine:
             await self.groups.delete(name)
         await self.networks.teardown()
         link = self.lifecycle.link
+        self._reserve.close()
         await link.request(messages.Configure(vars(link.shape), 0))
         await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
 

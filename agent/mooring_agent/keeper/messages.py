@@ -41,7 +41,9 @@ class Hello:
 
 @dataclass(frozen=True)
 class Configure:
-    """The shape of which `size` launchers are kept ready. Answered with Done."""
+    """The shape of which `size` launchers are kept ready. With a size of 0 those go, too, that somebody has
+    acquired and not used yet. Answered with Done.
+    """
 
     shape: dict[str, Any]
     size: int

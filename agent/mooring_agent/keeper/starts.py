@@ -84,7 +84,7 @@ class Starts:
         for launcher in self._launchers.configure(shape, size):
             self.dismiss(launcher)
         if not size:
-            self._release_joiners()
+            self._dismiss_unused()
         self._sweep(_SWEEPS)
 
     def acquire(self, client: Client, shape: Shape, reply: Reply) -> None:
@@ -125,9 +125,16 @@ class Starts:
 
     def dismiss_all(self) -> None:
         """Give up every launcher and joiner."""
-        self._release_joiners()
+        self._dismiss_unused()
         for launcher in list(self._launchers.all.values()):
             self.dismiss(launcher)
+
+    def _dismiss_unused(self) -> None:
+        """Give up the joiners, and every launcher that has no plan, whoever has acquired it."""
+        self._release_joiners()
+        for launcher in list(self._launchers.all.values()):
+            if not launcher.has_plan:
+                self.dismiss(launcher)
 
     def _sweep(self, attempts: int) -> None:
         """A killed keeper's launchers are about to end; only then their groups can go."""
