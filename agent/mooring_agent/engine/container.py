@@ -26,7 +26,8 @@ class Container:
     of an agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below
     the mount points. `replaces` is the id of the container that this one is taking the place of. `joins` are
     (runtime-spec type, id of the container) of namespaces that it shares with others, `first_id` is the first
-    of the host's ids in the range that the agent has chosen for its users.
+    of the host's ids in the range that the agent has chosen for its users, `lent_hostname` the name of the
+    container whose network it has.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Container:
     endpoints: tuple[Endpoint, ...] = ()
     joins: tuple[tuple[str, str], ...] = ()
     first_id: int | None = None
+    lent_hostname: str = ""
 
     def __post_init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -73,6 +75,11 @@ class Container:
     def running(self) -> bool:
         """Whether it has a process, frozen or not."""
         return self.status in RUNNING
+
+    @property
+    def hostname(self) -> str:
+        """The host name inside, unless that is the host's."""
+        return self.spec.hostname or self.lent_hostname or self.id[:12]
 
     def wake(self) -> None:
         """Let everyone who follows the container look again."""
@@ -125,6 +132,7 @@ class Container:
         "volumes",
         "joins",
         "first_id",
+        "lent_hostname",
     )
     _RUN = (
         "status",

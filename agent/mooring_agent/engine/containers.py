@@ -381,6 +381,7 @@ class Containers:
         container.group = self._launching.group_path(container)
         if not is_plain(spec):
             self._joining.settle(container)
+            container.env = merged_environment(spec.env, image, container.hostname, spec.tty)
         return container
 
     def _check_host(self, name: str, spec: ContainerSpec) -> None:

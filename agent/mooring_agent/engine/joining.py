@@ -40,6 +40,8 @@ class Joining:
             (kind, self._donor(container, kind, reference, "").id)
             for kind, reference in references(container.spec).items()
         )
+        lender = self._registry.find(dict(container.joins).get("network", ""))
+        container.lent_hostname = lender.hostname if lender is not None else ""
         if container.spec.userns.mode == "auto":
             taken = {other.first_id for other in self._registry if other.first_id is not None}
             container.first_id = self._ranges.choose(taken)
@@ -64,7 +66,7 @@ class Joining:
                 if kind == "ipc":
                     memory_of = self._opened(stack, donor, "mnt")
                 if kind == "network":
-                    files_of = donor.id
+                    files_of, container.lent_hostname = donor.id, donor.hostname
             yield Surroundings(
                 joined=tuple(joined),
                 id_maps=id_maps(container),

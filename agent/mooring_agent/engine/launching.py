@@ -119,7 +119,7 @@ class Launching:
     def write_etc(self, container: Container) -> None:
         """Write the container's hosts, hostname and resolv.conf."""
         directory = self.directory(container)
-        hostname = container.spec.hostname or container.id[:12]
+        hostname = container.hostname
         files = {"hosts": hosts_file(hostname, container.endpoints), "hostname": f"{hostname}\n"}
         if container.spec.networks[0].name != "none":
             files["resolv.conf"] = self._resolver

@@ -42,7 +42,7 @@ def runtime_config(
     ]
     config: dict[str, Any] = {
         "ociVersion": RUNTIME_SPEC,
-        "hostname": "" if networking == "host" else spec.hostname or container.id[:12],
+        "hostname": "" if networking == "host" else container.hostname,
         "root": {"path": "rootfs", "readonly": spec.read_only},
         "process": process_config(
             argv=container.argv,

@@ -104,7 +104,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     exposed = exposed_ports(container, image_config)
     anonymous: dict[str, Any] = {target: {} for target in extra.get("Volumes", ())}
     config: dict[str, Any] = {
-        "Hostname": spec.hostname or container.id[:12],
+        "Hostname": container.hostname,
         "Domainname": spec.domainname or "",
         "User": container.user,
         "AttachStdin": bool(extra.get("AttachStdin")),
