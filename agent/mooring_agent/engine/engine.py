@@ -163,6 +163,7 @@ class Engine:
         self._reserve.close()
         await link.request(messages.Configure(vars(link.shape), 0))
         await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
+        await link.end_keeper()
 
     async def _remove_all(self) -> None:
         """Remove every container, first all processes, then the rest. Raises the first failure once all

@@ -9,12 +9,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import MooringError, Unavailable
 from ..keeper import messages
-from ..keeper.client import KeeperClient, KeeperLost
+from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused
 from ..runtime.plan import Shape
 from .reserve import Reserve
 
@@ -83,6 +84,17 @@ class KeeperLink:
         """One request without descriptors, to a connected keeper."""
         answer, _ = await (await self.ready()).request(message)
         return answer
+
+    async def end_keeper(self) -> None:
+        """Let the keeper end now, not only when nobody has needed it for a while. One that still has a
+        process stays. There is no connection afterwards.
+        """
+        client = await self.ready()
+        self._ready.clear()
+        client.on_lost = lambda: None
+        with suppress(KeeperRefused):
+            await client.request(messages.Shutdown())
+        client.close()
 
     async def _connect(self) -> None:
         self.client.on_lost = lambda: None  # what is lost before all is told shows as an exception here
