@@ -144,7 +144,7 @@ def _etc_mounts(container: Container, directory: str) -> list[dict[str, Any]]:
 def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = []
     for volume in sorted(container.spec.volumes, key=lambda one: one.target.count("/")):
-        options = ["ro"] if volume.read_only else []
+        options = [] if not volume.read_only else ["ro"] if volume.type == "tmpfs" else ["rro"]
         if volume.type == "tmpfs":
             options += _tmpfs_options(volume)
             mounts.append(

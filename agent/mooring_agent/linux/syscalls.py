@@ -33,29 +33,43 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
 MS_REMOUNT = 0x20
+MS_MANDLOCK = 0x40
+MS_DIRSYNC = 0x80
+MS_NOSYMFOLLOW = 0x100
 MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
+MS_SILENT = 0x8000
 MS_UNBINDABLE = 0x20000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
+MS_I_VERSION = 0x800000
 MS_STRICTATIME = 0x1000000
+MS_LAZYTIME = 0x2000000
 MNT_DETACH = 0x2
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_ATIME = 0x70
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 MOUNT_ATTR_IDMAP = 0x100000
 
 # linux/openat2.h
@@ -77,6 +91,16 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 SECCOMP_MODE_FILTER = 2
 
+# linux/seccomp.h
+_SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+
+# linux/ioprio.h
+_IOPRIO_WHO_PROCESS = 1
+
+# linux/magic.h
+PROC_SUPER_MAGIC = 0x9FA0
+
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
@@ -92,8 +116,26 @@ TIOCSIG = 0x40045436
 # Numbers of the calls that are older than the unified table (asm/unistd.h), by machine; newer ones are alike
 # everywhere.
 _OLD_NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "capget": 125, "capset": 126},
-    "aarch64": {"clone": 220, "pivot_root": 41, "capget": 90, "capset": 91},
+    "x86_64": {
+        "clone": 56,
+        "pivot_root": 155,
+        "capget": 125,
+        "capset": 126,
+        "ioprio_set": 251,
+        "set_mempolicy": 238,
+        "sched_setattr": 314,
+        "seccomp": 317,
+    },
+    "aarch64": {
+        "clone": 220,
+        "pivot_root": 41,
+        "capget": 90,
+        "capset": 91,
+        "ioprio_set": 30,
+        "set_mempolicy": 237,
+        "sched_setattr": 274,
+        "seccomp": 277,
+    },
 }
 _PIDFD_SEND_SIGNAL = 424
 _OPEN_TREE = 428
@@ -104,6 +146,7 @@ _CLOSE_RANGE = 436
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
+_ATTEMPTS = 128
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -136,6 +179,10 @@ _CLONE = _old("clone")
 _PIVOT_ROOT = _old("pivot_root")
 _CAPGET = _old("capget")
 _CAPSET = _old("capset")
+_IOPRIO_SET = _old("ioprio_set")
+_SET_MEMPOLICY = _old("set_mempolicy")
+_SCHED_SETATTR = _old("sched_setattr")
+_SECCOMP = _old("seccomp")
 
 
 def clone(flags: int) -> int:
@@ -237,19 +284,18 @@ def mount_setattr(
 
 
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2); descriptors are always close-on-exec."""
+    """openat2(2); descriptors are always close-on-exec.
+
+    EAGAIN, which the kernel answers where something was renamed or mounted anywhere while it resolved "..",
+    is tried again.
+    """
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
-    return _check(
-        _syscall(
-            _OPENAT2,
-            ctypes.c_int(dirfd),
-            _path(path),
-            ctypes.create_string_buffer(how, len(how)),
-            ctypes.c_size_t(len(how)),
-        ),
-        "openat2",
-        path,
-    )
+    buffer, size = ctypes.create_string_buffer(how, len(how)), ctypes.c_size_t(len(how))
+    for _ in range(_ATTEMPTS):
+        found: int = _syscall(_OPENAT2, ctypes.c_int(dirfd), _path(path), buffer, size)
+        if found >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    return _check(found, "openat2", path)
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
@@ -318,18 +364,88 @@ def install_seccomp_filter(program: bytes) -> Callable[[], None]:
     return install
 
 
-def setfsuid(uid: int) -> None:
-    """Whom this thread makes and opens files as, setfsuid(2). PermissionError where it stays as it was."""
-    _libc.setfsuid(ctypes.c_uint(uid))
+def seccomp_filter_with(program: bytes, flags: int) -> Callable[[], int]:
+    """Like `install_seccomp_filter`, with flags of seccomp(2). The call answers the listener's descriptor
+    where SECCOMP_FILTER_FLAG_NEW_LISTENER is among them, else 0.
+    """
+    instructions = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
+    arguments = (
+        _SECCOMP,
+        ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
+        ctypes.c_uint(flags),
+        ctypes.create_string_buffer(fprog, len(fprog)),
+    )
+
+    def install(_alive: object = instructions) -> int:
+        """`_alive` keeps the instructions, of which the arguments have only the address."""
+        return _check(_syscall(*arguments), "seccomp")
+
+    return install
+
+
+def sched_setattr(
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    """How this thread is scheduled, sched_setattr(2); the times are in nanoseconds."""
+    size = 48  # SCHED_ATTR_SIZE_VER0, which has no clamps
+    attributes = struct.pack("=IIQiIQQQ", size, policy, flags, nice, priority, runtime, deadline, period)
+    buffer = ctypes.create_string_buffer(attributes, size)
+    _check(_syscall(_SCHED_SETATTR, ctypes.c_int(0), buffer, ctypes.c_uint(0)), "sched_setattr")
+
+
+def ioprio_set(priority: int) -> None:
+    """The I/O priority of this thread, class and level in one number, ioprio_set(2)."""
+    _check(
+        _syscall(_IOPRIO_SET, ctypes.c_int(_IOPRIO_WHO_PROCESS), ctypes.c_int(0), ctypes.c_int(priority)),
+        "ioprio_set",
+    )
+
+
+def set_mempolicy(mode: int, nodes: int) -> None:
+    """Where this thread's memory comes from; `nodes` is a mask, set_mempolicy(2)."""
+    size = (nodes.bit_length() + 63) // 64 * 8
+    mask = ctypes.create_string_buffer(nodes.to_bytes(size, "little"), size) if size else None
+    # The kernel takes the highest bit that it reads to be one below what it is told.
+    bits = ctypes.c_ulong(size * 8 + 1 if size else 0)
+    _check(_syscall(_SET_MEMPOLICY, ctypes.c_int(mode), mask, bits), "set_mempolicy")
+
+
+def personality(persona: int) -> None:
+    """The execution domain of this thread, personality(2)."""
+    _check(_libc.personality(ctypes.c_ulong(persona)), "personality")
+
+
+def setdomainname(name: str) -> None:
+    """Set the NIS domain name of this UTS namespace, setdomainname(2)."""
+    raw = name.encode()
+    _check(_libc.setdomainname(raw, ctypes.c_size_t(len(raw))), "setdomainname", name)
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of the file system that `fd` is on, fstatfs(2)."""
+    buffer = ctypes.create_string_buffer(120)  # struct statfs; its first member is f_type
+    _check(_libc.fstatfs(ctypes.c_int(fd), buffer), "fstatfs")
+    return int(struct.unpack_from("=l" if struct.calcsize("l") == 4 else "=q", buffer.raw)[0])
+
+
+def setfsuid(uid: int) -> int:
+    """Set whom this thread makes and opens files as, setfsuid(2); who that was before.
+
+    PermissionError where it stays as it was, which the call itself does not tell.
+    """
+    before: int = _libc.setfsuid(ctypes.c_uint(uid))
     if _libc.setfsuid(ctypes.c_uint(0xFFFFFFFF)) != uid:
         raise PermissionError(errno.EPERM, f"setfsuid {uid}: {os.strerror(errno.EPERM)}")
+    return before
 
 
-def setfsgid(gid: int) -> None:
-    """The group that this thread makes and opens files as, setfsgid(2). PermissionError like setfsuid."""
-    _libc.setfsgid(ctypes.c_uint(gid))
+def setfsgid(gid: int) -> int:
+    """Set the group that this thread makes and opens files as, setfsgid(2), like `setfsuid`."""
+    before: int = _libc.setfsgid(ctypes.c_uint(gid))
     if _libc.setfsgid(ctypes.c_uint(0xFFFFFFFF)) != gid:
         raise PermissionError(errno.EPERM, f"setfsgid {gid}: {os.strerror(errno.EPERM)}")
+    return before
 
 
 def sethostname(name: str) -> None:

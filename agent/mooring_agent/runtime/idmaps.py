@@ -48,16 +48,54 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
     (EOVERFLOW).
     """
     sets = syscalls.capget()
-    syscalls.setfsgid(gid)
-    syscalls.setfsuid(uid)
+    group = syscalls.setfsgid(gid)
+    user = syscalls.setfsuid(uid)
     try:
         # The kernel takes the file system's capabilities from whoever leaves fsuid 0, capabilities(7).
         syscalls.capset(*sets)
         yield
     finally:
-        syscalls.setfsuid(0)
-        syscalls.setfsgid(0)
+        syscalls.setfsuid(user)
+        syscalls.setfsgid(group)
         syscalls.capset(*sets)
+
+
+def maps_of(namespace: int) -> tuple[IdMap, IdMap]:
+    """The maps of the user namespace open as `namespace`, for users and groups, as this process sees them."""
+    waiting, go = os.pipe2(os.O_CLOEXEC)
+    entered, say = os.pipe2(os.O_CLOEXEC)
+    child = syscalls.clone(signal.SIGCHLD)
+    if child == 0:
+        os.close(go)
+        syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+        os.write(say, b".")
+        os.read(waiting, 1)
+        os._exit(0)
+    os.close(waiting)
+    os.close(say)
+    try:
+        os.read(entered, 1)  # ends without a word where the child could not enter
+        uids, gids = (_read_map(f"/proc/{child}/{file}") for file in ("uid_map", "gid_map"))
+        return uids, gids
+    finally:
+        os.close(entered)
+        os.close(go)
+        os.waitpid(child, 0)
+
+
+def _read_map(path: str) -> IdMap:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(descriptor, 1 << 16).decode().splitlines()
+    finally:
+        os.close(descriptor)
+    rows = [[int(number) for number in line.split()] for line in lines]
+    return tuple((row[0], row[1], row[2]) for row in rows)
+
+
+def map_of_process(pid: int, kind: str) -> IdMap:
+    """The map of users ("uid") or groups ("gid") of a process, as this process's namespace sees it."""
+    return _read_map(f"/proc/{pid}/{kind}_map")
 
 
 def map_text(ids: IdMap) -> str:

@@ -13,6 +13,7 @@ import socket
 
 from ..linux import syscalls
 from . import process, stage
+from .idmaps import map_of_process, outside
 from .launch import receive_plan, report, set_up_stdio
 from .plan import JoinPlan
 
@@ -61,6 +62,8 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     score = plan.process.oom_score_adj
     if score is not None:
         stage.write("/proc/self/oom_score_adj", str(score))
+    if plan.process.apparmor_profile or plan.process.selinux_label:
+        process.set_labels(plan.process)
     cgroup = os.open(plan.groups[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.unified else -1
     if not plan.unified:
         stage.join_groups(plan.groups)
@@ -69,6 +72,8 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     namespaces = 0
     for name in plan.namespaces:
         namespaces |= stage.NAMESPACES[name]
+    if namespaces & syscalls.CLONE_NEWUSER:
+        process.lend_stdio(stdio, *(outside(map_of_process(plan.pid, kind)) for kind in ("uid", "gid")))
     if namespaces:
         syscalls.setns(target, namespaces)
     if namespaces & syscalls.CLONE_NEWUSER:

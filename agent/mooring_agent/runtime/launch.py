@@ -18,6 +18,7 @@ import socket
 
 from ..linux import netlink, syscalls
 from . import hooks, mounts, process, stage, standard
+from .idmaps import acting_as, outside
 from .plan import LaunchPlan, Process, Shape
 
 _READY = b"ready"
@@ -98,6 +99,9 @@ class _Unused(Exception):
 
 def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: str) -> None:
     os.umask(0)
+    # Where it joins the pid namespace of others they see it, and must not reach the host's files through its
+    # /proc/PID, as with a joiner.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     groups = tuple(f"{parent}/{slot}" for parent in shape.groups)
     if not shape.unified:
         stage.join_groups(stage.make_groups(shape, slot))
@@ -115,7 +119,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if not raw:
         raise _Unused
     plan = LaunchPlan.decode(raw)
-    install_filter = process.read_seccomp(plan.process)
+    install_filter = process.read_seccomp(plan.process, plan.state)
     if not shape.unified:
         groups = _rename_groups(shape, slot, plan.group)
     for index, file, value in plan.group_settings:
@@ -127,6 +131,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     netlink.execute(tuple(bytes.fromhex(message) for message in plan.netlink))
     if plan.hostname:
         syscalls.sethostname(plan.hostname)
+    if plan.domainname:
+        syscalls.setdomainname(plan.domainname)
     for name, value in plan.sysctls:
         stage.write(f"/proc/sys/{name}" if sysctls < 0 else name, value, sysctls)
     if sysctls >= 0:
@@ -138,10 +144,14 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
             raise _Unused
     if plan.create_container:
         _run_hooks_outside(plan, user)
+    if plan.process.apparmor_profile or plan.process.selinux_label:
+        process.set_labels(plan.process)
     _enter_root(root, pivot=plan.pivot)
     if plan.propagation:
         syscalls.mount(None, "/", None, plan.propagation)
     if user >= 0:
+        if shape.uids:
+            process.lend_stdio(stdio, outside(shape.uids), outside(shape.gids))
         stage.become_root_of(user)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
     if plan.listener >= 0:
@@ -181,14 +191,23 @@ def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> int:
     if shape.standard:
         for tree in standard.TREES:
             mounts.move_tree(f"{stage_directory}/{tree}", root, f"/{tree}")
-    for operation in plan.mounts:
+    if shape.uids:
+        # What is made here belongs to the container's root; the host's has no place in its file systems.
+        with acting_as(outside(shape.uids), outside(shape.gids)):
+            _execute_all(plan.mounts, root)
+    else:
+        _execute_all(plan.mounts, root)
+    if plan.read_only_root:
+        syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
+    return root
+
+
+def _execute_all(operations: tuple[mounts.MountOperation, ...], root: int) -> None:
+    for operation in operations:
         try:
             operation.execute(root)
         except OSError as error:
             raise OSError(error.errno, f"{operation.describe()}: {error.strerror}") from None
-    if plan.read_only_root:
-        syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
-    return root
 
 
 def _enter_root(root: int, *, pivot: bool) -> None:
@@ -237,7 +256,8 @@ def _await_start(plan: LaunchPlan, channel: socket.socket) -> socket.socket:
     What can be known of the command is checked before, so that its error is the creation's. Answers the
     connection, which takes the channel's place.
     """
-    process.find_executable(plan.process)
+    if plan.process.args:
+        process.find_executable(plan.process)
     channel.send(_CREATED)
     channel.close()
     with socket.socket(fileno=plan.listener) as listener:

@@ -69,9 +69,17 @@ class Process:
     """One process to become, runtime-spec `process`.
 
     `user` is "name|uid[:group|gid]", looked up in the container's own /etc/passwd and /etc/group as late as
-    possible, as are `additional_groups`, names or numbers. `console_size` are the rows and columns of its
-    terminal, 0 where nobody has said. `rlimits` are (resource number, soft, hard); `seccomp` is the path of a
-    BPF program, read before the root changes.
+    possible, as are `additional_groups`, names or numbers; with `keep_groups` it has those of the launcher
+    instead. `console_size` are the rows and columns of its
+    terminal, 0 where nobody has said. `rlimits` are (resource number, soft, hard), -1 for no limit; `seccomp`
+    is the path of a BPF program, read before the root changes, `seccomp_flags` those of seccomp(2).
+    `listener` is the socket that shall get the descriptor of its notifications.
+
+    With `exact_capabilities` the five sets hold as they are; without, a user other than root is left with the
+    ambient ones, as setuid(2) leaves them. `scheduler` is (policy, flags, nice, priority, runtime, deadline,
+    period) of sched_setattr(2), `memory_policy` (mode, mask of nodes in hexadecimal) of set_mempolicy(2).
+    `initial_cpus` and `final_cpus` are where it runs before and after it joins its control groups.
+    `preserve_fds` is how many descriptors after the standard streams it inherits.
     """
 
     args: tuple[str, ...]
@@ -80,14 +88,28 @@ class Process:
     user: str = ""
     additional_gids: tuple[int, ...] = ()
     additional_groups: tuple[str, ...] = ()
+    keep_groups: bool = False
     umask: int | None = None
     terminal: bool = False
     console_size: tuple[int, int] = (0, 0)
     capabilities: Capabilities = field(default_factory=Capabilities)
+    exact_capabilities: bool = False
     rlimits: tuple[tuple[int, int, int], ...] = ()
     no_new_privileges: bool = False
     seccomp: str | None = None
+    seccomp_flags: int = 0
+    listener: str = ""
+    listener_metadata: str = ""
     oom_score_adj: int | None = None
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    scheduler: tuple[int, ...] = ()
+    io_priority: int | None = None
+    personality: int | None = None
+    memory_policy: tuple[int, str] = (-1, "")
+    initial_cpus: tuple[int, ...] = ()
+    final_cpus: tuple[int, ...] = ()
+    preserve_fds: int = 0
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Process:
@@ -137,6 +159,7 @@ class LaunchPlan:
     root: mounts.Overlay | mounts.BindRoot
     process: Process
     hostname: str = ""
+    domainname: str = ""
     group_settings: tuple[tuple[int, str, str], ...] = ()
     join: tuple[tuple[str, str], ...] = ()
     netlink: tuple[str, ...] = ()

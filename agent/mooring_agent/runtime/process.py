@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 
 from ..linux import syscalls
 from .mounts import NULL_DEVICE, ensure_directory
+from .mounts_targets import attach_clone
+from .notifying import Notifying
 from .plan import Capabilities, Process
 from .users import Identity, UnknownUser, read_identity
 
@@ -53,8 +55,11 @@ def read_last_capability() -> int:
         os.close(descriptor)
 
 
-def read_seccomp(process: Process) -> Callable[[], None] | None:
-    """The call that installs the process's seccomp filter. Read while the root is still the host's."""
+def read_seccomp(process: Process, state: str = "") -> Callable[[], None] | None:
+    """The call that installs the process's seccomp filter. Read while the root is still the host's.
+
+    `state` is the container's, JSON, for whoever listens for the filter's notifications.
+    """
     if process.seccomp is None:
         return None
     descriptor = os.open(process.seccomp, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,7 +67,57 @@ def read_seccomp(process: Process) -> Callable[[], None] | None:
         program = os.read(descriptor, 1 << 20)
     finally:
         os.close(descriptor)
+    if process.listener:
+        return Notifying(program, process, state)
+    if process.seccomp_flags:
+        install = syscalls.seccomp_filter_with(program, process.seccomp_flags)
+
+        def install_with_flags() -> None:
+            install()
+
+        return install_with_flags
     return syscalls.install_seccomp_filter(program)
+
+
+def set_labels(process: Process) -> None:
+    """What the security modules are to make of the process at its execve. Done while /proc is still the
+    host's. Raises CannotRun where the host has no such module.
+    """
+    if process.apparmor_profile:
+        _set_label("apparmor/exec", f"exec {process.apparmor_profile}", "AppArmor", "apparmorProfile")
+    if process.selinux_label:
+        _set_label("exec", process.selinux_label, "SELinux", "selinuxLabel")
+
+
+def _set_label(file: str, label: str, module: str, field: str) -> None:
+    if not has_security_module(module.lower()):
+        raise CannotRun(
+            f"config.process.{field} is {label!r} and this kernel runs without {module}: leave it out"
+        )
+    write_proc(f"thread-self/attr/{file}", label)
+
+
+def has_security_module(name: str) -> bool:
+    """Whether the kernel runs with "apparmor" or "selinux"."""
+    if name == "selinux":
+        return os.path.exists("/sys/fs/selinux/enforce")
+    return os.path.exists("/proc/self/attr/apparmor/exec")
+
+
+def write_proc(file: str, value: str) -> None:
+    """Write a file below /proc after making sure that it is one (CVE-2019-19921, CVE-2025-52881).
+
+    Raises OSError that names the file and the value.
+    """
+    descriptor = os.open(f"/proc/{file}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if syscalls.file_system_type(descriptor) != syscalls.PROC_SUPER_MAGIC:
+            raise OSError(errno.EINVAL, "it is not on a proc file system")
+        os.write(descriptor, value.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"write {value!r} to /proc/{file}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
 
 
 def attach_stdio(stdio: Sequence[int]) -> None:
@@ -112,6 +167,27 @@ def take_terminal(slave: int) -> None:
     attach_stdio((slave, slave, slave))
 
 
+def mount_console(slave: int) -> None:
+    """Make the terminal open as `slave` the container's /dev/console too, runtime-spec Default Devices.
+
+    By descriptors alone: neither a link at /dev/console nor another file in the terminal's place can lead
+    elsewhere (CVE-2025-52565).
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open("/dev/console", flags, 0o600))
+    except FileExistsError:
+        if stat.S_ISLNK(os.lstat("/dev/console").st_mode):
+            raise CannotRun("/dev/console of the container is a symbolic link: expected a file") from None
+    except OSError as error:
+        raise CannotRun(f"/dev/console of the container cannot be made: {error.strerror}") from None
+    target = os.open("/dev/console", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        attach_clone(slave, target)
+    finally:
+        os.close(target)
+
+
 def become(
     process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
 ) -> None:
@@ -119,14 +195,21 @@ def become(
 
     Raises CannotRun or OSError.
     """
+    if not process.args:
+        raise CannotRun("config.process is missing: expected a process to start")
     try:
         identity = read_identity(process.user, process.additional_gids, process.additional_groups)
     except UnknownUser as error:
         raise CannotRun(str(error)) from None
     _hand_over_stdio(identity)
+    if process.scheduler or process.io_priority is not None or process.memory_policy[0] >= 0:
+        _schedule(process)
+    if process.personality is not None:
+        syscalls.personality(process.personality)
     os.umask(process.umask if process.umask is not None else 0o022)
     _make_working_directory(process.cwd)
-    _close_others(keep)
+    also = install_filter.connection if isinstance(install_filter, Notifying) else -1
+    _close_others((keep, also), 3 + process.preserve_fds)
     # Only now, when nothing is opened any more: the limit may leave no room for a descriptor.
     for number, soft, hard in process.rlimits:
         resource.setrlimit(number, (soft, hard))
@@ -139,11 +222,19 @@ def become(
     elif install_filter:
         # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it goes in before the capabilities go.
         install_filter()
-    _change_identity(identity, process.capabilities, last_capability)
+    _change_identity(identity, process, last_capability)
     _enter_working_directory(process.cwd)
     if process.no_new_privileges and install_filter:
         install_filter()
     _execute(process.args, environment)
+
+
+def lend_stdio(descriptors: Sequence[int], uid: int, gid: int) -> None:
+    """Give the standard streams to a user namespace's root, who has no power over them else. On the host."""
+    for descriptor in descriptors:
+        found = os.fstat(descriptor)
+        if found.st_rdev != NULL_DEVICE and found.st_uid == 0:
+            os.fchown(descriptor, uid, -1 if stat.S_ISCHR(found.st_mode) else gid)
 
 
 def _hand_over_stdio(identity: Identity) -> None:
@@ -153,7 +244,8 @@ def _hand_over_stdio(identity: Identity) -> None:
         if found.st_rdev == NULL_DEVICE or found.st_uid == identity.uid:
             continue
         try:
-            os.fchown(number, identity.uid, -1)
+            # A terminal stays with the group tty, through which write(1) reaches it.
+            os.fchown(number, identity.uid, -1 if stat.S_ISCHR(found.st_mode) else identity.gid)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
                 raise
@@ -170,10 +262,32 @@ def _make_working_directory(path: str) -> None:
         os.close(root)
 
 
-def _close_others(keep: int) -> None:
-    if keep > 3:
-        syscalls.close_range(3, keep - 1)
-    syscalls.close_range(max(keep + 1, 3))
+def _close_others(keep: tuple[int, ...], first: int) -> None:
+    """Close all from `first` on but `keep`; of those below all that were made here, not inherited."""
+    for descriptor in range(3, first):
+        try:
+            if descriptor not in keep and not os.get_inheritable(descriptor):
+                os.close(descriptor)
+        except OSError:
+            pass  # it is not open
+    for descriptor in sorted(keep):
+        if descriptor > first:
+            syscalls.close_range(first, descriptor - 1)
+        first = max(first, descriptor + 1)
+    syscalls.close_range(first)
+
+
+def _schedule(process: Process) -> None:
+    try:
+        if process.scheduler:
+            syscalls.sched_setattr(*process.scheduler)
+        if process.io_priority is not None:
+            syscalls.ioprio_set(process.io_priority)
+        mode, nodes = process.memory_policy
+        if mode >= 0:
+            syscalls.set_mempolicy(mode, int(nodes or "0", 16))
+    except OSError as error:
+        raise CannotRun(f"the kernel refuses the config's {error.strerror}") from None
 
 
 def _enter_working_directory(path: str) -> None:
@@ -184,22 +298,42 @@ def _enter_working_directory(path: str) -> None:
         raise CannotRun(f"working directory {path} cannot be used: {error.strerror}") from None
 
 
-def _change_identity(identity: Identity, capabilities: Capabilities, last_capability: int) -> None:
+def _change_identity(identity: Identity, process: Process, last_capability: int) -> None:
+    capabilities = process.capabilities
     for number in range(last_capability + 1):
         if not capabilities.bounding >> number & 1:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    os.setgroups(identity.groups)
+    if not process.keep_groups:
+        os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
-    effective = capabilities.effective if identity.uid == 0 else capabilities.ambient
-    permitted = capabilities.permitted if identity.uid == 0 else capabilities.ambient
-    syscalls.capset(effective, permitted, capabilities.inheritable)
+    ambient = capabilities.ambient
+    if process.exact_capabilities:
+        ambient = _set_as_granted(capabilities)
+    elif identity.uid == 0:
+        syscalls.capset(capabilities.effective, capabilities.permitted, capabilities.inheritable)
+    else:
+        syscalls.capset(ambient, ambient, capabilities.inheritable)
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    for number in range(last_capability + 1):
-        if capabilities.ambient >> number & 1:
-            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
+    if ambient:
+        for number in range(last_capability + 1):
+            if ambient >> number & 1:
+                syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)
+
+
+def _set_as_granted(capabilities: Capabilities) -> int:
+    """Set what the config gives, as far as this host has it to give; the ambient set that then is possible.
+
+    The runtime-spec wants no failure for what cannot be granted. The kernel has each set within another:
+    effective within permitted, ambient within permitted and inheritable, capabilities(7).
+    """
+    _, held, _ = syscalls.capget()
+    permitted = capabilities.permitted & held
+    inheritable = capabilities.inheritable & held
+    syscalls.capset(capabilities.effective & permitted, permitted, inheritable)
+    return capabilities.ambient & permitted & inheritable
 
 
 def _environment(process: Process, identity: Identity) -> dict[str, str]:

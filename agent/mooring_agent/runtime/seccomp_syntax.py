@@ -26,6 +26,7 @@ ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": seccomp.KILL_PROCESS,
     "SCMP_ACT_KILL_THREAD": seccomp.KILL_THREAD,
     "SCMP_ACT_LOG": seccomp.LOG,
+    "SCMP_ACT_NOTIFY": seccomp.NOTIFY,
     "SCMP_ACT_TRACE": seccomp.TRACE,
     "SCMP_ACT_TRAP": seccomp.TRAP,
 }
@@ -47,7 +48,16 @@ _ARCHITECTURES = """
 """
 ARCHITECTURES = {f"SCMP_ARCH_{name}": name for name in _ARCHITECTURES.split()}
 
-_NOT_SUPPORTED = ("flags", "listenerPath", "listenerMetadata")
+# include/uapi/linux/seccomp.h
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
+    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
+}
+# The launcher itself makes these calls between the filter and the program: whoever is to answer for them
+# would wait for the descriptor that they bring.
+_OF_THE_LAUNCHER = ("sendmsg",)
 
 # What `uname -m` says → the architecture in libseccomp's and in Go's name, the latter being what `arches` of
 # a profile has.
@@ -151,12 +161,14 @@ def parse(document: Mapping[str, Any]) -> Profile:
             "architectures",
             "syscalls",
             "comment",
-            *_NOT_SUPPORTED,
+            "flags",
+            "listenerPath",
+            "listenerMetadata",
         ),
     )
-    for key in _NOT_SUPPORTED:
-        if document.get(key):
-            raise NotSupported(f'{where} has "{key}", which is not supported; leave it out')
+    seccomp_flags(document)
+    if notifies(document):
+        _check_notifying(document, where)
     if document.get("architectures") and document.get("archMap"):
         raise InvalidSpec(f'{where} has both "architectures" and "archMap", expected one of them')
     default_action = _action(document, where, "defaultAction", "defaultErrnoRet")
@@ -172,6 +184,52 @@ def parse(document: Mapping[str, Any]) -> Profile:
             for index, entry in enumerate(_list(document, where, "archMap"))
         ),
     )
+
+
+def seccomp_flags(document: Mapping[str, Any]) -> int:
+    """`flags` of a profile as seccomp(2) takes them. Raises InvalidSpec."""
+    flags = 0
+    for name in _list(document, "seccomp profile", "flags"):
+        flags |= _one_of(FLAGS, name, "seccomp profile", "flags")
+    return flags
+
+
+def notifies(document: Mapping[str, Any]) -> bool:
+    """Whether a listener is needed: some rule has SCMP_ACT_NOTIFY."""
+    entries = _list(document, "seccomp profile", "syscalls")
+    actions = [document.get("defaultAction")]
+    actions += [entry.get("action") for entry in entries if isinstance(entry, Mapping)]
+    return "SCMP_ACT_NOTIFY" in actions
+
+
+def listener_of(document: Mapping[str, Any]) -> tuple[str, str]:
+    """The socket of a profile's listener and what is sent along, runtime-spec `listenerPath`,
+    `listenerMetadata`. Raises InvalidSpec.
+    """
+    path, metadata = document.get("listenerPath") or "", document.get("listenerMetadata") or ""
+    for key, value in (("listenerPath", path), ("listenerMetadata", metadata)):
+        if not isinstance(value, str):
+            raise InvalidSpec(f'seccomp profile has {value!r} as "{key}", expected a text')
+    if metadata and not path:
+        raise InvalidSpec('seccomp profile has "listenerMetadata" without "listenerPath", expected both')
+    return path, metadata
+
+
+def _check_notifying(document: Mapping[str, Any], where: str) -> None:
+    if not listener_of(document)[0].startswith("/"):
+        raise InvalidSpec(
+            f'{where} has the action SCMP_ACT_NOTIFY without a "listenerPath", expected the absolute path of '
+            "a unix socket"
+        )
+    if document.get("defaultAction") == "SCMP_ACT_NOTIFY":
+        raise NotSupported(f"{where} has SCMP_ACT_NOTIFY as default action; name the calls instead")
+    for entry in _list(document, where, "syscalls"):
+        if isinstance(entry, Mapping) and entry.get("action") == "SCMP_ACT_NOTIFY":
+            for name in entry.get("names") or ():
+                if name in _OF_THE_LAUNCHER:
+                    raise NotSupported(
+                        f"{where} has SCMP_ACT_NOTIFY for {name}, which hands the listener over; leave it out"
+                    )
 
 
 def _machine(entry: Any, where: str) -> tuple[str, tuple[str, ...]]:
@@ -197,10 +255,6 @@ def _entry(entry: Any, where: str) -> list[Rule]:
 
 def _action(document: Mapping[str, Any], where: str, key: str, number_key: str) -> int:
     name = document.get(key)
-    if name == "SCMP_ACT_NOTIFY":
-        raise NotSupported(
-            f'{where} has the action "SCMP_ACT_NOTIFY", which is not supported; use SCMP_ACT_ERRNO'
-        )
     action = _one_of(ACTIONS, name, where, key)
     number = document.get(number_key)
     if number is None:

@@ -49,13 +49,13 @@ def standard_mounts(shm_size: int, hierarchies: tuple[str, ...] = ()) -> tuple[M
         *_cgroup_mounts(hierarchies),
         Filesystem("mqueue", "mqueue", "/dev/mqueue", _LOCKED),
         Filesystem("tmpfs", "shm", "/dev/shm", _LOCKED, f"mode=1777,size={shm_size}"),
-        *_DEVICES,
+        *DEVICES,
         Mask(MASKED_PATHS),
         ReadOnly(READ_ONLY_PATHS),
     )
 
 
-_DEVICES: tuple[MountOperation, ...] = (
+DEVICES: tuple[MountOperation, ...] = (
     Node("/dev/null", 1, 3),
     Node("/dev/zero", 1, 5),
     Node("/dev/full", 1, 7),

@@ -103,7 +103,7 @@ def test_layers_show_with_the_ids_of_the_map_and_are_written_with_those_of_the_c
         return [owner("/new"), owner("/directory"), Path("/new").read_text(), os.path.exists("/file")]
 
     assert start(again)[1] == [[1001, 7], [0, 0], "x", False]
-    assert os.listdir(tmp_path) and sorted(os.listdir(tmp_path)) == ["overlay", "root"]
+    assert sorted(os.listdir(tmp_path)) == ["overlay", "root"]
 
 
 def test_an_id_without_a_place_in_the_map_cannot_be_used(store: Path, tmp_path: Path) -> None:

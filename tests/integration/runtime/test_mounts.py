@@ -88,7 +88,7 @@ def test_a_bind_shows_the_source_and_is_read_only_all_the_way_down(tmp_path: Pat
     def work(root: int, inside: Path) -> list[Any]:
         syscalls.mount("tmpfs", str(source / "deeper"), "tmpfs", 0)
         (source / "deeper/file").write_text("content")
-        Bind(str(source), "/data", ("ro",) if read_only else ()).execute(root)
+        Bind(str(source), "/data", tree_set=syscalls.MOUNT_ATTR_RDONLY if read_only else 0).execute(root)
         place = inside / "data"
         writes = [failure((place / name).touch)[0] for name in ("new", "deeper/new")]
         (source / "deeper/later").write_text("the source itself is as it was")
@@ -314,7 +314,8 @@ def test_the_standard_trees_are_built_and_moved_into_a_root(tmp_path: Path) -> N
     def work(root: int, inside: Path) -> list[Any]:
         place = tmp_path / "stage"
         place.mkdir()
-        stage.build_trees(str(place), standard.TREES, standard.standard_mounts(1 << 20))
+        sysctls = stage.build_trees(str(place), standard.TREES, standard.standard_mounts(1 << 20))
+        os.close(sysctls)
         for tree in standard.TREES:
             mounts.move_tree(f"{place}/{tree}", root, f"/{tree}")
         shm = os.statvfs(inside / "dev/shm")

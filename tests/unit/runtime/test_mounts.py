@@ -247,7 +247,7 @@ def test_missing_paths_to_hide_are_passed_over(root: tuple[int, Path]) -> None:
         (mounts.BindRoot("/srv/root"), "directory /srv/root"),
         (mounts.Filesystem("tmpfs", "tmpfs", "/scratch"), "mount tmpfs on /scratch"),
         (mounts.Bind("/src", "/dst"), "bind /src to /dst"),
-        (mounts.Bind("/src", "/dst", ("ro", "nosuid")), "bind /src to /dst (ro,nosuid)"),
+        (mounts.Bind("/src", "/dst", 0x2, tree_set=0x1), "bind /src to /dst (ro,nosuid)"),
         (mounts.Node("/dev/null", 1, 3), "device 1:3 at /dev/null"),
         (mounts.Link("/dev/fd", "/proc/self/fd"), "link /dev/fd to /proc/self/fd"),
         (mounts.Mask(("/proc/kcore", "/proc/keys")), "mask /proc/kcore /proc/keys"),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring_agent.runtime import mounts
+from mooring_agent.runtime.borrow import Borrow
 from mooring_agent.runtime.plan import Capabilities, JoinPlan, LaunchPlan, Process, Shape
 
 texts = st.text(max_size=12)
@@ -22,9 +23,12 @@ numbers = st.integers(0, 2**64 - 1)
 tuples = st.lists(texts, max_size=3).map(tuple)
 settings = st.lists(st.tuples(st.integers(0, 12), texts, texts), max_size=3).map(tuple)
 
+id_maps = st.lists(st.tuples(numbers, numbers, numbers), max_size=2).map(tuple)
 roots = st.one_of(
-    st.builds(mounts.Overlay, st.lists(paths, min_size=1, max_size=4).map(tuple), paths, paths),
-    st.builds(mounts.BindRoot, paths),
+    st.builds(
+        mounts.Overlay, st.lists(paths, min_size=1, max_size=4).map(tuple), paths, paths, id_maps, id_maps
+    ),
+    st.builds(mounts.BindRoot, paths, id_maps, id_maps),
 )
 operations = st.one_of(
     st.builds(mounts.Filesystem, texts, texts, paths, numbers, texts),
@@ -32,9 +36,15 @@ operations = st.one_of(
         mounts.Bind,
         paths,
         paths,
-        st.lists(st.sampled_from(["ro", "nosuid", "nodev", "noexec"]), unique=True).map(tuple),
+        *(numbers for _ in range(4)),
         st.booleans(),
+        numbers,
+        uid_map=id_maps,
+        gid_map=id_maps,
     ),
+    st.builds(mounts.Change, paths, *(numbers for _ in range(5))),
+    st.builds(mounts.ControlGroups, paths, numbers, st.booleans()),
+    st.builds(Borrow, paths, paths, paths),
     st.builds(mounts.Node, paths, numbers, numbers, st.integers(0, 0o777)),
     st.builds(mounts.Link, paths, paths),
     st.builds(mounts.Mask, st.lists(paths, max_size=4).map(tuple)),
@@ -96,7 +106,8 @@ def test_a_shape_comes_back_as_it_went(shape: Shape) -> None:
 @pytest.mark.parametrize("operation", mounts.OPERATIONS, ids=lambda kind: kind.__name__)
 def test_every_operation_is_among_those_that_are_tried(operation: type[Any]) -> None:
     """A new operation has to be added to the strategies above."""
-    known = {"Overlay", "BindRoot", "Filesystem", "Bind", "Node", "Link", "Mask", "ReadOnly", "Seal"}
+    known = {"Overlay", "BindRoot", "Filesystem", "Bind", "Change", "ControlGroups", "Node", "Link"}
+    known |= {"Mask", "ReadOnly", "Seal", "Borrow"}
     assert operation.__name__ in known
 
 

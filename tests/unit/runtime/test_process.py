@@ -136,7 +136,7 @@ def test_only_the_standard_streams_and_the_channel_stay_open() -> None:
         keep = os.dup(1)
         for _ in range(5):
             os.dup(0)
-        process._close_others(keep)
+        process._close_others((keep, -1), 3)
         return [number for number in range(1024) if _is_open(number)] + [keep]
 
     found = in_child(work)

@@ -19,7 +19,7 @@ from mooring_agent.linux import seccomp
 from mooring_agent.runtime import seccomp_profile
 from mooring_agent.runtime.capabilities import CAPABILITIES, DEFAULT
 from mooring_agent.runtime.seccomp_profile import SeccompCache, compile_profile, default_profile
-from mooring_agent.runtime.seccomp_syntax import parse
+from mooring_agent.runtime.seccomp_syntax import parse, seccomp_flags
 
 from .filters import AUDIT_I386, AUDIT_X86_64, interpret, judge
 
@@ -244,14 +244,47 @@ def test_a_malformed_profile_is_refused_with_the_place(document: dict[str, Any],
 @pytest.mark.parametrize(
     "document",
     [
-        simple(action="SCMP_ACT_NOTIFY"),
-        {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]},
-        {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"},
+        {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/x"},
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": "/run/x",
+            "syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY"}],
+        },
     ],
 )
-def test_what_is_not_supported_is_said(document: dict[str, Any]) -> None:
-    with pytest.raises(NotSupported, match="is not supported"):
+def test_what_would_keep_the_launcher_waiting_is_not_supported(document: dict[str, Any]) -> None:
+    with pytest.raises(NotSupported, match="SCMP_ACT_NOTIFY"):
         compile_profile(document, ())
+
+
+@pytest.mark.parametrize(
+    ("document", "named"),
+    [
+        (simple(action="SCMP_ACT_NOTIFY"), "listenerPath"),
+        ({**simple(action="SCMP_ACT_NOTIFY"), "listenerPath": "run/x"}, "listenerPath"),
+        ({**simple(action="SCMP_ACT_NOTIFY"), "listenerPath": 5}, "listenerPath"),
+        ({**simple(action="SCMP_ACT_NOTIFY"), "listenerMetadata": "x"}, "listenerMetadata"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_MOON"]},
+            "SECCOMP_FILTER_FLAG_LOG",
+        ),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "flags": "x"}, "flags"),
+    ],
+)
+def test_a_listener_and_flags_are_checked(document: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidSpec, match=named):
+        compile_profile(document, ())
+
+
+def test_a_profile_with_a_listener_and_flags_is_compiled() -> None:
+    document = {
+        **simple(action="SCMP_ACT_NOTIFY"),
+        "listenerPath": "/run/x",
+        "listenerMetadata": "y",
+        "flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+    }
+    assert compile_profile(document, ())
+    assert seccomp_flags(document) == 0b110
 
 
 def test_a_program_beyond_the_kernels_limit_is_refused() -> None:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The namespaces of a config: which are new, which are joined, and what the new ones are like. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidSpec
+from .idmaps import IdMap
+
+# runtime-spec namespace types and the short names of clone(2)'s flags.
+NAMESPACE_TYPES = {
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "uts": "uts",
+    "ipc": "ipc",
+    "cgroup": "cgroup",
+    "user": "user",
+    "time": "time",
+}
+_CLOCKS = ("monotonic", "boottime")
+_IDS = 1 << 32
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """What the rest of a config's meaning depends on: its namespaces, by short name, and its id maps."""
+
+    new: tuple[str, ...] = ()
+    joined: tuple[tuple[str, str], ...] = ()
+    uids: IdMap = ()
+    gids: IdMap = ()
+
+    def has_own(self, name: str) -> bool:
+        """Whether the namespace is not simply the runtime's."""
+        return name in self.new or any(name == joined for joined, _ in self.joined)
+
+
+def compile_namespaces(config: Mapping[str, Any]) -> Namespaces:
+    """All of it. Raises InvalidSpec."""
+    uids, gids = id_maps(config)
+    return Namespaces(new_namespaces(config), joined_namespaces(config), uids, gids)
+
+
+def new_namespaces(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The namespaces that `config` wants new, under their short names, in a fixed order. InvalidSpec for an
+    unknown type, and for one that is named twice.
+    """
+    wanted = {one["type"] for one in _entries(config) if not one.get("path")}
+    return tuple(short for kind, short in NAMESPACE_TYPES.items() if kind in wanted)
+
+
+def joined_namespaces(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(short name, path) of the namespaces that `config` joins. InvalidSpec as from `new_namespaces`."""
+    joined = []
+    for one in _entries(config):
+        path = one.get("path")
+        if path:
+            if not isinstance(path, str) or not path.startswith("/"):
+                raise InvalidSpec(
+                    f"config.linux.namespaces has {path!r} as path of {one['type']}: expected an absolute one"
+                )
+            joined.append((NAMESPACE_TYPES[one["type"]], path))
+    return tuple(joined)
+
+
+def id_maps(config: Mapping[str, Any]) -> tuple[IdMap, IdMap]:
+    """The maps of a new user namespace, for users and groups; empty ones without. Raises InvalidSpec."""
+    linux = config.get("linux") or {}
+    uids, gids = (
+        compile_id_map(linux.get(name), f"config.linux.{name}") for name in ("uidMappings", "gidMappings")
+    )
+    own = any(one["type"] == "user" for one in _entries(config))
+    if (uids or gids) and not own:
+        raise InvalidSpec(
+            "config.linux.uidMappings and gidMappings are there without a namespace of type user: expected "
+            "one in config.linux.namespaces"
+        )
+    if bool(uids) != bool(gids):
+        raise InvalidSpec("config.linux has one of uidMappings and gidMappings: expected both or none")
+    return uids, gids
+
+
+def time_offsets(config: Mapping[str, Any]) -> tuple[tuple[str, int, int], ...]:
+    """(clock, seconds, nanoseconds) for a new time namespace, time_namespaces(7). Raises InvalidSpec."""
+    offsets = (config.get("linux") or {}).get("timeOffsets") or {}
+    if not isinstance(offsets, Mapping):
+        raise InvalidSpec("config.linux.timeOffsets: expected an object of clocks")
+    if offsets and "time" not in new_namespaces(config):
+        raise InvalidSpec("config.linux.timeOffsets: expected a new namespace of type time beside them")
+    found = []
+    for clock, offset in offsets.items():
+        where = f"config.linux.timeOffsets.{clock}"
+        if clock not in _CLOCKS:
+            raise InvalidSpec(f"{where} is not known: expected one of {', '.join(_CLOCKS)}")
+        if not isinstance(offset, Mapping):
+            raise InvalidSpec(f"{where}: expected an object with secs and nanosecs")
+        seconds, nanoseconds = offset.get("secs") or 0, offset.get("nanosecs") or 0
+        if not isinstance(seconds, int) or not isinstance(nanoseconds, int):
+            raise InvalidSpec(f"{where}: expected whole numbers as secs and nanosecs")
+        if not 0 <= nanoseconds < 1_000_000_000:
+            raise InvalidSpec(f"{where}.nanosecs is {nanoseconds}: expected less than a second")
+        found.append((clock, seconds, nanoseconds))
+    return tuple(found)
+
+
+def compile_id_map(entries: Any, where: str) -> IdMap:
+    """A list of LinuxIDMapping as (inside, outside, count). Raises InvalidSpec that names `where`."""
+    if entries is None:
+        return ()
+    if not isinstance(entries, list):
+        raise InvalidSpec(f"{where}: expected a list")
+    found = []
+    for entry in entries:
+        values: list[Any] = [entry.get(key) if isinstance(entry, Mapping) else None for key in _MAPPING_KEYS]
+        if not all(isinstance(value, int) and 0 <= value < _IDS for value in values) or not values[2]:
+            raise InvalidSpec(
+                f"{where} has {entry!r}: expected containerID, hostID and size, each a number below 2^32"
+            )
+        found.append((values[0], values[1], values[2]))
+    return tuple(found)
+
+
+_MAPPING_KEYS = ("containerID", "hostID", "size")
+
+
+def _entries(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entries = (config.get("linux") or {}).get("namespaces") or []
+    seen = set()
+    for one in entries:
+        kind = one.get("type") if isinstance(one, Mapping) else None
+        if kind not in NAMESPACE_TYPES:
+            raise InvalidSpec(
+                f"config.linux.namespaces has the type {kind!r}: expected one of {', '.join(NAMESPACE_TYPES)}"
+            )
+        if kind in seen:
+            raise InvalidSpec(f"config.linux.namespaces has the type {kind} twice: expected it once")
+        seen.add(kind)
+    return list(entries)
