@@ -110,7 +110,11 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     user = stage.enter_namespaces(shape)
     last_capability = process.read_last_capability()
     operations = standard.standard_mounts(shape.shm_size, _hierarchies(shape)) if shape.standard else ()
-    sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
+    if shape.place:
+        sysctls = -1
+        stage.make_private(shape.place)
+    else:
+        sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
     if "net" in shape.namespaces:
         stage.raise_loopback()
     channel.send(_READY)
@@ -134,7 +138,11 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if plan.domainname:
         syscalls.setdomainname(plan.domainname)
     for name, value in plan.sysctls:
-        stage.write(f"/proc/sys/{name}" if sysctls < 0 else name, value, sysctls)
+        file = f"/proc/sys/{name}" if sysctls < 0 else name
+        if shape.uids:
+            stage.write_as(outside(shape.uids), file, value, sysctls)
+        else:
+            stage.write(file, value, sysctls)
     if sysctls >= 0:
         os.close(sysctls)
     root = _build_root(plan, shape, stage_directory)
@@ -156,9 +164,12 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
     if plan.listener >= 0:
         channel = _await_start(plan, channel)
-    if plan.start_container:
-        hooks.run_hooks("startContainer", plan.start_container, plan.state, "created", os.getpid())
-    process.become(plan.process, last_capability, install_filter, channel.fileno())
+    try:
+        if plan.start_container:
+            hooks.run_hooks("startContainer", plan.start_container, plan.state, "created", os.getpid())
+        process.become(plan.process, last_capability, install_filter, channel.fileno())
+    except BaseException as error:  # noqa: BLE001 (the channel of before is closed: only here it can be said)
+        os._exit(report(channel, error))
 
 
 def _hierarchies(shape: Shape) -> tuple[str, ...]:
@@ -185,7 +196,7 @@ def _rename_groups(shape: Shape, slot: str, name: str) -> tuple[str, ...]:
 
 def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> int:
     """Build the container's file system below the stage; a descriptor of its root directory."""
-    place = f"{stage_directory}/root"
+    place = shape.place or f"{stage_directory}/root"
     plan.root.mount(place)
     root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if shape.standard:

@@ -189,6 +189,24 @@ def build_trees(stage: str, trees: tuple[str, ...], operations: tuple[MountOpera
     return sysctls
 
 
+def make_private(place: str) -> None:
+    """Make the mount that has the directory `place` private: what is mounted there stays in this namespace,
+    and pivot_root(2) can leave from it.
+    """
+    device = os.stat(place).st_dev
+    while not os.path.ismount(place) and os.stat(os.path.dirname(place)).st_dev == device:
+        place = os.path.dirname(place)
+    while True:
+        try:
+            syscalls.mount(None, place, None, MS_PRIVATE)
+            return
+        except OSError as error:
+            # No mount's root: a bind mount of the same file system does not show in its device number.
+            if error.errno != errno.EINVAL or place == "/":
+                raise
+        place = os.path.dirname(place)
+
+
 def raise_loopback() -> None:
     """Bring `lo` up in this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
@@ -206,3 +224,17 @@ def write(path: str, value: str, directory: int = -1) -> None:
         raise OSError(error.errno, f"write {value!r} to {path}: {error.strerror}") from None
     finally:
         os.close(descriptor)
+
+
+def write_as(uid: int, path: str, value: str, directory: int = -1) -> None:
+    """`write`, as the user `uid` where root may not: the parameters of an IPC namespace are open to the root
+    of its user namespace alone, whatever the capabilities (ipc/ipc_sysctl.c, ipc_permissions).
+    """
+    try:
+        write(path, value, directory)
+    except PermissionError:
+        os.seteuid(uid)
+        try:
+            write(path, value, directory)
+        finally:
+            os.seteuid(0)

@@ -86,6 +86,27 @@ def test_a_document_is_put_into_the_order_of_dependencies() -> None:
     assert phases(()) == ()
 
 
+def test_containers_come_after_those_that_they_join() -> None:
+    items = order(
+        {
+            "containers": {
+                "a": {"pid": "container:b"},
+                "b": {"networks": [{"name": "container:c"}]},
+                "c": {"ipc": "container:elsewhere", "networks": "bridge"},
+                "d": {"networks": ["container:d"]},
+                "x": {"pid": "container:y"},
+                "y": {"pid": "container:x"},
+            }
+        }
+    )
+    assert [[item.name for item in phase] for phase in phases(items)] == [
+        ["c", "d"],
+        ["b"],
+        ["a"],
+        ["x", "y"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [

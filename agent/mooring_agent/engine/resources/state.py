@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mooring_agent.engine.resources.declared import suggestion
+from mooring_agent.engine.resources.namespaces import other_container
 from mooring_agent.engine.resources.options import quoted, refusal
 from mooring_agent.errors import InvalidSpec
 
@@ -50,10 +51,28 @@ def order(document: object) -> tuple[Item, ...]:
 
 
 def phases(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
-    """Return the same resources in groups: those of one group may be made at the same time."""
+    """Return the same resources in groups: those of one group may be made at the same time.
+
+    A container comes after those whose namespaces it joins; those that join each other in a circle come last.
+    """
     first = tuple(item for item in items if item.kind != "container")
-    then = tuple(item for item in items if item.kind == "container")
-    return tuple(phase for phase in (first, then) if phase)
+    groups = [first] if first else []
+    left = {item.name: item for item in items if item.kind == "container"}
+    while left:
+        free = tuple(item for item in left.values() if left.keys().isdisjoint(_joined_by(item)))
+        groups.append(free or tuple(left.values()))
+        left = {name: item for name, item in left.items() if free and item not in free}
+    return tuple(groups)
+
+
+def _joined_by(item: Item) -> set[str]:
+    """The containers that a spec names, as far as it is well formed."""
+    networks = item.spec.get("networks")
+    modes = [item.spec.get("pid"), item.spec.get("ipc")]
+    for network in networks if isinstance(networks, list) else [networks]:
+        modes.append(network.get("name") if isinstance(network, Mapping) else network)
+    others = (other_container(mode) for mode in modes if isinstance(mode, str))
+    return {other for other in others if other is not None} - {item.name}
 
 
 def _specs(section: object, name: str) -> dict[str, dict[str, Any]]:
