@@ -132,8 +132,10 @@ class LogReader:
         self._index, self._data = -1, {}
 
     def _entries(self) -> list[tuple[int, int, int]]:
+        """The entries of the index; what a power cut has put there in their place is of no stream."""
         content = os.pread(self._index, os.fstat(self._index).st_size, 0)
-        return list(_INDEX.iter_unpack(content[: len(content) - len(content) % _INDEX.size]))
+        entries = _INDEX.iter_unpack(content[: len(content) - len(content) % _INDEX.size])
+        return [entry if entry[2] in _SUFFIXES else (0, 0, 1) for entry in entries]
 
     def _begun_line(self, stream: int) -> bytes:
         """What of a line is before the position, as far as it can matter: a cut may come within the line of
@@ -159,7 +161,7 @@ class LogReader:
                 return
             for moment, length, stream in _INDEX.iter_unpack(content[:whole]):
                 self._index_offset += _INDEX.size
-                while length:
+                while length and stream in _SUFFIXES:
                     data = os.pread(self._data[stream], min(length, _PIECE_MAX), self._offsets[stream])
                     if not data:
                         break

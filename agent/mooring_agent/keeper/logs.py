@@ -169,12 +169,18 @@ class Log:
         """Learn the offsets from the index, and index what a killed keeper had moved without saying so."""
         index = files[2]
         length = os.fstat(index).st_size
-        whole = length - length % INDEX.size
-        if whole != length:
-            os.truncate(index, whole)
+        content = os.pread(index, length, 0)
         self._offsets = {1: 0, 2: 0}
-        for _, piece, stream in INDEX.iter_unpack(os.pread(index, whole, 0)):
+        sizes = {stream: os.fstat(files[stream - 1]).st_size for stream in SUFFIXES}
+        good = 0
+        for _, piece, stream in INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size]):
+            # A power cut leaves zeros, or an index that tells of bytes that never reached the disk.
+            if stream not in SUFFIXES or self._offsets[stream] + piece > sizes[stream]:
+                break
             self._offsets[stream] += piece
+            good += INDEX.size
+        if good != length:
+            os.truncate(index, good)
         for stream in (1, 2):
             data = files[stream - 1]
             found = os.fstat(data)

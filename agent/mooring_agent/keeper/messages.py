@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import MISSING, dataclass, fields
+from types import NoneType
 from typing import Any
 
 # Raised whenever an older side could misunderstand a message.
@@ -258,6 +259,41 @@ class BadMessage(Exception):
         self.seq = seq
 
 
+_KINDS: dict[Any, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (float, int),
+    "int | None": (int, NoneType),
+    "float | None": (float, int, NoneType),
+    "dict[str, Any]": (dict,),
+    "list[str]": (list,),
+    "list[int]": (list,),
+}
+# Fields that become parts of paths.
+_NAMES = frozenset(("id", "container", "slot"))
+
+
+def field_kinds(kind: Any) -> dict[str, tuple[type, ...]]:
+    """What may be in each field of a dataclass; for `check_fields`."""
+    return {field.name: _KINDS[field.type] for field in fields(kind)}
+
+
+def check_fields(kinds: dict[str, tuple[type, ...]], content: dict[str, Any]) -> None:
+    """Raise TypeError for a value that its field cannot have, ValueError for a name that leads elsewhere."""
+    for name, value in content.items():
+        wanted = kinds.get(name)
+        if wanted is None:
+            continue
+        if type(value) not in wanted:
+            raise TypeError(f"{name} is of type {type(value).__name__}, expected {wanted[0].__name__}")
+        if name in _NAMES and ("/" in value or "\0" in value or value in ("", ".", "..")):
+            raise ValueError(f"{name} is {value[:40]!r}, expected a name")
+
+
+_FIELD_KINDS = {kind: field_kinds(kind) for kind in Message.__args__}
+
+
 def encode(message: Message, seq: int = 0) -> bytes:
     """One packet."""
     defaults = _DEFAULTS[type(message)]
@@ -280,6 +316,7 @@ def decode(packet: bytes) -> tuple[int, Message]:
                 "know: it is older than the other, or the other is at fault",
                 number,
             )
+        check_fields(_FIELD_KINDS[kind], content)
         try:
             message: Message = kind(**content)
         except TypeError:

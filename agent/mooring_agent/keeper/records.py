@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .diagnostics import complain
+from .messages import check_fields, field_kinds
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Record:
 
 
 _FIELDS = frozenset(field.name for field in fields(Record))
+_KINDS = field_kinds(Record)
 
 
 class Journal:
@@ -83,7 +85,10 @@ class Journal:
                     os.unlink(entry.path)
                     continue
                 try:
-                    found.append(_read(entry.path))
+                    record = _read(entry.path)
+                    if entry.name != f"{record.id}.json":
+                        raise ValueError(f"it is the record of {record.id}")
+                    found.append(record)
                 except (ValueError, TypeError) as error:
                     # Whatever has spoiled it: the other processes need a keeper all the same.
                     complain(f"record {entry.path} is passed over: {error}")
@@ -103,5 +108,6 @@ def _read(path: str) -> Record:
 
 
 def record_of(content: dict[str, Any]) -> Record:
-    """A record from its fields; those that are not known are passed over."""
+    """A record from its fields; those that are not known are passed over. Raises TypeError or ValueError."""
+    check_fields(_KINDS, content)
     return Record(**{name: value for name, value in content.items() if name in _FIELDS})

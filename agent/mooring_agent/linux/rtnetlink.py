@@ -13,8 +13,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from .netlink import (
     NLM_F_ACK,
@@ -32,6 +32,8 @@ from .netlink import (
     u32,
 )
 from .syscalls import CLONE_NEWNET, setns
+
+T = TypeVar("T")
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -180,12 +182,7 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
     the kernel makes one for each CPU first and takes them away again, which is a third of all the work.
     """
     queues = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
-    peer = (
-        _ANY_LINK
-        + text(IFLA_IFNAME, peer_name)
-        + u32(IFLA_NET_NS_PID, peer_pid)
-        + queues
-    )
+    peer = _ANY_LINK + text(IFLA_IFNAME, peer_name) + u32(IFLA_NET_NS_PID, peer_pid) + queues
     return message(
         RTM_NEWLINK,
         _ADD,
@@ -324,6 +321,21 @@ def remove_links(names: Iterable[str]) -> None:
                     raise
 
 
+def _well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Let a message that the kernel should not have sent be a NetlinkError, whatever is wrong with it."""
+
+    def checked(payload: bytes) -> T:
+        try:
+            return parse(payload)
+        except (struct.error, ValueError, KeyError) as error:
+            raise NetlinkError(
+                errno.EBADMSG, f"the kernel sent a message that cannot be read: {error}"
+            ) from None
+
+    return checked
+
+
+@_well_formed
 def parse_link(payload: bytes) -> Link:
     """Read the payload of an RTM_NEWLINK."""
     _, _, ifindex, flags, _ = _LINK.unpack_from(payload)
@@ -343,6 +355,7 @@ def parse_link(payload: bytes) -> Link:
     )
 
 
+@_well_formed
 def parse_address(payload: bytes) -> Address:
     """Read the payload of an RTM_NEWADDR."""
     family, prefix_length, _, _, ifindex = _ADDRESS.unpack_from(payload)
@@ -351,6 +364,7 @@ def parse_address(payload: bytes) -> Address:
     return Address(ifindex, socket.inet_ntop(family, packed), prefix_length)
 
 
+@_well_formed
 def parse_route(payload: bytes) -> Route:
     """Read the payload of an RTM_NEWROUTE."""
     family, prefix_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(payload)

@@ -225,8 +225,8 @@ def _check_notifying(document: Mapping[str, Any], where: str) -> None:
         raise NotSupported(f"{where} has SCMP_ACT_NOTIFY as default action; name the calls instead")
     for entry in _list(document, where, "syscalls"):
         if isinstance(entry, Mapping) and entry.get("action") == "SCMP_ACT_NOTIFY":
-            for name in entry.get("names") or ():
-                if name in _OF_THE_LAUNCHER:
+            for name in _list(entry, where, "names"):
+                if isinstance(name, str) and name in _OF_THE_LAUNCHER:
                     raise NotSupported(
                         f"{where} has SCMP_ACT_NOTIFY for {name}, which hands the listener over; leave it out"
                     )
@@ -245,7 +245,7 @@ def _entry(entry: Any, where: str) -> list[Rule]:
         if names:
             raise InvalidSpec(f'{where} has both "name" and "names", expected one of them')
         names = [entry["name"]]
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and name and name.isascii() for name in names):
         raise InvalidSpec(f'{where} has the names {names!r}, expected a list of system calls under "names"')
     action = _action(entry, where, "action", "errnoRet")
     comparisons = tuple(_comparison(each, where) for each in _list(entry, where, "args"))
@@ -298,7 +298,7 @@ def _condition(entry: Any, where: str) -> Condition:
 
 
 def _architecture(name: Any, where: str) -> str:
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise _unknown(ARCHITECTURES, name, where, "architecture")
     return ARCHITECTURES[name]
 

@@ -23,9 +23,17 @@ values = {
     "list[int]": st.lists(st.integers(), max_size=3),
     "dict[str, Any]": st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3),
 }
+# What becomes a part of a path.
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0."), min_size=1, max_size=20)
 every = st.one_of(
     *(
-        st.builds(kind, **{name: values[annotation] for name, annotation in kind.__annotations__.items()})
+        st.builds(
+            kind,
+            **{
+                name: names if name in ("id", "container", "slot") else values[annotation]
+                for name, annotation in kind.__annotations__.items()
+            },
+        )
         for kind in messages.Message.__args__
     )
 )
@@ -48,6 +56,24 @@ def test_a_message_comes_back_as_it_went(message: messages.Message, seq: int) ->
 
 def test_a_field_at_its_default_is_not_sent() -> None:
     assert json.loads(encode(messages.Hello(version="1"), 3)) == ["Hello", 3, {"version": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"id": 5, "number": 9}, "id is of type int, expected str"),
+        ({"id": "x", "number": "9"}, "number is of type str, expected int"),
+        ({"id": "x", "number": True}, "number is of type bool, expected int"),
+        ({"id": "../../etc/passwd", "number": 9}, "expected a name"),
+        ({"id": "..", "number": 9}, "expected a name"),
+        ({"id": "", "number": 9}, "expected a name"),
+    ],
+)
+def test_a_field_of_the_wrong_type_and_a_name_that_is_a_path_are_refused(
+    content: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(BadMessage, match=what):
+        decode(json.dumps(["Signal", 4, content]).encode())
 
 
 def test_what_a_newer_side_has_added_is_passed_over() -> None:
