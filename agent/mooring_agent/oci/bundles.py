@@ -108,6 +108,7 @@ class Bundle:
             gids=gids,
             time_offsets=time_offsets(self.config),
             propagation=plan.propagation,
+            place=self.rootfs,
         )
         return plan, shape
 
@@ -134,6 +135,7 @@ def check(config: Any) -> None:
     """Raise InvalidSpec for what is missing or of the wrong type at the top."""
     if not isinstance(config, dict):
         raise InvalidSpec("the config is not a JSON object")
+    config_types.check_config(config)
     config.setdefault("linux", {})
     config["linux"].setdefault("namespaces", [])
     config.setdefault("mounts", [])

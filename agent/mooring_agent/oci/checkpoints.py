@@ -26,14 +26,14 @@ def restore(runtime: Runtime, options: Parsed) -> int:
 def _refusal(runtime: Runtime, what: str) -> NotSupported:
     if shutil.which(runtime.criu) is None:
         return MissingProgram(
-            f"no container can be {what}: the program {runtime.criu} is not there; install the package criu or "
-            "name it with --criu"
+            f"no container can be {what}: the program {runtime.criu} is not there; install the package criu, "
+            "or name it with --criu"
         )
     check = subprocess.run([runtime.criu, "check"], capture_output=True, text=True, check=False)
     if check.returncode:
         reason = (check.stderr or check.stdout).strip().rpartition("\n")[2]
         return NotSupported(f"no container can be {what}: criu does not work on this kernel: {reason}")
     return NotSupported(
-        f"no container can be {what}: criu works on this host, but this version of the runtime does not drive it; "
-        "use a runtime that does for containers that are to be moved"
+        f"no container can be {what}: criu works on this host, but this version of the runtime does not "
+        "drive it; use a runtime that does for containers that are to be moved"
     )

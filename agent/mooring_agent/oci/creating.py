@@ -20,7 +20,7 @@ from ..runtime.plan import LaunchPlan, Shape
 from . import bundles, consoles, groups
 from .options import Parsed
 from .runtime import Runtime
-from .states import CREATED, STAGE, START, Directory, State
+from .states import CREATED, START, Directory, State
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
         with directory.locked() as lock:
             directory.save(state)
             directory.save_config(bundle.text)
-            return _launch(runtime, directory, state, bundle, creation, lock)
+            return _launch(directory, state, bundle, creation, lock)
     except BaseException:
         if directory.exists():
             from .ending import destroy
@@ -101,7 +101,6 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
 
 
 def _launch(
-    runtime: Runtime,
     directory: Directory,
     state: State,
     bundle: bundles.Bundle,
@@ -113,7 +112,8 @@ def _launch(
         groups.make(state.groups, state.cgroup_path)
         groups.apply(state.groups, resources)
         groups.restrict_devices(state.groups, groups.device_rules(resources.get("devices") or ()))
-        groups.give_away(state.groups, bundle.root_uid) if bundle.owns_cgroup else None
+        if bundle.owns_cgroup:
+            groups.give_away(state.groups, bundle.root_uid)
     listener = _listen(directory)
     created = os.open(directory.file(CREATED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(created, fcntl.LOCK_EX)
@@ -131,13 +131,13 @@ def _launch(
     if pid == 0:
         os.close(lock)
         ours.close()
-        run_launcher(theirs, shape, "", directory.file(STAGE))
+        run_launcher(theirs, shape, "", "")
     theirs.close()
     listener.close()
     os.close(created)
-    state = replace(state, pid=pid, start_time=start_time(pid))
+    state = replace(state, pid=pid, start_time=start_time(pid), told=plan.report_mounted)
     directory.save(state)
-    master = _follow(runtime, ours, plan, bundle, state, creation)
+    master = _follow(ours, plan, bundle, state, creation)
     ours.close()
     state = replace(state, created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + "Z")
     directory.save(state)
@@ -179,7 +179,6 @@ class short_path:
 
 
 def _follow(
-    runtime: Runtime,
     channel: socket.socket,
     plan: LaunchPlan,
     bundle: bundles.Bundle,
@@ -229,8 +228,7 @@ def _run_runtime_hooks(bundle: bundles.Bundle, state: State) -> None:
 
 def preserved(text: str) -> int:
     """How many descriptors after the standard streams the process gets, those of LISTEN_FDS with them.
-
-    Raises InvalidSpec for one that is not open.
+    Those that are not open are not there in the container either. Raises InvalidSpec.
     """
     try:
         count = int(text) + int(os.environ.get("LISTEN_FDS") or 0)
@@ -238,11 +236,6 @@ def preserved(text: str) -> int:
         raise InvalidSpec(f"--preserve-fds is {text!r}, expected a number") from None
     if count < 0:
         raise InvalidSpec(f"--preserve-fds is {text!r}, expected a number from 0 on")
-    for descriptor in range(3, 3 + int(text)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            raise InvalidSpec(f"--preserve-fds is {text}, but descriptor {descriptor} is not open") from None
     return count
 
 

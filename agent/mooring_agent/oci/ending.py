@@ -19,6 +19,7 @@ from .runtime import Runtime
 from .states import Directory, State, all_ids, is_alive, status_of
 
 _END_DEADLINE = 10.0  # seconds from SIGKILL to the end
+_FROZEN_AFTER = 0.5  # seconds after which it is looked whether the process stands still in a foreign group
 
 
 def kill(runtime: Runtime, options: Parsed) -> int:
@@ -154,6 +155,8 @@ def _end(state: State) -> None:
             groups.freeze(state.groups, thaw=True)
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
+        if not poller.poll(_FROZEN_AFTER * 1000):
+            groups.thaw_wherever(state.pid)
         if not poller.poll(_END_DEADLINE * 1000):
             raise Conflict(
                 f"process {state.pid} of container {state.id} still lives {_END_DEADLINE:g} s after SIGKILL, "

@@ -15,7 +15,7 @@ from ..runtime.capabilities import CAPABILITIES
 from ..runtime.compile import NAMESPACE_TYPES, compile_process
 from ..runtime.join import run_joiner
 from ..runtime.plan import JoinPlan, Process
-from . import consoles, groups
+from . import config_types, consoles, groups
 from .bundles import check_process, listen_environment
 from .creating import NotStarted, failure, preserved, write_pid_file
 from .filters import compile_filter
@@ -63,6 +63,7 @@ def _process(options: Parsed, config: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidSpec(f"process {options.process} is no JSON: {error}") from None
         if not isinstance(process, dict):
             raise InvalidSpec(f"process {options.process} is not a JSON object")
+        config_types.check_process(process)
     else:
         process = dict(config["process"])
         process["args"] = options.words[1:]
@@ -156,7 +157,9 @@ def _enter(state: State, below: str) -> tuple[str, ...]:
         return ()
     if below:
         if ".." in below.split("/"):
-            raise InvalidSpec(f"--cgroup is {below!r}, expected a group below the container's own")
+            raise InvalidSpec(
+                f"--cgroup is {below!r}: `..` components are not allowed, expected a group inside"
+            )
         for directory, _ in state.groups:
             os.makedirs(f"{directory}/{below.strip('/')}", exist_ok=True)
             _inherit_cpuset(f"{directory}/{below.strip('/')}")

@@ -314,6 +314,20 @@ def _thaw_all(groups: Groups) -> None:
             pass
 
 
+def thaw_wherever(pid: int) -> None:
+    """Thaw the version 1 group that the process is in now: somebody may have moved it to another and frozen
+    that, and what is frozen there cannot be killed.
+    """
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        for _, controllers, path in lines:
+            if "freezer" in controllers.split(","):
+                interface.write(f"/sys/fs/cgroup/freezer{path}/{v1_freezer.STATE}", "THAWED")
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+
+
 def empty(groups: Groups, deadline_s: float = 10.0) -> None:
     """SIGKILL whatever is in the group until nothing is. Unavailable after the deadline."""
     end = time.monotonic() + deadline_s

@@ -19,7 +19,11 @@ from .states import Directory, State, all_ids, status_of
 def state(runtime: Runtime, options: Parsed) -> int:
     """The command: the state of the runtime-spec (runtime.md, "State") with what others add to it."""
     directory = Directory(runtime.root, options.words[0])
-    print(json.dumps(_described(directory, directory.load()), indent=2))
+    known = directory.load()
+    described = _described(directory, known)
+    if described["status"] == "creating" and not known.told:
+        raise NotFound(f"container {known.id} does not exist yet: it is being created")
+    print(json.dumps(described, indent=2))
     return 0
 
 

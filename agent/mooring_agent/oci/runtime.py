@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from ..errors import InvalidSpec, NotSupported
+from ..errors import InvalidSpec, NotFound, NotSupported
 from .options import Parsed
 
 _DEFAULT_ROOT = "/run/mooring-oci"
@@ -33,6 +33,8 @@ class Runtime:
         manager = "systemd" if options.systemd_cgroup else options.cgroup_manager
         if manager not in (*MANAGERS, "systemd"):
             raise InvalidSpec(f"--cgroup-manager is {manager!r}, expected cgroupfs, systemd or disabled")
+        if options.log:
+            _append(options.log, "")
         return cls(
             root=os.path.abspath(options.root) if options.root else default_root(),
             log=options.log or "",
@@ -66,12 +68,18 @@ class Runtime:
         else:
             line = f'time="{moment}" level={level} msg="{message}"'
         try:
-            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            sys.stderr.write(f"mooring-oci: log {self.log} cannot be written: {error.strerror}\n")
-            return
-        os.write(descriptor, f"{line}\n".encode())
-        os.close(descriptor)
+            _append(self.log, f"{line}\n")
+        except NotFound as error:
+            sys.stderr.write(f"mooring-oci: {error.message}\n")
+
+
+def _append(path: str, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise NotFound(f"--log {path} cannot be written: {error.strerror}") from None
+    os.write(descriptor, text.encode())
+    os.close(descriptor)
 
 
 def default_root() -> str:

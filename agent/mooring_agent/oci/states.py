@@ -6,7 +6,6 @@ config.json  the config it was created with
 lock         held (flock) by whoever is creating, starting or deleting it
 created      held by the launcher from the creation to the execve, so that the kernel itself says which it is
 start        the socket on which the launcher waits
-stage        where the launcher, in a mount namespace of its own, builds the root
 
 A command may be killed at any point: what it was about to make is in state.json before it is made.
 """
@@ -17,7 +16,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,12 +27,16 @@ from ..runtime.join import start_time
 
 _ID = re.compile(r"[A-Za-z0-9_+\-.]+", re.ASCII)
 _LOCK_DEADLINE = 20.0  # seconds; a hook without a timeout may take long
-STATE, CONFIG, LOCK, CREATED, START, STAGE = "state.json", "config.json", "lock", "created", "start", "stage"
+STATE, CONFIG, LOCK, CREATED, START = "state.json", "config.json", "lock", "created", "start"
 
 
 @dataclass(frozen=True)
 class State:
-    """What is on disk about one container. `groups` are its control group's directories, with versions."""
+    """What is on disk about one container.
+
+    `groups` are its control group's directories, with versions. `told` says that hooks have heard of the
+    container, so that others may see it while it is still being created.
+    """
 
     id: str
     bundle: str
@@ -47,6 +49,7 @@ class State:
     owner: int = 0
     groups: tuple[tuple[str, int], ...] = ()
     cgroup_path: str = ""
+    told: bool = False
 
     def for_hooks(self) -> dict[str, Any]:
         """The state of the runtime-spec without status and pid."""
@@ -77,7 +80,6 @@ class Directory:
             os.mkdir(self.path, 0o711)
         except FileExistsError:
             raise Conflict(f"container {self.id} already exists; delete it or choose another name") from None
-        os.mkdir(self.file(STAGE), 0o700)
 
     def remove(self) -> None:
         """Remove it with all it has; one that is gone is fine."""
@@ -87,12 +89,8 @@ class Directory:
         except FileNotFoundError:
             return
         for name in sorted(names, key=(STATE).__eq__):
-            path = self.file(name)
-            if name == STAGE:
-                shutil.rmtree(path, ignore_errors=True)
-                continue
             try:
-                os.unlink(path)
+                os.unlink(self.file(name))
             except FileNotFoundError:
                 pass
         try:

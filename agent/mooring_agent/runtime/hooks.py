@@ -61,9 +61,9 @@ def _run(kind: str, hook: Hook, state: bytes) -> None:
             raise HookFailed(f"{kind} hook {hook.path} cannot be run: {error.strerror}") from None
         status = _wait(kind, hook, pid)
         if status:
-            how = f"signal {-status}" if status < 0 else f"status {status}"
+            how = f"was killed by signal {-status}" if status < 0 else f"failed with exit code {status}"
             words = os.pread(said, _WORDS_MAX, 0).decode("utf-8", "replace").strip()
-            raise HookFailed(f"{kind} hook {hook.path} ended with {how}" + (f": {words}" if words else ""))
+            raise HookFailed(f"{kind} hook {how}: {hook.path}" + (f" said {words!r}" if words else ""))
     finally:
         os.close(given)
         os.close(said)

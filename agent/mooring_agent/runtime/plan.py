@@ -32,6 +32,8 @@ class Shape:
     user namespace: (first id inside, first id outside, how many). `time_offsets` are (clock, seconds,
     nanoseconds) of a new time namespace. `propagation` are the mount(2) flags that the host's mounts get in
     the launcher's copy of them; 0: slaves, so that an unmount on the host is not held up by a launcher.
+    `place` is the directory on which the root is mounted, where it shall be found there until the launcher
+    has entered it; "" is one of the launcher's own.
     """
 
     namespaces: tuple[str, ...]
@@ -46,6 +48,7 @@ class Shape:
     gids: tuple[tuple[int, int, int], ...] = ()
     time_offsets: tuple[tuple[str, int, int], ...] = ()
     propagation: int = 0
+    place: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Shape:
