@@ -23,7 +23,7 @@ from ..linux.syscalls import TIOCSIG
 from ..runtime.compile import USER_ANNOTATION, compile_process
 from ..runtime.join import start_time
 from ..runtime.plan import JoinPlan
-from .confinement import adjust_process, all_capabilities, capabilities_of, is_plain
+from .confinement import adjust_process, all_capabilities, capabilities_of, is_plain, seccomp_profile
 from .container import Container
 from .events import EventBus
 from .foreground import foreground
@@ -418,6 +418,7 @@ class Execs:
             adjust_process(process, annotations, container.spec, privileged=spec.privileged)
             namespaces = namespaces_of(container)
         seccomp = None if spec.privileged else self._launching.seccomp_path(container.spec)
+        profile = seccomp_profile(container.spec)
         return JoinPlan(
             pid=container.pid or 0,
             start_time=container.start_time,
@@ -425,6 +426,8 @@ class Execs:
             process=compile_process(process, annotations, seccomp),
             unified=not self._launching.hierarchy.can_rename,
             namespaces=namespaces,
+            # A profile of one's own may forbid what it takes to start another process.
+            spawn=self._launching.hierarchy.can_rename and not spec.tty and isinstance(profile, str),
         )
 
     def _streams(self, process: Exec, descriptors: list[int]) -> ExecStreams:

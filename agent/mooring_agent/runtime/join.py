@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One more process in a running container: what `exec` is to a container's first process.
 
-Two forks: the first joins the container, the second is its child within the container's pid namespace and,
-through CLONE_PARENT, the keeper's own child, so that the keeper learns its exit status.
+Two processes: the first, forked ahead, joins the container; the second is its child within the container's pid
+namespace. It becomes the keeper's own child, so that the keeper learns its exit status: by CLONE_PARENT, or,
+where it could be spawned, when the first one ends, since the keeper is a subreaper.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..linux import syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
 from .launch import receive_plan, report, set_up_stdio
-from .plan import JoinPlan
+from .plan import JoinPlan, Process
 
 
 def run_joiner(channel: socket.socket) -> None:
@@ -24,12 +25,23 @@ def run_joiner(channel: socket.socket) -> None:
         # Non-dumpable before anything of the container can look: its processes must not reach the host's
         # files through /proc/PID of this one (CVE-2019-5736).
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        _rehearse()
         raw, stdio = receive_plan(channel)
         if not raw:
             os._exit(0)
         _join(JoinPlan.decode(raw), channel, stdio)
     except BaseException as error:  # noqa: BLE001 (whatever it is must reach the keeper: no one else can see it)
         os._exit(report(channel, error))
+
+
+def _rehearse() -> None:
+    """See `process.rehearse`."""
+    plan = JoinPlan(os.getpid(), 0, (), Process(("true",), ("PATH=/bin",), rlimits=((0, 0, 0),)))
+    JoinPlan.decode(plan.encode())
+    os.close(syscalls.pidfd_open(plan.pid))
+    start_time(plan.pid)
+    process.read_last_capability()
+    process.rehearse()
 
 
 def start_time(pid: int) -> int:
@@ -79,6 +91,13 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     if namespaces & syscalls.CLONE_NEWUSER:
         stage.become_root()
     os.chdir("/")
+    if plan.spawn:
+        process.attach_stdio(stdio)
+        process.replace_null_devices()
+        child = process.spawn(plan.process, last_capability, install_filter, channel.fileno())
+        channel.send(b"pid %d" % child)
+        channel.close()  # at once, and not when the kernel has cleared this process's memory away
+        os._exit(0)
     flags = syscalls.CLONE_PARENT
     if plan.unified:
         child = syscalls.clone_into_cgroup(flags, cgroup, 0)

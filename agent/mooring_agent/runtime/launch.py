@@ -117,6 +117,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
     if "net" in shape.namespaces:
         stage.raise_loopback()
+    _rehearse()
     channel.send(_READY)
 
     raw, stdio = receive_plan(channel)
@@ -170,6 +171,15 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         process.become(plan.process, last_capability, install_filter, channel.fileno())
     except BaseException as error:  # noqa: BLE001 (the channel of before is closed: only here it can be said)
         os._exit(report(channel, error))
+
+
+def _rehearse() -> None:
+    """See `process.rehearse`."""
+    bind = mounts.Bind("/", "/")
+    sample = Process(("true",), ("PATH=/bin",), rlimits=((0, 0, 0),))
+    plan = LaunchPlan("", "", mounts.Overlay(("/",)), sample, sysctls=(("", ""),), mounts=(bind,))
+    LaunchPlan.decode(plan.encode())
+    process.rehearse()
 
 
 def _hierarchies(shape: Shape) -> tuple[str, ...]:

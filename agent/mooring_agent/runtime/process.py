@@ -22,7 +22,7 @@ from .mounts import NULL_DEVICE, ensure_directory
 from .mounts_targets import attach_clone
 from .notifying import Notifying
 from .plan import Capabilities, Process
-from .users import Identity, UnknownUser, read_identity
+from .users import Identity, UnknownUser, read_identity, resolve
 
 _LAST_CAP_FILE = "/proc/sys/kernel/cap_last_cap"
 # Every signal that Python or the keeper ignores or handles goes back to its default before execve.
@@ -64,7 +64,7 @@ def read_seccomp(process: Process, state: str = "") -> Callable[[], None] | None
         return None
     descriptor = os.open(process.seccomp, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        program = os.read(descriptor, 1 << 20)
+        program = os.read(descriptor, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
     if process.listener:
@@ -195,6 +195,47 @@ def become(
 
     Raises CannotRun or OSError.
     """
+    _execute(process.args, _settle(process, last_capability, install_filter, keep), os.execve)
+
+
+def spawn(
+    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
+) -> int:
+    """Start the process as a child in a session of its own, after becoming all that it shall be; its pid.
+
+    The child shares this process's memory until its execve, posix_spawn(3), where a fork would have to copy
+    each page that it touches. The filter of system calls has to allow that. Raises CannotRun or OSError.
+    """
+    return _execute(process.args, _settle(process, last_capability, install_filter, keep), _spawn)
+
+
+def rehearse() -> None:
+    """Do what the last steps do, as far as it has no effect, while nobody waits.
+
+    A forked process gets a copy of each page when it writes to it for the first time, and Python writes to
+    all that it touches: these copies are half of the time that a process takes to start another one.
+    """
+    resolve("nobody:nogroup", "nobody:x:65534:65534::/:/\n", "nogroup:x:65534:\n")
+    _environment(Process(("true",), ("PATH=/bin",)), Identity(0, 0, (), "/"))
+    syscalls.install_seccomp_filter(bytes(8))
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.close(ensure_directory(root, "/"))
+    os.close(root)
+    os.fstat(0)
+    os.umask(os.umask(0))
+    resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in _RESET_SIGNALS:
+        signal.signal(number, signal.getsignal(number))
+    try:
+        _execute(("mooring-rehearsal",), {"PATH": "/proc"}, os.execve)
+    except CannotRun:
+        pass
+
+
+def _settle(
+    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
+) -> dict[str, str]:
+    """Become everything that the process shall be but its program; the program's environment."""
     if not process.args:
         raise CannotRun("config.process is missing: expected a process to start")
     try:
@@ -226,7 +267,7 @@ def become(
     _enter_working_directory(process.cwd)
     if process.no_new_privileges and install_filter:
         install_filter()
-    _execute(process.args, environment)
+    return environment
 
 
 def lend_stdio(descriptors: Sequence[int], uid: int, gid: int) -> None:
@@ -342,7 +383,11 @@ def _environment(process: Process, identity: Identity) -> dict[str, str]:
     return environment
 
 
-def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
+def _execute(
+    args: tuple[str, ...],
+    environment: dict[str, str],
+    run: Callable[[str, tuple[str, ...], dict[str, str]], int],
+) -> int:
     """execve(2) with the container's own PATH, like execvp(3) without its fall-back to a shell.
 
     What may not be run is passed over as long as there is more to try, as execvp(3) does: a PATH often has
@@ -351,7 +396,8 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
     found: OSError | None = None
     for candidate in _candidates(args[0], environment.get("PATH", "")):
         try:
-            os.execve(candidate, args, environment)
+            os.stat(candidate)  # a failed execve would cost more
+            return run(candidate, args, environment)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 continue
@@ -359,6 +405,10 @@ def _execute(args: tuple[str, ...], environment: dict[str, str]) -> None:
             if error.errno != errno.EACCES:
                 break
     raise _cannot_execute(args[0], found.errno if found else None)
+
+
+def _spawn(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
+    return os.posix_spawn(path, args, environment, setsid=True)
 
 
 def find_executable(process: Process) -> None:

@@ -110,8 +110,9 @@ def _read(path: str) -> str:
     except OSError:
         return ""
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             return ""
-        return os.read(descriptor, _FILE_MAX).decode("utf-8", "replace")
+        return os.read(descriptor, min(found.st_size, _FILE_MAX)).decode("utf-8", "replace")
     finally:
         os.close(descriptor)

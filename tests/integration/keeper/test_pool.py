@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import pytest
 
+from mooring_agent.errors import Unavailable
 from mooring_agent.keeper import messages
-from mooring_agent.keeper.client import KeeperClient, KeeperRefused, StartRefused
+from mooring_agent.keeper.client import KeeperClient, KeeperRefused
 from mooring_agent.runtime.plan import Shape
 
 from .keepers import KeeperUnderTest, Session, descriptors, launchers, slots, until
@@ -88,7 +89,7 @@ def test_nobody_gets_another_one_s_launcher(shared: KeeperUnderTest) -> None:
         other = KeeperClient(shared.run_root)
         await other.connect()
         request = messages.Launch(slot.slot, "a" * 64, False, False, shared.log_directory("a"), 0, 1)
-        with pytest.raises(StartRefused, match=f"{slot.slot} is not there"):
+        with pytest.raises(Unavailable, match=f"{slot.slot} is not there"):
             await other.launch(request, b"{}")
         other.close()
         await session.client.request(messages.Release(slot.slot))
