@@ -32,7 +32,7 @@ from .execs import Execs
 from .groups import Groups
 from .idranges import IdRanges
 from .images import Images
-from .joining import Joining
+from .joining import Joining, donors_first
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
@@ -137,9 +137,9 @@ class Engine:
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
         await self.desired.finish_replacements()
-        for container in self.registry:
-            if self.lifecycle.should_come_back(container):
-                self.lifecycle.run_soon(self._bring_back(container.id))
+        coming = [container for container in self.registry if self.lifecycle.should_come_back(container)]
+        if coming:
+            self.lifecycle.run_soon(self._bring_back(coming))
 
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
@@ -327,7 +327,11 @@ class Engine:
             if vanishes or container.ports or self.hierarchy.group(container.group).exists():
                 self.lifecycle.settle(container)
 
-    async def _bring_back(self, id: str) -> None:
+    async def _bring_back(self, coming: list[Container]) -> None:
+        for side_by_side in donors_first(coming):
+            await asyncio.gather(*(self._bring_one_back(container.id) for container in side_by_side))
+
+    async def _bring_one_back(self, id: str) -> None:
         try:
             await self.containers.start(id)
         except MooringError as error:

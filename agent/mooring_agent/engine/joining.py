@@ -8,7 +8,7 @@ whoever joins it finds its successor by the name; until then it lives on in the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from ..errors import Conflict, NotFound
@@ -122,6 +122,18 @@ class Joining:
         except OSError:
             raise gone from None
         return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def donors_first(containers: Iterable[Container]) -> Iterator[tuple[Container, ...]]:
+    """The containers in groups that may be started side by side, each after those whose namespaces it joins.
+
+    Those that join each other in a circle come last.
+    """
+    left = {container.id: container for container in containers}
+    while left:
+        free = tuple(one for one in left.values() if left.keys().isdisjoint(dict(one.joins).values()))
+        yield free or tuple(left.values())
+        left = {id: one for id, one in left.items() if free and one not in free}
 
 
 def references(spec: ContainerSpec) -> dict[str, str]:
