@@ -26,9 +26,7 @@ _PROCESS: dict[str, Any] = {
     "commandLine": str,
     "env": _TEXTS,
     "cwd": str,
-    "capabilities": dict.fromkeys(
-        ("bounding", "effective", "permitted", "inheritable", "ambient"), _TEXTS
-    ),
+    "capabilities": dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), _TEXTS),
     "rlimits": [{"type": str, "soft": int, "hard": int}],
     "noNewPrivileges": bool,
     "apparmorProfile": str,
@@ -120,9 +118,7 @@ _CONFIG: dict[str, Any] = {
         "uidMappings": _IDS,
         "gidMappings": _IDS,
         "timeOffsets": {"*": _CLOCK},
-        "devices": [
-            {"type": str, "path": str, **_DEVICE, "fileMode": int, "uid": int, "gid": int}
-        ],
+        "devices": [{"type": str, "path": str, **_DEVICE, "fileMode": int, "uid": int, "gid": int}],
         "netDevices": {"*": {"name": str}},
         "cgroupsPath": str,
         "resources": _RESOURCES,
@@ -141,7 +137,10 @@ _WORDS: dict[Any, str] = {str: "a text", int: "a whole number", bool: "true or f
 
 
 def check_config(config: Any) -> None:
-    """Raise InvalidSpec that names the first part of a config that is of another type than it should be."""
+    """Raise InvalidSpec that names the first part of a config that is of another type than it should be.
+
+    Members that are null are taken out.
+    """
     _check(config, _CONFIG, "config")
 
 
@@ -155,9 +154,11 @@ def _check(value: Any, expected: Any, where: str) -> None:
         if not isinstance(value, dict):
             raise _refusal(where, value, "an object")
         each = expected.get("*")
+        for name in [name for name, part in value.items() if part is None]:
+            del value[name]
         for name, part in value.items():
             wanted = each or expected.get(name)
-            if wanted is not None and part is not None:
+            if wanted is not None:
                 _check(part, wanted, f"{where}.{name}")
     elif isinstance(expected, list):
         if not isinstance(value, list):
