@@ -13,6 +13,7 @@ from ..errors import InvalidSpec, NotFound
 from ..runtime.compile import compile_launch, id_maps, joined_namespaces, new_namespaces, time_offsets
 from ..runtime.mounts import BindRoot
 from ..runtime.plan import Hook, LaunchPlan, Shape
+from . import config_types
 from .filters import compile_filter
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
