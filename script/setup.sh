@@ -18,7 +18,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # shellcheck disable=SC2034  # read by the scripts that source this file
 test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
-    openssh-server openssh-client zstd procps curl wrk ca-certificates
+    openssh-server openssh-client zstd procps curl wrk ca-certificates tini
 )
 
 say() {
@@ -36,6 +36,7 @@ _package_present() {
     openssh-server) command -v sshd ;;
     openssh-client) command -v ssh ;;
     procps) command -v ps ;;
+    tini) command -v tini-static ;;
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
     mmdebstrap | zstd | curl | wrk | runc | shellcheck) command -v "$1" ;;

@@ -67,6 +67,38 @@ def test_run_says_what_it_was_told() -> None:
     assert convert(body("--rm", "web:1")).auto_remove
 
 
+def test_run_opens_and_closes_a_container(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    given = spec(
+        *("--init", "--userns", "auto", "--uts", "host", "--ipc", "shareable", "--cgroupns", "host"),
+        *("--security-opt", f"seccomp={profile}", "--security-opt", "apparmor=web", "--no-new-privileges"),
+        *("--device", "/dev/fuse:r", "--device-cgroup-rule", "c 1:1 r", "--ulimit", "nofile=5:6"),
+        *("--sysctl", "net.core.somaxconn=9", "--shm-size", "1m", "--group-add", "7"),
+        *("--oom-score-adj", "5", "--tmpfs", "/t:mode=700", "web:1"),
+    )
+    assert ContainerSpec.parse({"image": "web:1", **given}).given == {
+        "image": "web:1",
+        "init": True,
+        "userns": "auto",
+        "uts": "host",
+        "ipc": "shareable",
+        "cgroupns": "host",
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+        "apparmor": "web",
+        "no_new_privileges": True,
+        "devices": [{"host": "/dev/fuse", "container": "/dev/fuse", "access": "r"}],
+        "device_cgroup_rules": ["c 1:1 r"],
+        "ulimits": {"nofile": "5:6"},
+        "sysctls": {"net.core.somaxconn": "9"},
+        "shm_size": 1 << 20,
+        "group_add": ["7"],
+        "oom_score_adj": 5,
+        "volumes": [{"type": "tmpfs", "target": "/t", "options": ["mode=700"]}],
+    }
+    assert spec("--privileged", "--pid", "host", "web:1") == {"privileged": True, "pid": "host"}
+
+
 def test_variables_without_a_value_come_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERE", "yes")
     monkeypatch.delenv("NOT_HERE", raising=False)
