@@ -6,6 +6,9 @@ A log is a directory of segments. Segment N has `N.out` and `N.err`, the raw byt
 1 or 2), three zero bytes, little endian. A piece goes from the container's pipe to the file by splice(2): the
 bytes are in the pipe or in the file, never in this process's memory, so a keeper that is killed at any moment
 loses none and repeats none. What it had moved but not yet indexed is indexed by its successor.
+
+A segment takes `size` bytes of both streams together, and what is missing of the line that fills it; no more
+than `files` segments are kept.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ import struct
 import time
 from collections import OrderedDict
 
+from ..failpoints import reached
+from ..linux import syscalls
 from .diagnostics import complain
 
 INDEX = struct.Struct("<QIBxxx")
 SUFFIXES = {1: "out", 2: "err"}
-# At a cut a segment waits for the end of a line, but not longer than for this much more.
+# A full segment waits for the end of a line, but not longer than for this much more.
 _LINE_SLACK = 64 << 10
+# How far ahead that end is looked for at once.
+_LOOK_AHEAD = 4 << 10
 _PIECE_MAX = 1 << 20
 # What keeps a log from being written and is no reason for a container to wait or for the keeper to end.
 _NOT_WRITABLE = (
@@ -70,17 +77,38 @@ class Log:
         try:
             data, index = self._open(stream)
             offset = self._offsets[stream]
-            length = os.splice(pipe, data, _PIECE_MAX, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
+            room = self._room() if self.size else _PIECE_MAX
+            if room <= 0:
+                room = _line_length(self._cache.look_ahead(pipe, _LOOK_AHEAD))
+            length = os.splice(pipe, data, room, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK) if room else 0
         except BlockingIOError:
             return 0
         except OSError as error:
             return self._drop(pipe, error)
+        reached("keeper.spliced")
         if length and self._note(data, index, stream, length, time.time_ns()):
             self._cut_if_full(data, stream)
         return length
 
     def append(self, piece: bytes, stream: int) -> None:
         """Write a piece that does not come from a pipe: a terminal's output."""
+        if not self._mended:
+            self.mend()
+        while piece:
+            room = (self._room() or _line_length(piece)) if self.size else len(piece)
+            self._append(piece[:room], stream)
+            piece = piece[room:]
+
+    def limit(self, size: int, files: int) -> None:
+        """Other limits from now on. Segments that are too many go at once."""
+        self.size, self.files = size, files
+        self._remove_before(self._segment + 1 - files)
+
+    def _room(self) -> int:
+        """How much the segment takes before it is full; 0 when it is."""
+        return max(0, min(_PIECE_MAX, self.size - self._offsets[1] - self._offsets[2]))
+
+    def _append(self, piece: bytes, stream: int) -> None:
         try:
             data, index = self._open(stream)
             length = os.pwrite(data, piece, self._offsets[stream])
@@ -144,7 +172,9 @@ class Log:
         self._cache.drop(self._directory)
         self._segment += 1
         self._offsets = {1: 0, 2: 0}
+        reached("keeper.cut")
         self.mend()
+        reached("keeper.rotated")
         self._remove_before(self._segment + 1 - self.files)
 
     def _remove_before(self, oldest: int) -> None:
@@ -155,6 +185,7 @@ class Log:
         names = [name for name in os.listdir(self._directory) if int(name.partition(".")[0]) < oldest]
         for name in sorted(names, key=lambda name: name.endswith(".idx")):
             os.unlink(f"{self._directory}/{name}")
+            reached("keeper.unlinked")
 
     def _open(self, stream: int) -> tuple[int, int]:
         files = self._cache.get(self._directory)
@@ -188,6 +219,8 @@ class Log:
             if missing > 0:
                 self._note(data, index, stream, missing, found.st_mtime_ns)
         self._mended = True
+        # What a killed keeper has not come to remove, or what is too much by limits that are new.
+        self._remove_before(self._segment + 1 - self.files)
 
 
 class OpenFiles:
@@ -198,6 +231,16 @@ class OpenFiles:
     def __init__(self, limit: int = 128) -> None:
         self._limit = limit
         self._open: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._scratch: tuple[int, int] | None = None
+
+    def look_ahead(self, pipe: int, length: int) -> bytes:
+        """What `pipe` holds next, which stays in it; empty at its end. BlockingIOError where there is
+        nothing.
+        """
+        if self._scratch is None:
+            self._scratch = os.pipe2(os.O_CLOEXEC)
+        reader, writer = self._scratch
+        return os.read(reader, length) if syscalls.tee(pipe, writer, length) else b""
 
     def get(self, key: str) -> tuple[int, int, int] | None:
         """The descriptors of `key`, now the last used."""
@@ -218,6 +261,11 @@ class OpenFiles:
         files = self._open.pop(key, None)
         if files is not None:
             _close(files)
+
+
+def _line_length(piece: bytes) -> int:
+    """The length of the line at the beginning of `piece`, with its end; of all where it has none."""
+    return piece.find(b"\n") + 1 or len(piece)
 
 
 def _open_segment(base: str) -> tuple[int, int, int]:

@@ -448,6 +448,14 @@ def setfsgid(gid: int) -> int:
     return before
 
 
+def tee(source: int, target: int, length: int) -> int:
+    """Copy at most `length` bytes from pipe to pipe that stay in the first, tee(2), without waiting; their
+    number, 0 at the end of the pipe. BlockingIOError when there are none.
+    """
+    arguments = (ctypes.c_int(source), ctypes.c_int(target), ctypes.c_size_t(length))
+    return _check(_libc.tee(*arguments, ctypes.c_uint(os.SPLICE_F_NONBLOCK)), "tee")
+
+
 def sethostname(name: str) -> None:
     """Set the hostname of this UTS namespace, sethostname(2)."""
     raw = name.encode()

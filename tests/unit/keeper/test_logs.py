@@ -51,13 +51,19 @@ class Container:
         """What the keeper does when a pipe is readable."""
         return self.log.move(self.pipes[stream][0], stream)
 
+    def drain(self, stream: int) -> None:
+        """The same until the pipe is empty."""
+        while self.move(stream):
+            pass
+
     def append(self, stream: int, data: bytes) -> None:
         """What the keeper does with a terminal's output."""
         self.written[stream] += data
         self.log.append(data, stream)
 
     def limits(self, size: int, files: int) -> None:
-        self.log.size, self.log.files = self.size, self.files = size, files
+        self.size, self.files = size, files
+        self.log.limit(size, files)
 
     def evict(self) -> None:
         self.other.append(b"x", 1)
@@ -169,7 +175,13 @@ def test_every_byte_is_read_in_order_whatever_happens(
             if name in ("append", "crash_before_index"):
                 # What goes to the files straight away comes before what is still in a pipe.
                 container.finish(follower.read)
-            getattr(container, name)(*arguments)
+            if name == "append":
+                stream, piece = arguments
+                for line in piece.splitlines(keepends=True):  # each may fill a segment
+                    container.append(stream, line)
+                    follower.read()
+            else:
+                getattr(container, name)(*arguments)
             follower.read()
         container.finish(follower.read)
         follower.read()
@@ -178,7 +190,7 @@ def test_every_byte_is_read_in_order_whatever_happens(
         late = everything(container.directory)
         for stream in STREAMS:
             assert container.written[stream].endswith(late.seen(stream))
-        assert len(segments(container.directory)) <= max(container.files, 1) + 3  # limits may have changed
+        assert len(segments(container.directory)) <= container.files
         assert container.log.lost == 0
     finally:
         follower.reader.close()
@@ -195,7 +207,7 @@ def test_both_streams_keep_their_order_among_each_other(
     expected: list[tuple[int, bytes]] = []
     for stream, piece in pieces:
         container.write(stream, piece)
-        container.move(stream)
+        container.drain(stream)
         if expected and expected[-1][0] == stream:
             expected[-1] = (stream, expected[-1][1] + piece)
         else:
@@ -215,7 +227,7 @@ def test_a_log_is_bounded_and_holds_the_latest(
     container = Container(str(directory / "log"), size, files)
     for piece in pieces:
         container.write(1, piece)
-        container.move(1)
+        container.drain(1)
     late = everything(container.directory).seen(1)
     assert container.written[1].endswith(late)
     assert len(late) >= min(len(container.written[1]), size * (files - 1))
@@ -224,13 +236,77 @@ def test_a_log_is_bounded_and_holds_the_latest(
     shutil.rmtree(directory)
 
 
+@given(
+    st.lists(st.tuples(streams, st.integers(1, 3000)), min_size=1, max_size=60),
+    st.integers(1, 2000),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_sizes_and_counts_are_exact(
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[tuple[int, int]],
+    size: int,
+    files: int,
+    terminal: bool,
+) -> None:
+    """Whatever the pieces are: each segment but the last ends with the very line that fills it."""
+    directory = tmp_path_factory.mktemp("logs")
+    container = Container(str(directory / "log"), size, files)
+    for stream, length in lines:
+        line = b"x" * (length - 1) + b"\n"
+        if terminal:
+            container.append(1, line)
+        else:
+            container.write(stream, line)
+            if length % 3:
+                container.finish(lambda: None)
+    container.finish(lambda: None)
+    numbers = segments(container.directory)
+    total = sum(length for _, length in lines)
+    assert len(numbers) <= files
+    for number in numbers[:-1]:
+        contents = [
+            Path(f"{container.directory}/{number}.{SUFFIXES[stream]}").read_bytes() for stream in STREAMS
+        ]
+        written = sum(map(len, contents))
+        longest = max(len(line) for content in contents for line in content.splitlines(keepends=True))
+        assert size <= written < size + longest
+        assert any(content.endswith(b"\n") for content in contents)
+    kept = sum(
+        os.path.getsize(f"{container.directory}/{numbers[-1]}.{SUFFIXES[stream]}") for stream in STREAMS
+    )
+    assert kept < size or total < size
+    container.close()
+    shutil.rmtree(directory)
+
+
+def test_fewer_segments_are_kept_as_soon_as_that_is_said(container: Container) -> None:
+    container.limits(10, MANY)
+    for number in range(20):
+        container.append(1, b"line number %d\n" % number)
+    assert len(segments(container.directory)) == 21
+    container.limits(10, 4)
+    assert len(segments(container.directory)) == 4
+    assert everything(container.directory).seen(1) == b"".join(b"line number %d\n" % n for n in (17, 18, 19))
+
+
+def test_what_a_killed_keeper_has_not_removed_goes_with_the_next(container: Container) -> None:
+    container.limits(10, MANY)
+    for number in range(20):
+        container.append(1, b"line number %d\n" % number)
+    container.files = 4
+    container.crash()
+    container.log.mend()
+    assert len(segments(container.directory)) == 4
+
+
 def test_a_segment_ends_with_a_line(container: Container) -> None:
     container.limits(100, MANY)
     for _ in range(50):
         container.write(1, b"a line that is cut in ")
-        container.move(1)
+        container.drain(1)
         container.write(1, b"two\n")
-        container.move(1)
+        container.drain(1)
     numbers = segments(container.directory)
     assert len(numbers) > 5
     for number in numbers:
@@ -242,7 +318,7 @@ def test_a_line_without_an_end_does_not_grow_a_segment_for_ever(container: Conta
     container.limits(1000, 2)
     for _ in range(300):
         container.write(1, b"x" * 4096)
-        container.move(1)
+        container.drain(1)
     kept = sum(path.stat().st_size for path in Path(container.directory).iterdir())
     assert kept < 2 * (1000 + (64 << 10) + 4096) + 4096
 
@@ -336,7 +412,7 @@ def test_a_rotation_that_was_cut_off_is_finished_by_the_next(container: Containe
     container.limits(1, MANY)
     for number in range(2):
         container.append(1, b"%d\n" % number)
-    container.limits(1, 2)
+    container.files = 2
     for suffix in {"out", "err", "idx"} - {left}:
         os.unlink(f"{container.directory}/0.{suffix}")
     container.crash()
