@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ..errors import MooringError, Unavailable
+from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
 from ..network.service import NetworkService
@@ -64,6 +67,7 @@ class Berthing:
         berth: Berth,
     ) -> messages.Launched:
         parent = self._launching.parent_group(container.spec)
+        reached("start.acquired")
         container.group = f"{parent}/{berth.slot}" if shape.unified else f"{parent}/{container.id}"
         try:
             self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
@@ -75,6 +79,7 @@ class Berthing:
                     default_route=number == 0,
                     cable=berth.cable if number == 0 else None,
                 )
+            reached("start.connected")
             self._launching.write_etc(container)
             plan = self._launching.plan(
                 container,
@@ -101,7 +106,8 @@ class Berthing:
             raise
         except (MooringError, OSError) as error:
             if not isinstance(error, KeeperLost):
-                await client.request(messages.Release(berth.slot))
+                with suppress(KeeperLost):  # its launchers go with the connection
+                    await client.request(messages.Release(berth.slot))
             if isinstance(error, OSError):
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise

@@ -10,10 +10,11 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
+from ..failpoints import reached
 from ..images.image import Image, check_runnable
 from ..images.store import ImageStore
 from ..keeper import messages
@@ -121,14 +122,16 @@ class Containers:
                 for network in spec.networks
                 if not is_alone(network.name)
             )
-            container.volumes = tuple(
-                (volume.target, self._volumes.ensure(volume.source))
-                for volume in spec.volumes
-                if volume.type == "volume"
-            )
             self._snapshotter.prepare(container.id, image.chain_id)
             os.makedirs(self._launching.log_directory(container), mode=0o700)
-            self.registry.add(container)
+            reached("create.prepared")
+            named = [volume for volume in spec.volumes if volume.type == "volume"]
+            with self._volumes.made_with(self.registry) if named else nullcontext():
+                container.volumes = tuple(
+                    (volume.target, self._volumes.ensure(volume.source)) for volume in named
+                )
+                self.registry.add(container)
+            reached("create.added")
         except BaseException:
             self._discard(container)
             raise
@@ -185,14 +188,17 @@ class Containers:
                 "force"
             )
         await self.lifecycle.stop(container, 0, "KILL")
+        reached("remove.stopped")
         async with container.lock:
             if self.registry.find(container.id) is not container:
                 return
             await self.lifecycle.release(container)
+            reached("remove.released")
+            if volumes or container.auto_remove:  # while there is a container that they belong to
+                await self._volumes.drop_anonymous((name for _, name in container.volumes), of=container.name)
             self.registry.remove(container)
+            reached("remove.row")
             self._discard(container)
-        if volumes or container.auto_remove:
-            await self._volumes.drop_anonymous(name for _, name in container.volumes)
         container.removed.set()
         container.wake()
         self._publish(container, "destroy")

@@ -345,6 +345,7 @@ class Engine:
         for snapshot in self.snapshotter.list():
             if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
                 self.snapshotter.remove(snapshot.key)
+        self.volumes.sweep()
         directory = self.config.data_root / "containers"
         directory.mkdir(parents=True, exist_ok=True)
         for entry in directory.iterdir():

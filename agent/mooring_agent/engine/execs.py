@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
+from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperRefused, StartRefused
 from ..linux.syscalls import TIOCSIG
@@ -169,6 +170,7 @@ class Execs:
         except StartRefused as error:
             process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
             raise
+        reached("exec.started")
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
         self._events.publish("container", "exec_start", container.id, {"name": container.name, "execID": id})

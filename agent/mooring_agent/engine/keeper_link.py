@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import MooringError, Unavailable
 from ..keeper import messages
-from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused
+from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, KeeperSilent
 from ..runtime.plan import Shape
 from .reserve import Reserve
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 2.0
-_READY_TIMEOUT = 20.0
+_READY_TIMEOUT = 10.0
 _START_ATTEMPTS = 5
 
 
@@ -56,6 +56,8 @@ class KeeperLink:
         for _ in range(_START_ATTEMPTS - 1):
             try:
                 await self._connect()
+            except KeeperSilent:
+                raise
             except KeeperLost:
                 await asyncio.sleep(_RETRY_FIRST)  # it was killed just now: the next one is on its way
             else:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..cgroups.group import Group
 from ..errors import Conflict, MooringError, NotFound, Unavailable
+from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..network.service import NetworkService
@@ -63,6 +64,7 @@ class Lifecycle:
         self._launches: dict[str, messages.Exited | None] = {}
         # Those that have ended and of whose last run something is left to clear away.
         self._unsettled: set[str] = set()
+        self._ending: set[str] = set()
         self._background = Background()
         self.run_soon = self._background.start
         self.link: KeeperLink
@@ -82,6 +84,10 @@ class Lifecycle:
         """Ask it to end, and kill it when it has not after `timeout` seconds (default: its own
         stop_timeout).
         """
+        if container.id in self._ending:
+            # Somebody else waits for its end, and may be more patient.
+            patience = container.spec.stop_timeout if timeout is None else timeout
+            await self._end(container, signal_number(signal or container.stop_signal), patience)
         async with container.lock:
             await self._stop_by_hand(container, timeout, signal)
 
@@ -111,6 +117,9 @@ class Lifecycle:
                     f"container {container.name} is {container.status}: only a running one can be paused"
                 )
             await asyncio.to_thread(self._group(container).freeze)
+            reached("pause.frozen")
+            if not container.running:
+                raise Conflict(f"container {container.name} has ended before it was paused")
             container.status = "paused"
             self._registry.save_run(container)
         self._publish(container, "pause")
@@ -192,6 +201,7 @@ class Lifecycle:
         self._launches[container.id] = None
         try:
             await self.publish_ports(container)
+            reached("start.published")
             try:
                 with self._joining.surroundings(container) as around:
                     launched = await self._berthing.start(container, client, around)
@@ -202,6 +212,7 @@ class Lifecycle:
                     await self._remove_group(container)
                 await self._give_ports_back(container)
                 raise
+            reached("start.launched")
             container.status, container.error, container.exit_code = "running", "", None
             container.pid, container.start_time, container.boot = (
                 launched.pid,
@@ -210,6 +221,7 @@ class Lifecycle:
             )
             container.started_at, container.finished_at, container.oom_killed = time.time(), None, False
             self._registry.save_run(container)
+            reached("start.saved")
         finally:
             early = self._launches.pop(container.id)
         self._publish(container, "start")
@@ -255,6 +267,7 @@ class Lifecycle:
         container.oom_killed = self._oom_killed(container)
         self._unsettled.add(container.id)
         self._registry.save_run(container)
+        reached("end.saved")
         self._publish(container, "die", exitCode=str(exit_code))
         self._tell_ended(container)
         container.wake()
@@ -267,12 +280,28 @@ class Lifecycle:
         self.run_soon(self._follow_up(container))
 
     def found_running(self, container: Container, record: dict[str, Any]) -> None:
-        """The keeper says that the container's process is there."""
+        """The keeper says that the container's process is there.
+
+        One whose start was given up, and told to have failed, because the keeper did not answer, is ended.
+        One that was to be frozen or thawed when an agent was killed is what its control group says.
+        """
+        if not container.running and not container.wanted:
+            self.run_soon(self.stop(container, 0, "KILL"))
         container.pid, container.start_time, container.boot = record["pid"], record["start_time"], self._boot
         if not container.running:
             container.status, container.exit_code = "running", None
             container.started_at = container.started_at or time.time()
             self._registry.save_run(container)
+        status = self._status_of_group(container)
+        if status != container.status:
+            container.status = status
+            self._registry.save_run(container)
+
+    def _status_of_group(self, container: Container) -> str:
+        try:
+            return "paused" if self._group(container).is_frozen() else "running"
+        except MooringError:
+            return container.status  # no freezer on this host
 
     def found_missing(self, container: Container) -> None:
         """A container that should run, and of which the keeper knows nothing."""
@@ -307,7 +336,9 @@ class Lifecycle:
                     return  # it was started again, or removed, before this had its turn
                 try:
                     await self._clear_last_run(container)
+                    reached("end.cleared")
                     await self._forget(container)
+                    reached("end.forgotten")
                 finally:
                     if container.status == "restarting":
                         container.restart_count = count_so_far(container)
@@ -383,12 +414,18 @@ class Lifecycle:
         if container.status == "paused":
             await self._thaw(container)
         patience = container.spec.stop_timeout if timeout is None else timeout
-        await self._end(container, signal_number(signal or container.stop_signal), patience)
+        self._ending.add(container.id)
+        try:
+            await self._end(container, signal_number(signal or container.stop_signal), patience)
+        finally:
+            self._ending.discard(container.id)
+        self._publish(container, "stop")
 
     async def _end(self, container: Container, number: int, patience: float) -> None:
         over = asyncio.ensure_future(self.ended(container))
         try:
             await self._signal(container, number)
+            reached("stop.signalled")
             if number != _SIGKILL and not await within(over, patience):
                 await self._signal(container, _SIGKILL)
             if not await within(over, _KILL_TIMEOUT):
@@ -402,7 +439,6 @@ class Lifecycle:
                     )
         finally:
             over.cancel()
-        self._publish(container, "stop")
 
     async def _signal(self, container: Container, number: int) -> None:
         for _ in range(_LAUNCH_ATTEMPTS):
@@ -421,8 +457,10 @@ class Lifecycle:
 
     async def _thaw(self, container: Container) -> None:
         await asyncio.to_thread(self._group(container).thaw)
-        container.status = "running"
-        self._registry.save_run(container)
+        reached("pause.thawed")
+        if container.running:
+            container.status = "running"
+            self._registry.save_run(container)
 
     async def _remove_group(self, container: Container) -> None:
         group = self._group(container)

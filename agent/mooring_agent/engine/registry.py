@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 
 from ..errors import Conflict, NotFound
 from ..state.containers import ContainerRows
@@ -30,6 +31,10 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """What is changed in the state file within is there as a whole, or not at all."""
+        return self._rows.transaction()
 
     def find(self, reference: str) -> Container | None:
         """The container with this name, id or unique beginning of an id; None if there is none.

@@ -9,7 +9,8 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..state.database import Database
 from .container import rfc3339
 from .events import EventBus
 from .outcome import Action, outcome
+from .registry import Registry
 from .resources import VolumeSpec, check_name, compare
 
 
@@ -55,6 +57,10 @@ class Volumes:
         self._directory = directory
         self._events = events
         self._users_of = users_of
+        self._volumes: dict[str, Volume] = {}
+        self._load()
+
+    def _load(self) -> None:
         self._volumes = {
             row["name"]: Volume(
                 row["name"],
@@ -131,12 +137,33 @@ class Volumes:
         """Target → directory on the host, for pairs of target and volume name. Raises NotFound."""
         return {target: str(self._get(name).path) for target, name in volumes}
 
-    async def drop_anonymous(self, names: Iterable[str]) -> None:
-        """Remove those of the volumes that were made for a container which is gone."""
+    @contextmanager
+    def made_with(self, registry: Registry) -> Iterator[None]:
+        """What is made by `ensure` within is there with what is added to `registry`, or not at all."""
+        try:
+            with registry.transaction():
+                yield
+        except BaseException:
+            self._load()
+            raise
+
+    async def drop_anonymous(self, names: Iterable[str], *, of: str = "") -> None:
+        """Remove those of the volumes that were made for the container `of`, which is about to go, or for
+        none."""
         for name in names:
             volume = self._volumes.get(name)
-            if volume is not None and volume.anonymous and not self._users_of(name):
+            if volume is not None and volume.anonymous and not {*self._users_of(name)} - {of}:
                 await self._remove(volume)
+
+    def sweep(self) -> None:
+        """Remove the directory of a volume that a killed agent was about to make. Nothing is in it yet."""
+        if not self._directory.is_dir():
+            return
+        for entry in self._directory.iterdir():
+            if entry.name not in self._volumes:
+                with suppress(OSError):  # what has content stays: somebody has put it there
+                    (entry / "_data").rmdir()
+                    entry.rmdir()
 
     def managed(self) -> builtins.list[str]:
         """Names of those that were declared."""

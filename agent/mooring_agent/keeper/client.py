@@ -50,6 +50,12 @@ class KeeperLost(Unavailable):
     code = "keeper_lost"
 
 
+class KeeperSilent(KeeperLost):
+    """The keeper has not answered in time, and the connection was given up."""
+
+    code = "keeper_silent"
+
+
 class KeeperRefused(MooringError):
     """The keeper answered Failed."""
 
@@ -87,6 +93,8 @@ class KeeperClient:
             except OSError as error:
                 self._lose()
                 raise Unavailable(f"keeper of {self._run_root} cannot be reached: {error.strerror}") from None
+            except KeeperSilent:
+                raise
             except KeeperLost:
                 pass  # it was about to leave: the next one is found, or started, below
             except BaseException:
@@ -146,7 +154,7 @@ class KeeperClient:
     ) -> tuple[Message, list[int]]:
         """Send a request and wait for its answer and the descriptors that come with it.
 
-        Raises KeeperRefused, KeeperLost, or Unavailable after `timeout` seconds. What such a keeper will do
+        Raises KeeperRefused, KeeperLost, or KeeperSilent after `timeout` seconds. What such a keeper will do
         with the request is not known then, so the connection is given up: what it has done is learned from
         the next one.
         """
@@ -164,7 +172,7 @@ class KeeperClient:
         except TimeoutError:
             if self._waiting.pop(seq, None) is not None:
                 self._lose()
-            raise Unavailable(
+            raise KeeperSilent(
                 f"keeper, process {self.identity.pid}, has not answered {type(message).__name__} within "
                 f"{timeout:g} s: it is stopped, or the host overloaded; see {self._run_root / 'keeper/log'}"
             ) from None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ..failpoints import reached
 from ..linux import syscalls
 from ..runtime.join import parent_and_start_time, start_time
 from . import guardian
@@ -102,7 +103,9 @@ class Processes:
         except OSError:
             started = 0
         child.record = replace(child.record, pid=pid, start_time=started)
+        reached("keeper.exec-pid")
         self._write(child.record)
+        reached("keeper.exec-recorded")
 
     def ended(self, child: Child, code: int, *, known: bool) -> None:
         """The end of a process: its output first, then the record, and only then anybody is told.
@@ -114,9 +117,12 @@ class Processes:
         if child.owner is not None and child.owner.connected:
             child.close_streams()
         child.record = child.record.exited(code, known, time.time())
+        reached("keeper.ending")
         self._write(child.record)
+        reached("keeper.ended")
         self.drop(child.record.id)
         self._tell(child)
+        reached("keeper.told")
 
     def forget(self, id: str) -> None:
         """Leave nothing of `id`, which does not run, and of a container's execs that have ended."""
@@ -132,6 +138,7 @@ class Processes:
         if not self._execs.get(id):
             self._execs.pop(id, None)
         self.streams.remove_pipes(id)
+        reached("keeper.forgetting")
         self.journal.remove(id)
 
     def undo(self, child: Child) -> None:

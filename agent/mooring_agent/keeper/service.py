@@ -248,7 +248,7 @@ class Keeper:
     ) -> None:
         child = self._child(message.id)
         if child.log is not None:
-            child.log.size, child.log.files = message.log_size, message.log_files
+            child.log.limit(message.log_size, message.log_files)
         child.record = replace(child.record, log_size=message.log_size, log_files=message.log_files)
         self._processes.journal.write(child.record)
         reply(messages.Done())

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+from ..failpoints import reached
 from ..runtime.join import start_time
 from ..runtime.launch import in_words
 from ..runtime.plan import Shape
@@ -91,6 +92,7 @@ class Starts:
         """Give `client` a launcher, once there is one that is ready."""
         launcher, forked = self._launchers.acquire(shape)
         launcher.owner = client
+        reached("keeper.acquired")
         if launcher.ready:
             reply(messages.Slot(launcher.slot, launcher.pid), ())
             return
@@ -210,6 +212,7 @@ class Starts:
         try:
             self._open_streams(child, request, given)
             self._processes.journal.write(record)
+            reached("keeper.recorded")
         except OSError:
             for descriptor in given:
                 os.close(descriptor)
@@ -220,6 +223,7 @@ class Starts:
         launcher.has_plan = True
         self._processes.add(child)
         self._hand_over(launcher.channel, [plan, *given])
+        reached("keeper.handed")
         self._await_start(child, launcher.channel, reply, launcher)
 
     def execute(self, client: Client, request: messages.Exec, plan: int, reply: Reply) -> None:
@@ -248,6 +252,7 @@ class Starts:
         if record.stdin:
             child.stdin = os.dup(ours[0])
         self._hand_over(channel, [plan, *given])
+        reached("keeper.exec-handed")
         self._await_start(child, channel, reply, None)
 
     def _open_streams(self, child: Child, request: messages.Launch, given: list[int]) -> None:
@@ -336,6 +341,7 @@ class Starts:
 
     def _started(self, child: Child, reply: Reply) -> None:
         self._processes.add(child)
+        reached("keeper.executed")
         reply(messages.Launched(child.record.pid, child.record.start_time), child.exec_streams)
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .database import Database
@@ -14,6 +15,10 @@ class ContainerRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """See `Database.transaction`."""
+        return self._database.transaction()
 
     def all(self) -> list[sqlite3.Row]:
         """Every row, oldest first."""

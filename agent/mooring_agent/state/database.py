@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import Conflict
+from ..failpoints import reached
 
 _STATEMENTS = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 # A savepoint hides an outer one of the same name (sqlite.org/lang_savepoint.html).
@@ -51,7 +52,9 @@ class Database:
         self._depth += 1
         try:
             yield self.connection
+            reached("commit.before")
             self.connection.execute(commit)
+            reached("commit.after")
         except BaseException:
             if self.connection.in_transaction:  # SQLite has rolled back by itself where the disk is full
                 for statement in roll_back:

@@ -136,8 +136,9 @@ def test_an_exec_with_pipes_is_taken_up_again(agent: AgentUnderTest, box: str) -
     assert found["ProcessConfig"]["entrypoint"] == "sh"
     assert found["ProcessConfig"]["arguments"] == ["-c", script]
     with upgraded(agent, f"/mooring/v1/execs/{id}/attach", "mooring-stream") as connection:
-        connection.sendall(b"two\nrest")
+        connection.sendall(b"two\n")
         assert frame(connection) == (1, b"got two\n")
+        connection.sendall(b"rest")
         connection.shutdown(socket.SHUT_WR)
         assert frame(connection) == (1, b"rest")
         assert frame(connection) == (0, b"")
