@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -102,6 +103,20 @@ def check_capabilities(name: str, spec: ContainerSpec) -> None:
             raise NotSupported(
                 f"container {name} is to have the capability {word}, which this agent does not have itself: "
                 "the kernel or whoever started it keeps it back; take it out of cap_add"
+            )
+
+
+def check_limits(name: str, spec: ContainerSpec) -> None:
+    """Raise NotSupported for a limit above the one that holds for this agent, where that cannot be raised."""
+    if "CAP_SYS_RESOURCE" in _available():
+        return
+    for word, limit in spec.ulimits.items():
+        number = getattr(resource, f"RLIMIT_{word.upper()}", None)
+        bound = -1 if number is None else resource.getrlimit(number)[1]
+        if bound != -1 and (limit.hard == -1 or limit.hard > bound):
+            raise NotSupported(
+                f"container {name} is to have the limit {word}={limit}, but no process of this agent may have "
+                f"more than {bound}: lower it, or start the agent with a higher limit"
             )
 
 

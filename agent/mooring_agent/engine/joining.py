@@ -66,7 +66,7 @@ class Joining:
                 if kind == "ipc":
                     memory_of = self._opened(stack, donor, "mnt")
                 if kind == "network":
-                    files_of, container.lent_hostname = donor.id, donor.hostname
+                    files_of, container.lent_hostname = self._first_of(donor).id, donor.hostname
             yield Surroundings(
                 joined=tuple(joined),
                 id_maps=id_maps(container),
@@ -110,6 +110,14 @@ class Joining:
                 f"container {container.name} is to share the ipc namespace of container {donor.name}, whose "
                 f'ipc is "{donor.spec.ipc}": give that one ipc "shareable"'
             )
+        return donor
+
+    def _first_of(self, donor: Container) -> Container:
+        """Whose network it is: the donor may have it from another one."""
+        seen = {donor.id}
+        while (id := dict(donor.joins).get("network")) and id not in seen:
+            seen.add(id)
+            donor = self._registry.find(id) or donor
         return donor
 
     def _opened(self, stack: ExitStack, donor: Container, file: str) -> str:

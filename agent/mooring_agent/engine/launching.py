@@ -23,6 +23,7 @@ from .confinement import (
     PLAIN,
     Surroundings,
     capabilities_of,
+    check_limits,
     check_modules,
     device_rules,
     devices_of,
@@ -120,9 +121,11 @@ class Launching:
         """Write the container's hosts, hostname and resolv.conf."""
         directory = self.directory(container)
         hostname = container.hostname
-        files = {"hosts": hosts_file(hostname, container.endpoints), "hostname": f"{hostname}\n"}
-        if container.spec.networks[0].name != "none":
-            files["resolv.conf"] = self._resolver
+        files = {
+            "hosts": hosts_file(hostname, container.endpoints),
+            "hostname": f"{hostname}\n",
+            "resolv.conf": self._resolver,
+        }
         for name, text in files.items():
             descriptor = os.open(
                 directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
@@ -149,6 +152,7 @@ class Launching:
     def check_host(self, name: str, spec: ContainerSpec) -> None:
         """Raise what keeps a container from what it asks of this host."""
         check_modules(name, spec)
+        check_limits(name, spec)
         devices_of(name, spec)
         if spec.init:
             init_program()
