@@ -42,7 +42,8 @@ def main() -> None:
             for container in agent.api("GET", "/mooring/v1/containers"):
                 agent.api("DELETE", f"/mooring/v1/containers/{container['name']}")
             loop = _twice(base, _loop(agent.socket, options.count), "mooring, a loop")
-        with peers.dockerd(base / "docker") as (socket, _):
+        with peers.dockerd(base / "docker") as engine:
+            socket = engine.socket
             EngineApi(socket).import_image(archive, "bench")
             scale = options.count / options.docker_count
             docker = _twice(base, _docker_loop(socket, options.docker_count), "community.docker, a loop")

@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench import processes
 from harness import unix_http
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
 _READY_WITHIN = 60.0
+# The control group below which the peers' containers are.
+GROUP = "mrgb"
 
 
 class PeerMissing(Exception):
@@ -34,42 +37,51 @@ def mooring() -> Iterator[AgentUnderTest]:
         agent.destroy()
 
 
-@contextmanager
-def dockerd(base: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """A dockerd by hand: its socket and its process.
+@dataclass(frozen=True)
+class Docker:
+    """A dockerd that runs: its socket, its process, its directory and the control group of its containers."""
 
-    It touches neither bridges nor the firewall of the host.
+    socket: Path
+    process: subprocess.Popen[bytes]
+    base: Path
+    group: str
+
+
+@contextmanager
+def dockerd(base: Path) -> Iterator[Docker]:
+    """A dockerd by hand, on directories of its own.
+
+    It has a network namespace of its own too, with its bridge and its firewall in it as it makes them by
+    default, so that the host's stay as they are.
     """
     program = shutil.which("dockerd")
     if program is None:
         raise PeerMissing("dockerd is not installed")
     base.mkdir(parents=True)
     socket = base / "docker.sock"
-    log = (base / "log").open("wb")
-    process = subprocess.Popen(
-        [
-            program,
-            f"--data-root={base}/data",
-            f"--exec-root={base}/exec",
-            f"--pidfile={base}/pid",
-            f"--host=unix://{socket}",
-            "--bridge=none",
-            "--iptables=false",
-            "--ip-masq=false",
-            "--cgroup-parent=/mrgb-docker",
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    log.close()
+    group = f"{GROUP}/docker"
+    with (base / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd"),
+                program,
+                f"--data-root={base}/data",
+                f"--exec-root={base}/exec",
+                f"--pidfile={base}/pid",
+                f"--host=unix://{socket}",
+                f"--cgroup-parent=/{group}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         deadline = time.monotonic() + _READY_WITHIN
         while not socket.exists() or not _answers(socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise PeerMissing(f"dockerd did not come up: {(base / 'log').read_text()[-1500:]}")
             time.sleep(0.1)
-        yield socket, process
+        yield Docker(socket, process, base, group)
     finally:
         process.terminate()
         try:
@@ -77,75 +89,168 @@ def dockerd(base: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        eventually(lambda: not descendants_naming(base), 30, "the end of dockerd's helpers")
+        eventually(lambda: not processes.naming(str(base)), 30, "the end of dockerd's helpers")
         for mount in _mounts_below(base):
             subprocess.run(["umount", "-l", mount], check=False)
-        for parent in Path("/sys/fs/cgroup").glob("*/mrgb-docker"):
-            parent.rmdir()
+        remove_groups(GROUP)
         shutil.rmtree(base, ignore_errors=True)
 
 
-def runc_bundle(base: Path, rootfs: Path) -> Path:
-    """A bundle for `runc run` whose process ends at once."""
-    if shutil.which("runc") is None:
-        raise PeerMissing("runc is not installed")
-    bundle = base / "runc"
+@dataclass(frozen=True)
+class Runtime:
+    """An OCI runtime by its command line, with one bundle whose process sleeps."""
+
+    program: str
+    state: Path
+    bundle: Path
+
+    def run(self, id: str) -> None:
+        """Start a container; returns when its process runs. Raises CalledProcessError."""
+        self._call("run", "--detach", "--bundle", str(self.bundle), id)
+
+    def execute(self, id: str, *command: str) -> None:
+        """Run a command in it to its end. Raises CalledProcessError."""
+        self._call("exec", id, *command)
+
+    def delete(self, id: str) -> None:
+        """Kill and remove it. Raises CalledProcessError."""
+        self._call("delete", "--force", id)
+
+    def _call(self, *arguments: str) -> None:
+        # A container keeps its standard streams open, so nothing waits for their end.
+        with (self.state.parent / f"{self.program}.log").open("w+b") as log:
+            done = subprocess.run(
+                [self.program, "--root", str(self.state), *arguments],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=60,
+            )
+            if done.returncode != 0:
+                log.seek(0)
+                said = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise subprocess.CalledProcessError(done.returncode, [self.program, *arguments], said, said)
+
+
+def runtime(program: str, base: Path, rootfs: Path) -> Runtime:
+    """An OCI runtime. Raises PeerMissing when it is not installed, or refuses to run a container here."""
+    if shutil.which(program) is None:
+        raise PeerMissing(f"{program} is not installed")
+    bundle = base / program
     bundle.mkdir(parents=True)
-    subprocess.run(["runc", "spec", "--bundle", str(bundle)], check=True)
+    subprocess.run([program, "spec"], check=True, cwd=bundle)
     config = json.loads((bundle / "config.json").read_text())
-    config["process"]["args"] = ["/bin/true"]
+    config["process"]["args"] = ["/bin/sleep", "600"]
     config["process"]["terminal"] = False
     config["root"]["path"] = str(rootfs)
+    config["linux"]["cgroupsPath"] = f"/{GROUP}/{program}"
     (bundle / "config.json").write_text(json.dumps(config))
-    return bundle
+    found = Runtime(program, base / f"{program}-state", bundle)
+    try:
+        found.run(f"{GROUP}-trial")
+        found.delete(f"{GROUP}-trial")
+    except subprocess.CalledProcessError as error:
+        raise PeerMissing(f"{program} does not run here: {error.output}") from None
+    return found
 
 
-def lxc_container(base: Path, rootfs: Path) -> Path:
-    """The directory of an LXC container `bench` that sleeps; for `lxc-start -P`."""
+@dataclass(frozen=True)
+class Lxc:
+    """An LXC container `bench` that sleeps."""
+
+    place: Path
+
+    def start(self) -> None:
+        """Start it; returns when its process runs."""
+        self._call("lxc-start")
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._call("lxc-stop", "-k")
+
+    def _call(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [program, "-P", str(self.place), "-n", "bench", *arguments],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+@contextmanager
+def lxc(base: Path, rootfs: Path, count: int = 1) -> Iterator[list[Lxc]]:
+    """Some LXC containers, each in a directory of its own. Raises PeerMissing."""
     if shutil.which("lxc-start") is None:
         raise PeerMissing("lxc is not installed")
-    place = base / "lxc"
-    (place / "bench").mkdir(parents=True)
-    (place / "bench/config").write_text(
-        "lxc.uts.name = bench\n"
-        f"lxc.rootfs.path = dir:{rootfs}\n"
-        "lxc.net.0.type = empty\n"
-        "lxc.init.cmd = /bin/sleep 600\n"
-        "lxc.mount.auto = proc:mixed sys:ro\n"
-    )
-    return place
-
-
-def proportional_memory(pids: list[int]) -> int:
-    """What the processes occupy together in bytes, pages shared with others counted by their share (PSS)."""
-    total = 0
-    for pid in pids:
-        try:
-            content = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(int(line.split()[1]) for line in content.splitlines() if line.startswith("Pss:")) << 10
-    return total
-
-
-def resident_memory(pids: list[int]) -> int:
-    """What the processes have in memory together in bytes, pages shared with others counted whole (RSS)."""
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) << 10
-
-
-def descendants_naming(base: Path) -> list[int]:
-    """The processes whose command line names `base`: an engine and its helpers, never its containers."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                command = Path(f"/proc/{entry}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(base) in command:
-                found.append(int(entry))
-    return found
+    for number in range(count):
+        place = base / f"lxc{number}"
+        (place / "bench").mkdir(parents=True)
+        (place / "bench/config").write_text(
+            f"lxc.uts.name = bench{number}\n"
+            f"lxc.rootfs.path = dir:{rootfs}\n"
+            "lxc.net.0.type = empty\n"
+            "lxc.init.cmd = /bin/sleep 600\n"
+            "lxc.mount.auto = proc:mixed sys:ro\n"
+            f"lxc.cgroup.dir = {GROUP}/lxc{number}\n"
+        )
+        found.append(Lxc(place))
+    try:
+        yield found
+    finally:
+        for left in Path("/sys/fs/cgroup").glob("*/lxc.pivot"):  # LXC makes it, and never removes it
+            with suppress(OSError):
+                left.rmdir()
+        remove_groups(GROUP)
+
+
+@dataclass(frozen=True)
+class Podman:
+    """podman on directories of its own."""
+
+    base: Path
+
+    def call(self, *arguments: str) -> str:
+        """One command of it; what it prints. Raises CalledProcessError."""
+        done = subprocess.run(
+            [
+                "podman",
+                *("--root", str(self.base / "root"), "--runroot", str(self.base / "run")),
+                *("--tmpdir", str(self.base / "tmp"), "--storage-driver", "overlay"),
+                *("--cgroup-manager", "cgroupfs", "--runtime", "runc", "--events-backend", "file"),
+                *arguments,
+            ],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout.strip()
+
+
+@contextmanager
+def podman(base: Path, archive: Path) -> Iterator[Podman]:
+    """podman with runc, and the image `bench`. Raises PeerMissing."""
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        raise PeerMissing("podman or runc is not installed")
+    base.mkdir(parents=True)
+    engine = Podman(base)
+    try:
+        engine.call("import", str(archive), "bench")
+        yield engine
+    except subprocess.CalledProcessError as error:
+        raise PeerMissing(f"podman does not run here: {error}") from error
+    finally:
+        with suppress(subprocess.CalledProcessError):
+            engine.call("rm", "--all", "--force", "--time", "0")
+        for mount in _mounts_below(base):
+            subprocess.run(["umount", "-l", mount], check=False)
+        shutil.rmtree(base, ignore_errors=True)
+        remove_groups(GROUP)
 
 
 def _answers(socket: Path) -> bool:
@@ -158,3 +263,12 @@ def _answers(socket: Path) -> bool:
 def _mounts_below(base: Path) -> list[str]:
     lines = Path("/proc/self/mounts").read_text().splitlines()
     return sorted((line.split()[1] for line in lines if line.split()[1].startswith(f"{base}/")), reverse=True)
+
+
+def remove_groups(name: str) -> None:
+    """Remove the control group `name` in every hierarchy, with the empty ones below it."""
+    for group in [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]:
+        below = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+        for each in [*below, group]:
+            with suppress(OSError):  # one that is still in use is left where it is
+                each.rmdir()

@@ -1,222 +1,156 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast containers start and execs run, one after the other and many at once, and what an idle one costs.
+"""How fast containers start: one after the other and many at once, beside dockerd, and bare beside runc, crun
+and LXC.
 
-Mooring's containers are on a bridge network, with an address and a veth each; dockerd's, runc's and lxc's
-have no network but loopback, which is in their favour.
+Like stands beside like: containers without a network beside such, those on a bridge, with an address and a
+veth each, beside those on dockerd's bridge. Samples alternate. dockerd has a network namespace of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import itertools
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-from bench import peers
-from bench.engine_api import EngineApi
-from bench.report import Row, milliseconds, print_table
+from bench import launchers, peers, processes
+from bench.engine_api import EngineApi, EngineFailed
+from bench.report import Row, alternate, latency, print_table, say
 from harness.rootfs import write_busybox_rootfs
 
 _SLEEP = ["sleep", "600"]
+_PAUSE = 0.1
+_NETWORKS = {"none": "no network", "bridge": "bridge"}
+# The ratios to reach against dockerd.
+_CREATE_AND_START = 40
+_RATE = 20
 
-
-@dataclass(frozen=True)
-class Figures:
-    """What was measured of an engine: seconds each, containers a second, bytes."""
-
-    create: list[float]
-    start: list[float]
-    create_and_start: list[float]
-    execute: list[float]
-    remove: list[float]
-    rate: float
-    memory_each: float
-    memory_idle: float
+# The seconds of create, start and remove.
+Cycle = tuple[float, float, float]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="script/bench start", description=__doc__)
     parser.add_argument("--count", type=int, default=20, help="containers one after the other (20)")
-    parser.add_argument("--many", type=int, default=60, help="containers by several clients (60)")
+    parser.add_argument("--many", type=int, default=100, help="containers by several clients (100)")
     parser.add_argument("--clients", type=int, default=8, help="clients at once (8)")
-    parser.add_argument("--without-docker", action="store_true", help="measure Mooring alone")
+    parser.add_argument(
+        "--launchers-only", action="store_true", help="only the bare start, beside runc, crun, lxc"
+    )
+    parser.add_argument("--without-docker", action="store_true", help="leave dockerd out")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mrgb-") as directory:
+    with tempfile.TemporaryDirectory(prefix="mrgb-") as directory, ExitStack() as stack:
         base = Path(directory)
         archive = write_busybox_rootfs(base / "busybox.tar")
         rootfs = base / "rootfs"
         with tarfile.open(archive) as content:
             content.extractall(rootfs, filter="fully_trusted")
-        ours = _measure_mooring(archive, options)
+        agent = stack.enter_context(peers.mooring())
+        EngineApi(agent.socket).import_image(archive, "bench")
         rows = []
-        if not options.without_docker:
-            try:
-                rows += _against_docker(ours, _measure_docker(base / "docker", archive, options))
-            except peers.PeerMissing as missing:
-                print(f"dockerd is not measured: {missing}")
-        rows += _against_launchers(ours, base, rootfs, options.count)
-    print_table("start: medians; ratio = how many times better", rows)
-    print(
-        f"\nmooring alone: create {milliseconds(ours.create):.2f} ms, start "
-        f"{milliseconds(ours.start):.2f} ms, "
-        f"exec {milliseconds(ours.execute):.2f} ms, remove {milliseconds(ours.remove):.2f} ms, "
-        f"agent, keeper and guardian {ours.memory_idle / 2**20:.1f} MiB resident"
-    )
+        if not (options.launchers_only or options.without_docker):
+            with ExitStack() as inner:
+                try:
+                    docker = inner.enter_context(peers.dockerd(base / "docker"))
+                    rows += _beside_docker(agent.socket, docker, archive, options)
+                except peers.PeerMissing as missing:
+                    say(f"dockerd is not measured: {missing}")
+        rows += launchers.measure(agent.socket, base, rootfs, options.count)
+        host = agent.api("GET", "/mooring/v1/host")
+        pids = [host["agent"]["pid"], host["keeper"]["pid"], host["keeper"]["guardian_pid"]]
+        resident = processes.resident_memory(pids)
+    print_table("start: medians; the ratio says how many times better Mooring is", rows)
+    print(f"agent, keeper and guardian at the end: {resident / 2**20:.1f} MiB resident")
 
 
-def _measure_mooring(archive: Path, options: argparse.Namespace) -> Figures:
-    with peers.mooring() as agent:
-        print("measuring mooring", flush=True)
+def _beside_docker(
+    socket: Path, docker: peers.Docker, archive: Path, options: argparse.Namespace
+) -> list[Row]:
+    ours, theirs = EngineApi(socket), EngineApi(docker.socket)
+    theirs.import_image(archive, "bench")
+    rows: list[Row] = []
+    for network, words in _NETWORKS.items():
+        mine, other = _cycle(ours, network), _cycle(theirs, network)
+        try:
+            for warm in (mine, other):  # the first ones make what later ones find
+                warm()
+        except EngineFailed as failure:
+            say(f"network {network} is not measured: {failure}")
+            continue
+        say(f"one after the other, {words}, beside dockerd")
+        our_cycles, their_cycles = alternate(options.count, mine, other, pause=_PAUSE)
+        rows += _rows(words, our_cycles, their_cycles)
+    ours.close()
+    theirs.close()
+    rates = []
+    for name, path in (("mooring", socket), ("dockerd", docker.socket)):
+        say(f"{options.many} containers by {options.clients} clients: {name}")
+        rates.append(_rate(path, "bridge", options))
+    name = f"{options.many} by {options.clients} clients, bridge"
+    rows.append(Row(name, rates[0], "dockerd", rates[1], "1/s", more=True, target=_RATE))
+    return rows
 
-        def memory() -> int:
-            # Launchers come and go, and what they share with the keeper would be counted as its growth: so
-            # the whole of agent, keeper and guardian, which is the larger figure.
-            host = agent.api("GET", "/mooring/v1/host")
-            return peers.resident_memory(
-                [host["agent"]["pid"], host["keeper"]["pid"], host["keeper"]["guardian_pid"]]
-            )
 
-        return _measure(agent.socket, archive, "bridge", options, memory)
+def _rows(words: str, ours: list[Cycle], theirs: list[Cycle]) -> list[Row]:
+    def column(which: Callable[[Cycle], float]) -> tuple[list[float], list[float]]:
+        return [which(cycle) for cycle in ours], [which(cycle) for cycle in theirs]
 
-
-def _measure_docker(base: Path, archive: Path, options: argparse.Namespace) -> Figures:
-    with peers.dockerd(base) as (socket, _):
-        print("measuring dockerd", flush=True)
-
-        def memory() -> int:
-            return peers.proportional_memory(peers.descendants_naming(base))
-
-        return _measure(socket, archive, "none", options, memory)
+    create, start = column(lambda cycle: cycle[0]), column(lambda cycle: cycle[1])
+    both, remove = column(lambda cycle: cycle[0] + cycle[1]), column(lambda cycle: cycle[2])
+    # The target is a ratio of medians; the single steps are for information.
+    return [
+        latency(f"create, {words}", create[0], "dockerd", create[1]),
+        latency(f"start, {words}", start[0], "dockerd", start[1]),
+        latency(f"create + start, {words}", both[0], "dockerd", both[1], _CREATE_AND_START),
+        latency(f"remove a running one, {words}", remove[0], "dockerd", remove[1]),
+    ]
 
 
-def _measure(
-    socket: Path, archive: Path, network: str, options: argparse.Namespace, memory: Callable[[], int]
-) -> Figures:
-    api = EngineApi(socket)
-    api.import_image(archive, "bench")
-    for number in range(2):  # the first ones make what later ones find
-        identifier = api.create(f"warm{number}", "bench", _SLEEP, network)
-        api.start(identifier)
-        api.execute(identifier, ["true"])
-        api.remove(identifier)
-    time.sleep(1)
-    create, start, execute, remove = [], [], [], []
-    for number in range(options.count):
+def _cycle(api: EngineApi, network: str) -> Callable[[], Cycle]:
+    numbers = itertools.count()
+
+    def cycle() -> Cycle:
         moments = [time.perf_counter()]
-        identifier = api.create(f"one{number}", "bench", _SLEEP, network)
+        identifier = api.create(f"one-{network}{next(numbers)}", "bench", _SLEEP, network)
         moments.append(time.perf_counter())
         api.start(identifier)
         moments.append(time.perf_counter())
-        api.execute(identifier, ["true"])
-        moments.append(time.perf_counter())
         api.remove(identifier)
         moments.append(time.perf_counter())
-        for samples, begin, end in zip((create, start, execute, remove), moments, moments[1:], strict=False):
-            samples.append(end - begin)
-        time.sleep(0.05)  # serial starts of a user, not a flood
-    idle = memory()
-    rate = _rate(socket, network, options)
-    time.sleep(1)
-    loaded = memory()
-    for container in api.call("GET", "/containers/json?all=true"):
-        api.remove(container["Id"])
-    api.close()
-    both = [first + second for first, second in zip(create, start, strict=True)]
-    return Figures(create, start, both, execute, remove, rate, (loaded - idle) / options.many, idle)
+        create, start, remove = (end - begin for begin, end in itertools.pairwise(moments))
+        return create, start, remove
+
+    return cycle
 
 
 def _rate(socket: Path, network: str, options: argparse.Namespace) -> float:
-    """Containers created and started a second by several clients at once."""
+    """Containers created and started a second by several clients at once; they are removed afterwards."""
 
-    def client(numbers: range) -> None:
+    def client(numbers: range) -> list[str]:
         api = EngineApi(socket)
+        ids = []
         for number in numbers:
-            api.start(api.create(f"many{number}", "bench", _SLEEP, network))
+            ids.append(api.create(f"many{number}", "bench", _SLEEP, network))
+            api.start(ids[-1])
         api.close()
+        return ids
 
     began = time.perf_counter()
     with ThreadPoolExecutor(options.clients) as pool:
         shares = [range(first, options.many, options.clients) for first in range(options.clients)]
-        list(pool.map(client, shares))
-    return float(options.many) / (time.perf_counter() - began)
-
-
-def _against_docker(ours: Figures, theirs: Figures) -> list[Row]:
-    def latency(name: str, field: str, target: float | None = None) -> Row:
-        mine, other = (milliseconds(getattr(figures, field)) for figures in (ours, theirs))
-        return Row(name, mine, "dockerd", other, "ms", target=target)
-
-    return [
-        latency("create", "create"),
-        latency("start", "start"),
-        latency("create + start", "create_and_start", 15),
-        latency("exec of true", "execute", 4),
-        latency("remove a running one", "remove"),
-        Row("rate, many clients", ours.rate, "dockerd", theirs.rate, "1/s", more=True, target=8),
-        Row(
-            "memory per idle container",
-            max(ours.memory_each, 1) / 2**10,
-            "dockerd",
-            theirs.memory_each / 2**10,
-            "KiB",
-            target=4,
-        ),
-    ]
-
-
-def _against_launchers(ours: Figures, base: Path, rootfs: Path, count: int) -> list[Row]:
-    rows = []
-    for name, measure in (("runc run", _runc), ("lxc-start", _lxc)):
-        try:
-            theirs = measure(base, rootfs, count)
-        except (peers.PeerMissing, subprocess.CalledProcessError) as missing:
-            print(f"{name} is not measured: {missing}")
-            continue
-        rows.append(Row("bare start", milliseconds(ours.start), name, milliseconds(theirs), "ms"))
-    return rows
-
-
-def _runc(base: Path, rootfs: Path, count: int) -> list[float]:
-    bundle = peers.runc_bundle(base, rootfs)
-    samples = []
-    for number in range(count):
-        began = time.perf_counter()
-        subprocess.run(
-            ["runc", "--root", str(base / "runc-root"), "run", "--bundle", str(bundle), f"mrgb-{number}"],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
-        samples.append(time.perf_counter() - began)
-    return samples
-
-
-def _lxc(base: Path, rootfs: Path, count: int) -> list[float]:
-    place = peers.lxc_container(base, rootfs)
-    samples = []
-    for _ in range(count):
-        began = time.perf_counter()
-        subprocess.run(
-            ["lxc-start", "-P", str(place), "-n", "bench"],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
-        samples.append(time.perf_counter() - began)
-        subprocess.run(["lxc-stop", "-P", str(place), "-n", "bench", "-k"], check=True, timeout=60)
-    for left in Path("/sys/fs/cgroup").glob("*/lxc.pivot"):  # LXC makes it, and never removes it
-        with suppress(OSError):
-            left.rmdir()
-    return samples
+        ids = [identifier for found in pool.map(client, shares) for identifier in found]
+    rate = float(options.many) / (time.perf_counter() - began)
+    api = EngineApi(socket)
+    for identifier in ids:
+        api.remove(identifier)
+    api.close()
+    return rate
 
 
 if __name__ == "__main__":
