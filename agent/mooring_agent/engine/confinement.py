@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import resource
 import stat
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,8 @@ _OWN_DEVICES = frozenset(
     {"console", "core", "fd", "full", "log", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr"}
     | {"stdin", "stdout", "tty", "urandom", "zero"}
 )
+# "overlayfs: support idmapped layers", kernel 5.19.
+_IDMAPPED_OVERLAY = (5, 19)
 _SELINUX_DEFAULT = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
 
 
@@ -115,9 +118,27 @@ def check_limits(name: str, spec: ContainerSpec) -> None:
         bound = -1 if number is None else resource.getrlimit(number)[1]
         if bound != -1 and (limit.hard == -1 or limit.hard > bound):
             raise NotSupported(
-                f"container {name} is to have the limit {word}={limit}, but no process of this agent may have "
-                f"more than {bound}: lower it, or start the agent with a higher limit"
+                f"container {name} is to have the limit {word}={limit}, but this agent can give at most "
+                f"{bound}: lower it, or start the agent with a higher limit"
             )
+
+
+def check_users(name: str, spec: ContainerSpec) -> None:
+    """Raise NotSupported where the kernel cannot map the users of a container and show it its layers."""
+    if spec.userns.mode == "host":
+        return
+    release = tuple(int(part) for part in re.findall(r"[0-9]+", os.uname().release)[:2])
+    if release < _IDMAPPED_OVERLAY:
+        raise NotSupported(
+            f"container {name} is to have users of its own, which needs Linux 5.19 for its layers; this is "
+            f"{os.uname().release}: use a newer kernel, or leave userns out"
+        )
+    limit = Path("/proc/sys/user/max_user_namespaces")
+    if not limit.exists() or int(limit.read_text(encoding="ascii")) == 0:
+        raise NotSupported(
+            f"container {name} is to have users of its own, but this host allows no user namespaces: set "
+            "user.max_user_namespaces with sysctl(8), or leave userns out"
+        )
 
 
 def all_capabilities() -> tuple[str, ...]:

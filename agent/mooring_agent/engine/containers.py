@@ -52,7 +52,7 @@ _LIVE_LIMITS = (
 )
 _NAME_ATTEMPTS = 8
 # Options whose values are there on this host, or not.
-_OF_THE_HOST = ("apparmor", "devices", "init", "seccomp", "selinux", "ulimits")
+_OF_THE_HOST = ("apparmor", "devices", "init", "seccomp", "selinux", "ulimits", "userns")
 
 
 class Containers:

@@ -25,6 +25,7 @@ from .confinement import (
     capabilities_of,
     check_limits,
     check_modules,
+    check_users,
     device_rules,
     devices_of,
     is_plain,
@@ -153,6 +154,7 @@ class Launching:
         """Raise what keeps a container from what it asks of this host."""
         check_modules(name, spec)
         check_limits(name, spec)
+        check_users(name, spec)
         devices_of(name, spec)
         if spec.init:
             init_program()
