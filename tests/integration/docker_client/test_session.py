@@ -276,9 +276,8 @@ def test_events(agent: AgentUnderTest) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["run", "--privileged", "busybox", "true"], "HostConfig.Privileged"),
-        (["run", "--device", "/dev/null", "busybox", "true"], "HostConfig.Devices"),
-        (["run", "--ulimit", "nofile=5", "busybox", "true"], "HostConfig.Ulimits"),
+        (["run", "--gpus", "all", "busybox", "true"], "HostConfig.DeviceRequests"),
+        (["run", "--blkio-weight", "10", "busybox", "true"], "HostConfig.BlkioWeight"),
         (["run", "--dns", "1.2.3.4", "busybox", "true"], "HostConfig.Dns"),
         (["run", "--log-driver", "syslog", "busybox", "true"], "HostConfig.LogConfig.Type"),
         (["run", "no-such-image", "true"], "no-such-image"),
