@@ -293,7 +293,7 @@ def test_an_agent_killed_while_it_makes_and_removes_leaves_nothing(
             answers = [call.result(20) for call in calls if call.exception(20) is None]
             made += sum(answer.status == 200 for answer in answers)
         agent.start()
-    assert made > 10  # else nothing was tried
+    assert made  # else nothing was tried
     known = {each["id"] for each in agent.api("GET", "/mooring/v1/containers")}
     eventually(lambda: directories(agent) == known, what="directories of containers alone")
     eventually(lambda: rows(agent, "endpoints") <= known, what="addresses of containers alone")
