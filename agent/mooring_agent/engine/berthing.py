@@ -4,20 +4,40 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from ..errors import MooringError, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
+from ..network.records import Endpoint
 from ..network.service import NetworkService
 from ..runtime.plan import Shape
 from ..storage.snapshotter import Snapshotter
-from .confinement import Surroundings
+from .confinement import PLAIN, Surroundings, is_plain
 from .container import Container
 from .launching import Launching
+from .mountpoints import MountPoints
 from .registry import Registry
 from .reserve import Berth, Reserve, acquire
+from .resources import ContainerSpec
 from .volumes import Volumes
+
+# Plans that wait for a start; each has some two thousand bytes.
+_PREPARED_MOST = 64
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The plan of a container as it was; its files below /etc are written."""
+
+    spec: ContainerSpec
+    endpoints: tuple[Endpoint, ...]
+    plan: bytes
+
+    def fits(self, container: Container) -> bool:
+        """Whether the container is still the same."""
+        return container.spec is self.spec and container.endpoints == self.endpoints
 
 
 class Berthing:
@@ -31,6 +51,7 @@ class Berthing:
         snapshotter: Snapshotter,
         networks: NetworkService,
         volumes: Volumes,
+        mount_points: MountPoints,
     ) -> None:
         self._registry = registry
         self._launching = launching
@@ -38,6 +59,23 @@ class Berthing:
         self._snapshotter = snapshotter
         self._networks = networks
         self._volumes = volumes
+        self._mount_points = mount_points
+        self._prepared: dict[str, _Prepared] = {}
+
+    def prepare(self, container: Container) -> None:
+        """Do now what a start of the container will need: whoever has made it has been answered, and mostly
+        asks for the start next.
+        """
+        if container.status != "created" or container.lock.locked() or not is_plain(container.spec):
+            return
+        while len(self._prepared) >= _PREPARED_MOST:
+            del self._prepared[next(iter(self._prepared))]
+        try:
+            self._launching.write_etc(container)
+            plan = self._plan(container, PLAIN)
+        except (MooringError, OSError):
+            return  # the start finds out, and says what is wrong
+        self._prepared[container.id] = _Prepared(container.spec, container.endpoints, plan)
 
     async def start(
         self, container: Container, client: KeeperClient, around: Surroundings
@@ -80,13 +118,12 @@ class Berthing:
                     cable=berth.cable if number == 0 else None,
                 )
             reached("start.connected")
-            self._launching.write_etc(container)
-            plan = self._launching.plan(
-                container,
-                self._snapshotter.rootfs(container.id),
-                self._volumes.paths(container.volumes),
-                around,
-            )
+            prepared = self._prepared.pop(container.id, None)
+            if prepared is not None and prepared.fits(container):
+                plan = prepared.plan
+            else:
+                self._launching.write_etc(container)
+                plan = self._plan(container, around)
             if shape.unified:
                 self._registry.save_resolved(container)
             return await client.launch(
@@ -99,7 +136,7 @@ class Berthing:
                     log_size=container.spec.log.max_size,
                     log_files=container.spec.log.max_files,
                 ),
-                plan.encode(),
+                plan,
             )
         except StartRefused as error:
             error.put_before(f"container {container.name} cannot start: ")
@@ -111,3 +148,13 @@ class Berthing:
             if isinstance(error, OSError):
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise
+
+    def _plan(self, container: Container, around: Surroundings) -> bytes:
+        rootfs = self._snapshotter.rootfs(container.id)
+        parent = self._snapshotter.stat(container.id).parent
+        if parent is not None:
+            points = self._mount_points.above(parent, rootfs.lower)
+            if points is not None:
+                rootfs = replace(rootfs, lower=(points, *rootfs.lower))
+        paths = self._volumes.paths(container.volumes)
+        return self._launching.plan(container, rootfs, paths, around).encode()

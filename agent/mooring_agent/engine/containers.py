@@ -136,6 +136,7 @@ class Containers:
             self._discard(container)
             raise
         self._publish(container, "create")
+        asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
         return container
 
     async def start(self, reference: str) -> None:

@@ -36,6 +36,7 @@ from .joining import Joining, donors_first
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
+from .mountpoints import MountPoints
 from .networks import Networks
 from .registry import Registry
 from .reserve import Reserve
@@ -77,9 +78,16 @@ class Engine:
             self.database, self._launching, config.cgroup_parent, lambda name: self.containers.in_group(name)
         )
         joining = Joining(self.registry, IdRanges(str(config.data_root)))
+        self._mount_points = MountPoints(config.data_root / "mountpoints")
         self._reserve = Reserve(self.networks, _RESERVE)
         berthing = Berthing(
-            self.registry, self._launching, self._reserve, self.snapshotter, self.networks, self.volumes
+            self.registry,
+            self._launching,
+            self._reserve,
+            self.snapshotter,
+            self.networks,
+            self.volumes,
+            self._mount_points,
         )
         self.lifecycle = Lifecycle(
             self.registry, self._launching, berthing, self.networks, self.events, joining
@@ -342,7 +350,9 @@ class Engine:
         not.
         """
         known = {container.id for container in self.registry}
-        for snapshot in self.snapshotter.list():
+        snapshots = self.snapshotter.list()
+        self._mount_points.sweep([one.key for one in snapshots if one.kind is SnapshotKind.COMMITTED])
+        for snapshot in snapshots:
             if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
                 self.snapshotter.remove(snapshot.key)
         self.volumes.sweep()

@@ -58,6 +58,7 @@ class Lifecycle:
         self._joining = joining
         self._launching = launching
         self._berthing = berthing
+        self.prepare = berthing.prepare
         self._networks = networks
         self._events = events
         self._boot = boot_id()

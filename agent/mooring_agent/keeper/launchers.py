@@ -80,7 +80,7 @@ class Launchers:
     def refill(self) -> Launcher:
         """Fork one more for the pool."""
         assert self._shape is not None
-        launcher = self._fork(self._shape)
+        launcher = self._fork(self._shape, ahead=True)
         self._pool.append(launcher)
         return launcher
 
@@ -90,7 +90,7 @@ class Launchers:
             launcher = next((one for one in self._pool if one.ready), self._pool[0])
             self._pool.remove(launcher)
             return launcher, False
-        return self._fork(shape), True
+        return self._fork(shape, ahead=False), True
 
     def remove(self, launcher: Launcher) -> None:
         """Forget a launcher that has become a container or has ended."""
@@ -105,11 +105,11 @@ class Launchers:
 
     def prepare_joiner(self) -> None:
         """Fork one more joiner that waits for its plan."""
-        self._joiners.append(self._fork_joiner())
+        self._joiners.append(self._fork_joiner(ahead=True))
 
     def take_joiner(self) -> tuple[int, socket.socket]:
         """A child that starts a process in a running container: its pid and its channel."""
-        return self._joiners.pop() if self._joiners else self._fork_joiner()
+        return self._joiners.pop() if self._joiners else self._fork_joiner(ahead=False)
 
     def release_joiners(self) -> list[int]:
         """Let the joiners that wait end; their pids."""
@@ -119,17 +119,17 @@ class Launchers:
         self._joiners.clear()
         return pids
 
-    def _fork_joiner(self) -> tuple[int, socket.socket]:
+    def _fork_joiner(self, *, ahead: bool) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             self._become_child(theirs, JOINER_NAME)
-            run_joiner(theirs)
+            run_joiner(theirs, ahead=ahead)
         theirs.close()
         ours.setblocking(False)
         return pid, ours
 
-    def _fork(self, shape: Shape) -> Launcher:
+    def _fork(self, shape: Shape, *, ahead: bool) -> Launcher:
         slot = f"{SLOT_PREFIX}{os.getpid()}-{self.next_slot}"
         self.next_slot += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -142,7 +142,7 @@ class Launchers:
             raise
         if pid == 0:
             self._become_child(theirs, LAUNCHER_NAME)
-            run_launcher(theirs, shape, slot, self._stage)
+            run_launcher(theirs, shape, slot, self._stage, ahead=ahead)
         theirs.close()
         ours.setblocking(False)
         launcher = Launcher(slot, pid, shape, ours)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One more process in a running container: what `exec` is to a container's first process.
 
-Two processes: the first, forked ahead, joins the container; the second is its child within the container's pid
-namespace. It becomes the keeper's own child, so that the keeper learns its exit status: by CLONE_PARENT, or,
-where it could be spawned, when the first one ends, since the keeper is a subreaper.
+Two processes: the first, forked ahead, joins the container; the second is its child within the container's
+pid namespace. It becomes the keeper's own child, so that the keeper learns its exit status: by CLONE_PARENT,
+or, where it could be spawned, when the first one ends, since the keeper is a subreaper.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from .launch import receive_plan, report, set_up_stdio
 from .plan import JoinPlan, Process
 
 
-def run_joiner(channel: socket.socket) -> None:
-    """Wait for a plan, then start its process; never returns. The keeper has just forked the caller."""
+def run_joiner(channel: socket.socket, *, ahead: bool = False) -> None:
+    """Wait for a plan, then start its process; never returns. The keeper has just forked the caller, `ahead`
+    of the need for it or not.
+    """
     try:
         # Non-dumpable before anything of the container can look: its processes must not reach the host's
         # files through /proc/PID of this one (CVE-2019-5736).
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        _rehearse()
+        if ahead:
+            _rehearse()
         raw, stdio = receive_plan(channel)
         if not raw:
             os._exit(0)

@@ -32,12 +32,14 @@ _EXIT_UNUSED = 0
 _EXIT_UNREPORTED = 70
 
 
-def run_launcher(channel: socket.socket, shape: Shape, slot: str, stage_directory: str) -> None:
+def run_launcher(
+    channel: socket.socket, shape: Shape, slot: str, stage_directory: str, *, ahead: bool = False
+) -> None:
     """Live as a launcher; never returns. The caller has just forked it, into a pid namespace if the shape
-    says so.
+    says so, and `ahead` of the need for it or not.
     """
     try:
-        _launch(channel, shape, slot, stage_directory)
+        _launch(channel, shape, slot, stage_directory, ahead)
     except _Unused:
         os._exit(_EXIT_UNUSED)
     except BaseException as error:  # noqa: BLE001 (whatever it is must reach the keeper: no one else can see it)
@@ -97,7 +99,7 @@ class _Unused(Exception):
     """The keeper has closed the channel: nobody needs this launcher."""
 
 
-def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: str) -> None:
+def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: str, ahead: bool) -> None:
     os.umask(0)
     # Where it joins the pid namespace of others they see it, and must not reach the host's files through its
     # /proc/PID, as with a joiner.
@@ -117,7 +119,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         sysctls = stage.build_trees(stage_directory, standard.TREES, operations)
     if "net" in shape.namespaces:
         stage.raise_loopback()
-    _rehearse()
+    if ahead:
+        _rehearse()
     channel.send(_READY)
 
     raw, stdio = receive_plan(channel)

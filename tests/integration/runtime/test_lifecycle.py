@@ -24,6 +24,9 @@ from harness.waiting import eventually
 
 pytestmark = pytest.mark.root
 
+# The launchers that the agent has in reserve have a descriptor each, and come and go.
+RESERVED = 6
+
 SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "3600"], "stop_timeout": 0}
 SERVER = ["sh", "-c", "mkdir -p /www; echo works > /www/index.html; exec httpd -f -p 80 -h /www"]
 
@@ -175,7 +178,7 @@ def test_two_hundred_runs_leave_no_descriptor_in_the_agent(agent: AgentUnderTest
     runs(10)
     before = opened()
     runs(200)
-    eventually(lambda: opened() <= before + 1, what=f"{before} descriptors again")
+    eventually(lambda: opened() <= before + RESERVED, what=f"{before} descriptors again")
 
 
 def test_failed_starts_leave_nothing_in_the_agent(agent: AgentUnderTest, declare: Any) -> None:
@@ -190,7 +193,7 @@ def test_failed_starts_leave_nothing_in_the_agent(agent: AgentUnderTest, declare
     tries(5)
     before = len(os.listdir(f"/proc/{agent_pid}/fd"))
     tries(60)
-    assert len(os.listdir(f"/proc/{agent_pid}/fd")) <= before + 1
+    assert len(os.listdir(f"/proc/{agent_pid}/fd")) <= before + RESERVED
     found = view(agent, "bad")
     assert (found["state"], found["ports"]) == ("created", [])
     assert "/no/such/program" in found["error"]

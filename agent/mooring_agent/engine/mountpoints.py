@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thin layer above an image with the empty files and directories over which a container's own are mounted.
+
+An image seldom has an /etc/hosts. Without this layer each start would make it in the container's layer, after
+copying /etc up; docker keeps an "init layer" for each container to the same end.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+_FILES = ("hosts", "hostname", "resolv.conf")
+_DIRECTORIES = ("dev", "proc", "sys")
+_NAME_LENGTH = 16
+
+
+class MountPoints:
+    """One layer for each image that lacks some of them, below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[str, Path | None] = {}
+
+    def above(self, chain_id: str, layers: tuple[Path, ...]) -> Path | None:
+        """The layer for the image with this chain ID and these layers, topmost first; None if it has all.
+
+        It is made when it is first asked for.
+        """
+        if chain_id not in self._known:
+            self._known[chain_id] = self._make(chain_id, layers)
+        return self._known[chain_id]
+
+    def sweep(self, chain_ids: Collection[str]) -> None:
+        """Remove the layers of images that are gone, and what was cut off."""
+        kept = {_name(chain_id) for chain_id in chain_ids}
+        if self._directory.exists():
+            for entry in self._directory.iterdir():
+                if entry.name not in kept:
+                    shutil.rmtree(entry)
+
+    def _make(self, chain_id: str, layers: tuple[Path, ...]) -> Path | None:
+        place = self._directory / _name(chain_id)
+        if place.is_dir():
+            return place
+        directories = [name for name in _DIRECTORIES if _find(layers, name) is None]
+        etc = _find(layers, "etc")
+        files = (
+            [name for name in _FILES if _find(layers, "etc", name) is None]
+            if etc is not None and stat.S_ISDIR(os.lstat(etc).st_mode)
+            else []
+        )
+        if not directories and not files:
+            return None
+        draft = self._directory / f"new-{secrets.token_hex(4)}"
+        draft.mkdir(mode=0o755, parents=True)
+        for name in directories:
+            (draft / name).mkdir(mode=0o755)
+        if files and etc is not None:
+            _make_files(draft / "etc", files, like=etc)
+        draft.rename(place)
+        return place
+
+
+def _make_files(directory: Path, names: list[str], *, like: Path) -> None:
+    """A directory with empty files and the attributes of another, since overlay shows the topmost's."""
+    directory.mkdir()
+    for name in names:
+        (directory / name).touch(mode=0o644)
+    found = os.lstat(like)
+    os.chown(directory, found.st_uid, found.st_gid)
+    os.chmod(directory, stat.S_IMODE(found.st_mode))
+    for attribute in os.listxattr(like):
+        if not attribute.startswith("trusted.overlay."):
+            os.setxattr(directory, attribute, os.getxattr(like, attribute))
+    os.utime(directory, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _find(layers: tuple[Path, ...], *parts: str) -> Path | None:
+    """Where overlay finds a path, Documentation/filesystems/overlayfs.rst; links are not followed."""
+    for layer in layers:
+        path, hides_lower = layer, False
+        for number, part in enumerate(parts):
+            hides_lower = hides_lower or (number > 0 and _is_opaque(path))
+            path = path / part
+            try:
+                mode = os.lstat(path).st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            if stat.S_ISCHR(mode) and os.lstat(path).st_rdev == 0:
+                return None
+            if number < len(parts) - 1 and not stat.S_ISDIR(mode):
+                return None
+        else:
+            return path
+        if hides_lower:
+            return None
+    return None
+
+
+def _is_opaque(directory: Path) -> bool:
+    try:
+        return os.getxattr(directory, "trusted.overlay.opaque") == b"y"
+    except OSError:
+        return False
+
+
+def _name(chain_id: str) -> str:
+    return chain_id.rpartition(":")[2][:_NAME_LENGTH]
