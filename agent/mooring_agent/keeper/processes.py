@@ -36,6 +36,8 @@ class Processes:
         self._guardian = channel
         self._tell = tell
         self._by_pid: dict[int, Child] = {}
+        # Those that a former keeper had started and that run, by pid and start time.
+        self._inherited: dict[tuple[int, int], Child] = {}
         self._unclaimed: dict[int, int] = {}
         self._expected: dict[int, Callable[[], None]] = {}
         self._held: set[str] = set()
@@ -113,6 +115,7 @@ class Processes:
         What an exec has written last is in its pipes. Whoever has asked for it reads it there; where that one
         has gone, the keeper holds them until the exec is forgotten.
         """
+        self._inherited.pop((child.record.pid, child.record.start_time), None)
         self.streams.finish(child)
         if child.owner is not None and child.owner.connected:
             child.close_streams()
@@ -232,10 +235,9 @@ class Processes:
             self._loop.remove(self._guardian.fileno())
             return
         pid, started, status = json.loads(packet)["reaped"]
-        for child in self.children.values():
-            if child.record.pid == pid and child.record.start_time == started and child.running:
-                self._inherited_end(child, status)
-                break
+        child = self._inherited.get((pid, started))
+        if child is not None:
+            self._inherited_end(child, status)
         self._say(lambda: guardian.seen(self._guardian, pid, started))
 
     def _say(self, words: Callable[[], None]) -> None:
@@ -259,6 +261,7 @@ class Processes:
                 child.log.mend()
             self._reopen(child, legacy)
             key = (record.pid, record.start_time)
+            self._inherited[key] = child
             if key in legacy.reaped:
                 self._inherited_end(child, legacy.reaped[key])
             elif not self._watch(child):
