@@ -193,10 +193,13 @@ def _confinement(run: argparse.ArgumentParser) -> None:
     run.add_argument("--oom-score-adj", type=int, metavar="NUMBER")
     run.add_argument("--pid", default="", metavar="host|container:NAME")
     run.add_argument("--ipc", default="", metavar="shareable|none|host|container:NAME")
-    run.add_argument("--uts", default="", metavar="host")
-    run.add_argument("--cgroupns", default="", metavar="host")
+    run.add_argument("--uts", default="", metavar="host|container:NAME")
+    run.add_argument("--cgroupns", default="", metavar="host|container:NAME")
     run.add_argument(
-        "--userns", default="", metavar="auto|FIRST:SIZE", help="map its users to others of the host"
+        "--userns",
+        default="",
+        metavar="auto|container:NAME|FIRST:SIZE",
+        help="map its users to others of the host",
     )
 
 

@@ -34,7 +34,7 @@ _SPECIAL = frozenset(
     {
         "apparmor", "cgroupns", "device_cgroup_rules", "devices", "domainname", "group_add", "init", "ipc",
         "masked_paths", "oom_score_adj", "pid", "privileged", "readonly_paths", "selinux", "shm_size",
-        "sysctls", "ulimits", "userns", "uts",
+        "sysctls", "time_offsets", "ulimits", "userns", "uts",
     }
 )  # fmt: skip
 # Of the host's /dev what a container has itself, or what is no device of it.
@@ -219,8 +219,12 @@ def adjust(config: dict[str, Any], spec: ContainerSpec, around: Surroundings) ->
     linux["sysctl"] = {**_default_sysctls(linux["sysctl"], spec), **spec.sysctls}
     if spec.domainname is not None:
         config["domainname"] = spec.domainname
-    if spec.uts == "host":
+    if spec.uts != "private":
         config["hostname"] = ""
+    if spec.time_offsets:
+        linux["timeOffsets"] = {
+            clock: {"secs": seconds, "nanosecs": 0} for clock, seconds in spec.time_offsets.items()
+        }
     adjust_process(process, config["annotations"], spec)
     if around.init:
         process["args"] = [INIT_PATH, "--", *process["args"]]
@@ -286,6 +290,8 @@ def _namespaces(
     }
     kept = [one["type"] for one in standard if one["type"] not in hosts]
     own = ["user"] if around.id_maps is not None else []
+    if spec.time_offsets:
+        own.append("time")
     return [{"type": kind, **({"path": joined[kind]} if kind in joined else {})} for kind in (*own, *kept)]
 
 

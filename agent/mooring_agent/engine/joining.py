@@ -22,7 +22,7 @@ from .resources import ContainerSpec
 from .resources.namespaces import IdRange, other_container
 
 # runtime-spec types, and the files below /proc/PID/ns.
-_FILES = {"network": "net", "pid": "pid", "ipc": "ipc"}
+_FILES = {"user": "user", "network": "net", "pid": "pid", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup"}
 ALL_NAMESPACES: tuple[str, ...] = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
 """Those that every container has, its own, another's or the host's."""
 
@@ -40,8 +40,9 @@ class Joining:
             (kind, self._donor(container, kind, reference, "").id)
             for kind, reference in references(container.spec).items()
         )
-        lender = self._registry.find(dict(container.joins).get("network", ""))
-        container.lent_hostname = lender.hostname if lender is not None else ""
+        for kind in ("network", "uts"):
+            if lender := self._registry.find(dict(container.joins).get(kind, "")):
+                container.lent_hostname = lender.hostname
         if container.spec.userns.mode == "auto":
             taken = {other.first_id for other in self._registry if other.first_id is not None}
             container.first_id = self._ranges.choose(taken)
@@ -66,10 +67,12 @@ class Joining:
                 if kind == "ipc":
                     memory_of = self._opened(stack, donor, "mnt")
                 if kind == "network":
-                    files_of, container.lent_hostname = self._first_of(donor).id, donor.hostname
+                    files_of = self._first_of(donor).id
+                if kind in ("network", "uts"):
+                    container.lent_hostname = donor.hostname
             yield Surroundings(
                 joined=tuple(joined),
-                id_maps=id_maps(container),
+                id_maps=self._id_maps(container),
                 devices=devices_of(container.name, spec),
                 init=init_program() if spec.init else "",
                 memory_of=memory_of,
@@ -105,12 +108,29 @@ class Joining:
             raise Conflict(
                 f"container {container.name} is to share its own {kind} namespace: name another one"
             )
+        if kind == "user" and donor.spec.userns.mode == "host":
+            raise Conflict(
+                f"container {container.name} is to share the users of container {donor.name}, which are the "
+                "host's: leave userns out"
+            )
         if kind == "ipc" and donor.spec.ipc in ("private", "none"):
             raise Conflict(
                 f"container {container.name} is to share the ipc namespace of container {donor.name}, whose "
                 f'ipc is "{donor.spec.ipc}": give that one ipc "shareable"'
             )
         return donor
+
+    def _id_maps(self, container: Container) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]] | None:
+        """The maps of a container's users and groups; None where they are the host's."""
+        userns = container.spec.userns
+        if userns.mode == "host":
+            return None
+        if userns.mode == "mapped":
+            return userns.uid_map, userns.gid_map
+        if userns.mode != "auto":
+            return self._id_maps(self._registry.get(dict(container.joins)["user"]))
+        ids = whole_range(container.first_id or 0)
+        return ids, ids
 
     def _first_of(self, donor: Container) -> Container:
         """Whose network it is: the donor may have it from another one."""
@@ -146,22 +166,20 @@ def donors_first(containers: Iterable[Container]) -> Iterator[tuple[Container, .
 
 def references(spec: ContainerSpec) -> dict[str, str]:
     """The other containers that a spec names, by the runtime-spec type of the namespace."""
-    modes = {"network": spec.networks[0].name, "pid": spec.pid, "ipc": spec.ipc}
+    modes = {
+        "user": spec.userns.mode,
+        "network": spec.networks[0].name,
+        "pid": spec.pid,
+        "ipc": spec.ipc,
+        "uts": spec.uts,
+        "cgroup": spec.cgroupns,
+    }
     named = {kind: other_container(mode) for kind, mode in modes.items()}
     return {kind: reference for kind, reference in named.items() if reference is not None}
 
 
 def namespaces_of(container: Container) -> tuple[str, ...]:
     """The namespaces, by their short names, that a further process of a container has to enter."""
-    return ALL_NAMESPACES if id_maps(container) is None else (*ALL_NAMESPACES, "user")
-
-
-def id_maps(container: Container) -> tuple[tuple[IdRange, ...], tuple[IdRange, ...]] | None:
-    """The maps of a container's users and groups; None where they are the host's."""
-    userns = container.spec.userns
-    if userns.mode == "host":
-        return None
-    if userns.mode == "mapped":
-        return userns.uid_map, userns.gid_map
-    ids = whole_range(container.first_id or 0)
-    return ids, ids
+    user = ("user",) if container.spec.userns.mode != "host" else ()
+    time = ("time",) if container.spec.time_offsets else ()
+    return (*ALL_NAMESPACES, *user, *time)

@@ -14,7 +14,13 @@ from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
 from ..network.names import hosts_file, resolver_configuration
 from ..runtime.borrow import Borrow
-from ..runtime.compile import compile_launch, is_standard, joined_namespaces, new_namespaces
+from ..runtime.compile import (
+    compile_launch,
+    is_standard,
+    joined_namespaces,
+    new_namespaces,
+    time_offsets,
+)
 from ..runtime.mounts import BindRoot, Overlay
 from ..runtime.plan import LaunchPlan, Shape
 from ..runtime.seccomp_profile import SeccompCache, default_profile
@@ -107,6 +113,7 @@ class Launching:
             standard=is_standard(config),
             uids=tuple((one.container, one.host, one.size) for one in users),
             gids=tuple((one.container, one.host, one.size) for one in groups),
+            time_offsets=time_offsets(config),
         )
 
     def restrict_devices(self, group: str, spec: ContainerSpec, around: Surroundings = PLAIN) -> None:

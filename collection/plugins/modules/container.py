@@ -232,24 +232,27 @@ options:
     type: str
   uts:
     description:
-      - Whose host name it has.
+      - Whose host name it has, V(private), V(host), or V(container:NAME).
     type: str
-    choices: [private, host]
   cgroupns:
     description:
-      - Whether it sees its own control group as the root of all, or the host's tree.
+      - Which control group it sees as the root of all, its own (V(private)), the host's (V(host)), or that of
+        another container (V(container:NAME)).
     type: str
-    choices: [private, host]
   userns:
     description:
       - Whether users are those of the host (V(host), the default), or others. With V(auto) the agent gives the
         container a range of 65,536 ids that no other one has, and keeps it with the container; V(FIRST:SIZE)
         names the host's ids; a dictionary has C(uid_map) and C(gid_map), lists of ranges with C(container),
-        C(host) and C(size).
+        C(host) and C(size). V(container:NAME) is for the users of another container.
       - Files of the image and of volumes keep the ids that they have inside the container, so that nothing is
         copied or changed on disk. A directory of the host shows its files with the host's ids, of which the
         container has none, unless its C(idmap) is set in O(volumes).
     type: raw
+  time_offsets:
+    description:
+      - The seconds by which its clocks go ahead of the host's, C(monotonic) and C(boottime).
+    type: dict
   cgroup:
     description:
       - The name of a cgroup made by M(mooring.fleet.cgroup), whose limits the container shares.

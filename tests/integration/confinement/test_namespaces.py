@@ -74,6 +74,18 @@ def test_containers_that_share_see_each_other(agent: AgentUnderTest) -> None:
     assert (shown["NetworkMode"], shown["PidMode"]) == (f"container:{web['id']}",) * 2
 
 
+def test_a_host_name_a_root_of_control_groups_and_clocks(agent: AgentUnderTest) -> None:
+    named = put(agent, "named", hostname="lighthouse")
+    alike = put(agent, "alike", uts="container:named", cgroupns="container:named")
+    assert namespace(alike, "uts") == namespace(named, "uts")
+    assert namespace(alike, "cgroup") == namespace(named, "cgroup")
+    assert inside(agent, "alike", "sh", "-c", "hostname; echo $HOSTNAME").split() == ["lighthouse"] * 2
+    assert "lighthouse" in inside(agent, "alike", "cat", "/etc/hosts")
+    put(agent, "ahead", time_offsets={"boottime": 1_000_000})
+    uptime = float(inside(agent, "ahead", "cat", "/proc/uptime").split()[0])
+    assert uptime - float(Path("/proc/uptime").read_text().split()[0]) > 999_000
+
+
 def test_the_end_of_the_first_process_is_that_of_who_joined_it(agent: AgentUnderTest) -> None:
     put(agent, "donor")
     put(agent, "guest", pid="container:donor")

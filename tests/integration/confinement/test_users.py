@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.unix_http import ApiError
 
 pytestmark = pytest.mark.root
 
@@ -99,6 +100,23 @@ def test_a_volume_has_the_container_s_ids_and_a_directory_of_the_host_the_host_s
     assert (mapped / "new").stat().st_uid == 0
     volume = Path(agent.api("GET", "/mooring/v1/volumes/kept")["path"])
     assert ((volume / "file").stat().st_uid, (volume / "file").stat().st_gid) == (7, 8)
+
+
+def test_a_container_with_the_users_of_another_one(agent: AgentUnderTest) -> None:
+    first = put(agent, "main", ipc="shareable")
+    both = "container:main"
+    beside = put(agent, "side", userns=both, networks=[both], pid=both, ipc=both, volumes=["shared:/v"])
+    for kind in ("user", "net", "pid", "ipc"):
+        assert os.readlink(f"/proc/{first['pid']}/ns/{kind}") == os.readlink(
+            f"/proc/{beside['pid']}/ns/{kind}"
+        )
+    assert owner(beside["pid"]) == first["first_id"]
+    assert "sleep 600" in inside(
+        agent, "side", "cat /proc/1/cmdline | tr '\\0' ' '; touch /v/x; ls -l /proc/1/root/"
+    )
+    put(agent, "hosts", userns="host")
+    with pytest.raises(ApiError, match="the host's: leave userns out"):
+        put(agent, "wrong", userns="container:hosts")
 
 
 def test_other_users_terminals_and_outputs(agent: AgentUnderTest) -> None:

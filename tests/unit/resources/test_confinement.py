@@ -40,6 +40,8 @@ def parsed(**options: Any) -> ContainerSpec:
         ({"pid": "container:web1"}, {"pid": "container:web1"}),
         ({"networks": "container:web1"}, {"networks": [{"name": "container:web1"}]}),
         ({"userns": "auto"}, {"userns": "auto"}),
+        ({"userns": "container:web1"}, {"userns": "container:web1"}),
+        ({"time_offsets": {"monotonic": "5"}}, {"time_offsets": {"monotonic": 5}}),
         (
             {"userns": "100000:65536"},
             {
@@ -88,6 +90,10 @@ def test_the_normal_form(options: dict[str, Any], normal: dict[str, Any]) -> Non
         ({"userns": "auto", "privileged": True}, "privileged is true with userns"),
         ({"userns": "auto", "pid": "host"}, 'pid is "host" with userns "auto"'),
         ({"userns": "auto", "networks": "container:db"}, 'networks is "container:db"'),
+        ({"userns": "container:db", "pid": "host"}, 'pid is "host"'),
+        ({"uts": "container:db", "networks": "host"}, "whose name comes with it"),
+        ({"uts": "container:db", "hostname": "a"}, 'hostname cannot be set with uts "container:db"'),
+        ({"time_offsets": {"realtime": 5}}, 'no clock "realtime"'),
         ({"userns": {"uid_map": [{"container": 1, "host": 5, "size": 2}]}}, "leaves id 0 out"),
         (
             {

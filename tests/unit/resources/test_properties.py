@@ -134,6 +134,7 @@ CONTAINERS = st.fixed_dictionaries(
         "uts": st.just("private"),
         "cgroupns": st.sampled_from(["private", "host"]),
         "userns": MAPPINGS,
+        "time_offsets": st.dictionaries(st.sampled_from(["monotonic", "boottime"]), st.integers(-9, 9)),
         "cgroup": NAMES,
         "update_order": st.sampled_from(["stop_first", "start_first"]),
         "state": st.sampled_from(["running", "stopped"]),

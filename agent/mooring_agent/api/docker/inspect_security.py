@@ -19,15 +19,15 @@ def confinement(container: Container) -> dict[str, Any]:
     """These fields of HostConfig. A null is what a client has not asked for."""
     spec = container.spec
     fields: dict[str, Any] = {
-        "CgroupnsMode": spec.cgroupns,
+        "CgroupnsMode": mode(container, "cgroup", spec.cgroupns),
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": mode(container, "ipc", spec.ipc),
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": "" if spec.pid == "private" else mode(container, "pid", spec.pid),
         "Privileged": spec.privileged,
         "SecurityOpt": _security_options(spec) or None,
-        "UTSMode": "host" if "host" in (spec.uts, spec.networks[0].name) else "",
-        "UsernsMode": _user_mode(spec),
+        "UTSMode": _uts_mode(container),
+        "UsernsMode": _user_mode(container),
         "ShmSize": spec.shm_size,
         "Devices": [
             {
@@ -80,11 +80,19 @@ def _security_options(spec: ContainerSpec) -> list[str]:
     return [*options, *(f"label={option}" for option in spec.selinux)]
 
 
-def _user_mode(spec: ContainerSpec) -> str:
+def _uts_mode(container: Container) -> str:
+    """Empty where the host name is its own."""
+    if container.spec.networks[0].name == "host":
+        return "host"
+    return "" if container.spec.uts == "private" else mode(container, "uts", container.spec.uts)
+
+
+def _user_mode(container: Container) -> str:
     """ "host" and "auto" are words of others too; for maps there is none but ours."""
+    spec = container.spec
     if "userns" not in spec.given_fields:
         return ""
     users = spec.userns
     if users.mode == "mapped" and len(users.uid_map) == 1 and users.gid_map == users.uid_map:
         return f"{users.uid_map[0].host}:{users.uid_map[0].size}"
-    return str(users)
+    return mode(container, "user", str(users))

@@ -14,6 +14,7 @@ from mooring_agent.engine.resources.declared import Declared, Part, option, sugg
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
 from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
 from mooring_agent.engine.resources.namespaces import (
+    ClockOffsets,
     NamespaceMode,
     UserMapping,
     UserNamespace,
@@ -194,9 +195,10 @@ class ContainerSpec(Declared):
     domainname: str | None = option(Text("a domain name", names.hostname))
     pid: str = option(NamespaceMode("private", "host"), default="private")
     ipc: str = option(NamespaceMode("private", "shareable", "none", "host"), default="private")
-    uts: str = option(Choice("private", "host"), default="private")
-    cgroupns: str = option(Choice("private", "host"), default="private")
+    uts: str = option(NamespaceMode("private", "host"), default="private")
+    cgroupns: str = option(NamespaceMode("private", "host"), default="private")
     userns: UserNamespace = option(UserMapping(), default=_HOSTS_USERS)  # noqa: RUF009 (frozen)
+    time_offsets: Mapping[str, int] = option(ClockOffsets(), default={})
     cgroup: str | None = option(Text("the name of a declared cgroup", _cgroup))
     update_order: str = option(Choice("stop_first", "start_first"), default="stop_first", live=True)
     state: str = option(Choice("running", "stopped"), default="running", live=True)
@@ -215,14 +217,16 @@ class ContainerSpec(Declared):
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
+        if network == "host" and other_container(self.uts) is not None:
+            raise InvalidSpec(
+                f'{prefix}uts is "{self.uts}" with the network "host", whose name comes with it; remove one'
+            )
         named = next((name for name in ("hostname", "domainname") if getattr(self, name) is not None), None)
         if named is None:
             return
-        if network == "host" or self.uts == "host":
-            raise InvalidSpec(
-                f"{prefix}{named} cannot be set with "
-                f'{"the network" if network == "host" else "uts"} "host"; remove one of them'
-            )
+        if network == "host" or self.uts != "private":
+            taken = 'the network "host"' if network == "host" else f'uts "{self.uts}"'
+            raise InvalidSpec(f"{prefix}{named} cannot be set with {taken}; remove one of them")
         if other_container(network) is not None:
             raise InvalidSpec(
                 f'{prefix}{named} cannot be set with the network "{network}", with which it has that '
@@ -258,8 +262,9 @@ class ContainerSpec(Declared):
                 f'{prefix}privileged is true with userns "{self.userns}", whose root has no privileges '
                 "outside; remove one of them"
             )
+        alike = other_container(self.userns.mode) is not None  # whose other namespaces may be joined too
         for name, mode in (("networks", self.networks[0].name), ("pid", self.pid), ("ipc", self.ipc)):
-            if mode == "host" or other_container(mode) is not None:
+            if mode == "host" or (other_container(mode) is not None and not alike):
                 raise InvalidSpec(
                     f'{prefix}{name} is "{mode}" with userns "{self.userns}", expected a namespace of its '
                     "own: another one is not in the hand of the container's root; remove one of them"

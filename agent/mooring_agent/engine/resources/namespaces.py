@@ -62,8 +62,8 @@ class IdRange:
 class UserNamespace:
     """How a container's users are mapped to the host's.
 
-    `mode` is "host" (they are the host's), "auto" (a range of its own that the agent chooses and keeps) or
-    "mapped" (by the maps).
+    `mode` is "host" (they are the host's), "auto" (a range of its own that the agent chooses and keeps),
+    "mapped" (by the maps) or "container:NAME" (as those of that one).
     """
 
     mode: str = "host"
@@ -76,14 +76,19 @@ class UserNamespace:
 
 
 class UserMapping(Type[UserNamespace]):
-    """ "host", "auto", "FIRST:SIZE" of the host's ids, or {uid_map, gid_map} of {container, host, size}."""
+    """ "host", "auto", "container:NAME", "FIRST:SIZE" of the host's ids, or {uid_map, gid_map}."""
 
-    _EXPECTED = '"host", "auto", "FIRST:SIZE", or {uid_map, gid_map} with ranges {container, host, size}'
+    _EXPECTED = (
+        '"host", "auto", "container:NAME", "FIRST:SIZE", or {uid_map, gid_map} with ranges {container, host, '
+        "size}"
+    )
 
     def parse(self, value: object, where: str) -> UserNamespace | None:
         """See `Type.parse`. Without gid_map the groups are mapped as the users are."""
         if value in ("host", "auto"):
             return UserNamespace(str(value))
+        if isinstance(value, str) and value.startswith(CONTAINER):
+            return UserNamespace(joined(value, where))
         if isinstance(value, str):
             first, mark, size = value.partition(":")
             if not mark or not first.isdigit() or not size.isdigit():
@@ -141,3 +146,26 @@ def _range(value: object, where: str) -> IdRange:
     if max(container, host) + size > _LARGEST_ID + 1:
         raise refusal(f"{where}.size", size, f"ids up to {_LARGEST_ID}")
     return IdRange(container, host, size)
+
+
+class ClockOffsets(Type[Mapping[str, int]]):
+    """How many seconds a container's clocks go ahead of the host's, time_namespaces(7)."""
+
+    _CLOCKS = ("boottime", "monotonic")
+    _SECONDS = Integer(-(2**31), 2**31, what="a number of seconds")
+
+    def parse(self, value: object, where: str) -> Mapping[str, int] | None:
+        """See `Type.parse`."""
+        if not isinstance(value, Mapping):
+            raise refusal(where, value, "a mapping of monotonic and boottime to seconds")
+        for clock in value:
+            if clock not in self._CLOCKS:
+                raise InvalidSpec(
+                    f"{where} has no clock {quoted(clock)}; {suggestion(str(clock), self._CLOCKS)}"
+                )
+        offsets = {clock: self._SECONDS.parse(value[clock], f"{where}.{clock}") for clock in sorted(value)}
+        return {clock: seconds for clock, seconds in offsets.items() if seconds is not None}
+
+    def dump(self, value: Mapping[str, int]) -> dict[str, int]:
+        """See `Type.dump`."""
+        return dict(value)

@@ -68,7 +68,7 @@ def phases(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:
 def _joined_by(item: Item) -> set[str]:
     """The containers that a spec names, as far as it is well formed."""
     networks = item.spec.get("networks")
-    modes = [item.spec.get("pid"), item.spec.get("ipc")]
+    modes = [item.spec.get(option) for option in ("pid", "ipc", "uts", "cgroupns", "userns")]
     for network in networks if isinstance(networks, list) else [networks]:
         modes.append(network.get("name") if isinstance(network, Mapping) else network)
     others = (other_container(mode) for mode in modes if isinstance(mode, str))
