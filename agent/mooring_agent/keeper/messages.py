@@ -287,7 +287,10 @@ def check_fields(kinds: dict[str, tuple[type, ...]], content: dict[str, Any]) ->
             continue
         if type(value) not in wanted:
             raise TypeError(f"{name} is of type {type(value).__name__}, expected {wanted[0].__name__}")
-        if name in _NAMES and ("/" in value or "\0" in value or value in ("", ".", "..")):
+        if name not in _NAMES:
+            continue
+        value.encode()  # raises a ValueError for half a surrogate pair
+        if "/" in value or "\0" in value or value in ("", ".", ".."):
             raise ValueError(f"{name} is {value[:40]!r}, expected a name")
 
 

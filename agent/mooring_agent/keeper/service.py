@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .. import __version__
 from ..failpoints import reached
@@ -71,6 +72,7 @@ class Keeper:
         self._upgrading = False
         self._guardian = channel
         self._last_request = 0.0
+        self._last_shape: tuple[dict[str, Any] | None, Shape] = (None, Shape(()))
         channel.setblocking(False)
         self._processes = Processes(self._loop, channel, f"{run_root}/keeper", self._tell_end)
         self._starts = Starts(
@@ -196,13 +198,21 @@ class Keeper:
     def _configure(
         self, client: Client, message: messages.Configure, descriptors: list[int], reply: Reply
     ) -> None:
-        self._starts.configure(Shape.from_json(message.shape), message.size)
+        self._starts.configure(self._shape(message.shape), message.size)
         reply(messages.Done())
 
     def _acquire(
         self, client: Client, message: messages.Acquire, descriptors: list[int], reply: Reply
     ) -> None:
-        self._starts.acquire(client, Shape.from_json(message.shape), reply)
+        self._starts.acquire(client, self._shape(message.shape), reply)
+
+    def _shape(self, data: dict[str, Any]) -> Shape:
+        """A shape from outside, which is nearly always the last one again."""
+        if data != self._last_shape[0]:
+            shape = Shape.from_json(data)
+            shape.check()
+            self._last_shape = data, shape
+        return self._last_shape[1]
 
     def _release(
         self, client: Client, message: messages.Release, descriptors: list[int], reply: Reply

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import stat
 
 from ..linux import netlink, syscalls
 from . import hooks, mounts, process, stage, standard
@@ -71,13 +72,16 @@ def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
     message, descriptors, _, _ = socket.recv_fds(channel, 64, 8)
     if not message:
         return b"", []
-    plan = os.fdopen(descriptors[0], "rb", closefd=True)
-    plan.seek(0)
-    raw = plan.read()
-    plan.close()
-    if not raw:
-        raise process.CannotRun("the plan of the process is empty")
-    return raw, descriptors[1:]
+    if not descriptors:
+        raise process.CannotRun("the plan of the process is missing")
+    plan, *stdio = descriptors
+    found = os.fstat(plan)
+    # Reading anything else could take for ever.
+    if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        raise process.CannotRun("the plan of the process is empty, or no memory file")
+    raw = os.pread(plan, found.st_size, 0)
+    os.close(plan)
+    return raw, stdio
 
 
 def set_up_stdio(plan: Process, stdio: list[int], channel: socket.socket, ptmx: str) -> None:

@@ -55,6 +55,37 @@ class Shape:
         """The inverse of `vars`."""
         return cls(**_with_tuples(data))
 
+    def check(self) -> None:
+        """Raise TypeError for a field of another type than it should be, ValueError for text that is none."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if type(value) is not _PLAIN.get(one.type, tuple):
+                raise TypeError(f"shape's {one.name} is of type {type(value).__name__}")
+            if type(value) is tuple:
+                _check_items(value, _ITEMS[one.type], one.name)
+        if "mnt" not in (*self.namespaces, *(name for name, _ in self.join)):
+            raise ValueError("shape has no mount namespace: a launcher would mount on the host")
+
+
+_PLAIN: dict[Any, type] = {"bool": bool, "int": int, "str": str}
+_ITEMS: dict[Any, tuple[type, ...]] = {
+    "tuple[str, ...]": (str,),
+    "tuple[tuple[str, str], ...]": (str, str),
+    "tuple[tuple[int, str, str], ...]": (int, str, str),
+    "tuple[tuple[str, int, int], ...]": (str, int, int),
+    "tuple[tuple[int, int, int], ...]": (int, int, int),
+}
+
+
+def _check_items(items: tuple[Any, ...], kinds: tuple[type, ...], name: str) -> None:
+    for item in items:
+        row = (item,) if len(kinds) == 1 else item
+        if type(row) is not tuple or tuple(map(type, row)) != kinds:
+            raise TypeError(f"shape's {name} has an item of the wrong type")
+        for text in row:
+            if type(text) is str and b"\0" in text.encode():
+                raise ValueError(f"shape's {name} has a NUL in it")
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -203,7 +234,7 @@ class JoinPlan:
     `start_time` (field 22 of proc(5) stat) guards against another process that got the number. `groups` are
     the container's own group directories; `enter` are files to write "0" into instead, as in `Shape`.
     `spawn` says that the process needs no terminal, and that its filter of system calls lets it start others:
-    then it can be started in less time.
+    then it can be started in less time. `state` is the container's, JSON, for the filter's listener.
     """
 
     pid: int
@@ -214,6 +245,7 @@ class JoinPlan:
     namespaces: tuple[str, ...] = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
     enter: tuple[str, ...] = ()
     spawn: bool = False
+    state: str = ""
 
     def encode(self) -> bytes:
         """One JSON object, without what has its default."""

@@ -50,6 +50,7 @@ operations = st.one_of(
     st.builds(mounts.Mask, st.lists(paths, max_size=4).map(tuple)),
     st.builds(mounts.ReadOnly, st.lists(paths, max_size=4).map(tuple)),
     st.builds(mounts.Seal, paths),
+    st.builds(mounts.Directory, paths),
 )
 processes = st.builds(
     Process,
@@ -107,7 +108,7 @@ def test_a_shape_comes_back_as_it_went(shape: Shape) -> None:
 def test_every_operation_is_among_those_that_are_tried(operation: type[Any]) -> None:
     """A new operation has to be added to the strategies above."""
     known = {"Overlay", "BindRoot", "Filesystem", "Bind", "Change", "ControlGroups", "Node", "Link"}
-    known |= {"Mask", "ReadOnly", "Seal", "Borrow"}
+    known |= {"Mask", "ReadOnly", "Seal", "Borrow", "Directory"}
     assert operation.__name__ in known
 
 
@@ -116,3 +117,26 @@ def test_equal_shapes_are_equal_after_the_wire() -> None:
     shape = Shape(("mnt", "pid"), ("/sys/fs/cgroup/pids/m",), ((0, "pids.max", "5"),))
     other = Shape.from_json(json.loads(json.dumps(vars(shape))))
     assert (other == shape, hash(other) == hash(shape)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"namespaces": "mnt"},
+        {"namespaces": (5,)},
+        {"namespaces": ()},
+        {"namespaces": ("pid",)},
+        {"groups": ("\ud800",)},
+        {"groups": ("a\0b",)},
+        {"group_settings": (("0", "a", "b"),)},
+        {"join": (("net",),)},
+        {"unified": 1},
+        {"shm_size": True},
+    ],
+    ids=str,
+)
+def test_a_shape_of_other_types_or_without_mounts_of_its_own_is_refused(change: dict[str, object]) -> None:
+    Shape(("mnt",)).check()
+    Shape((), join=(("mnt", "/proc/1/ns/mnt"),)).check()
+    with pytest.raises((TypeError, ValueError)):
+        Shape(**{"namespaces": ("mnt",), **change}).check()
