@@ -153,8 +153,7 @@ class RouteSocket(NetlinkSocket):
 
     def addresses(self, family: int = socket.AF_INET) -> list[Address]:
         """All addresses of a family on all links of the namespace."""
-        request = message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, 0))
-        return [parse_address(payload) for payload in self.dump(request)]
+        return [parse_address(payload) for payload in self.dump(address_dump(family))]
 
     def routes(self, family: int = socket.AF_INET) -> list[Route]:
         """All routes of a family, of every table of the namespace."""
@@ -240,6 +239,19 @@ def link_get(name: str) -> bytes:
 def link_delete(name: str) -> bytes:
     """Delete the link `name`; of a veth pair both ends go. Takes some 15 ms: keep it off a reply's path."""
     return message(RTM_DELLINK, NLM_F_ACK, _ANY_LINK, text(IFLA_IFNAME, name))
+
+
+def link_move(ifindex: int, name: str, pid: int) -> bytes:
+    """Give the link with this index to the network namespace of `pid`, as `name` ("eth%d" takes a number
+    that is free there).
+    """
+    body = _LINK.pack(0, 0, ifindex, 0, 0)
+    return message(RTM_SETLINK, NLM_F_ACK, body, u32(IFLA_NET_NS_PID, pid), text(IFLA_IFNAME, name))
+
+
+def address_dump(family: int) -> bytes:
+    """Ask for all addresses of a family."""
+    return message(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, 0))
 
 
 def address_add(ifindex: int, address: str, prefix_length: int, broadcast: str | None = None) -> bytes:

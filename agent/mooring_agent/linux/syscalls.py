@@ -100,6 +100,7 @@ _IOPRIO_WHO_PROCESS = 1
 
 # linux/magic.h
 PROC_SUPER_MAGIC = 0x9FA0
+MQUEUE_MAGIC = 0x19800202  # ipc/mqueue.c
 
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522

@@ -16,6 +16,8 @@ from ..runtime.plan import Hook, LaunchPlan, Shape
 from . import config_types
 from .filters import compile_filter
 
+# crun's annotation: a system call of the seccomp profile that libseccomp does not know is an error.
+_FAIL_UNKNOWN = "run.oci.seccomp_fail_unknown_syscall"
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
@@ -81,7 +83,10 @@ class Bundle:
             id=id,
             group="",
             root=BindRoot(self.rootfs),
-            seccomp=compile_filter(self.linux.get("seccomp")),
+            seccomp=compile_filter(
+                self.linux.get("seccomp"),
+                fail_unknown=(self.config.get("annotations") or {}).get(_FAIL_UNKNOWN) == "1",
+            ),
             bundle=self.path,
             prepared=False,
         )

@@ -203,8 +203,23 @@ def _follow(
             channel.send(b"go on")
         elif packet == b"terminal":
             master = consoles.hand_over(creation.console_socket, descriptors[0])
-        elif packet != b"ready":
+        elif packet == b"ready":
+            _give_devices(bundle, state)
+        else:
             raise failure(packet)
+
+
+def _give_devices(bundle: bundles.Bundle, state: State) -> None:
+    """Network devices of the host go into the launcher's network namespace while it builds the rest."""
+    if not bundle.linux.get("netDevices"):
+        return
+    # Imported here: hardly a container has any.
+    from ..runtime.netdevices import move_devices, net_devices
+
+    try:
+        move_devices(net_devices(bundle.config), state.pid)
+    except OSError as error:
+        raise NotStarted(str(error.strerror)) from None
 
 
 def failure(packet: bytes) -> NotStarted:

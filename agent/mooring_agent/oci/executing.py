@@ -37,7 +37,7 @@ def execute(runtime: Runtime, options: Parsed) -> int:
     if process.get("terminal") and options.detach and not options.console_socket:
         raise InvalidSpec("a terminal and --detach want --console-socket, which gets the terminal's master")
     preserve_fds = preserved(options.preserve_fds)
-    compiled = compile_process(process, {}, compile_filter(config["linux"].get("seccomp")))
+    compiled = compile_process(process, {}, compile_filter(config["linux"].get("seccomp")), config["linux"])
     compiled = replace(
         compiled,
         env=(*compiled.env, *listen_environment(preserve_fds)),
@@ -127,6 +127,7 @@ def _plan(state: State, process: Process, below: str) -> JoinPlan:
         start_time=state.start_time,
         groups=(),
         process=process,
+        state=json.dumps({**state.for_hooks(), "status": "running"}) if process.listener else "",
         namespaces=_foreign_namespaces(state.pid),
         enter=_enter(state, below),
     )

@@ -24,7 +24,7 @@ from .compile_namespaces import (
 )
 from .compile_process import GROUPS_ANNOTATION, USER_ANNOTATION, compile_process
 from .compile_system import check_unsupported, compile_propagation, compile_sysctls, host_name
-from .mounts import BindRoot, MountOperation, Overlay
+from .mounts import BindRoot, Directory, MountOperation, Overlay
 from .plan import LaunchPlan, Process
 from .standard import MASKED_PATHS, READ_ONLY_PATHS
 
@@ -121,7 +121,10 @@ def compile_launch(
         join=namespaces.joined,
         netlink=tuple(message.hex() for message in netlink),
         sysctls=compile_sysctls(config, namespaces),
-        mounts=_operations(config, linux, namespaces, bundle, prepared and is_standard(config)),
+        mounts=(
+            *_operations(config, linux, namespaces, bundle, prepared and is_standard(config)),
+            *_working_directory(config),
+        ),
         read_only_root=bool(_object(config, "root").get("readonly", False)),
         propagation=compile_propagation(linux),
     )
@@ -132,12 +135,18 @@ def is_standard(config: Mapping[str, Any]) -> bool:
     linux = config.get("linux") or {}
     kinds = {one.get("type") for one in linux.get("namespaces") or ()}
     return (
-        tuple((config.get("mounts") or ())[: len(STANDARD_MOUNTS)]) == STANDARD_MOUNTS
-        and tuple(linux.get("maskedPaths") or ()) == MASKED_PATHS
-        and tuple(linux.get("readonlyPaths") or ()) == READ_ONLY_PATHS
+        _begins_with(config.get("mounts"), STANDARD_MOUNTS)
+        and _begins_with(linux.get("maskedPaths"), MASKED_PATHS, whole=True)
+        and _begins_with(linux.get("readonlyPaths"), READ_ONLY_PATHS, whole=True)
         and "user" not in kinds
         and "cgroup" in kinds
     )
+
+
+def _begins_with(value: Any, expected: tuple[Any, ...], *, whole: bool = False) -> bool:
+    if not isinstance(value, list) or (whole and len(value) != len(expected)):
+        return False
+    return tuple(value[: len(expected)]) == expected
 
 
 def _operations(
@@ -163,6 +172,14 @@ def _operations(
         *compile_mounts(mounts, namespaces, bundle, label, (*defaults, *devices)),
         *compile_paths(linux),
     )
+
+
+def _working_directory(config: Mapping[str, Any]) -> tuple[MountOperation, ...]:
+    """It is made where it is missing; on a root that will be read-only that has to be done before."""
+    path = (config.get("process") or {}).get("cwd") or "/"
+    if path == "/" or not _object(config, "root").get("readonly", False):
+        return ()
+    return (Directory(path),)
 
 
 def _is_bind_of_devices(mount: Mapping[str, Any]) -> bool:

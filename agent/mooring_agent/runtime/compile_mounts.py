@@ -153,6 +153,7 @@ def _bind(
         uid_map=uids,
         gid_map=gids,
         map_tree=options.idmap.startswith("ridmap"),
+        of_host=namespaces.has_own("user"),
         copy_symlink=options.copy_symlink,
         follow_source=options.follow_source,
         follow_target=options.follow_target,

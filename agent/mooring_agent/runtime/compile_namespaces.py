@@ -23,6 +23,8 @@ NAMESPACE_TYPES = {
 }
 _CLOCKS = ("monotonic", "boottime")
 _IDS = 1 << 32
+# A user namespace has to have a root for the rest to be done; without maps in the config that is the host's.
+_ROOT_ALONE: IdMap = ((0, 0, 1),)
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ def joined_namespaces(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def id_maps(config: Mapping[str, Any]) -> tuple[IdMap, IdMap]:
-    """The maps of a new user namespace, for users and groups; empty ones without. Raises InvalidSpec."""
+    """The maps of a user namespace, for users and groups; empty ones without one. Raises InvalidSpec."""
     linux = config.get("linux") or {}
     uids, gids = (
         compile_id_map(linux.get(name), f"config.linux.{name}") for name in ("uidMappings", "gidMappings")
     )
     own = any(one["type"] == "user" for one in _entries(config))
+    if not uids and not gids and "user" in new_namespaces(config):
+        return _ROOT_ALONE, _ROOT_ALONE
     if (uids or gids) and not own:
         raise InvalidSpec(
             "config.linux.uidMappings and gidMappings are there without a namespace of type user: expected "

@@ -16,6 +16,7 @@ from ..linux import syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
 from .launch import receive_plan, report, set_up_stdio
+from .notifying import Notifying
 from .plan import JoinPlan, Process
 
 
@@ -70,7 +71,9 @@ def parent_and_start_time(pid: int) -> tuple[int, int]:
 def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     os.umask(0)
     last_capability = process.read_last_capability()
-    install_filter = process.read_seccomp(plan.process)
+    install_filter = process.read_seccomp(plan.process, plan.state)
+    if plan.process.initial_cpus:
+        os.sched_setaffinity(0, plan.process.initial_cpus)
     target = syscalls.pidfd_open(plan.pid)
     if start_time(plan.pid) != plan.start_time:
         raise process.CannotRun(f"process {plan.pid} of the container has gone")
@@ -101,6 +104,7 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
         channel.send(b"pid %d" % child)
         channel.close()  # at once, and not when the kernel has cleared this process's memory away
         os._exit(0)
+    waiting, tell = os.pipe2(os.O_CLOEXEC) if isinstance(install_filter, Notifying) else (-1, -1)
     flags = syscalls.CLONE_PARENT
     if plan.unified:
         child = syscalls.clone_into_cgroup(flags, cgroup, 0)
@@ -108,6 +112,13 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
         child = syscalls.clone(flags | signal.SIGCHLD)
     if child:
         channel.send(b"pid %d" % child)
+        if tell >= 0:
+            os.write(tell, b"%d" % child)
         os._exit(0)
+    if isinstance(install_filter, Notifying):
+        # Its own number it cannot know: what it sees is that of the container's pid namespace.
+        install_filter.for_process(int(os.read(waiting, 32)))
+    if plan.process.final_cpus:
+        os.sched_setaffinity(0, plan.process.final_cpus)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
     process.become(plan.process, last_capability, install_filter, channel.fileno())

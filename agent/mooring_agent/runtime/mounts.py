@@ -40,6 +40,7 @@ __all__ = (
     "Borrow",
     "Change",
     "ControlGroups",
+    "Directory",
     "Filesystem",
     "Link",
     "Mask",
@@ -85,12 +86,14 @@ class Filesystem(MountOperation):
 
     def execute(self, root: int) -> None:
         """Make the target directory where it is missing, and mount there."""
-        target = ensure_directory(root, self.target)
+        target = ensure_directory(root, self.target, resolve=_RESOLVE_OF.get(self.fstype, _IN_ROOT))
         try:
             self._mount(target)
             if self.copy_up:
                 copy_tree(target, root, self.target)
         except OSError as error:
+            if self._is_there(target, error):
+                return
             if not self.fallback or error.errno not in (errno.EPERM, errno.EBUSY):
                 raise
             self._show_host(target)
@@ -103,6 +106,12 @@ class Filesystem(MountOperation):
             mode = f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}"
             data = f"{data},{mode}" if data else mode
         syscalls.mount(self.source, f"/proc/self/fd/{target}", self.fstype, self.flags, data or None)
+
+    def _is_there(self, target: int, error: OSError) -> bool:
+        """Whether the kernel refused because the very file system is mounted there already."""
+        if error.errno != errno.EBUSY or self.fstype != "mqueue":
+            return False
+        return syscalls.file_system_type(target) == syscalls.MQUEUE_MAGIC
 
     def _show_host(self, target: int) -> None:
         """Bind the host's, whole: a part of it alone could uncover what another mount hides (EINVAL)."""
@@ -120,6 +129,9 @@ class Filesystem(MountOperation):
             os.close(tree)
 
 
+_IN_ROOT = syscalls.RESOLVE_IN_ROOT
+# What programs trust at its place: a link of an image must not have it built elsewhere.
+_RESOLVE_OF = dict.fromkeys(("proc", "sysfs"), _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS)
 _ATTRIBUTES_OF_FLAGS = {
     syscalls.MS_RDONLY: syscalls.MOUNT_ATTR_RDONLY,
     syscalls.MS_NOSUID: syscalls.MOUNT_ATTR_NOSUID,
@@ -135,6 +147,9 @@ class Bind(MountOperation):
     `set` and `clear` are attributes of mount_setattr(2) for the mount itself, `tree_set` and `tree_clear` for
     the whole tree; `propagation` are flags of mount(2), where a shared one makes the mount a peer of the
     host's. With `uid_map` and `gid_map` the ids of its files are mapped, of the whole tree with `map_tree`.
+    With `of_host` the source is cloned in the host's mount namespace: in one that belongs to a user namespace
+    what covers the host's directories cannot be left out.
+
     `copy_symlink` makes the same link where the source is one. Without `follow_source` or `follow_target` a
     symbolic link is bound, or covered, itself.
     """
@@ -150,6 +165,7 @@ class Bind(MountOperation):
     uid_map: IdMap = ()
     gid_map: IdMap = ()
     map_tree: bool = False
+    of_host: bool = False
     copy_symlink: bool = False
     follow_source: bool = True
     follow_target: bool = True
@@ -204,7 +220,7 @@ class Bind(MountOperation):
             set_propagation(tree, self.propagation)
 
     def _clone(self, flags: int) -> int:
-        if not self.propagation & syscalls.MS_SHARED:
+        if not (self.of_host or self.propagation & syscalls.MS_SHARED):
             return syscalls.open_tree(syscalls.AT_FDCWD, self.source, flags)
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         host = os.open(f"/proc/{_parent()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -264,6 +280,25 @@ class Change(MountOperation):
             os.close(target)
 
 
+@dataclass(frozen=True)
+class Directory(MountOperation):
+    """A directory, made where it is missing: the working directory of a process whose root is read-only."""
+
+    target: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"directory {self.target}"
+
+    def execute(self, root: int) -> None:
+        """mkdir, with the directories above it; on a file system that takes none it is left to its user."""
+        try:
+            os.close(ensure_directory(root, self.target))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+
+
 def set_propagation(mount: int, flags: int) -> None:
     """Give the mount open as `mount` (and those below, with MS_REC) the propagation of mount(2)'s `flags`."""
     recursive = syscalls.AT_RECURSIVE if flags & syscalls.MS_REC else 0
@@ -299,6 +334,7 @@ OPERATIONS = (
     Borrow,
     Change,
     ControlGroups,
+    Directory,
     Node,
     Link,
     Mask,

@@ -38,8 +38,7 @@ class Node(MountOperation):
 
     def execute(self, root: int) -> None:
         """mknod in the parent directory, made where it is missing. The umask must be 0."""
-        parent, name = os.path.split(self.target)
-        directory = ensure_directory(root, parent)
+        directory, name = _parent(root, self.target)
         try:
             try:
                 os.mknod(name, self.mode | _KINDS[self.kind], self._number, dir_fd=directory)
@@ -96,8 +95,7 @@ class Link(MountOperation):
 
     def execute(self, root: int) -> None:
         """Symlink in the parent directory, made where it is missing."""
-        parent, name = os.path.split(self.target)
-        directory = ensure_directory(root, parent)
+        directory, name = _parent(root, self.target)
         try:
             try:
                 os.symlink(self.points_to, name, dir_fd=directory)
@@ -107,3 +105,15 @@ class Link(MountOperation):
                     os.symlink(self.points_to, name, dir_fd=directory)
         finally:
             os.close(directory)
+
+
+def _parent(root: int, target: str) -> tuple[int, str]:
+    """The directory of `target`, made where it is missing, and the name in it.
+
+    An image whose /dev is a link cannot have its devices made elsewhere.
+    """
+    parent, name = os.path.split(target)
+    resolve = syscalls.RESOLVE_IN_ROOT
+    if parent == "/dev":
+        resolve |= syscalls.RESOLVE_NO_SYMLINKS
+    return ensure_directory(root, parent, resolve=resolve), name

@@ -133,9 +133,27 @@ def open_target(root: int, path: str, *, directory: bool, follow: bool = True) -
     Without `follow` a symbolic link there is the target itself.
     """
     if not follow:
-        try:
-            return syscalls.openat2(root, path, os.O_PATH | os.O_NOFOLLOW, resolve=syscalls.RESOLVE_IN_ROOT)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
+        found = _open_link(root, path)
+        if found >= 0:
+            return found
     return ensure_directory(root, path) if directory else ensure_file(root, path)
+
+
+def _open_link(root: int, path: str) -> int:
+    """Open (O_PATH) what is at `path` itself, -1 if there is nothing.
+
+    A link of a proc file system is refused: each process sees another behind it, and /proc/self is what
+    programs trust. Newer kernels refuse to mount there by themselves.
+    """
+    try:
+        found = syscalls.openat2(root, path, os.O_PATH | os.O_NOFOLLOW, resolve=syscalls.RESOLVE_IN_ROOT)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return -1
+    if stat.S_ISLNK(os.fstat(found).st_mode) and (
+        syscalls.file_system_type(found) == syscalls.PROC_SUPER_MAGIC
+    ):
+        os.close(found)
+        raise OSError(errno.ELOOP, f"{path} is a link of a proc file system: nothing can be mounted there")
+    return found

@@ -127,6 +127,12 @@ def compile_profile(profile: Mapping[str, Any], capabilities: Iterable[str]) -> 
     return program
 
 
+def unknown_calls(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """The system calls of a profile that this libseccomp does not know at all, which a filter leaves out."""
+    names = dict.fromkeys(rule.name for rule in parse(profile).rules)
+    return tuple(name for name in names if seccomp.syscall(name) == seccomp.UNKNOWN_SYSCALL)
+
+
 def _build(under_construction: seccomp.Filter, profile: Profile) -> bytes:
     tokens = {name: _architecture(name) for name in (_native(), *profile.architectures)}
     for token in tokens.values():

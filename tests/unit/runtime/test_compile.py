@@ -93,6 +93,7 @@ def test_everything_of_a_config_is_in_the_plan() -> None:
     assert plan.mounts == (
         mounts.Bind("/srv/data", "/data", tree_set=syscalls.MOUNT_ATTR_RDONLY),
         mounts.Filesystem("tmpfs", "tmpfs", "/tmp", syscalls.MS_NOSUID, "size=1m,mode=1777"),
+        mounts.Directory("/srv"),
     )
     process = plan.process
     assert (process.args, process.env, process.cwd) == (("sh", "-c", "true"), ("PATH=/bin", "A=b=c"), "/srv")
@@ -166,7 +167,7 @@ def test_a_device_of_the_config_comes_in_place_of_a_default_one() -> None:
 
 def test_devices_join_the_standard_ones() -> None:
     fuse = {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}
-    plan = compiled(changed("linux", devices=[fuse]))
+    plan = compiled({**changed("linux", devices=[fuse]), "root": {"path": "rootfs"}})
     assert plan.mounts[-1] == mounts.Node("/dev/fuse", 10, 229)
     assert len(plan.mounts) == 3
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from os import execve
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def script(path: Path, text: str = "echo found $0 $*", mode: int = 0o755) -> Pat
 def executed(args: tuple[str, ...], **environment: str) -> Ended:
     def work() -> None:
         try:
-            process._execute(args, environment)
+            process._execute(args, environment, execve)
         except CannotRun as error:
             os.write(1, f"{error.exit_code} {error}\n".encode())
             os._exit(error.exit_code)
@@ -59,7 +60,7 @@ def test_an_empty_part_of_the_path_is_the_working_directory(tmp_path: Path) -> N
 
     def work() -> None:
         os.chdir(tmp_path)
-        process._execute(("tool",), {"PATH": "/nowhere::/bin"})
+        process._execute(("tool",), {"PATH": "/nowhere::/bin"}, execve)
 
     assert run_child(work).output == "found ./tool\n"
 
@@ -84,7 +85,7 @@ def test_a_closed_directory_in_the_path_is_passed_over(tmp_path: Path) -> None:
 
     def work() -> None:
         os.setresuid(65534, 65534, 65534)
-        process._execute(("tool",), {"PATH": f"{tmp_path}/closed:{tmp_path}/open"})
+        process._execute(("tool",), {"PATH": f"{tmp_path}/closed:{tmp_path}/open"}, execve)
 
     assert run_child(work).output == f"found {tmp_path}/open/tool\n"
 
