@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         return keeper(arguments[1])
     if arguments[:1] == ["oci"]:
-        from mooring_agent.oci.main import main as oci
+        from mooring_agent.oci.entry import main as oci
 
         return oci(arguments[1:])
     from mooring_agent.cli.dispatch import dispatch

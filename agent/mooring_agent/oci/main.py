@@ -18,8 +18,6 @@ from .runtime import Runtime
 
 SPEC_VERSION = "1.2.0"
 FAILED = 1
-# Commands whose children enter a container.
-_ENTERING = frozenset(("create", "run", "exec"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,10 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.help or not rest:
             _write(_overview())
             return 0 if options.help else FAILED
-        if rest[0] in _ENTERING:
-            from .sealing import seal
-
-            seal(given)
         return _run(runtime, rest[0], rest[1:])
     except MooringError as error:
         (runtime or Runtime()).complain(error.message)
@@ -96,7 +90,3 @@ def _overview() -> str:
 
 def _write(text: str) -> None:
     sys.stdout.write(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
