@@ -37,6 +37,16 @@ CONTAINER: Task = {
         "restart": "on-failure:3",
         "log": {"max_size": "1m"},
         "labels": {"tier": "web"},
+        "init": True,
+        "userns": "auto",
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}],
+        },
+        "ulimits": {"core": 0, "nofile": "64:128"},
+        "sysctls": {"net.ipv4.ip_forward": 1},
+        "devices": ["/dev/null:/dev/none:r"],
+        "shm_size": "1m",
         "stop_timeout": 1,
     },
 }
