@@ -33,8 +33,8 @@ INIT_PATH = "/sbin/docker-init"
 _SPECIAL = frozenset(
     {
         "apparmor", "cgroupns", "device_cgroup_rules", "devices", "domainname", "group_add", "init", "ipc",
-        "masked_paths", "oom_score_adj", "pid", "privileged", "readonly_paths", "selinux", "shm_size",
-        "sysctls", "time_offsets", "ulimits", "userns", "uts",
+        "masked_paths", "oom_score_adj", "pid", "privileged", "readonly_paths", "seccomp", "selinux",
+        "shm_size", "sysctls", "time_offsets", "ulimits", "userns", "uts",
     }
 )  # fmt: skip
 # Of the host's /dev what a container has itself, or what is no device of it.
@@ -226,6 +226,8 @@ def adjust(config: dict[str, Any], spec: ContainerSpec, around: Surroundings) ->
             clock: {"secs": seconds, "nanosecs": 0} for clock, seconds in spec.time_offsets.items()
         }
     adjust_process(process, config["annotations"], spec)
+    if not isinstance(spec.seccomp, str):
+        linux["seccomp"] = dict(spec.seccomp)
     if around.init:
         process["args"] = [INIT_PATH, "--", *process["args"]]
         config["mounts"].append(

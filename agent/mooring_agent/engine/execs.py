@@ -425,7 +425,9 @@ class Execs:
             pid=container.pid or 0,
             start_time=container.start_time,
             groups=self._launching.group_directories(container),
-            process=compile_process(process, annotations, seccomp),
+            process=compile_process(
+                process, annotations, seccomp, {"seccomp": profile} if not isinstance(profile, str) else None
+            ),
             unified=not self._launching.hierarchy.can_rename,
             namespaces=namespaces,
             # A profile of one's own may forbid what it takes to start another process.

@@ -158,6 +158,17 @@ def test_a_device_is_there_with_the_access_that_was_given(agent: AgentUnderTest)
     assert "which is no device of this host" in failed.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="needs the device /dev/net/tun")
+def test_the_white_list_has_what_a_device_was_given(agent: AgentUnderTest) -> None:
+    line = "exec 3<>/dev/t && echo opened"
+    assert run(agent, "--device", "/dev/net/tun:/dev/t", "--", line) == "opened"
+    assert run(agent, "--privileged", "--", "exec 3<>/dev/net/tun && echo opened") == "opened"
+    done = agent.docker(
+        "run", "--rm", "--device", "/dev/net/tun:/dev/t:r", "busybox", "sh", "-c", line, check=False
+    )
+    assert "Operation not permitted" in done.stderr
+
+
 def test_limits_parameters_and_sizes(agent: AgentUnderTest) -> None:
     said = run(
         agent,

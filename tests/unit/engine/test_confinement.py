@@ -61,7 +61,6 @@ def kinds(made: dict[str, Any]) -> set[str]:
         {},
         {"cap_add": ["NET_ADMIN"], "read_only": True, "no_new_privileges": True},
         {"volumes": [{"type": "tmpfs", "target": "/t", "options": ["exec"]}, "v1:/v"]},
-        {"seccomp": "unconfined"},
         {"networks": ["none"]},
     ],
 )
@@ -74,6 +73,8 @@ def test_a_plain_container_has_the_standard_config(spec: dict[str, Any]) -> None
     "spec",
     [
         {"init": True},
+        {"seccomp": "unconfined"},
+        {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}},
         {"ulimits": {"nofile": 5}},
         {"sysctls": {"net.ipv4.ip_forward": 1}},
         {"group_add": ["7"]},

@@ -76,6 +76,7 @@ def test_the_normal_form(options: dict[str, Any], normal: dict[str, Any]) -> Non
         ({"sysctls": {"kernel.shmmax": "1"}, "ipc": "host"}, 'with ipc "host"'),
         ({"seccomp": {"defaultAction": "SCMP_ACT_ALOW"}}, "SCMP_ACT_ALLOW"),
         ({"seccomp": "strict"}, "seccomp is"),
+        ({"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}}, "has listenerPath"),
         ({"apparmor": "two words"}, "the name of an AppArmor profile"),
         ({"selinux": ["container_t"]}, '"type:"'),
         ({"pid": "hosts"}, "or container:NAME"),

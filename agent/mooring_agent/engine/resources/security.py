@@ -41,6 +41,11 @@ class Seccomp(Type["str | Mapping[str, Any]"]):
             parse(value)
         except MooringError as error:
             raise InvalidSpec(f"{where}: {error.message}") from None
+        if value.get("listenerPath"):
+            raise InvalidSpec(
+                f"{where} has listenerPath, which a container of an agent cannot have, since nobody sees to it "
+                "that the listener is there at every start; leave it out, and SCMP_ACT_NOTIFY with it"
+            )
         return value
 
     def dump(self, value: str | Mapping[str, Any]) -> Any:
