@@ -19,7 +19,7 @@ import stat
 
 from ..linux import netlink, syscalls
 from . import hooks, mounts, process, stage, standard
-from .idmaps import acting_as, outside
+from .idmaps import acting_as, maps_of, outside
 from .plan import LaunchPlan, Process, Shape
 
 _READY = b"ready"
@@ -153,7 +153,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
             stage.write(file, value, sysctls)
     if sysctls >= 0:
         os.close(sysctls)
-    root = _build_root(plan, shape, stage_directory)
+    root = _build_root(plan, shape, stage_directory, user)
     if plan.report_mounted:
         channel.send(_MOUNTED)
         if not channel.recv(64):
@@ -170,6 +170,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
             process.lend_stdio(stdio, outside(shape.uids), outside(shape.gids))
         stage.become_root_of(user)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
+    if plan.process.terminal and "mnt" in shape.namespaces:
+        process.mount_console(0)
     if plan.listener >= 0:
         channel = _await_start(plan, channel)
     try:
@@ -211,7 +213,7 @@ def _rename_groups(shape: Shape, slot: str, name: str) -> tuple[str, ...]:
     return tuple(f"{parent}/{name}" for parent in shape.groups)
 
 
-def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> int:
+def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str, user: int) -> int:
     """Build the container's file system below the stage; a descriptor of its root directory."""
     place = shape.place or f"{stage_directory}/root"
     plan.root.mount(place)
@@ -219,23 +221,31 @@ def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str) -> int:
     if shape.standard:
         for tree in standard.TREES:
             mounts.move_tree(f"{stage_directory}/{tree}", root, f"/{tree}")
-    if shape.uids:
+    uids, gids = shape.uids, shape.gids
+    if user >= 0 and not uids:
+        uids, gids = maps_of(user)
+    if uids:
         # What is made here belongs to the container's root; the host's has no place in its file systems.
-        with acting_as(outside(shape.uids), outside(shape.gids)):
-            _execute_all(plan.mounts, root)
+        with acting_as(outside(uids), outside(gids)):
+            root = _execute_all(plan.mounts, root, place)
     else:
-        _execute_all(plan.mounts, root)
+        root = _execute_all(plan.mounts, root, place)
     if plan.read_only_root:
         syscalls.mount_setattr(root, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
     return root
 
 
-def _execute_all(operations: tuple[mounts.MountOperation, ...], root: int) -> None:
+def _execute_all(operations: tuple[mounts.MountOperation, ...], root: int, place: str) -> int:
+    """Execute them below `root`, which is mounted on `place`; the root that there is then."""
     for operation in operations:
         try:
             operation.execute(root)
         except OSError as error:
             raise OSError(error.errno, f"{operation.describe()}: {error.strerror}") from None
+        if operation.covers_root:
+            os.close(root)
+            root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return root
 
 
 def _enter_root(root: int, *, pivot: bool) -> None:
