@@ -76,7 +76,7 @@ REQUESTS = (
     b"POST /containers/create?name=x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
     b"POST /containers/create HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"PUT /mooring/v1/containers/x HTTP/1.1\r\nHost:x\r\nExpect: 100-continue\r\nContent-Length:2\r\n\r\n[]",
-    b"POST /containers/box/attach HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n",
+    b"POST /containers/none/attach HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n",
     b"HEAD /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
 )
 EDITS = st.lists(

@@ -164,7 +164,9 @@ class Connection(asyncio.Protocol):
                 if len(self._http.trailing_data[0]) > MAX_AHEAD_BYTES:
                     self._pause_reading()
                 return
-            else:  # h11.ConnectionClosed
+            else:  # h11.ConnectionClosed: all that the client has asked for is answered
+                if self._task is None:
+                    self._finish_and_linger()
                 return
 
     def _begin(self, event: h11.Request) -> None:

@@ -306,6 +306,14 @@ def test_a_silent_stream_ends_when_its_client_leaves(server: Served, probe: Prob
     assert probe.cancelled.wait(PATIENCE)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_end_comes_after_the_last_answer_to_a_half_closed_client(server: Served, count: int) -> None:
+    with server.wire() as wire:
+        wire.send(b"POST /steady HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+        wire.sock.shutdown(socket.SHUT_WR)
+        assert wire.rest().count(b"HTTP/1.1 ") == count
+
+
 def test_a_silent_stream_ends_when_its_half_closed_client_leaves(server: Served, probe: Probe) -> None:
     with server.wire() as wire:
         wire.ask("GET", "/silent")
