@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,12 @@ from mooring_agent.engine.confinement import (
     is_plain,
 )
 from mooring_agent.engine.container import Container
-from mooring_agent.engine.initprogram import is_static
+from mooring_agent.engine.initprogram import init_program, is_static
 from mooring_agent.engine.joining import donors_first
 from mooring_agent.engine.oci import runtime_config
 from mooring_agent.engine.resources import ContainerSpec
 from mooring_agent.engine.resources.namespaces import IdRange
+from mooring_agent.errors import MissingProgram
 from mooring_agent.runtime.compile import STANDARD_MOUNTS, compile_launch, is_standard
 from mooring_agent.runtime.mounts import BindRoot
 
@@ -192,7 +195,17 @@ def test_those_that_are_joined_start_first() -> None:
     assert list(donors_first([one, two])) == [(one, two)]
 
 
-def test_a_program_that_needs_libraries_is_no_init(tmp_path: Any) -> None:
+def test_a_host_without_an_init_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgram, match="install the package tini"):
+        init_program()
+    dynamic = tmp_path / "tini"
+    shutil.copy("/usr/bin/env", dynamic)
+    with pytest.raises(MissingProgram):
+        init_program()
+
+
+def test_a_program_that_needs_libraries_is_no_init(tmp_path: Path) -> None:
     assert not is_static("/usr/bin/env")
     assert not is_static(str(tmp_path / "absent"))
     script = tmp_path / "script"

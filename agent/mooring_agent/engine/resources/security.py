@@ -43,8 +43,8 @@ class Seccomp(Type["str | Mapping[str, Any]"]):
             raise InvalidSpec(f"{where}: {error.message}") from None
         if value.get("listenerPath"):
             raise InvalidSpec(
-                f"{where} has listenerPath, which a container of an agent cannot have, since nobody sees to it "
-                "that the listener is there at every start; leave it out, and SCMP_ACT_NOTIFY with it"
+                f"{where} has listenerPath, which a container of an agent cannot have, since nobody sees to "
+                "it that the listener is there at every start; leave it out, and SCMP_ACT_NOTIFY with it"
             )
         return value
 
