@@ -18,13 +18,22 @@ DEFAULT_DATA_ROOT = Path("/var/lib/mooring")
 DEFAULT_RUN_ROOT = Path("/run/mooring")
 DEFAULT_NETWORK_PREFIX = "10.210.0.0/16"
 
+# Launchers that wait for containers; see `AgentConfig.pool`.
+DEFAULT_POOL = 10
+DEFAULT_POOL_MEMORY = 32  # MiB
+# What a launcher that waits has of its own, its network namespace in the kernel included, in MiB.
+LAUNCHER_MEMORY = 3
+
 # sockaddr_un.sun_path holds 108 bytes with the closing NUL, unix(7).
 SUN_PATH_MAX = 107
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """The settled configuration of one agent; make it with `AgentConfig.make`."""
+    """The settled configuration of one agent; make it with `AgentConfig.make`.
+
+    `pool` is how many launchers are kept ready, as many as their memory allows.
+    """
 
     data_root: Path
     run_root: Path
@@ -33,6 +42,7 @@ class AgentConfig:
     cgroup_parent: str
     network_prefix: str
     name: str
+    pool: int
 
     @classmethod
     def make(
@@ -44,8 +54,17 @@ class AgentConfig:
         cgroup_parent: str | None = None,
         network_prefix: str = DEFAULT_NETWORK_PREFIX,
         name: str | None = None,
+        pool: int = DEFAULT_POOL,
+        pool_memory: int = DEFAULT_POOL_MEMORY,
     ) -> AgentConfig:
-        """Fill in what was not given and check the rest. Raises InvalidSpec."""
+        """Fill in what was not given and check the rest. Raises InvalidSpec.
+
+        `pool` is the number of launchers to keep ready, `pool_memory` in MiB what they may take together.
+        """
+        if pool < 0 or pool_memory < 0:
+            raise InvalidSpec(
+                f"pool of {pool} launchers in {pool_memory} MiB is not usable: expected numbers from 0 on"
+            )
         run = Path(run_root).absolute()
         instance = "mooring" if run == DEFAULT_RUN_ROOT else f"mooring-{_digest(run)[:6]}"
         parent = (cgroup_parent or instance).strip("/")
@@ -86,6 +105,7 @@ class AgentConfig:
             cgroup_parent=parent,
             network_prefix=str(prefix),
             name=name or "",
+            pool=min(pool, pool_memory // LAUNCHER_MEMORY),
         )
 
     @property

@@ -29,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         cgroup_parent=arguments.cgroup_parent,
         network_prefix=arguments.network_prefix,
         name=arguments.name,
+        pool=arguments.pool,
+        pool_memory=arguments.pool_memory,
     )
     _allow_many_descriptors()
     asyncio.run(_serve(config))

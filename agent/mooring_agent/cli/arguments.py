@@ -8,7 +8,13 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
-from ..config import DEFAULT_DATA_ROOT, DEFAULT_NETWORK_PREFIX, DEFAULT_RUN_ROOT
+from ..config import (
+    DEFAULT_DATA_ROOT,
+    DEFAULT_NETWORK_PREFIX,
+    DEFAULT_POOL,
+    DEFAULT_POOL_MEMORY,
+    DEFAULT_RUN_ROOT,
+)
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]
@@ -91,6 +97,20 @@ def _agent(commands: _Commands) -> None:
         default=DEFAULT_NETWORK_PREFIX,
         metavar="CIDR",
         help=f"networks take a /24 of this (default: {DEFAULT_NETWORK_PREFIX})",
+    )
+    agent.add_argument(
+        "--pool",
+        type=int,
+        default=DEFAULT_POOL,
+        metavar="N",
+        help=f"launchers to keep ready for containers, 0 for none (default: {DEFAULT_POOL})",
+    )
+    agent.add_argument(
+        "--pool-memory",
+        type=int,
+        default=DEFAULT_POOL_MEMORY,
+        metavar="MIB",
+        help=f"mebibytes that they may take together (default: {DEFAULT_POOL_MEMORY})",
     )
     agent.add_argument("--name", metavar="NAME", help="how the agent calls itself (default: the host's name)")
     agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))

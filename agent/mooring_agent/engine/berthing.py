@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..errors import MooringError, Unavailable
+from ..errors import MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
@@ -25,6 +26,7 @@ from .volumes import Volumes
 
 # Plans that wait for a start; each has some two thousand bytes.
 _PREPARED_MOST = 64
+_REMOVE_GROUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ class Berthing:
             if not berth.reserved:
                 raise
         # It had ended while it waited, or its cable was no good any more: with a fresh one.
+        with suppress(NotFound):
+            group = self._launching.hierarchy.group(container.group)
+            await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
         return await self._give(container, client, around, shape, await acquire(client, shape))
 
     async def _give(

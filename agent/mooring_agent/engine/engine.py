@@ -45,17 +45,16 @@ from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_POOL = 6
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
-# Launchers that wait with the agent, beside those of the keeper's pool.
-_RESERVE = 4
+# How many launchers of the pool wait with the agent; the others do with the keeper.
+_RESERVE_MOST = 4
 
 
 class Engine:
     """One agent's engine. Make it, `start` it, use its services, `stop` it; containers outlive it."""
 
-    def __init__(self, config: AgentConfig, pool_size: int = DEFAULT_POOL) -> None:
+    def __init__(self, config: AgentConfig) -> None:
         self.config = config
         self._lock = _lock(config)
         self.database = Database(config.data_root / "state.db")
@@ -79,7 +78,7 @@ class Engine:
         )
         joining = Joining(self.registry, IdRanges(str(config.data_root)))
         self._mount_points = MountPoints(config.data_root / "mountpoints")
-        self._reserve = Reserve(self.networks, _RESERVE)
+        self._reserve = Reserve(self.networks, min(config.pool // 2, _RESERVE_MOST))
         berthing = Berthing(
             self.registry,
             self._launching,
@@ -110,7 +109,6 @@ class Engine:
         self.desired = DesiredContainers(self.containers, self.registry, self.images)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
-        self._pool_size = pool_size
         self._flusher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -136,7 +134,7 @@ class Engine:
         self.lifecycle.link = KeeperLink(
             self.config.run_root,
             shape,
-            self._pool_size,
+            self.config.pool - self._reserve.size,
             self._reserve,
             self._process_ended,
             self._take_inventory,

@@ -209,7 +209,7 @@ class Lifecycle:
             except KeeperLost:
                 raise
             except MooringError as error:
-                if isinstance(error, StartRefused):
+                if isinstance(error, StartRefused | Unavailable):
                     await self._remove_group(container)
                 await self._give_ports_back(container)
                 raise

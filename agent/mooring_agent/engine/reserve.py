@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # How long nobody must have taken one before the reserve is filled again; the keeper's own pool waits as long.
 _QUIET_SECONDS = 0.03
-_PAUSE_AFTER_FAILURE = 5.0
+_PAUSE_AFTER_FAILURE = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Reserve:
 
     def __init__(self, networks: NetworkService, size: int) -> None:
         self._networks = networks
-        self._size = size
+        self.size = size
         self._shape: Shape | None = None
         self._client: KeeperClient | None = None
         self._berths: list[Berth] = []
@@ -96,9 +96,9 @@ class Reserve:
         try:
             while client is not None and client is self._client and shape is not None:
                 wrong = [berth for berth in self._berths if berth.network != self._network]
-                if len(self._berths) - len(wrong) >= self._size:
+                if len(self._berths) - len(wrong) >= self.size:
                     return
-                if len(self._berths) >= self._size:
+                if len(self._berths) >= self.size:
                     await self._release(client, wrong[0])
                 berth = await acquire(client, shape)
                 if self._client is not client:
@@ -108,6 +108,7 @@ class Reserve:
                     cable = self._networks.lay_cable(self._network, berth.pid)
                     if cable is None:
                         await client.request(messages.Release(berth.slot))
+                        self._fill_after(_PAUSE_AFTER_FAILURE)
                         return
                 self._berths.append(Berth(berth.slot, berth.pid, cable, reserved=True))
         except MooringError as error:

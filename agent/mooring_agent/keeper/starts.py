@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ..failpoints import reached
 from ..runtime.join import start_time
-from ..runtime.launch import in_words
+from ..runtime.launch import GOING, in_words
 from ..runtime.plan import Shape
 from . import messages
 from .children import Child, open_exec_streams
@@ -237,8 +237,7 @@ class Starts:
         given: list[int] = []
         if not request.terminal:
             ours, given = open_exec_streams(request.stdin, request.stdout, request.stderr)
-        joiner, channel = self._launchers.take_joiner()
-        self._processes.expect_end(joiner, nothing)
+        channel = self._take_joiner()
         record = Record(
             request.id,
             request.container,
@@ -254,6 +253,19 @@ class Starts:
         self._hand_over(channel, [plan, *given])
         reached("keeper.exec-handed")
         self._await_start(child, channel, reply, None)
+
+    def _take_joiner(self) -> socket.socket:
+        """The channel of a joiner that waits; one that has ended meanwhile is passed over."""
+        while True:
+            joiner, channel = self._launchers.take_joiner()
+            self._processes.expect_end(joiner, nothing)
+            try:
+                channel.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return channel
+            except OSError:
+                pass
+            channel.close()
 
     def _open_streams(self, child: Child, request: messages.Launch, given: list[int]) -> None:
         """Make the log and, without a terminal, the pipes; what the container gets of them is added to
@@ -292,9 +304,11 @@ class Starts:
         failure.
         """
         failures: list[messages.Failed] = []
+        going = launcher is None
         self._awaited += 1
 
         def heard(_: int) -> None:
+            nonlocal going
             try:
                 packet, descriptors, _, _ = socket.recv_fds(channel, messages.PACKET_MAX, 1)
             except BlockingIOError:
@@ -305,6 +319,8 @@ class Starts:
                 self._take_terminal(child, descriptors[0])
             elif packet.startswith(b"pid "):
                 self._processes.note_pid(child, int(packet[4:]))
+            elif packet == GOING:
+                going = True
             elif packet:
                 report = json.loads(packet)
                 failures.append(messages.Failed(report["error"], report["exit_code"]))
@@ -314,8 +330,8 @@ class Starts:
                 channel.close()
                 if launcher is not None:
                     self._launchers.remove(launcher)
-                if not child.record.pid:
-                    failures.append(messages.Failed(_SILENT_END))
+                if not failures and not (going and child.record.pid):
+                    failures.append(messages.Failed(_SILENT_END, gone=True))
                 if failures:
                     self._not_started(child, launcher)
                     reply(failures[0], ())

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import dataclasses
-import errno
 import ipaddress
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import bridges, ruleset, specs, subnets, veths
@@ -307,11 +306,17 @@ class NetworkService:
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
-        if cable is not None:
+        if cable is None:
+            cable = await self._lay_now(network, endpoint, pid, ifname)
             self._use(cable, network, endpoint, pid, default_route)
-        else:
-            await self._plug(network, endpoint, pid, ifname, default_route)
-        await veths.forwards(self._netlink, self._endpoints[endpoint.container_id][network.name].host_ifname)
+            await veths.forwards(self._netlink, cable.host_ifname)
+            return
+        self._use(cable, network, endpoint, pid, default_route)
+        if not await veths.forwards(self._netlink, cable.host_ifname):
+            raise Unavailable(
+                f"cable {cable.host_ifname} leads to no bridge of network {network.name} any more: start the "
+                "container again"
+            )
 
     # ---- published ports -------------------------------------------------------------------------
 
@@ -445,22 +450,17 @@ class NetworkService:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
 
     def _use(self, cable: Cable, network: Network, endpoint: Endpoint, pid: int, default_route: bool) -> None:
-        if cable.bridge != self._bridges[network.name]:
-            cable.inside.close()
-            raise veths.failure(OSError(errno.ENODEV, "its bridge has been made anew"), endpoint, pid)
         try:
             veths.configure(cable, network, endpoint, default_route)
         except OSError as error:
             raise veths.failure(error, endpoint, pid) from error
         self._note_ifname(endpoint, cable.host_ifname)
 
-    async def _plug(
-        self, network: Network, endpoint: Endpoint, pid: int, ifname: str, default_route: bool
-    ) -> None:
+    async def _lay_now(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> Cable:
         name = veths.host_ifname(endpoint.container_id, network.name)
         where = network, name, pid, ifname
         try:
-            cable = veths.lay(self._netlink, self._bridges[network.name], *where)
+            return veths.lay(self._netlink, self._bridges[network.name], *where)
         except OSError:
             # Once more, without what a dying namespace may have left, and with the bridge repaired.
             await asyncio.to_thread(rtnetlink.remove_links, [name])
@@ -469,10 +469,9 @@ class NetworkService:
             if now != before:
                 bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
             try:
-                cable = veths.lay(self._netlink, now, *where)
+                return veths.lay(self._netlink, now, *where)
             except OSError as error:
                 raise veths.failure(error, endpoint, pid) from error
-        self._use(cable, network, endpoint, pid, default_route)
 
     def _note_ifname(self, endpoint: Endpoint, name: str) -> None:
         """The outer end of an endpoint's cable has this name from now on; repairs look for it."""

@@ -28,15 +28,13 @@ def host_ifname(container_id: str, network: str) -> str:
 
 @dataclass(frozen=True)
 class Cable:
-    """A veth pair that leads from the bridge with the index `bridge` into a network namespace, where nobody
-    uses it yet.
+    """A veth pair that leads from a network's bridge into a network namespace, where nobody uses it yet.
 
     `inside` is a socket of that namespace, to be closed by whoever has the cable, and `inner` the index of
     the inner end there.
     """
 
     network: str
-    bridge: int
     host_ifname: str
     inside: RouteSocket
     inner: int
@@ -58,7 +56,7 @@ def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pi
     )
     inside = rtnetlink.socket_inside(pid)
     try:
-        return Cable(network.name, bridge, host_ifname, inside, inside.index(ifname))
+        return Cable(network.name, host_ifname, inside, inside.index(ifname))
     except OSError:
         inside.close()
         raise
@@ -79,7 +77,7 @@ def configure(cable: Cable, network: Network, endpoint: Endpoint, default_route:
 
 
 async def forwards(socket: RouteSocket, host_ifname: str) -> bool:
-    """Wait until packets pass; False if they do not in time.
+    """Wait until packets pass; False if they do not in time, or if the link is no port of a bridge.
 
     The kernel makes a port of a bridge forward when its other end has come up, but not at once: a container's
     first packet would be lost before, and sent again only after a second. Kernels from 6.8 on do it when they
@@ -87,8 +85,8 @@ async def forwards(socket: RouteSocket, host_ifname: str) -> bool:
     """
     for _ in range(FORWARDS_WITHIN_MS):
         link = socket.link(host_ifname)
-        if link is None or link.forwarding:
-            return link is not None
+        if link is None or link.forwarding or not link.master:
+            return link is not None and link.forwarding
         await asyncio.sleep(0.001)
     return False
 

@@ -23,6 +23,8 @@ from .idmaps import acting_as, maps_of, outside
 from .plan import LaunchPlan, Process, Shape
 
 _READY = b"ready"
+# Everything is built: an end without a report is a process that has begun, and no launcher that was killed.
+GOING = b"going"
 _TERMINAL = b"terminal"
 _MOUNTED = b"mounted"
 _CREATED = b"created"
@@ -174,6 +176,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         process.mount_console(0)
     if plan.listener >= 0:
         channel = _await_start(plan, channel)
+    else:
+        channel.send(GOING)
     try:
         if plan.start_container:
             hooks.run_hooks("startContainer", plan.start_container, plan.state, "created", os.getpid())

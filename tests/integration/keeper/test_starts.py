@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mooring_agent.errors import Unavailable
 from mooring_agent.keeper import messages
 from mooring_agent.keeper.client import KeeperRefused, StartRefused
 from mooring_agent.runtime import mounts
@@ -192,7 +193,7 @@ def test_a_launcher_that_has_been_killed_is_told_at_its_launch(shared: KeeperUnd
         await until(lambda: slots(shared) == set())
         id = "d" * 64
         request = messages.Launch(slot.slot, id, False, False, shared.log_directory(id), 0, 1)
-        with pytest.raises(StartRefused, match=slot.slot):
+        with pytest.raises(Unavailable, match=slot.slot):
             await session.client.launch(request, shared.plan(id, "true").encode())
         assert id not in await session.records()
 

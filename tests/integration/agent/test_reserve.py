@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launchers and cables that wait with the agent: used where they fit, and no harm where they do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness.agent import AgentUnderTest
+from harness.waiting import eventually
+
+pytestmark = pytest.mark.root
+
+_SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "600"], "stop_timeout": 0}
+
+
+def _put(agent: AgentUnderTest, name: str, **more: Any) -> dict[str, Any]:
+    view: dict[str, Any] = agent.api("PUT", f"/mooring/v1/containers/{name}", {**_SLEEPER, **more})["result"]
+    return view
+
+
+def _cables(agent: AgentUnderTest) -> set[str]:
+    """The outer ends of cables at this agent's bridges, whoever uses them."""
+    bridges = [name for name in os.listdir("/sys/class/net") if name.startswith(agent.config.bridge_prefix)]
+    return {port for bridge in bridges for port in os.listdir(f"/sys/class/net/{bridge}/brif")}
+
+
+def _reaches_its_gateway(agent: AgentUnderTest, name: str) -> bool:
+    argv = ["sh", "-c", "ping -c 1 -w 2 $(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')"]
+    answer = agent.api("POST", f"/mooring/v1/containers/{name}/exec", {"argv": argv})
+    return bool(answer["exit_code"] == 0)
+
+
+@pytest.fixture
+def agent(start_agent: Callable[..., AgentUnderTest]) -> AgentUnderTest:
+    return start_agent()
+
+
+def test_a_cable_that_waits_becomes_the_next_container_s(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    waiting = _cables(agent)
+
+    second = _put(agent, "second")
+
+    assert _reaches_its_gateway(agent, "second")
+    argv = ["sh", "-c", "cat /sys/class/net/eth0/address; ip -o -4 addr show eth0"]
+    seen = agent.api("POST", "/mooring/v1/containers/second/exec", {"argv": argv})["stdout"]
+    network = second["networks"]["bridge"]
+    assert network["mac_address"] in seen
+    assert f" {network['ipv4_address']}/" in seen
+    assert waiting & _cables(agent)
+
+
+def test_a_launcher_that_has_died_while_it_waited_is_replaced(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    keeper = agent.api("GET", "/mooring/v1/host")["keeper"]["pid"]
+    running = agent.api("GET", "/mooring/v1/containers/first")["pid"]
+    with open(f"/proc/{keeper}/task/{keeper}/children") as children:
+        for pid in map(int, children.read().split()):
+            if pid != running:
+                os.kill(pid, signal.SIGKILL)
+
+    _put(agent, "second")
+
+    assert _reaches_its_gateway(agent, "second")
+
+
+def test_a_bridge_that_somebody_deleted_is_repaired_although_cables_wait(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    (bridge,) = (name for name in os.listdir("/sys/class/net") if name.startswith(agent.config.bridge_prefix))
+    subprocess.run(["ip", "link", "delete", bridge], check=True, timeout=30)
+
+    _put(agent, "second")
+
+    assert _reaches_its_gateway(agent, "second")
+    assert _reaches_its_gateway(agent, "first")
