@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import statistics
 import tarfile
 import tempfile
@@ -25,7 +24,7 @@ from bench import peers
 from bench.engine_api import EngineApi
 from bench.report import say, timed
 from bench.svg import Line, Panel, plot
-from bench.timeline import CpuAccount, Sample, Timeline, recorded, thinned
+from bench.timeline import Account, Sample, Timeline, recorded, thinned
 from harness.rootfs import write_busybox_rootfs
 
 _SLEEP = ["sleep", "600"]
@@ -136,13 +135,13 @@ def _median(samples: list[float]) -> float:
 def _measure(name: str, base: Path, archive: Path, count: int) -> Outcome:
     """Have an engine started in a control group of ours, which what it runs besides containers stays in."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_accounted())
+        stack.callback(peers.remove_groups, _OURS)
+        stack.enter_context(Account(_OURS).joined())
         contender, containers = stack.enter_context(_ENGINES[name](base, archive, count))
         contender.start(0)  # the first one makes what later ones find
         contender.remove(0)
         time.sleep(_AFTERWARDS)
-        account = CpuAccount(_OURS, *containers)
-        with recorded(lambda: account.seconds() - time.process_time()) as timeline:
+        with recorded(Account(_OURS, *containers)) as timeline:
             starts, removals = [], []
             for number in range(count):
                 starts.append(timed(partial(contender.start, number)))
@@ -152,22 +151,6 @@ def _measure(name: str, base: Path, archive: Path, count: int) -> Outcome:
                 timeline.containers -= 1
             time.sleep(_AFTERWARDS)
     return Outcome(name, starts, removals, timeline)
-
-
-@contextlib.contextmanager
-def _accounted() -> Iterator[None]:
-    """This process, and what it starts, in a control group of its own for a while."""
-    account = CpuAccount(_OURS)
-    file = account.first / "cgroup.procs"
-    controller = "cpuacct" if account.first.parent.name == "cpuacct" else ""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    home = next(line.split(":", 2)[2] for line in lines if controller in line.split(":", 2)[1].split(","))
-    file.write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        (account.first.parent / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
-        peers.remove_groups(_OURS)
 
 
 @contextlib.contextmanager

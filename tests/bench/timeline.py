@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from bench import processes
 
 _PERIOD = 0.05
+_ROOT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -51,48 +53,80 @@ class Timeline:
         return max(sample.load for sample in self.samples)
 
 
-class CpuAccount:
-    """The CPU time of all processes in some control groups, those that have ended and those of groups below
-    included.
+class Account:
+    """The CPU time and the memory of all processes in some control groups: CPU time also of those that have
+    ended, memory of the kernel included and the page cache not. Groups below count as well.
     """
 
     def __init__(self, *names: str) -> None:
-        accounts = Path("/sys/fs/cgroup/cpuacct")
-        self._version1 = accounts.is_dir()
-        self._groups = [(accounts if self._version1 else Path("/sys/fs/cgroup")) / name for name in names]
-        for group in self._groups:
+        self._version1 = (_ROOT / "cpuacct").is_dir()
+        self._cpu = [self._mount("cpuacct") / name for name in names]
+        self._memory = [self._mount("memory") / name for name in names]
+        for group in (*self._cpu, *self._memory):
             group.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def first(self) -> Path:
-        """The directory of the first group."""
-        return self._groups[0]
-
-    def seconds(self) -> float:
-        """What they have used so far."""
-        return sum(self._used(group) for group in self._groups)
-
-    def _used(self, group: Path) -> float:
+    def cpu(self) -> float:
+        """The CPU seconds used so far."""
         if self._version1:
-            return int((group / "cpuacct.usage").read_text()) / 1e9
-        lines = (group / "cpu.stat").read_text().splitlines()
-        return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
+            return sum(int((group / "cpuacct.usage").read_text()) for group in self._cpu) / 1e9
+        return sum(_statistics(group / "cpu.stat")["usage_usec"] for group in self._cpu) / 1e6
+
+    def memory(self) -> int:
+        """The bytes in use at the moment."""
+        file, prefix = ("memory.usage_in_bytes", "total_") if self._version1 else ("memory.current", "")
+        total = 0
+        for group in self._memory:
+            found = _statistics(group / "memory.stat")
+            cache = found[f"{prefix}inactive_file"] + found[f"{prefix}active_file"]
+            total += int((group / file).read_text()) - cache
+        return total
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """This process, and what it starts, is in the first of the groups for a while."""
+        homes = []
+        for group in dict.fromkeys((self._cpu[0], self._memory[0])):
+            controller = group.parent.name if self._version1 else ""
+            homes.append(group.parent / _own_group(controller).lstrip("/") / "cgroup.procs")
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            for home in homes:
+                home.write_text(str(os.getpid()))
+
+    def _mount(self, controller: str) -> Path:
+        return _ROOT / controller if self._version1 else _ROOT
+
+
+def _own_group(controller: str) -> str:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path
+    raise LookupError(f"/proc/self/cgroup does not name {controller}")
+
+
+def _statistics(file: Path) -> dict[str, int]:
+    pairs = (line.split() for line in file.read_text().splitlines())
+    return {name: int(value) for name, value in pairs}
 
 
 @contextmanager
-def recorded(cpu: Callable[[], float]) -> Iterator[Timeline]:
-    """Sample until the block ends. `cpu` gives the CPU seconds used so far."""
+def recorded(account: Account) -> Iterator[Timeline]:
+    """Sample until the block ends. What this process itself uses of the CPU is left out."""
     timeline = Timeline()
-    began, used, free = time.monotonic(), cpu(), processes.available_memory()
+    began, memory = time.monotonic(), account.memory()
+    used = account.cpu() - time.process_time()
     over = threading.Event()
 
     def look() -> None:
         timeline.samples.append(
             Sample(
                 time.monotonic() - began,
-                free - processes.available_memory(),
+                account.memory() - memory,
                 processes.load(),
-                cpu() - used,
+                account.cpu() - time.process_time() - used,
                 timeline.containers,
             )
         )
