@@ -58,6 +58,7 @@ class Volumes:
         self._events = events
         self._users_of = users_of
         self._volumes: dict[str, Volume] = {}
+        self._unmade: set[str] = set()
         self._load()
 
     def _load(self) -> None:
@@ -123,14 +124,19 @@ class Volumes:
             await self._remove(volume)
         return outcome([Action("remove", "volume", name, "it is not wanted")], volume.spec.given, None, None)
 
+    def name_anonymous(self) -> str:
+        """A name under which `ensure` will make an anonymous volume."""
+        name = secrets.token_hex(32)
+        self._unmade.add(name)
+        return name
+
     def ensure(self, name: str | None) -> str:
         """The name of an existing volume, made where it is missing; None stands for a new anonymous one."""
-        if name is None:
-            name = secrets.token_hex(32)
-            self._make(name, VolumeSpec.parse({}), anonymous=True, managed=False)
-        elif name not in self._volumes:
+        name = name or self.name_anonymous()
+        if name not in self._volumes:
             check_name("volume", name)
-            self._make(name, VolumeSpec.parse({}), anonymous=False, managed=False)
+            self._make(name, VolumeSpec.parse({}), anonymous=name in self._unmade, managed=False)
+            self._unmade.discard(name)
         return name
 
     def paths(self, volumes: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -151,6 +157,7 @@ class Volumes:
         """Remove those of the volumes that were made for the container `of`, which is about to go, or for
         none."""
         for name in names:
+            self._unmade.discard(name)
             volume = self._volumes.get(name)
             if volume is not None and volume.anonymous and not {*self._users_of(name)} - {of}:
                 await self._remove(volume)

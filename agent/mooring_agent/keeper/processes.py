@@ -19,11 +19,14 @@ from .children import UNKNOWN_EXIT, Child, Streams, exit_code
 from .connections import Client
 from .diagnostics import complain
 from .eventloop import EventLoop
-from .guardian import Legacy
+from .guardian import LAUNCHER_NAME, Legacy
 from .handover import HandedChild, State
 from .records import Journal, Record, record_of
 
 _NEWS_SECONDS = 1.0
+# How long launchers are waited for that a killed keeper has left on their way; they need milliseconds.
+_STARTS_SECONDS = 1.0
+_STARTS_PAUSE = 0.005
 
 
 class Processes:
@@ -40,6 +43,8 @@ class Processes:
         self._inherited: dict[tuple[int, int], Child] = {}
         self._unclaimed: dict[int, int] = {}
         self._expected: dict[int, Callable[[], None]] = {}
+        self._starting: dict[int, Child] = {}
+        self._adopting = False
         self._held: set[str] = set()
         self.journal = Journal(f"{directory}/records")
         self.streams = Streams(loop, f"{directory}/pipes")
@@ -56,22 +61,35 @@ class Processes:
     # Our own children
 
     def reap(self) -> None:
-        """Collect every child that has ended."""
+        """Collect every child that has ended. It is looked at first, and reaped once its end is on disk: a
+        keeper that is killed in between leaves it to the guardian.
+        """
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if found is None:
                 return
+            pid, status = found.si_pid, _wait_status(found)
             when_gone = self._expected.pop(pid, None)
             child = self._by_pid.pop(pid, None)
+            starting = self._starting.pop(pid, None)
+            if child is not None:
+                self.ended(child, exit_code(status), known=True, reaps=True)
+                continue
+            if starting is not None:
+                starting.record = starting.record.exited(exit_code(status), True, time.time())
+                self._write(starting.record)
+            os.waitpid(pid, 0)
             if when_gone is not None:
                 when_gone()
-            elif child is not None:
-                self.ended(child, exit_code(status), known=True)
             else:
                 self._unclaimed[pid] = status
+
+    def expect_start(self, child: Child) -> None:
+        """A child that is on its way to its execve, after which it is claimed, or was none."""
+        self._starting[child.record.pid] = child
 
     def expect_end(self, pid: int, when_gone: Callable[[], None]) -> None:
         """A child whose status nobody asks for: `when_gone` is called once it is reaped."""
@@ -90,6 +108,7 @@ class Processes:
     def claim(self, child: Child) -> None:
         """Tie a child to its pid, which may have ended already."""
         pid = child.record.pid
+        self._starting.pop(pid, None)
         status = self._unclaimed.pop(pid, None)
         if status is None:
             self._by_pid[pid] = child
@@ -105,11 +124,12 @@ class Processes:
         except OSError:
             started = 0
         child.record = replace(child.record, pid=pid, start_time=started)
+        self.expect_start(child)
         reached("keeper.exec-pid")
         self._write(child.record)
         reached("keeper.exec-recorded")
 
-    def ended(self, child: Child, code: int, *, known: bool) -> None:
+    def ended(self, child: Child, code: int, *, known: bool, reaps: bool = False) -> None:
         """The end of a process: its output first, then the record, and only then anybody is told.
 
         What an exec has written last is in its pipes. Whoever has asked for it reads it there; where that one
@@ -123,6 +143,8 @@ class Processes:
         reached("keeper.ending")
         self._write(child.record)
         reached("keeper.ended")
+        if reaps:
+            os.waitpid(child.record.pid, 0)
         self.drop(child.record.id)
         self._tell(child)
         reached("keeper.told")
@@ -146,6 +168,7 @@ class Processes:
 
     def undo(self, child: Child) -> None:
         """Leave nothing of a process that never was."""
+        self._starting.pop(child.record.pid, None)
         self.streams.finish(child)
         self.drop(child.record.id)
         self.add(child)
@@ -251,6 +274,7 @@ class Processes:
     def adopt(self, legacy: Legacy) -> None:
         """Take up every process in the journal, and what the guardian has kept for it."""
         self._held = set(legacy.held)
+        self._adopting = True
         for record in self.journal.read_all():
             child = Child(record, own=False)
             self.add(child)
@@ -273,6 +297,23 @@ class Processes:
             if id not in self.children:
                 self.drop(id)
         self._say(lambda: guardian.adopted(self._guardian))
+        self._await_starts()
+        self._adopting = False
+
+    def _await_starts(self) -> None:
+        """Let launchers that a former keeper had given their plan, or was about to, come to their execve or
+        to their end, before anybody is told that they run.
+        """
+        deadline = time.monotonic() + _STARTS_SECONDS
+        starting = [child for child in self.children.values() if child.running and _is_launcher(child.record)]
+        while starting and time.monotonic() < deadline:
+            time.sleep(_STARTS_PAUSE)
+            self.hear_guardian(0)
+            starting = [
+                child
+                for child in starting
+                if child.record.id in self.children and _is_launcher(child.record, gone=True)
+            ]
 
     def _reopen(self, child: Child, legacy: Legacy) -> None:
         held = legacy.held.get(child.record.id)
@@ -333,7 +374,9 @@ class Processes:
             self.ended(child, exit_code(status), known=True)
 
     def _inherited_end(self, child: Child, status: int | None) -> None:
-        if status is None:  # a launcher that never got as far as execve
+        if status is None and self._adopting:  # a launcher that never got as far as execve
+            self.undo(child)
+        elif status is None:
             self.ended(child, UNKNOWN_EXIT, known=False)
         else:
             self.ended(child, exit_code(status), known=True)
@@ -341,6 +384,20 @@ class Processes:
 
 def nothing() -> None:
     """For a child whose end needs no more than to be reaped."""
+
+
+def _wait_status(found: os.waitid_result) -> int:
+    """What waitpid(2) would say of a child that waitid(2) has looked at."""
+    return found.si_status << 8 if found.si_code == os.CLD_EXITED else found.si_status
+
+
+def _is_launcher(record: Record, *, gone: bool = False) -> bool:
+    """Whether a process has not come to its execve yet; `gone` is what is said of one that is not there."""
+    try:
+        with open(f"/proc/{record.pid}/comm", "rb") as file:
+            return file.read() == f"{LAUNCHER_NAME}\n".encode()
+    except OSError:
+        return gone
 
 
 def _is_zombie(record: Record) -> bool:

@@ -222,6 +222,7 @@ class Starts:
         self._loop.remove(launcher.channel.fileno())
         launcher.has_plan = True
         self._processes.add(child)
+        self._processes.expect_start(child)
         self._hand_over(launcher.channel, [plan, *given])
         reached("keeper.handed")
         self._await_start(child, launcher.channel, reply, launcher)

@@ -283,6 +283,9 @@ class FakeDeclared:
             self.views.pop(name, None)
         return outcome([], None, None, None)
 
+    def name_anonymous(self) -> str:
+        return self.ensure(None)
+
     def ensure(self, name: str | None) -> str:
         name = name or secrets.token_hex(32)
         self.views[name] = {"name": name, "path": f"/volumes/{name}", "labels": {}, "created_at": None}

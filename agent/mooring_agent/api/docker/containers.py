@@ -77,8 +77,8 @@ class ContainerCalls:
             spec["ports"] = [*spec.get("ports", ()), *free]
 
     def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
-        """Make the volumes that have no name of their own. Returns target → name."""
-        made = {target: self._engine.volumes.ensure(None) for target in converted.anonymous}
+        """Name the volumes that have no name of their own. Returns target → name."""
+        made = {target: self._engine.volumes.name_anonymous() for target in converted.anonymous}
         if made:
             mounts = [{"type": "volume", "source": name, "target": target} for target, name in made.items()]
             spec["volumes"] = [*spec.get("volumes", ()), *mounts]
