@@ -120,6 +120,13 @@ class Log:
         if self._note(data, index, stream, length, time.time_ns()):
             self._cut_if_full(data, stream)
 
+    def recover(self) -> None:
+        """Mend what another keeper has left. Where nothing was ever written that is nothing, and costs no files:
+        there may be thousands of containers.
+        """
+        if not self._mended:
+            self.mend()
+
     def mend(self) -> None:
         """Open the segment at hand, and index what a killed keeper had moved without saying so."""
         try:

@@ -223,7 +223,7 @@ class Processes:
                 continue
             if record.log_directory:
                 child.log = self.streams.open_log(record)
-                child.log.mend()
+                child.log.recover()
             self.streams.take_over(child, handed)
             if child.own:
                 self._by_pid[record.pid] = child
@@ -282,7 +282,7 @@ class Processes:
                 continue
             if record.log_directory:
                 child.log = self.streams.open_log(record)
-                child.log.mend()
+                child.log.recover()
             self._reopen(child, legacy)
             key = (record.pid, record.start_time)
             self._inherited[key] = child
