@@ -151,10 +151,13 @@ def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict
                 {"destination": volume.target, "type": "tmpfs", "source": "tmpfs", "options": options}
             )
             continue
-        source = volume.source or "" if volume.type == "bind" else volume_paths[volume.target]
-        mounts.append(
-            {"destination": volume.target, "type": "bind", "source": source, "options": ["rbind", *options]}
-        )
+        if volume.type == "bind":
+            source = volume.source or ""
+            options = ["rbind" if volume.recursive else "bind", volume.propagation, *options]
+        else:
+            source = volume_paths[volume.target]
+            options = ["rbind", *options]
+        mounts.append({"destination": volume.target, "type": "bind", "source": source, "options": options})
     return mounts
 
 

@@ -83,7 +83,7 @@ options:
       - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
         C(read_only); of a C(tmpfs) also C(size) and C(options), a list such as V([mode=755, exec]), without
         which it is V(nosuid), V(nodev), V(noexec) and open to all users; of a C(bind) C(idmap), see
-        O(userns).
+        O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), and C(recursive).
     type: list
     elements: raw
   networks:

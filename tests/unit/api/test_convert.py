@@ -238,10 +238,15 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
         (
             {
                 "Mounts": [
-                    {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"NonRecursive": True}}
+                    {
+                        "Type": "bind",
+                        "Source": "/a",
+                        "Target": "/b",
+                        "BindOptions": {"CreateMountpoint": True},
+                    }
                 ]
             },
-            "NonRecursive",
+            "CreateMountpoint",
         ),
         ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "x"}}]}, "Subpath"),
         ({"SecurityOpt": ["credentialspec=x"]}, "HostConfig.SecurityOpt"),

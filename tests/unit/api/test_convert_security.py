@@ -11,6 +11,7 @@ import pytest
 
 from mooring_agent.api.docker.convert import convert
 from mooring_agent.api.docker.inspect_security import confinement
+from mooring_agent.api.docker.render import bind_mode
 from mooring_agent.engine.resources import ContainerSpec
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
@@ -118,6 +119,15 @@ def test_what_is_malformed_is_refused_by_name(host: dict[str, Any], words: str) 
     with pytest.raises(InvalidSpec) as caught:
         converted(**host)
     assert words in caught.value.message
+
+
+def test_a_bind_keeps_its_propagation() -> None:
+    (volume,) = converted(Binds=["/a:/b:ro,rslave"]).volumes
+    assert (volume.read_only, volume.propagation, bind_mode(volume)) == (True, "rslave", "ro,rslave")
+    options = {"Propagation": "shared", "NonRecursive": True}
+    mount = {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": options}
+    (volume,) = converted(Mounts=[mount]).volumes
+    assert (volume.propagation, volume.recursive, bind_mode(volume)) == ("shared", False, "shared")
 
 
 def test_a_tmpfs_keeps_its_options() -> None:

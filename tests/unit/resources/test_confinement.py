@@ -115,6 +115,8 @@ def test_the_normal_form(options: dict[str, Any], normal: dict[str, Any]) -> Non
         ({"volumes": [{"type": "tmpfs", "target": "/run", "options": ["size=3"]}]}, "expected one of exec"),
         ({"volumes": [{"source": "/a", "target": "/b", "options": ["exec"]}]}, "none for a bind"),
         ({"volumes": [{"source": "a1", "target": "/b", "idmap": True}]}, "a volume needs none"),
+        ({"volumes": [{"source": "a1", "target": "/b", "recursive": False}]}, "this is a volume"),
+        ({"volumes": [{"source": "/a", "target": "/b", "propagation": "up"}]}, "one of rprivate"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], words: str) -> None:

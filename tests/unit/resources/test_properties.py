@@ -40,6 +40,16 @@ VOLUMES = st.lists(
     st.one_of(
         st.builds(lambda name, target: f"{name}:{target}:ro", NAMES, PATHS),
         st.builds(lambda path, target: {"source": path, "target": target}, PATHS, PATHS),
+        st.builds(
+            lambda path, target: {
+                "source": path,
+                "target": target,
+                "propagation": "rslave",
+                "recursive": False,
+            },
+            PATHS,
+            PATHS,
+        ),
         st.builds(lambda target, size: {"type": "tmpfs", "target": target, "size": size}, PATHS, SIZES),
         st.builds(lambda target: {"type": "tmpfs", "target": target, "options": ["mode=700", "exec"]}, PATHS),
     ),

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...engine.resources.mounts import PROPAGATIONS
 from ...errors import InvalidSpec
-from .rules import Draft, asks, integer, mapping, objects, pairs, refused, text, texts, unsupported
+from .rules import Draft, asks, boolean, integer, mapping, objects, pairs, refused, text, texts, unsupported
 
 # Modes of a bind that ask for what holds anyway: consistency means something on macOS only.
-_PLAIN_MODES = frozenset({"", "rw", "consistent", "cached", "delegated", "default", "rprivate"})
+_PLAIN_MODES = frozenset({"", "rw", "consistent", "cached", "delegated", "default"})
 # Every tmpfs of ours is mounted so unless its options say otherwise.
 _TMPFS_FLAGS = frozenset({"", "rw", "nosuid", "nodev", "noexec"})
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -33,6 +34,8 @@ def binds(draft: Draft, value: Any, where: str) -> None:
         for flag in parts[2].split(",") if len(parts) == 3 else []:
             if flag == "ro":
                 volume["read_only"] = True
+            elif flag in PROPAGATIONS and volume["type"] == "bind":
+                volume["propagation"] = flag
             elif flag not in _PLAIN_MODES:
                 raise unsupported(where, bind, f"leave the mode {flag} out")
         draft.volumes.append(volume)
@@ -61,7 +64,7 @@ def _mount(mount: dict[str, Any], where: str) -> dict[str, Any]:
         elif key == "TmpfsOptions":
             _tmpfs_options(volume, mapping(value, inner) or {}, inner)
         elif key == "BindOptions":
-            _bind_options(mapping(value, inner) or {}, inner)
+            _bind_options(volume, mapping(value, inner) or {}, inner)
         elif key == "VolumeOptions":
             _volume_options(mapping(value, inner) or {}, inner)
         elif key == "Consistency":
@@ -76,9 +79,15 @@ def _mount(mount: dict[str, Any], where: str) -> dict[str, Any]:
     return volume
 
 
-def _bind_options(options: dict[str, Any], where: str) -> None:
+def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
     for key, value in options.items():
-        if asks(value) and not (key == "Propagation" and value == "rprivate"):
+        if key == "Propagation":
+            if found := text(value, f"{where}.{key}"):
+                volume["propagation"] = found
+        elif key == "NonRecursive":
+            if boolean(value, f"{where}.{key}"):
+                volume["recursive"] = False
+        elif asks(value):
             raise unsupported(f"{where}.{key}", value)
 
 

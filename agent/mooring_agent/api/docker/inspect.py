@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..timestamps import NEVER, rfc3339_seconds
 from .inspect_security import confinement, tmpfs
-from .render import binding, mounts, network_id, network_mode, networks, port_map
+from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -200,7 +200,7 @@ def _host_config(container: Container) -> dict[str, Any]:
 
 def _binds(container: Container) -> list[str] | None:
     binds = [
-        f"{volume.source}:{volume.target}{':ro' if volume.read_only else ''}"
+        f"{volume.source}:{volume.target}{':' if (mode := bind_mode(volume)) else ''}{mode}"
         for volume in container.spec.volumes
         if volume.type in ("bind", "volume") and volume.target not in container.extra.get("Volumes", ())
     ]

@@ -13,7 +13,7 @@ from .inspect_security import mode
 
 if TYPE_CHECKING:
     from ...engine.container import Container
-    from ...engine.resources import PortMapping
+    from ...engine.resources import PortMapping, VolumeMount
     from ...network.records import Endpoint
 
 HOST_NETWORKS = ("host", "none")
@@ -147,6 +147,14 @@ def _endpoint(
     }
 
 
+def bind_mode(volume: VolumeMount) -> str:
+    """What stands behind the last colon of a bind."""
+    modes = ["ro"] if volume.read_only else []
+    if "propagation" in volume.given_fields:
+        modes.append(volume.propagation)
+    return ",".join(modes)
+
+
 def mounts(container: Container, volumes: Mapping[str, str]) -> list[dict[str, Any]]:
     """The mount points: binds, volumes and tmpfs."""
     shown = []
@@ -160,8 +168,8 @@ def mounts(container: Container, volumes: Mapping[str, str]) -> list[dict[str, A
         point["Destination"] = volume.target
         if volume.type == "volume":
             point["Driver"] = "local"
-        point["Mode"] = "ro" if volume.read_only else ""
+        point["Mode"] = bind_mode(volume)
         point["RW"] = not volume.read_only
-        point["Propagation"] = "rprivate" if volume.type == "bind" else ""
+        point["Propagation"] = volume.propagation if volume.type == "bind" else ""
         shown.append(point)
     return shown

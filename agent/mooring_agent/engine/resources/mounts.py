@@ -12,6 +12,7 @@ from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
 
+PROPAGATIONS = ("rprivate", "private", "rslave", "slave", "rshared", "shared")
 # tmpfs(5), and mount(8) "FILESYSTEM-INDEPENDENT MOUNT OPTIONS".
 _CONTRARY = (("exec", "noexec"), ("suid", "nosuid"), ("dev", "nodev"))
 _FLAGS = (
@@ -46,7 +47,9 @@ class VolumeMount(Declared):
 
     `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size`
     (bytes) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files of a bind to a container
-    with mapped users as if their owners were mapped too, as those of a volume always are.
+    with mapped users as if their owners were mapped too, as those of a volume always are. `propagation` says
+    whether mounts below a bind that are made later come through to the other side, mount_namespaces(7), and
+    `recursive` whether those that are there already come along.
     """
 
     KIND: ClassVar[str] = "volume"
@@ -58,6 +61,8 @@ class VolumeMount(Declared):
     size: int | None = option(Size())
     options: tuple[str, ...] = option(WordSet(Text("an option of tmpfs", tmpfs_option)), default=())
     idmap: bool = option(Bool(), default=False)
+    propagation: str = option(Choice(*PROPAGATIONS), default=PROPAGATIONS[0])
+    recursive: bool = option(Bool(), default=True)
 
     def check(self, prefix: str) -> None:
         """Hold what belongs to which type."""
@@ -83,6 +88,11 @@ class VolumeMount(Declared):
                 raise InvalidSpec(f"{prefix}options has {one} and {other}; remove one of them")
         if self.idmap and self.type != "bind":
             raise refusal(f"{prefix}idmap", True, f"it with a bind: a {self.type} needs none")
+        if self.type != "bind" and (self.propagation != PROPAGATIONS[0] or not self.recursive):
+            raise InvalidSpec(
+                f"{prefix}propagation and recursive say something about a bind, and this is a {self.type}; "
+                "remove them"
+            )
 
     def __str__(self) -> str:
         """Return the short spelling."""
