@@ -52,7 +52,7 @@ def compile_process(
         raise InvalidSpec(f"config.process is {process!r}: expected an object")
     linux = linux or {}
     profile = linux.get("seccomp") or {}
-    user = process.get("user") or {}
+    user = _object(process, "user")
     console = process.get("consoleSize")
     by_name = annotations.get(USER_ANNOTATION)
     affinity = compile_affinity(process.get("execCPUAffinity"))
@@ -63,7 +63,7 @@ def compile_process(
         cwd=_working_directory(process),
         user=by_name or _user(user),
         additional_gids=tuple(
-            _id(number, "config.process.user.additionalGids") for number in user.get("additionalGids") or ()
+            _id(number, "config.process.user.additionalGids") for number in _list(user, "additionalGids")
         ),
         additional_groups=tuple(annotations[GROUPS_ANNOTATION].split(","))
         if GROUPS_ANNOTATION in annotations
@@ -71,10 +71,10 @@ def compile_process(
         umask=_umask(user.get("umask")),
         terminal=bool(process.get("terminal", False)),
         console_size=_console_size(console),
-        capabilities=_capabilities(process.get("capabilities") or {}),
+        capabilities=_capabilities(_object(process, "capabilities")),
         exact_capabilities=not by_name,
         keep_groups=annotations.get(_KEEP_GROUPS_ANNOTATION) == "1",
-        rlimits=_rlimits(process.get("rlimits") or ()),
+        rlimits=_rlimits(_list(process, "rlimits")),
         no_new_privileges=bool(process.get("noNewPrivileges", False)),
         seccomp=seccomp,
         seccomp_flags=seccomp_flags(profile) if profile.get("flags") else 0,
@@ -138,12 +138,12 @@ def _console_size(console: Any) -> tuple[int, int]:
     return sizes[0] or 0, sizes[1] or 0
 
 
-def _capabilities(sets: Mapping[str, list[str]]) -> Capabilities:
+def _capabilities(sets: Mapping[str, Any]) -> Capabilities:
     masks = {}
     for name in _SETS:
         mask = 0
-        for capability in sets.get(name) or ():
-            if capability in CAPABILITIES:
+        for capability in _list(sets, name):
+            if isinstance(capability, str) and capability in CAPABILITIES:
                 mask |= 1 << CAPABILITIES[capability]
             else:
                 # The runtime-spec wants a warning here and no failure.
@@ -156,7 +156,7 @@ def _capabilities(sets: Mapping[str, list[str]]) -> Capabilities:
     return Capabilities(**masks)
 
 
-def _rlimits(limits: Any) -> tuple[tuple[int, int, int], ...]:
+def _rlimits(limits: list[Any]) -> tuple[tuple[int, int, int], ...]:
     found: dict[int, tuple[int, int, int]] = {}
     for limit in limits:
         name = limit.get("type") if isinstance(limit, Mapping) else None
@@ -192,6 +192,20 @@ def _oom_score(score: Any) -> int | None:
     if score is not None and (not isinstance(score, int) or not -1000 <= score <= 1000):
         raise InvalidSpec(f"config.process.oomScoreAdj is {score!r}: expected a number from -1000 to 1000")
     return score
+
+
+def _object(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = entry.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"config.process.{name} is {value!r}: expected an object")
+    return value
+
+
+def _list(entry: Mapping[str, Any], name: str) -> list[Any]:
+    value = entry.get(name) or []
+    if not isinstance(value, list):
+        raise InvalidSpec(f"config.process has {value!r} as {name}: expected a list")
+    return value
 
 
 def _text(process: Mapping[str, Any], name: str) -> str:

@@ -62,9 +62,10 @@ def compile_scheduler(scheduler: Any) -> tuple[int, ...]:
     if not scheduler:
         return ()
     where = "config.process.scheduler"
+    _check_object(scheduler, where)
     policy = _one_of(_POLICIES, scheduler.get("policy"), f"{where}.policy")
     flags = 0
-    for flag in scheduler.get("flags") or ():
+    for flag in _names(scheduler, "flags", where):
         flags |= _one_of(_SCHEDULER_FLAGS, flag, f"{where}.flags")
     nice = _integer(scheduler, "nice", where, -20, 19)
     priority = _integer(scheduler, "priority", where, 0, 99)
@@ -99,6 +100,7 @@ def compile_io_priority(priority: Any) -> int | None:
     if not priority:
         return None
     where = "config.process.ioPriority"
+    _check_object(priority, where)
     chosen = _one_of(_IO_CLASSES, priority.get("class"), f"{where}.class")
     return chosen << _IO_CLASS_SHIFT | _integer(priority, "priority", where, 0, 7)
 
@@ -107,6 +109,7 @@ def compile_personality(personality: Any) -> int | None:
     """`linux.personality` as personality(2) takes it."""
     if not personality:
         return None
+    _check_object(personality, "config.linux.personality")
     if personality.get("flags"):
         raise InvalidSpec("config.linux.personality.flags: expected none, as the runtime-spec knows none")
     return _one_of(_DOMAINS, personality.get("domain"), "config.linux.personality.domain")
@@ -119,9 +122,10 @@ def compile_memory_policy(policy: Any) -> tuple[int, str]:
     if policy is None:
         return -1, ""
     where = "config.linux.memoryPolicy"
+    _check_object(policy, where)
     name = policy.get("mode")
     mode = _one_of(_MODES, name, f"{where}.mode")
-    flags = {_one_of(_MODE_FLAGS, flag, f"{where}.flags") for flag in policy.get("flags") or ()}
+    flags = {_one_of(_MODE_FLAGS, flag, f"{where}.flags") for flag in _names(policy, "flags", where)}
     if {_MODE_FLAGS["MPOL_F_STATIC_NODES"], _MODE_FLAGS["MPOL_F_RELATIVE_NODES"]} <= flags:
         raise InvalidSpec(f"{where}.flags has static and relative nodes: expected one of them")
     nodes = number_list(policy.get("nodes") or "", f"{where}.nodes", _NODES)
@@ -139,6 +143,7 @@ def compile_affinity(affinity: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if not affinity:
         return (), ()
     where = "config.process.execCPUAffinity"
+    _check_object(affinity, where)
     before, after = (
         number_list(affinity.get(name) or "", f"{where}.{name}", _CPUS) for name in ("initial", "final")
     )
@@ -159,6 +164,18 @@ def number_list(text: Any, where: str, bound: int) -> tuple[int, ...]:
             raise InvalidSpec(f"{where} is {text!r}: expected rising numbers below {bound}")
         found.update(range(low, high + 1))
     return tuple(sorted(found))
+
+
+def _check_object(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"{where} is {value!r}: expected an object")
+
+
+def _names(entry: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = entry.get(key) or []
+    if not isinstance(value, list):
+        raise InvalidSpec(f"{where}.{key} is {value!r}: expected a list of names")
+    return value
 
 
 def _one_of(known: Mapping[str, int], name: Any, where: str) -> int:
