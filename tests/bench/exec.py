@@ -35,6 +35,7 @@ def main() -> None:
         rootfs = base / "rootfs"
         with tarfile.open(archive) as content:
             content.extractall(rootfs, filter="fully_trusted")
+        say("starting an agent")
         agent = stack.enter_context(peers.mooring())
         ours = _Target(agent.socket, archive)
         if not options.without_docker:

@@ -51,6 +51,7 @@ def main() -> None:
         rootfs = base / "rootfs"
         with tarfile.open(archive) as content:
             content.extractall(rootfs, filter="fully_trusted")
+        say("starting an agent")
         agent = stack.enter_context(peers.mooring())
         EngineApi(agent.socket).import_image(archive, "bench")
         rows = []
