@@ -107,7 +107,11 @@ class Streams:
         a new keeper finds them by name.
         """
         for path in self._paths(id):
-            os.mkfifo(path, 0o600)
+            try:
+                os.mkfifo(path, 0o600)
+            except FileExistsError:  # of an earlier run
+                os.unlink(path)
+                os.mkfifo(path, 0o600)
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             given.append(descriptor)
             try:

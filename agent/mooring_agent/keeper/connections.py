@@ -24,6 +24,7 @@ class Client:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.queue: deque[tuple[bytes, list[int]]] = deque()
+        self.waits = False  # until it can be written to again
 
     @property
     def connected(self) -> bool:
@@ -134,6 +135,7 @@ class Connections:
                     client.connection.send(packet)
             except BlockingIOError:
                 self._loop.change(client.connection.fileno(), READ | WRITE)
+                client.waits = True
                 return
             except OSError:
                 self._disconnect(client)
@@ -141,7 +143,9 @@ class Connections:
             client.queue.popleft()
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._loop.change(client.connection.fileno(), READ)
+        if client.waits:
+            self._loop.change(client.connection.fileno(), READ)
+            client.waits = False
 
     def _disconnect(self, client: Client) -> None:
         number = client.connection.fileno()

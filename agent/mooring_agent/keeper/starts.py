@@ -274,7 +274,6 @@ class Starts:
         """
         streams = self._processes.streams
         child.log = streams.open_log(child.record)
-        streams.remove_pipes(request.id)
         if not request.terminal:
             given.append(self._open_stdin(child, request.stdin))
             streams.make_pipes(request.id, given)
