@@ -96,7 +96,8 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
         if directory.exists():
             from .ending import destroy
 
-            destroy(runtime, directory, quiet=True)
+            destroy(runtime, directory)
+        reap()
         raise
 
 
@@ -252,6 +253,15 @@ def preserved(text: str) -> int:
     if count < 0:
         raise InvalidSpec(f"--preserve-fds is {text!r}, expected a number from 0 on")
     return count
+
+
+def reap() -> None:
+    """What has ended of the children that nobody else waits for."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
 
 def write_pid_file(path: str, pid: int) -> None:

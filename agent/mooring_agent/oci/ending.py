@@ -108,15 +108,12 @@ def _delete(runtime: Runtime, id: str, *, force: bool) -> int:
     return 0
 
 
-def destroy(runtime: Runtime, directory: Directory, *, locked: bool = False, quiet: bool = False) -> None:
-    """End what lives of the container and remove all of it, also what a killed command has left half-made.
-
-    `quiet` leaves out the poststop hooks' complaints.
-    """
+def destroy(runtime: Runtime, directory: Directory, *, locked: bool = False) -> None:
+    """End what lives of the container and remove all of it, also what a killed command has left half-made."""
     if not locked:
         _end_creator(directory)
         with directory.locked():
-            destroy(runtime, directory, locked=True, quiet=quiet)
+            destroy(runtime, directory, locked=True)
         return
     try:
         state = directory.load()

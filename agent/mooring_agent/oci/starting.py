@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 
 from ..errors import Conflict, InvalidSpec, Unavailable
@@ -13,7 +12,7 @@ from ..linux import syscalls
 from ..runtime.hooks import HookFailed, run_hooks
 from . import consoles
 from .bundles import hooks_of
-from .creating import Creation, NotStarted, failure, make, short_path
+from .creating import Creation, NotStarted, failure, make, reap, short_path
 from .ending import destroy
 from .options import Parsed
 from .runtime import Runtime
@@ -108,15 +107,5 @@ def wait_for(pid: int, master: int, let_go: object) -> int:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         os.close(pidfd)
-        _reap_others()
+        reap()
     return 128 - status if status < 0 else status
-
-
-def _reap_others() -> None:
-    """What the container has left to its subreaper, as far as it has ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kill -9 of a command at any moment: what it leaves is removed by `delete --force`, all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+
+from harness.waiting import eventually
+
+from .conftest import Oci
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_creation_that_is_killed_leaves_nothing(oci: Oci, step: int) -> None:
+    id = oci.id()
+    creation = subprocess.Popen(
+        oci.command("create", "--bundle", oci.bundle("sleep", "100"), id),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # The steps lie where a creation makes things, the first ones after python has begun.
+    directory = oci.root / id
+    end = time.monotonic() + 20
+    while not directory.exists() and creation.poll() is None and time.monotonic() < end:
+        pass
+    time.sleep(step * 0.004)
+    creation.kill()
+    creation.wait()
+    oci.ok("delete", "--force", id)
+    eventually(lambda: oci.remains() == [], 10)
+
+
+def test_a_foreground_run_that_is_killed_leaves_a_container_that_can_be_removed(oci: Oci) -> None:
+    id = oci.id()
+    run = subprocess.Popen(
+        oci.command("run", "--bundle", oci.bundle("sleep", "100"), id),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: oci("state", id).returncode == 0 and oci.state(id)["status"] == "running", 20)
+    run.kill()
+    run.wait()
+    assert oci.state(id)["status"] == "running"
+    oci.ok("delete", "--force", id)
+    assert oci.remains() == []
+
+
+def test_a_foreground_run_hands_signals_on(oci: Oci) -> None:
+    id = oci.id()
+    script = "trap 'exit 9' TERM; while :; do sleep 0.05; done"
+    run = subprocess.Popen(
+        oci.command("run", "--bundle", oci.bundle("sh", "-c", script), id),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    eventually(lambda: oci("state", id).returncode == 0 and oci.state(id)["status"] == "running", 20)
+    time.sleep(0.2)  # the shell has to set its trap, which nobody outside can see
+    run.terminate()
+    assert run.wait(20) == 9
