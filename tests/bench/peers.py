@@ -20,6 +20,8 @@ from harness.waiting import eventually
 _READY_WITHIN = 60.0
 # The control group below which the peers' containers are.
 GROUP = "mrgb"
+# Where podman has its conmon whatever it is told.
+PODMAN_GROUP = "libpod_parent"
 
 
 class PeerMissing(Exception):
@@ -239,6 +241,7 @@ def podman(base: Path, archive: Path) -> Iterator[Podman]:
         raise PeerMissing("podman or runc is not installed")
     base.mkdir(parents=True)
     engine = Podman(base)
+    found = _groups(PODMAN_GROUP)
     try:
         engine.call("import", str(archive), "bench")
         yield engine
@@ -251,6 +254,8 @@ def podman(base: Path, archive: Path) -> Iterator[Podman]:
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(base, ignore_errors=True)
         remove_groups(GROUP)
+        if not found:
+            remove_groups(PODMAN_GROUP)
 
 
 def _answers(socket: Path) -> bool:
@@ -267,8 +272,12 @@ def _mounts_below(base: Path) -> list[str]:
 
 def remove_groups(name: str) -> None:
     """Remove the control group `name` in every hierarchy, with the empty ones below it."""
-    for group in [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]:
+    for group in _groups(name):
         below = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
         for each in [*below, group]:
             with suppress(OSError):  # one that is still in use is left where it is
                 each.rmdir()
+
+
+def _groups(name: str) -> list[Path]:
+    return [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]

@@ -197,7 +197,7 @@ def _podman(base: Path, archive: Path, count: int) -> Iterator[tuple[Contender, 
                 lambda number: engine.call(*arguments, *group, "--name", f"serial{number}", "bench", *_SLEEP),
                 lambda number: engine.call("rm", "--force", "--time", "0", f"serial{number}"),
             ),
-            (peers.GROUP,),
+            (peers.GROUP, peers.PODMAN_GROUP),
         )
 
 
