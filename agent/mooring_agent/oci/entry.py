@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-# Commands whose children enter a container. Where such a word is somebody's argument nothing is lost but time.
+# Commands whose children enter a container. Where such a word is an argument nothing is lost but time.
 _ENTERING = frozenset(("create", "run", "exec"))
 
 

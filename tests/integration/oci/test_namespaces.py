@@ -39,11 +39,9 @@ def test_a_user_namespace_has_its_maps_and_owns_the_others(oci: Oci) -> None:
     assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "231072", "65536"]
     assert os.stat(f"/proc/{pid}").st_uid in (0, 231072)
     assert "Uid:\t231072\t231072" in Path(f"/proc/{pid}/status").read_text()
-    said = oci.ok(
-        "exec", id, "sh", "-c", "id -u; readlink /proc/self/ns/user; ip link set lo down && echo owned"
-    )
-    # Capabilities of a template are few: CAP_NET_ADMIN is not among them, so the last word does not come.
-    assert said.split() == ["0", _namespace(pid, "user")]
+    script = "id -u; readlink /proc/self/ns/user; ip link set lo down && echo owned"
+    said = oci.ok("exec", "--cap", "CAP_NET_ADMIN", id, "sh", "-c", script)
+    assert said.split() == ["0", _namespace(pid, "user"), "owned"]
 
 
 def test_a_time_namespace_has_its_offsets(oci: Oci) -> None:
