@@ -113,6 +113,6 @@ def _container_port(port: str, where: str) -> tuple[int, str]:
 
 
 def _number(digits: str, where: str) -> int:
-    if not digits.isascii() or not digits.isdigit() or int(digits) > 65535:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 5 or int(digits) > 65535:
         raise refused(where, digits, "a port number up to 65535")
     return int(digits)
