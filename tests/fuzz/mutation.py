@@ -86,10 +86,13 @@ STRANGE: tuple[Any, ...] = (
 )
 
 
+_CHANGES = 12  # at most; with more of them nothing is left of what was valid
+
+
 def mutated(valid: Any, choices: bytes) -> Any:
     """Return a copy of `valid` with one change for each three bytes of `choices`."""
     document = copy.deepcopy(valid)
-    for index in range(0, len(choices) - 2, 3):
+    for index in range(0, min(len(choices), 3 * _CHANGES) - 2, 3):
         where, what, how = choices[index : index + 3]
         places = list(_places(document))
         if not places:

@@ -174,7 +174,7 @@ def container(data: bytes) -> None:
     with suppress(MooringError):
         found = ContainerSpec.parse(_json(data, documents.CONTAINER), name="x")
         assert ContainerSpec.parse(found.to_dict(), name="x").to_dict() == found.to_dict()
-        assert ContainerSpec.parse(json.loads(json.dumps(found.given()))).hash() == found.hash()
+        assert ContainerSpec.parse(json.loads(json.dumps(found.given))).hash == found.hash
 
 
 @target(b"\1\2\3")

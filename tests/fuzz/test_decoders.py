@@ -3,10 +3,22 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from mooring_agent.api.docker.convert import convert
+from mooring_agent.engine.resources import ContainerSpec
+from mooring_agent.images.specs import normalise_image_spec
+from mooring_agent.network.specs import normalise_spec
+from mooring_agent.oci import bundles
+from mooring_agent.runtime.compile import compile_launch
+from mooring_agent.runtime.mounts import Overlay
+from mooring_agent.runtime.seccomp_profile import compile_profile
+
+from . import documents
 from .targets import SEEDS, TARGETS
 
 # The slower ones touch files or a C library.
@@ -37,6 +49,8 @@ def test_hostile_input_is_read_or_refused(name: str) -> None:
         max_examples=EXAMPLES[name],
         deadline=None,
         database=None,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(inputs(SEEDS[name]))
@@ -46,3 +60,16 @@ def test_hostile_input_is_read_or_refused(name: str) -> None:
     for seed in SEEDS[name]:
         TARGETS[name](seed)
     attack()
+
+
+def test_what_is_changed_is_valid_before() -> None:
+    """A document that is refused as it is would hide all that is behind the refusal."""
+    ContainerSpec.parse(documents.CONTAINER)
+    ContainerSpec.parse(convert(documents.DOCKER_CREATE).spec)
+    normalise_spec(documents.NETWORK)
+    normalise_image_spec(documents.IMAGE)
+    for profile in (documents.SECCOMP, documents.DOCKER_SECCOMP):
+        assert compile_profile(profile, ("CAP_KILL",))
+    config = copy.deepcopy(documents.CONFIG)
+    bundles.check(config)
+    assert compile_launch(config, id="x", group="x", root=Overlay(("/a",)))

@@ -85,6 +85,21 @@ def test_cve_2019_5736_the_runtime_does_not_run_itself_in_the_container(
         assert "inside" not in answer.json()["stdout"]
 
 
+def test_cve_2019_5736_a_launcher_that_joins_a_pid_namespace_is_out_of_reach(
+    attacker: Attacker, declare: Declare
+) -> None:
+    """The same on a start: with the processes of another container, a launcher is seen by them for a moment.
+
+    It is non-dumpable from its first step on.
+    """
+    with attacker.meanwhile(WATCH_EXECS) as results:
+        for number in range(15):
+            declare(f"guest-{number}", pid=f"container:{attacker.name}", networks=["none"])
+    found = results[0]
+    assert found["tried"] > 0, "no launcher was caught in the act: the attack has not tried anything"
+    assert found["got"] == []
+
+
 def test_cve_2019_5736_what_launchers_run_from_is_read_only(
     agent: AgentUnderTest, attacker: Attacker
 ) -> None:

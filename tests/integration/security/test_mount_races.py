@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,8 @@ from .attackers import (
 pytestmark = pytest.mark.root
 
 STARTS = 25
+# What a launcher of the pool has prepared, and what is mounted one by one onto the container's root.
+WAYS = pytest.mark.parametrize("options", [{}, {"masked_paths": ["/proc/keys"]}], ids=["pool", "apart"])
 # Exchanges a directory of a shared volume with a link out of it, some hundred thousand times a second.
 SWAP = """
 import ctypes, json, os
@@ -57,8 +60,9 @@ def swapper(agent: AgentUnderTest, declare: Declare, tmp_path: Path) -> Attacker
     return Attacker(agent, "swapper")
 
 
+@WAYS
 def test_cve_2021_30465_a_mount_through_a_link_that_is_swapped_stays_inside(
-    agent: AgentUnderTest, declare: Declare, swapper: Attacker, outside: Path, tmp_path: Path
+    agent: AgentUnderTest, swapper: Attacker, outside: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """runc looked at a mount's target, a second container put a link in its place, and the host was mounted.
 
@@ -69,7 +73,6 @@ def test_cve_2021_30465_a_mount_through_a_link_that_is_swapped_stays_inside(
     (tmp_path / "source/mark").write_text("mounted\n")
     (tmp_path / "shared/real").mkdir()
     (tmp_path / "shared/lure").symlink_to(outside)
-    table = Path("/proc/self/mountinfo").read_text()
     seen = 0
     with swapper.meanwhile(SWAP) as results:
         for _ in range(STARTS):
@@ -78,6 +81,7 @@ def test_cve_2021_30465_a_mount_through_a_link_that_is_swapped_stays_inside(
                 "/mooring/v1/containers/racer",
                 {
                     **SLEEPER,
+                    **options,
                     "volumes": [
                         f"{tmp_path}/shared:/vol",
                         f"{tmp_path}/source:/vol/real/made",
@@ -92,7 +96,8 @@ def test_cve_2021_30465_a_mount_through_a_link_that_is_swapped_stays_inside(
     assert results[0] > 1000
     assert seen > 0, "no container has started in the race: it has not been tried"
     assert sorted(path.name for path in outside.iterdir()) == ["secret"]
-    assert _without_noise(Path("/proc/self/mountinfo").read_text()) == _without_noise(table)
+    assert _mounts_below(tmp_path) == []
+    assert _mounts_below(agent.base) == []
 
 
 def test_cve_2024_45310_nothing_is_made_on_the_host_through_a_link(
@@ -130,19 +135,20 @@ def test_cve_2024_45310_nothing_is_made_on_the_host_through_a_link(
     assert "secret" not in inside
 
 
+@WAYS
 @pytest.mark.parametrize("name", ["dev", "proc", "sys"])
-@pytest.mark.parametrize("to", ["/tmp", "/etc", "../../..", "/proc/self/root"])
+@pytest.mark.parametrize("to", ["/tmp", "../../..", "/proc/self/root"])
 def test_cve_2026_41579_a_link_in_place_of_a_standard_directory_is_refused(
-    agent: AgentUnderTest, workshop: Workshop, name: str, to: str
+    agent: AgentUnderTest, workshop: Workshop, name: str, to: str, options: dict[str, Any]
 ) -> None:
     """With /dev, /proc or /sys of an image a link, its devices and kernel files were built somewhere else.
 
     No link is followed to these three (also CVE-2026-47766, CVE-2019-19921): the start says which it is.
     """
     image = workshop.image(f"linked-{name}", link(name, to))
-    response = agent.request("PUT", "/mooring/v1/containers/linked", {**SLEEPER, "image": image})
+    response = agent.request("PUT", "/mooring/v1/containers/linked", {**SLEEPER, **options, "image": image})
     assert response.status >= 400
-    assert f"/{name} of the image is a symbolic link" in response.json()["message"]
+    assert f"/{name}" in response.json()["message"]
 
 
 def test_cve_2026_47766_an_etc_that_is_a_link_stays_inside(
@@ -206,11 +212,12 @@ def test_cve_2025_52565_the_terminal_is_of_the_container_s_own_devpts(
     assert os.stat(f"/proc/{pid}/fd/0").st_dev == inside.st_dev
 
 
+@WAYS
 @pytest.mark.parametrize(
     "target", ["/proc", "/proc/self/attr", "/proc/1", "/proc/sys", "/proc/self/fd", "/sys"]
 )
 def test_cve_2025_52881_nothing_of_ours_is_written_to_a_false_proc(
-    agent: AgentUnderTest, tmp_path: Path, target: str
+    agent: AgentUnderTest, tmp_path: Path, target: str, options: dict[str, Any]
 ) -> None:
     """With a volume over /proc, runc's writes of labels and sysctls went to files of the attacker's choice.
 
@@ -228,7 +235,8 @@ def test_cve_2025_52881_nothing_of_ours_is_written_to_a_false_proc(
         trap.write_text("untouched")
         traps[trap] = trap.stat().st_mtime_ns
     host = Path("/proc/sys/kernel/hostname").read_text()
-    spec = {**SLEEPER, "volumes": [f"{tmp_path}:{target}"], "hostname": "trapped"}
+    spec = {**SLEEPER, **options, "volumes": [f"{tmp_path}:{target}"], "hostname": "trapped"}
+    spec["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "7"}
     response = agent.request("PUT", "/mooring/v1/containers/false", spec)
     if response.status < 400:
         agent.request("POST", "/mooring/v1/containers/false/exec", {"argv": ["true"], "user": "daemon"})
@@ -286,6 +294,7 @@ def test_cve_2018_15664_a_volume_of_a_container_shows_no_file_of_the_host(
     assert results[0] > 100
 
 
-def _without_noise(table: str) -> list[str]:
-    """Return the mount points of the host; the agent's own stages are in namespaces of their own."""
-    return sorted(line.split()[4] for line in table.splitlines())
+def _mounts_below(directory: Path) -> list[str]:
+    """Return the host's mount points at or below a directory: all of ours are in namespaces of their own."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [point for point in points if Path(point).is_relative_to(directory)]
