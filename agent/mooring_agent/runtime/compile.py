@@ -157,7 +157,7 @@ def _operations(
     has_standard: bool,
 ) -> tuple[MountOperation, ...]:
     mounts = config.get("mounts") or []
-    if not isinstance(mounts, list) or not all(isinstance(mount, Mapping) for mount in mounts):
+    if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
         raise InvalidSpec("config.mounts: expected a list of objects")
     label = linux.get("mountLabel") or ""
     if has_standard:
@@ -191,6 +191,6 @@ def _is_bind_of_devices(mount: Mapping[str, Any]) -> bool:
 
 def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = config.get(name) or {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise InvalidSpec(f"config.{name} is {value!r}: expected an object")
     return value

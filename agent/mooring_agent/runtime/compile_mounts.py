@@ -163,6 +163,8 @@ def _bind(
 def _mount_map(
     mount: Mapping[str, Any], options: MountOptions, namespaces: Namespaces, named: str
 ) -> tuple[IdMap, IdMap]:
+    if not options.idmap and "uidMappings" not in mount and "gidMappings" not in mount:
+        return (), ()
     uids = compile_id_map(mount.get("uidMappings"), f"{named} uidMappings")
     gids = compile_id_map(mount.get("gidMappings"), f"{named} gidMappings")
     if bool(uids) != bool(gids):
@@ -276,12 +278,17 @@ def _target(destination: Any, where: str) -> str:
         raise InvalidSpec(
             f"{where} has the destination {destination!r}: expected a path inside the container"
         )
-    parts = [part for part in destination.split("/") if part]
-    return "/" + "/".join(parts)
+    if destination[0] == "/" != destination[-1] and "//" not in destination:
+        return destination
+    return "/" + "/".join(part for part in destination.split("/") if part)
 
 
 def _texts(entry: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = entry.get(key) or ()
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise InvalidSpec(f"{where}.{key} is {value!r}: expected a list of texts")
-    return tuple(value)
+    if isinstance(value, list | tuple):
+        for one in value:
+            if not isinstance(one, str):
+                break
+        else:
+            return tuple(value)
+    raise InvalidSpec(f"{where}.{key} is {value!r}: expected a list of texts")

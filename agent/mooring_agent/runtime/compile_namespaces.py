@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..errors import InvalidSpec
@@ -38,35 +39,30 @@ class Namespaces:
 
     def has_own(self, name: str) -> bool:
         """Whether the namespace is not simply the runtime's."""
-        return name in self.new or any(name == joined for joined, _ in self.joined)
+        if name in self.new:
+            return True
+        return bool(self.joined) and any(name == joined for joined, _ in self.joined)
 
 
 def compile_namespaces(config: Mapping[str, Any]) -> Namespaces:
     """All of it. Raises InvalidSpec."""
-    uids, gids = id_maps(config)
-    return Namespaces(new_namespaces(config), joined_namespaces(config), uids, gids)
+    new, joined = _kinds(config)
+    linux = config.get("linux") or {}
+    if "user" not in new and not linux.get("uidMappings") and not linux.get("gidMappings"):
+        return Namespaces(new, joined)
+    return Namespaces(new, joined, *id_maps(config))
 
 
 def new_namespaces(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The namespaces that `config` wants new, under their short names, in a fixed order. InvalidSpec for an
     unknown type, and for one that is named twice.
     """
-    wanted = {one["type"] for one in _entries(config) if not one.get("path")}
-    return tuple(short for kind, short in NAMESPACE_TYPES.items() if kind in wanted)
+    return _kinds(config)[0]
 
 
 def joined_namespaces(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(short name, path) of the namespaces that `config` joins. InvalidSpec as from `new_namespaces`."""
-    joined = []
-    for one in _entries(config):
-        path = one.get("path")
-        if path:
-            if not isinstance(path, str) or not path.startswith("/"):
-                raise InvalidSpec(
-                    f"config.linux.namespaces has {path!r} as path of {one['type']}: expected an absolute one"
-                )
-            joined.append((NAMESPACE_TYPES[one["type"]], path))
-    return tuple(joined)
+    return _kinds(config)[1]
 
 
 def id_maps(config: Mapping[str, Any]) -> tuple[IdMap, IdMap]:
@@ -75,10 +71,10 @@ def id_maps(config: Mapping[str, Any]) -> tuple[IdMap, IdMap]:
     uids, gids = (
         compile_id_map(linux.get(name), f"config.linux.{name}") for name in ("uidMappings", "gidMappings")
     )
-    own = any(one["type"] == "user" for one in _entries(config))
-    if not uids and not gids and "user" in new_namespaces(config):
+    new, joined = _kinds(config)
+    if not uids and not gids and "user" in new:
         return _ROOT_ALONE, _ROOT_ALONE
-    if (uids or gids) and not own:
+    if (uids or gids) and "user" not in new and not any(name == "user" for name, _ in joined):
         raise InvalidSpec(
             "config.linux.uidMappings and gidMappings are there without a namespace of type user: expected "
             "one in config.linux.namespaces"
@@ -131,11 +127,23 @@ def compile_id_map(entries: Any, where: str) -> IdMap:
 _MAPPING_KEYS = ("containerID", "hostID", "size")
 
 
-def _entries(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    entries = (config.get("linux") or {}).get("namespaces") or []
+def _kinds(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The new ones and the joined ones."""
+    entries = (config.get("linux") or {}).get("namespaces") or ()
+    try:
+        return _sorted(tuple([(one["type"], one.get("path") or "") for one in entries]))
+    except (TypeError, KeyError, AttributeError):
+        raise InvalidSpec(
+            f"config.linux.namespaces is {entries!r}: expected a list of objects with a type"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _sorted(entries: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Remembered, since nearly all containers have the same."""
     seen = set()
-    for one in entries:
-        kind = one.get("type") if isinstance(one, Mapping) else None
+    joined = []
+    for kind, path in entries:
         if kind not in NAMESPACE_TYPES:
             raise InvalidSpec(
                 f"config.linux.namespaces has the type {kind!r}: expected one of {', '.join(NAMESPACE_TYPES)}"
@@ -143,4 +151,12 @@ def _entries(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if kind in seen:
             raise InvalidSpec(f"config.linux.namespaces has the type {kind} twice: expected it once")
         seen.add(kind)
-    return list(entries)
+        if path:
+            if not isinstance(path, str) or not path.startswith("/"):
+                raise InvalidSpec(
+                    f"config.linux.namespaces has {path!r} as path of {kind}: expected an absolute one"
+                )
+            joined.append((NAMESPACE_TYPES[kind], path))
+    there = {name for name, _ in joined}
+    new = tuple(short for kind, short in NAMESPACE_TYPES.items() if kind in seen and short not in there)
+    return new, tuple(joined)

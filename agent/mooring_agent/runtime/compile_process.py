@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..errors import InvalidSpec
@@ -56,7 +57,7 @@ def compile_process(
     console = process.get("consoleSize")
     by_name = annotations.get(USER_ANNOTATION)
     affinity = compile_affinity(process.get("execCPUAffinity"))
-    listener, metadata = listener_of(profile) if notifies(profile) else ("", "")
+    listener, metadata = listener_of(profile) if profile and notifies(profile) else ("", "")
     return Process(
         args=_arguments(process),
         env=_texts(process, "env"),
@@ -140,26 +141,34 @@ def _console_size(console: Any) -> tuple[int, int]:
 
 def _capabilities(sets: Mapping[str, Any]) -> Capabilities:
     masks = {}
-    for name in _SETS:
-        mask = 0
-        for capability in _list(sets, name):
-            if isinstance(capability, str) and capability in CAPABILITIES:
-                mask |= 1 << CAPABILITIES[capability]
-            else:
-                # The runtime-spec wants a warning here and no failure.
-                _LOG.warning(
-                    "config.process.capabilities.%s has %r, which is no capability: it is left out",
-                    name,
-                    capability,
-                )
+    for name in sets:
+        if name not in _SETS:
+            continue
+        mask, unknown = _mask(tuple(map(str, _list(sets, name))))
+        for capability in unknown:
+            # The runtime-spec wants a warning here and no failure.
+            _LOG.warning(
+                "config.process.capabilities.%s has %r, which is no capability: it is left out",
+                name,
+                capability,
+            )
         masks[name] = mask
     return Capabilities(**masks)
+
+
+@lru_cache(maxsize=64)
+def _mask(names: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    """The mask of capabilities, and the names that are none. Remembered: most containers have the same."""
+    mask = 0
+    for name in names:
+        mask |= 1 << CAPABILITIES[name] if name in CAPABILITIES else 0
+    return mask, tuple(name for name in names if name not in CAPABILITIES)
 
 
 def _rlimits(limits: list[Any]) -> tuple[tuple[int, int, int], ...]:
     found: dict[int, tuple[int, int, int]] = {}
     for limit in limits:
-        name = limit.get("type") if isinstance(limit, Mapping) else None
+        name = limit.get("type") if isinstance(limit, dict) else None
         if name not in _RLIMITS:
             raise InvalidSpec(
                 f"config.process.rlimits has type {name!r}: expected a name such as RLIMIT_NOFILE"
@@ -196,7 +205,7 @@ def _oom_score(score: Any) -> int | None:
 
 def _object(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = entry.get(name) or {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise InvalidSpec(f"config.process.{name} is {value!r}: expected an object")
     return value
 
@@ -217,9 +226,9 @@ def _text(process: Mapping[str, Any], name: str) -> str:
 
 def _texts(process: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = process.get(name) or ()
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise InvalidSpec(f"config.process.{name} is {value!r}: expected a list of texts")
-    for one in value:
-        if "\0" in one:
-            raise InvalidSpec(f"config.process.{name} has {one!r}: expected no NUL in it")
+    try:
+        if not isinstance(value, list | tuple) or "\0" in "".join(value):
+            raise InvalidSpec(f"config.process.{name} is {value!r}: expected a list of texts without NUL")
+    except TypeError:
+        raise InvalidSpec(f"config.process.{name} is {value!r}: expected a list of texts") from None
     return tuple(value)

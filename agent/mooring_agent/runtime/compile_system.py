@@ -27,7 +27,7 @@ def compile_sysctls(config: Mapping[str, Any], namespaces: Namespaces) -> tuple[
     field.
     """
     sysctls = (config.get("linux") or {}).get("sysctl") or {}
-    if not isinstance(sysctls, Mapping):
+    if not isinstance(sysctls, dict):
         raise InvalidSpec(f"config.linux.sysctl is {sysctls!r}: expected an object")
     found = []
     for name, value in sysctls.items():
@@ -55,9 +55,11 @@ def compile_sysctls(config: Mapping[str, Any], namespaces: Namespaces) -> tuple[
 def host_name(config: Mapping[str, Any], field: str, namespaces: Namespaces) -> str:
     """`hostname` or `domainname`, "" where nothing is to be set. InvalidSpec without an own UTS namespace."""
     name = config.get(field) or ""
+    if not name:
+        return ""
     if not isinstance(name, str) or len(name.encode()) > _NAME_MAX:
         raise InvalidSpec(f"config.{field} is {name!r}: expected a text of at most {_NAME_MAX} bytes")
-    if name and not namespaces.has_own("uts"):
+    if not namespaces.has_own("uts"):
         raise InvalidSpec(
             f"config.{field} would be the host's: expected a namespace of type uts in the config"
         )

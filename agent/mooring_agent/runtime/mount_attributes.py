@@ -6,8 +6,8 @@ The options are those of the runtime-spec 1.2 (config.md, Linux mount options) a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..linux import syscalls
 from ..linux.syscalls import (
@@ -154,7 +154,8 @@ class MountOptions:
         return bool(self.flags & syscalls.MS_REMOUNT)
 
 
-def parse_options(options: Iterable[str]) -> MountOptions:
+@lru_cache(maxsize=256)
+def parse_options(options: tuple[str, ...]) -> MountOptions:
     """Sort `options`; of two that contradict each other the later one holds. Pure; there is no wrong option,
     since whatever is not known here is the file system's, as the runtime-spec has it.
     """

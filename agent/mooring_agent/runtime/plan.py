@@ -185,7 +185,7 @@ class LaunchPlan:
     completed by status and pid on their standard input and, the former, in the directory `bundle`.
     `listener` is the (inherited) descriptor of a listening socket: once all is ready the launcher says
     `created` and goes on only when somebody has connected there, who then hears of failures in place of the
-    keeper.
+    keeper. `keyring` is the name of the session keyring to join, "" to stay in the one of before.
     """
 
     id: str
@@ -208,6 +208,7 @@ class LaunchPlan:
     create_container: tuple[Hook, ...] = ()
     start_container: tuple[Hook, ...] = ()
     listener: int = -1
+    keyring: str = ""
 
     def encode(self) -> bytes:
         """One JSON object, without what has its default."""
