@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -18,8 +19,8 @@ from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
 _READY_WITHIN = 60.0
-# The control group below which the peers' containers are.
-GROUP = "mrgb"
+# The control group below which the peers' containers of this run are.
+GROUP = f"mrgb-{os.getpid()}"
 # Where podman has its conmon whatever it is told.
 PODMAN_GROUP = "libpod_parent"
 
@@ -241,7 +242,7 @@ def podman(base: Path, archive: Path) -> Iterator[Podman]:
         raise PeerMissing("podman or runc is not installed")
     base.mkdir(parents=True)
     engine = Podman(base)
-    found = _groups(PODMAN_GROUP)
+    found = groups(PODMAN_GROUP)
     try:
         engine.call("import", str(archive), "bench")
         yield engine
@@ -272,12 +273,13 @@ def _mounts_below(base: Path) -> list[str]:
 
 def remove_groups(name: str) -> None:
     """Remove the control group `name` in every hierarchy, with the empty ones below it."""
-    for group in _groups(name):
+    for group in groups(name):
         below = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
         for each in [*below, group]:
             with suppress(OSError):  # one that is still in use is left where it is
                 each.rmdir()
 
 
-def _groups(name: str) -> list[Path]:
+def groups(name: str) -> list[Path]:
+    """The directories of the control group `name`, one a hierarchy that has it."""
     return [*Path("/sys/fs/cgroup").glob(f"*/{name}"), *Path("/sys/fs/cgroup").glob(name)]
