@@ -103,6 +103,7 @@ class Bundle:
             create_container=self.hooks("createContainer"),
             start_container=self.hooks("startContainer"),
             listener=listener,
+            keyring=keyring_of(id) if new_keyring else "",
         )
         uids, gids = id_maps(self.config)
         shape = Shape(
@@ -185,6 +186,11 @@ def hooks_of(config: Mapping[str, Any], kind: str) -> tuple[Hook, ...]:
             raise InvalidSpec(f"hooks.{kind} has the timeout {timeout}, expected seconds above 0")
         found.append(Hook(path, tuple(one.get("args") or ()), None if env is None else tuple(env), timeout))
     return tuple(found)
+
+
+def keyring_of(id: str) -> str:
+    """The name of a container's session keyring, which other runtimes would give it too."""
+    return f"_ses.{id}"
 
 
 def listen_environment(preserve_fds: int) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
 
     A failure leaves nothing behind. Raises MooringError.
     """
-    runtime.check_manager()
+    runtime.check_host()
     directory = Directory(runtime.root, id)
     bundle = bundles.load(creation.bundle, creation.config)
     bundle.check_terminal(creation.console_socket, foreground=creation.foreground)
@@ -91,7 +91,7 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
         with directory.locked() as lock:
             directory.save(state)
             directory.save_config(bundle.text)
-            return _launch(directory, state, bundle, creation, lock)
+            return _launch(runtime, directory, state, bundle, creation, lock)
     except BaseException:
         if directory.exists():
             from .ending import destroy
@@ -102,6 +102,7 @@ def make(runtime: Runtime, id: str, creation: Creation) -> int:
 
 
 def _launch(
+    runtime: Runtime,
     directory: Directory,
     state: State,
     bundle: bundles.Bundle,
@@ -127,6 +128,8 @@ def _launch(
         state=json.dumps(state.for_hooks()),
         enter=groups.enter_files(state.groups),
     )
+    for operation in plan.mounts:
+        runtime.debug(operation.describe())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = _fork(shape)
     if pid == 0:
@@ -136,7 +139,9 @@ def _launch(
     theirs.close()
     listener.close()
     os.close(created)
-    state = replace(state, pid=pid, start_time=start_time(pid), told=plan.report_mounted)
+    state = replace(
+        state, pid=pid, start_time=start_time(pid), told=plan.report_mounted, keyring=plan.keyring
+    )
     directory.save(state)
     master = _follow(ours, plan, bundle, state, creation)
     ours.close()

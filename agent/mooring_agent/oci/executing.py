@@ -130,6 +130,7 @@ def _plan(state: State, process: Process, below: str) -> JoinPlan:
         state=json.dumps({**state.for_hooks(), "status": "running"}) if process.listener else "",
         namespaces=_foreign_namespaces(state.pid),
         enter=_enter(state, below),
+        keyring=state.keyring,
     )
 
 

@@ -13,6 +13,7 @@ from .options import Parsed
 
 _DEFAULT_ROOT = "/run/mooring-oci"
 MANAGERS = ("cgroupfs", "disabled")
+_LEVELS = ("error", "warning", "info", "debug")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Runtime:
     root: str = _DEFAULT_ROOT
     log: str = ""
     log_format: str = "text"
+    log_level: str = "warning"
     manager: str = "cgroupfs"
     criu: str = "criu"
 
@@ -30,6 +32,13 @@ class Runtime:
         """Raises InvalidSpec or NotSupported naming the option."""
         if options.log_format not in ("text", "json"):
             raise InvalidSpec(f"--log-format is {options.log_format!r}, expected text or json")
+        level = "debug" if options.debug else options.log_level
+        if level not in _LEVELS:
+            raise InvalidSpec(f"--log-level is {level!r}, expected one of {', '.join(_LEVELS)}")
+        if options.rootless not in ("auto", "false"):
+            raise NotSupported(
+                f"--rootless is {options.rootless!r}, but this runtime runs as root: expected auto or false"
+            )
         manager = "systemd" if options.systemd_cgroup else options.cgroup_manager
         if manager not in (*MANAGERS, "systemd"):
             raise InvalidSpec(f"--cgroup-manager is {manager!r}, expected cgroupfs, systemd or disabled")
@@ -39,12 +48,15 @@ class Runtime:
             root=os.path.abspath(options.root) if options.root else default_root(),
             log=options.log or "",
             log_format=options.log_format,
+            log_level=level,
             manager=manager,
             criu=options.criu,
         )
 
-    def check_manager(self) -> None:
-        """Raise NotSupported for the systemd manager."""
+    def check_host(self) -> None:
+        """Raise NotSupported for the systemd manager, and for a user who is not root."""
+        if os.geteuid() != 0:
+            raise NotSupported("containers are made as root only: run this as root, or in a user namespace")
         if self.manager != "systemd":
             return
         there = os.path.isdir("/run/systemd/system")
@@ -55,7 +67,9 @@ class Runtime:
         )
 
     def complain(self, message: str, level: str = "error") -> None:
-        """Say what went wrong on stderr and, where one was named, in the log."""
+        """Say it on stderr and, where one was named, in the log; nothing that is below --log-level."""
+        if _LEVELS.index(level) > _LEVELS.index(self.log_level):
+            return
         sys.stderr.write(f"mooring-oci: {message}\n")
         sys.stderr.flush()
         if not self.log:
@@ -71,6 +85,10 @@ class Runtime:
             _append(self.log, f"{line}\n")
         except NotFound as error:
             sys.stderr.write(f"mooring-oci: {error.message}\n")
+
+    def debug(self, message: str) -> None:
+        """Say what is done, where that was asked for."""
+        self.complain(message, "debug")
 
 
 def _append(path: str, text: str) -> None:

@@ -35,7 +35,7 @@ class State:
     """What is on disk about one container.
 
     `groups` are its control group's directories, with versions. `told` says that hooks have heard of the
-    container, so that others may see it while it is still being created.
+    container, so that others may see it while it is still being created. `keyring` is its session keyring.
     """
 
     id: str
@@ -50,6 +50,7 @@ class State:
     groups: tuple[tuple[str, int], ...] = ()
     cgroup_path: str = ""
     told: bool = False
+    keyring: str = ""
 
     def for_hooks(self) -> dict[str, Any]:
         """The state of the runtime-spec without status and pid."""

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 
-from ..linux import syscalls
+from ..linux import keys, syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
 from .launch import receive_plan, report, set_up_stdio
@@ -96,6 +96,8 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
         syscalls.setns(target, namespaces)
     if namespaces & syscalls.CLONE_NEWUSER:
         stage.become_root()
+    if plan.keyring:
+        keys.join_session_keyring(plan.keyring)
     os.chdir("/")
     if plan.spawn:
         process.attach_stdio(stdio)

@@ -17,7 +17,7 @@ import signal
 import socket
 import stat
 
-from ..linux import netlink, syscalls
+from ..linux import keys, netlink, syscalls
 from . import hooks, mounts, process, stage, standard
 from .idmaps import acting_as, maps_of, outside
 from .plan import LaunchPlan, Process, Shape
@@ -171,6 +171,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         if shape.uids:
             process.lend_stdio(stdio, outside(shape.uids), outside(shape.gids))
         stage.become_root_of(user)
+    if plan.keyring:
+        keys.join_session_keyring(plan.keyring)
     set_up_stdio(plan.process, stdio, channel, "/dev/pts/ptmx")
     if plan.process.terminal and "mnt" in shape.namespaces:
         process.mount_console(0)

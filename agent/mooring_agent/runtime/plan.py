@@ -247,6 +247,7 @@ class JoinPlan:
     enter: tuple[str, ...] = ()
     spawn: bool = False
     state: str = ""
+    keyring: str = ""
 
     def encode(self) -> bytes:
         """One JSON object, without what has its default."""
