@@ -28,7 +28,7 @@ from mooring_agent.runtime.compile import (
     new_namespaces,
     time_offsets,
 )
-from mooring_agent.runtime.launch import run_launcher
+from mooring_agent.runtime.launch import GOING, run_launcher
 from mooring_agent.runtime.mounts import Overlay
 from mooring_agent.runtime.plan import Shape
 from mooring_agent.runtime.seccomp_profile import compile_profile
@@ -171,7 +171,7 @@ def _told(channel: socket.socket, reader: int) -> tuple[str, str]:
                 if packet == b"terminal":
                     terminal = descriptors[0]
                     open_ones.add(terminal)
-                elif packet:
+                elif packet and packet != GOING:
                     error = json.loads(packet)["error"]
                 else:
                     open_ones.discard(descriptor)
