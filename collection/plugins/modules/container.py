@@ -241,8 +241,8 @@ options:
     type: str
   userns:
     description:
-      - Whether users are those of the host (V(host), the default), or others. With V(auto) the agent gives the
-        container a range of 65,536 ids that no other one has, and keeps it with the container; V(FIRST:SIZE)
+      - Whether users are those of the host (V(host), the default), or others. With V(auto) the agent gives
+        the container a range of 65,536 ids that no other one has, and keeps it with it; V(FIRST:SIZE)
         names the host's ids; a dictionary has C(uid_map) and C(gid_map), lists of ranges with C(container),
         C(host) and C(size). V(container:NAME) is for the users of another container.
       - Files of the image and of volumes keep the ids that they have inside the container, so that nothing is
