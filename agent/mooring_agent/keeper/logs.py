@@ -121,8 +121,8 @@ class Log:
             self._cut_if_full(data, stream)
 
     def recover(self) -> None:
-        """Mend what another keeper has left. Where nothing was ever written that is nothing, and costs no files:
-        there may be thousands of containers.
+        """Mend what another keeper has left. Where nothing was ever written that is nothing, and costs no
+        files: there may be thousands of containers.
         """
         if not self._mended:
             self.mend()
