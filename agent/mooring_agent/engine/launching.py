@@ -12,6 +12,7 @@ from ..cgroups.devices import DEFAULT_RULES
 from ..cgroups.hierarchy import Hierarchy
 from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
+from ..linux.syscalls import MS_REC, MS_SLAVE
 from ..network.names import hosts_file, resolver_configuration
 from ..runtime.borrow import Borrow
 from ..runtime.compile import (
@@ -57,10 +58,12 @@ class Launching:
         self._seccomp = SeccompCache(config.data_root / "seccomp")
         self._seccomp_paths: dict[frozenset[str], str] = {}
         self._resolver = ""
+        self._mounts_follow = True
 
     def refresh(self) -> None:
-        """Look again at what of the host goes into containers: its resolvers."""
+        """Look again at what of the host goes into containers: its resolvers, and how its mounts do."""
         self._resolver = resolver_configuration()
+        self._mounts_follow = root_is_shared(Path("/proc/self/mountinfo").read_text(errors="replace"))
 
     def directory(self, container: Container) -> Path:
         """Where the agent keeps the files of a container."""
@@ -102,6 +105,10 @@ class Launching:
     def launcher_shape(self, container: Container, around: Surroundings = PLAIN) -> Shape:
         """The shape of the launcher that this container needs; that of the pool for most."""
         shape = self.shape(self.parent_group(container.spec), self.namespaces(container))
+        if not self._mounts_follow and any(volume.type == "bind" for volume in container.spec.volumes):
+            # What the host has mounted since does not reach a launcher that waits. Only a shape that no pool
+            # has gets a fresh one: here by saying what holds anyway.
+            shape = replace(shape, propagation=MS_REC | MS_SLAVE)
         if is_plain(container.spec):
             return shape
         config = runtime_config(container, "", _no_paths(container), around)
@@ -210,6 +217,15 @@ class Launching:
             )
             for setting in settings
         )
+
+
+def root_is_shared(mountinfo: str) -> bool:
+    """Whether mounts of the host reach other namespaces, proc_pid_mountinfo(5): with systemd they do."""
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        if len(fields) > 6 and fields[4] == "/":
+            return any(field.startswith("shared:") for field in fields[6:])
+    return False
 
 
 def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:

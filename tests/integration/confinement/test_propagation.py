@@ -65,6 +65,28 @@ def test_mounts_come_through_as_far_as_is_asked_for(shared: Path, start_agent: A
     assert (shared / "inner" / "file").exists()
 
 
+def test_what_is_mounted_on_the_host_after_the_agent_has_begun_can_be_bound(
+    tmp_path: Path, start_agent: Any
+) -> None:
+    agent: AgentUnderTest = start_agent()
+    agent.api("PUT", "/mooring/v1/containers/first", {"image": "busybox", "command": "true"})
+    mount("-t", "tmpfs", "mrgt-late", str(tmp_path))
+    try:
+        (tmp_path / "file").write_text("")
+        spec = {
+            "image": "busybox",
+            "command": "sleep 600",
+            "stop_timeout": 0,
+            "volumes": [f"{tmp_path}:/m:ro"],
+        }
+        agent.api("PUT", "/mooring/v1/containers/late", spec)
+        done = agent.api("POST", "/mooring/v1/containers/late/exec", {"argv": ["ls", "/m"]})
+        assert done["stdout"] == "file\n"
+        agent.api("DELETE", "/mooring/v1/containers/late?force=true")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=10)
+
+
 def test_a_bind_without_what_is_mounted_below(shared: Path, start_agent: Any) -> None:
     agent: AgentUnderTest = start_agent()
     volume = {"source": str(shared), "target": "/m", "recursive": False}

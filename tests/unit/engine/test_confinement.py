@@ -19,6 +19,7 @@ from mooring_agent.engine.confinement import (
 from mooring_agent.engine.container import Container
 from mooring_agent.engine.initprogram import init_program, is_static
 from mooring_agent.engine.joining import donors_first
+from mooring_agent.engine.launching import root_is_shared
 from mooring_agent.engine.oci import runtime_config
 from mooring_agent.engine.resources import ContainerSpec
 from mooring_agent.engine.resources.namespaces import IdRange
@@ -211,3 +212,16 @@ def test_a_program_that_needs_libraries_is_no_init(tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     assert not is_static(str(script))
+
+
+@pytest.mark.parametrize(
+    ("line", "shared"),
+    [
+        ("27 1 254:0 / / rw,relatime - ext4 /dev/vda rw", False),
+        ("22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw", True),
+        ("22 1 8:1 / / rw,relatime master:3 shared:1 - ext4 /dev/sda1 rw", True),
+        ("23 22 0:5 / /proc rw shared:7 - proc proc rw", False),
+    ],
+)
+def test_whether_the_host_s_mounts_reach_those_who_wait(line: str, shared: bool) -> None:
+    assert root_is_shared(f"{line}\n") == shared
