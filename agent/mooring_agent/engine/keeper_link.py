@@ -49,7 +49,10 @@ class KeeperLink:
         self._ready = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
         self._keeps_old = False
-        self.client.on_exit = on_exit
+        self._on_exit = on_exit
+        # Ends that are told while an inventory is on its way, which may be older than they are.
+        self._told: list[messages.Exited] | None = None
+        self.client.on_exit = self._exited
 
     async def start(self) -> None:
         """Connect for the first time. Raises Unavailable."""
@@ -104,8 +107,7 @@ class KeeperLink:
         try:
             await self._renew()
             await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
-            _, descriptors = await self.client.request(messages.Inventory())
-            await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+            await self._take_inventory()
             if not self.client.connected:
                 raise KeeperLost("keeper has gone while it was asked what it has")
         except BaseException:
@@ -139,6 +141,22 @@ class KeeperLink:
                 "keeper upgraded pid=%d version=%s code=%s was_pid=%d was_version=%s was_code=%s",
                 *(now.pid, now.version, now.code, former.pid, former.version, former.code),
             )
+
+    async def _take_inventory(self) -> None:
+        self._told = []
+        try:
+            _, descriptors = await self.client.request(messages.Inventory())
+            await self._on_inventory(json.loads(messages.read_memory_file(descriptors[0])))
+        finally:
+            told, self._told = self._told, None
+            for event in told:
+                self._on_exit(event)
+
+    def _exited(self, event: messages.Exited) -> None:
+        if self._told is None:
+            self._on_exit(event)
+        else:
+            self._told.append(event)
 
     def _lost(self) -> None:
         self._ready.clear()

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _UNKNOWN_EXIT = 255
 _KILL_TIMEOUT = 10.0
+_KILL_SOON = 2.0
 _LAUNCH_ATTEMPTS = 3
 _REMOVE_GROUP_TIMEOUT = 5.0
 _SIGKILL = 9
@@ -429,7 +430,8 @@ class Lifecycle:
             reached("stop.signalled")
             if number != _SIGKILL and not await within(over, patience):
                 await self._signal(container, _SIGKILL)
-            if not await within(over, _KILL_TIMEOUT):
+            if not await within(over, _KILL_SOON):
+                # It may be frozen, by whomever: this thaws it.
                 group = self._group(container)
                 await asyncio.to_thread(group.kill)
                 if not await within(over, _KILL_TIMEOUT):

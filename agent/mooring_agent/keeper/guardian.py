@@ -3,9 +3,8 @@
 
 It is a subreaper. When a keeper is killed, its containers become the guardian's children: it learns their
 exit codes, starts another keeper at once, and gives it by inheritance what cannot be opened again, which are
-terminals' masters and the writing ends of standard inputs. Until that one has opened the containers' pipes it
-holds them itself, since a pipe that nobody has open any more forgets what is in it. Clients that connect
-meanwhile wait in the backlog of the socket that it holds.
+terminals' masters and the writing ends of standard inputs. It has every pipe of a container open
+(`HeldPipes`). Clients that connect meanwhile wait in the backlog of the socket that it holds.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ from typing import Any
 from ..linux import syscalls
 from ..runtime.join import start_time
 from .diagnostics import complain
+from .heldpipes import HeldPipes
 
 # The comm of a launcher and of a joiner with its child, until their execve.
 LAUNCHER_NAME = "mooring-launch"
 JOINER_NAME = "mooring-join"
 _PACKET_MAX = 4096
+_PIPES_PAUSE = 0.02  # seconds from the making of a pipe until it is held
 _RESTART_PAUSE = 0.5  # seconds between a keeper that lived shorter than that and the next
 
 
@@ -45,33 +46,34 @@ class Legacy:
 
 
 def guard(
-    listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None], pipes: str = ""
+    listener: socket.socket, run_keeper: Callable[[socket.socket, Legacy], None], directory: str
 ) -> None:
     """Be the guardian until a keeper ends of its own will. `run_keeper` is called in a child and does not
-    return. `pipes` is the directory of the containers' pipes.
+    return. `directory` is that of the containers' pipes.
     """
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     legacy = Legacy({}, {})
-    rescued: list[int] = []
+    pipes = HeldPipes(directory)
     while True:
         started = time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keeper = os.fork()
         if keeper == 0:
             signal.set_wakeup_fd(-1)
-            for descriptor in (wake_read, wake_write, *rescued):
+            for descriptor in (wake_read, wake_write):
                 os.close(descriptor)
+            pipes.close()
             ours.close()
             run_keeper(theirs, legacy)
             os._exit(0)
         theirs.close()
         ours.setblocking(False)
-        status = _watch(keeper, ours, wake_read, legacy, rescued)
-        rescued += _open_pipes(pipes)
-        _read_messages(ours, legacy, [])
+        status = _watch(keeper, ours, wake_read, legacy, pipes)
+        pipes.look()
+        _read_messages(ours, legacy)
         ours.close()
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             listener.close()
@@ -95,36 +97,31 @@ def seen(channel: socket.socket, pid: int, started: int) -> None:
     channel.send(json.dumps({"seen": [pid, started]}).encode())
 
 
-def adopted(channel: socket.socket) -> None:
-    """Tell the guardian that all pipes are open again."""
-    channel.send(json.dumps({"adopted": True}).encode())
-
-
-def _open_pipes(directory: str) -> list[int]:
-    """Descriptors that keep the containers' pipes alive, as many as there may be."""
-    found = []
-    for name in os.listdir(directory) if os.path.isdir(directory) else ():
-        try:
-            found.append(os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        except OSError as error:
-            complain(f"guardian cannot hold {directory}/{name}: {error.strerror}")
-    return found
-
-
-def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy, rescued: list[int]) -> int:
-    """Serve one keeper until it ends; its wait status. `rescued` is closed once it has adopted all."""
+def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy, pipes: HeldPipes) -> int:
+    """Serve one keeper until it ends; its wait status."""
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     poller.register(wake, select.POLLIN)
+    poller.register(pipes.descriptor, select.POLLIN)
+    look_at: float | None = None
     untold: deque[tuple[int, int]] = deque()
     listens = True
     while True:
-        for descriptor, events in poller.poll():
+        patience = None if look_at is None else max(0.0, look_at - time.monotonic()) * 1000
+        for descriptor, events in poller.poll(patience):
             if descriptor == wake:
                 os.read(wake, 4096)
-            elif events & ~select.POLLOUT and not _read_messages(channel, legacy, rescued):
+            elif descriptor == pipes.descriptor:
+                # A start that is on its way comes first, and what it has written can wait this long.
+                look_at = time.monotonic() + _PIPES_PAUSE
+                poller.unregister(pipes.descriptor)
+            elif events & ~select.POLLOUT and not _read_messages(channel, legacy):
                 poller.unregister(channel)
                 listens = False
+        if look_at is not None and time.monotonic() >= look_at:
+            look_at = None
+            pipes.look()
+            poller.register(pipes.descriptor, select.POLLIN)
         status = _reap(keeper, legacy, untold)
         if status is not None:
             return status
@@ -173,7 +170,7 @@ def _name(pid: int) -> str:
         return file.read().rstrip("\n")
 
 
-def _read_messages(channel: socket.socket, legacy: Legacy, rescued: list[int]) -> bool:
+def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
     """Take what the keeper has said; False when it will say no more."""
     while True:
         try:
@@ -185,14 +182,14 @@ def _read_messages(channel: socket.socket, legacy: Legacy, rescued: list[int]) -
         if not packet:
             return False
         try:
-            _obey(json.loads(packet), descriptors, legacy, rescued)
+            _obey(json.loads(packet), descriptors, legacy)
         except (ValueError, TypeError, KeyError):
             complain(f"guardian was told something it does not know, {len(packet)} bytes")
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy, rescued: list[int]) -> None:
+def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy) -> None:
     """Do what the keeper has said. Takes away from `descriptors` what is kept."""
     if "hold" in message:
         # Without one where this process has no room for it: then there is nothing to inherit.
@@ -202,9 +199,6 @@ def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy, rescu
     elif "seen" in message:
         pid, started = message["seen"]
         legacy.reaped.pop((pid, started), None)
-    elif "adopted" in message:
-        while rescued:
-            os.close(rescued.pop())
     else:
         raise KeyError(next(iter(message), ""))
 

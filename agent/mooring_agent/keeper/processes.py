@@ -169,6 +169,7 @@ class Processes:
     def undo(self, child: Child) -> None:
         """Leave nothing of a process that never was."""
         self._starting.pop(child.record.pid, None)
+        self._inherited.pop((child.record.pid, child.record.start_time), None)
         self.streams.finish(child)
         self.drop(child.record.id)
         self.add(child)
@@ -225,6 +226,8 @@ class Processes:
                 child.log = self.streams.open_log(record)
                 child.log.recover()
             self.streams.take_over(child, handed)
+            if not child.own:
+                self._inherited[record.pid, record.start_time] = child
             if child.own:
                 self._by_pid[record.pid] = child
             elif handed.watch >= 0:
@@ -256,12 +259,19 @@ class Processes:
             packet = b""
         if not packet:
             self._loop.remove(self._guardian.fileno())
+            self._go_on_alone()
             return
         pid, started, status = json.loads(packet)["reaped"]
         child = self._inherited.get((pid, started))
         if child is not None:
             self._inherited_end(child, status)
         self._say(lambda: guardian.seen(self._guardian, pid, started))
+
+    def _go_on_alone(self) -> None:
+        """The guardian has been killed: nobody tells any more of those that were its children."""
+        for child in list(self._inherited.values()):
+            if child.watch < 0 and not self._watch(child, alone=True):
+                self._await_news(child)
 
     def _say(self, words: Callable[[], None]) -> None:
         try:
@@ -296,7 +306,6 @@ class Processes:
             os.close(descriptor)
             if id not in self.children:
                 self.drop(id)
-        self._say(lambda: guardian.adopted(self._guardian))
         self._await_starts()
         self._adopting = False
 
@@ -331,7 +340,7 @@ class Processes:
             except FileNotFoundError:
                 pass  # killed between the record and the pipes: there is no process either
 
-    def _watch(self, child: Child) -> bool:
+    def _watch(self, child: Child, *, alone: bool = False) -> bool:
         """Follow the end of a process that is not our child; False when it has gone already.
 
         The guardian tells of those that it has inherited. When it has been killed too, they are init's
@@ -344,7 +353,7 @@ class Processes:
         except OSError:
             started = -1
             parent = 0
-        if started == record.start_time and parent != os.getppid():
+        if started == record.start_time and (alone or parent != os.getppid()):
             self._follow_end(child)
             return True
         if child.watch >= 0:

@@ -121,6 +121,7 @@ class Site:
         assert lines == [b"%d" % number for number in range(len(lines))]
         self.seen = len(lines)
         assert self.agent.api("GET", f"/mooring/v1/execs/{self.bystander}")["running"]
+        assert "Traceback" not in (self.agent.config.run_root / "keeper/log").read_text()
 
     def census(self) -> dict[str, Any]:
         """All that containers could leave behind, apart from what is kept ready for the next ones."""

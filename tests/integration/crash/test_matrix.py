@@ -185,8 +185,8 @@ def test_they_die_at_any_moment(site: Site, clean: dict[str, Any], operation: Op
 @pytest.mark.parametrize("who", ["keeper", "both"])
 @pytest.mark.parametrize("point", ["keeper.spliced", "keeper.cut", "keeper.rotated", "keeper.unlinked"])
 def test_a_flood_with_rotation_loses_no_line(site: Site, clean: dict[str, Any], who: str, point: str) -> None:
-    count = 20_000
-    log = {"max_size": "64k", "max_files": 100 if point != "keeper.unlinked" else 2}
+    count = 30_000
+    log = {"max_size": "32k", "max_files": 100 if point != "keeper.unlinked" else 2}
     site.agent.api(
         "PUT",
         "/mooring/v1/containers/flood",

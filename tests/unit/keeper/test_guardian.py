@@ -8,14 +8,17 @@ import os
 import select
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from harness.forked import fork, in_child
 from mooring_agent.keeper import guardian
 from mooring_agent.keeper.guardian import LAUNCHER_NAME, Legacy, guard
+from mooring_agent.keeper.heldpipes import HeldPipes
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.join import start_time
 
@@ -46,7 +49,8 @@ def guarded(keeper: KeeperFunction) -> list[Any]:
             os._exit(0)
 
         started = time.monotonic()
-        guard(listener, run)
+        with tempfile.TemporaryDirectory() as pipes:
+            guard(listener, run, pipes)
         os.close(report_writer)
         lines = os.read(report_reader, 1 << 16).decode().splitlines()
         return [*lines, listener.fileno(), time.monotonic() - started]
@@ -209,6 +213,36 @@ def test_many_orphans_lose_no_status() -> None:
         return statuses == sorted((number % 7) << 8 for number in range(count))
 
     assert guarded(keeper)[0] == "True"
+
+
+def test_what_is_in_a_pipe_outlives_everybody_else(tmp_path: Path) -> None:
+    """Its writer has ended, and the keeper is killed before it has read anything."""
+    held = HeldPipes(str(tmp_path))
+    os.mkfifo(tmp_path / "one")
+    writer = os.open(tmp_path / "one", os.O_RDWR)
+    os.write(writer, b"last words")
+    held.look()
+    os.close(writer)
+    reader = os.open(tmp_path / "one", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reader, 100) == b"last words"
+    before = len(os.listdir("/proc/self/fd"))
+    os.unlink(tmp_path / "one")
+    held.look()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    os.close(reader)
+    held.close()
+
+
+def test_a_pipe_that_takes_the_place_of_another_is_held(tmp_path: Path) -> None:
+    held = HeldPipes(str(tmp_path))
+    for _ in range(3):
+        os.mkfifo(tmp_path / "one")
+        os.unlink(tmp_path / "one")
+    os.mkfifo(tmp_path / "one")
+    held.look()
+    writer = os.open(tmp_path / "one", os.O_WRONLY | os.O_NONBLOCK)  # ENXIO where nobody reads, fifo(7)
+    os.close(writer)
+    held.close()
 
 
 def test_a_message_that_the_guardian_does_not_know_does_not_end_it() -> None:
