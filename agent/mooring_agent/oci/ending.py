@@ -8,6 +8,7 @@ import os
 import re
 import select
 import signal
+import time
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import syscalls
@@ -154,7 +155,10 @@ def _end(state: State) -> None:
         poller.register(descriptor, select.POLLIN)
         if not poller.poll(_FROZEN_AFTER * 1000):
             groups.thaw_wherever(state.pid)
-        if not poller.poll(_END_DEADLINE * 1000):
+        end = time.monotonic() + _END_DEADLINE
+        while is_alive(state) and not poller.poll(100) and time.monotonic() < end:
+            pass
+        if is_alive(state):
             raise Conflict(
                 f"process {state.pid} of container {state.id} still lives {_END_DEADLINE:g} s after SIGKILL, "
                 "most likely frozen or waiting for a disk; try again later"

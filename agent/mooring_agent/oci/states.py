@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import Conflict, InvalidSpec, NotFound, Unavailable
-from ..runtime.join import start_time
 
 _ID = re.compile(r"[A-Za-z0-9_+\-.]+", re.ASCII)
+_PF_EXITING = 0x4  # include/linux/sched.h; field 9 of proc(5) stat
 _LOCK_DEADLINE = 20.0  # seconds; a hook without a timeout may take long
 STATE, CONFIG, LOCK, CREATED, START = "state.json", "config.json", "lock", "created", "start"
 
@@ -198,16 +198,21 @@ def all_ids(root: str) -> list[str]:
 
 
 def is_alive(state: State) -> bool:
-    """Whether the container's first process runs: that one, and no other that got its number."""
+    """Whether the container's first process runs: that one, and no other that got its number.
+
+    One that is about to end counts as gone. It may be so for long: the first process of a pid namespace waits
+    until the parents of all others in there, such as a detached exec's, have looked at their ends.
+    """
     if not state.pid:
         return False
     try:
         with open(f"/proc/{state.pid}/stat", "rb") as file:
-            if file.read().rpartition(b") ")[2][:1] in (b"Z", b"X"):
-                return False
-        return start_time(state.pid) == state.start_time
+            fields = file.read().rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False
+    if fields[0] in (b"Z", b"X") or int(fields[6]) & _PF_EXITING:
+        return False
+    return int(fields[19]) == state.start_time
 
 
 def status_of(directory: Directory, state: State) -> str:

@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+from harness.forked import in_child
 from harness.waiting import eventually
+from mooring_agent.linux import syscalls
 
 from .conftest import Oci
 
@@ -65,3 +67,18 @@ def test_a_foreground_run_hands_signals_on(oci: Oci) -> None:
     time.sleep(0.2)  # the shell has to set its trap, which nobody outside can see
     run.terminate()
     assert run.wait(20) == 9
+
+
+def test_a_detached_process_that_nobody_reaps_does_not_hold_up_the_end(oci: Oci) -> None:
+    # Without a reaper the container's first process cannot end: it waits for the other's parent to look.
+    bundle = oci.bundle("sleep", "100")
+
+    def child() -> bool:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        oci.quiet("run", "-d", "-b", bundle, oci.id())
+        oci.quiet("exec", "--detach", oci.id(), "sleep", "100")
+        started = time.monotonic()
+        oci.ok("delete", "--force", oci.id())
+        return time.monotonic() - started < 9
+
+    assert in_child(child)
