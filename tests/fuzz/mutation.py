@@ -140,6 +140,7 @@ def _change(document: Any, parent: Any, key: Any, what: int, how: int) -> Any:
 
 
 def _string(text: str, what: int) -> str:
+    text = text[:1000]  # it may be doubled many times
     cut = what % (len(text) + 1)
     return (
         text[:cut],

@@ -60,6 +60,8 @@ _REQUESTS = {
     26: "listing routes",
 }
 
+_MAX_ERRNO = 4095  # linux/err.h
+
 
 class NetlinkError(OSError):
     """The kernel refused a request: `errno`, and in the text its extended acknowledgement if it gave one."""
@@ -234,7 +236,7 @@ def _failure(request: bytes, flags: int, payload: bytes) -> NetlinkError | None:
     code = _CODE.unpack_from(payload)[0] if len(payload) >= _CODE.size else 0
     if code >= 0:
         return None
-    reason = os.strerror(-code)
+    reason = os.strerror(-code) if code >= -_MAX_ERRNO else f"error {code}"
     if flags & NLM_F_ACK_TLVS:
         # The request's header stands between; NETLINK_CAP_ACK leaves out its body.
         extended = attributes(payload, _CODE.size + _HEADER.size).get(NLMSGERR_ATTR_MSG)
