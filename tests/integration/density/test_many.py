@@ -20,7 +20,7 @@ from harness.waiting import eventually
 pytestmark = pytest.mark.root
 
 COUNT = 100
-# Two pipes each; what an agent and a keeper grow by is 12 KiB or so.
+# Two pipes each, which keeper and guardian have open; what agent and keeper grow by is 12 KiB or so.
 _DESCRIPTORS_EACH = 2
 _MEMORY_EACH = 64 << 10
 _SPEC = {"image": "busybox", "command": ["sleep", "86400"], "networks": ["none"], "stop_timeout": 0}
@@ -60,11 +60,10 @@ def test_many_containers_cost_little_outlive_their_keeper_and_leave_nothing(
     # When it gets many containers
     _start_all(agent)
 
-    # Then each has cost two descriptors of the keeper, some memory, and no thread or process
+    # Then each has cost two descriptors of keeper and guardian, some memory, and no thread or process
     grown = [open_files(pid) - files for pid, files in zip(daemons, before, strict=True)]
     assert grown[0] < COUNT / 2, "the agent holds descriptors of containers"
-    assert grown[1] < _DESCRIPTORS_EACH * COUNT + COUNT / 2
-    assert grown[2] == 0, "the guardian holds descriptors of containers without a terminal"
+    assert max(grown[1:]) < _DESCRIPTORS_EACH * COUNT + COUNT / 2
     assert resident_memory(daemons) - memory < _MEMORY_EACH * COUNT
     assert _threads(keeper) == 1
     assert _threads(daemons[0]) < COUNT / 2
