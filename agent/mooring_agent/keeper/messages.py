@@ -272,6 +272,7 @@ _KINDS: dict[Any, tuple[type, ...]] = {
 }
 # Fields that become parts of paths.
 _NAMES = frozenset(("id", "container", "slot"))
+_NAME_MAX = 200  # bytes; with what is appended to it a name of a file has 255 at most
 
 
 def field_kinds(kind: Any) -> dict[str, tuple[type, ...]]:
@@ -289,8 +290,9 @@ def check_fields(kinds: dict[str, tuple[type, ...]], content: dict[str, Any]) ->
             raise TypeError(f"{name} is of type {type(value).__name__}, expected {wanted[0].__name__}")
         if name not in _NAMES:
             continue
-        value.encode()  # raises a ValueError for half a surrogate pair
-        if "/" in value or "\0" in value or value in ("", ".", ".."):
+        # A ValueError too for half a surrogate pair.
+        too_long = len(value.encode()) > _NAME_MAX
+        if too_long or "/" in value or "\0" in value or value in ("", ".", ".."):
             raise ValueError(f"{name} is {value[:40]!r}, expected a name")
 
 
