@@ -41,6 +41,9 @@ def compile_sysctls(config: Mapping[str, Any], namespaces: Namespaces) -> tuple[
                 f"{where} belongs to the whole host: expected a parameter of a namespace, such as net.*, "
                 "fs.mqueue.* or kernel.shm*; set it on the host"
             )
+        if file == "kernel/hostname":
+            # runc and crun refuse it too, whatever the value: there is a field for it.
+            raise InvalidSpec(f"{where} is {value!r}: expected config.hostname in its place")
         if not namespaces.has_own(needed):
             raise InvalidSpec(f"{where} is the host's: expected a namespace of type {needed} in the config")
         field = _UTS.get(file)
