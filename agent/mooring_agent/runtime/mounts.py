@@ -94,6 +94,10 @@ class Filesystem(MountOperation):
         except OSError as error:
             if self._is_there(target, error):
                 return
+            if error.errno == errno.EINVAL and "context=" in self.data and not os.path.exists(_SELINUX):
+                raise OSError(
+                    error.errno, "config.linux.mountLabel wants SELinux, without which this kernel runs"
+                ) from None
             if not self.fallback or error.errno not in (errno.EPERM, errno.EBUSY):
                 raise
             self._show_host(target)
@@ -129,6 +133,7 @@ class Filesystem(MountOperation):
             os.close(tree)
 
 
+_SELINUX = "/sys/fs/selinux/enforce"
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT
 # What programs trust at its place: a link of an image must not have it built elsewhere.
 _RESOLVE_OF = dict.fromkeys(("proc", "sysfs"), _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS)

@@ -337,3 +337,9 @@ def test_what_a_tmpfs_of_devices_is_on_the_disk(contain: Contain, tmp_path: Path
     assert ended.output == "there\n"
     made = tmp_path / "store/upper/dev/null"
     assert stat.S_ISCHR(made.lstat().st_mode)
+
+
+def test_a_label_without_selinux_is_a_clear_error(contain: Contain) -> None:
+    if os.path.exists("/sys/fs/selinux/enforce"):
+        pytest.skip("needs a kernel without SELinux")
+    assert "config.linux.mountLabel" in contain("true", linux={"mountLabel": "a:b:c:s0"}).error
