@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 
-from ..linux import syscalls
+from ..linux import pipes
 from .diagnostics import complain
 
 _EVENT = struct.Struct("=iIII")  # inotify_event of inotify(7): watch, mask, cookie, length of the name
@@ -25,8 +25,8 @@ class HeldPipes:
         self._directory = directory
         self._held: dict[str, int] = {}
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        self.descriptor = syscalls.inotify_init()
-        syscalls.inotify_add_watch(self.descriptor, directory, syscalls.IN_CREATE | syscalls.IN_DELETE)
+        self.descriptor = pipes.inotify_init()
+        pipes.inotify_add_watch(self.descriptor, directory, pipes.IN_CREATE | pipes.IN_DELETE)
 
     def look(self) -> None:
         """Open what is new, and close what has been removed."""
@@ -40,9 +40,9 @@ class HeldPipes:
                 _, mask, _, length = _EVENT.unpack_from(events, place)
                 name = os.fsdecode(events[place + _EVENT.size :][:length].rstrip(b"\0"))
                 place += _EVENT.size + length
-                if mask & syscalls.IN_Q_OVERFLOW:
+                if mask & pipes.IN_Q_OVERFLOW:
                     self._look_at_all()
-                elif mask & syscalls.IN_DELETE:
+                elif mask & pipes.IN_DELETE:
                     self._close(name)
                 else:
                     self._open(name)

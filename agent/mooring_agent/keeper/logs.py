@@ -20,7 +20,7 @@ import time
 from collections import OrderedDict
 
 from ..failpoints import reached
-from ..linux import syscalls
+from ..linux import pipes
 from .diagnostics import complain
 
 INDEX = struct.Struct("<QIBxxx")
@@ -247,7 +247,7 @@ class OpenFiles:
         if self._scratch is None:
             self._scratch = os.pipe2(os.O_CLOEXEC)
         reader, writer = self._scratch
-        return os.read(reader, length) if syscalls.tee(pipe, writer, length) else b""
+        return os.read(reader, length) if pipes.tee(pipe, writer, length) else b""
 
     def get(self, key: str) -> tuple[int, int, int] | None:
         """The descriptors of `key`, now the last used."""

@@ -52,9 +52,6 @@ MS_RELATIME = 0x200000
 MS_I_VERSION = 0x800000
 MS_STRICTATIME = 0x1000000
 MS_LAZYTIME = 0x2000000
-IN_CREATE = 0x100  # inotify.h
-IN_DELETE = 0x200
-IN_Q_OVERFLOW = 0x4000
 MNT_DETACH = 0x2
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -450,25 +447,6 @@ def setfsgid(gid: int) -> int:
     if _libc.setfsgid(ctypes.c_uint(0xFFFFFFFF)) != gid:
         raise PermissionError(errno.EPERM, f"setfsgid {gid}: {os.strerror(errno.EPERM)}")
     return before
-
-
-def tee(source: int, target: int, length: int) -> int:
-    """Copy at most `length` bytes from pipe to pipe that stay in the first, tee(2), without waiting; their
-    number, 0 at the end of the pipe. BlockingIOError when there are none.
-    """
-    arguments = (ctypes.c_int(source), ctypes.c_int(target), ctypes.c_size_t(length))
-    return _check(_libc.tee(*arguments, ctypes.c_uint(os.SPLICE_F_NONBLOCK)), "tee")
-
-
-def inotify_init() -> int:
-    """A descriptor for inotify events, which reading does not wait for, inotify_init1(2)."""
-    return _check(_libc.inotify_init1(ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)), "inotify_init1")
-
-
-def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
-    """Watch `path` for the events in `mask`, inotify_add_watch(2); the number of the watch."""
-    arguments = (ctypes.c_int(descriptor), _path(path), ctypes.c_uint32(mask))
-    return _check(_libc.inotify_add_watch(*arguments), "inotify_add_watch", path)
 
 
 def sethostname(name: str) -> None:
