@@ -87,8 +87,6 @@ def contain(layer: Path, tmp_path: Path) -> Contain:
         config["process"]["args"] = ["sh", "-c", command]
         config["process"]["terminal"] = terminal
         uids, gids = id_maps(config)
-        (store / "work").rmdir() if not os.listdir(store / "work") else None
-        (store / "work").mkdir(exist_ok=True)
         root = Overlay((str(layer),), str(store / "upper"), str(store / "work"), uids, gids)
         seccomp = (config["linux"].get("seccomp") and _compiled(config, store)) or None
         plan = compile_launch(config, id="test", group="", root=root, seccomp=seccomp, bundle=str(tmp_path))
@@ -150,7 +148,7 @@ def _launched(shape: Shape, plan: bytes, stage: str) -> Contained:
 
 
 def _fork(shape: Shape) -> int:
-    """A test is no place for a raw clone: a child makes the pid namespace for the launcher, its own child."""
+    """Fork the launcher, as PID 1 of a namespace of its own where the shape has one."""
     if "pid" not in shape.namespaces:
         return fork()
     return syscalls.clone(syscalls.CLONE_NEWPID | signal.SIGCHLD)
