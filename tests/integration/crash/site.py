@@ -46,6 +46,9 @@ class Site:
         self.bystander: str = created["Id"]
         agent.api("POST", f"{DOCKER}/exec/{self.bystander}/start", {"Detach": True})
         self.seen = 0
+        parent = agent.config.cgroup_parent
+        self._group_parents = [path for path in agent.traces._cgroups() if path.name == parent]
+        self._table = table_of(agent.config.nft_table)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -135,10 +138,13 @@ class Site:
             "files": sorted(os.listdir(config.data_root / "containers")),
             "volumes": listed(config.data_root / "volumes"),
             "groups": {
-                path.name for path in self.agent.traces._cgroups() if not path.name.startswith("slot-")
+                entry.name
+                for parent in self._group_parents
+                for entry in os.scandir(parent)
+                if entry.is_dir() and not entry.name.startswith("slot-")
             },
             "mounts": self.agent.traces._mounts(),
-            "elements": elements(config.nft_table),
+            "elements": elements(self._table),
             "links left": max(0, cables(config.bridge_prefix) - running - SPARE_CABLES),
             "records": records_of_containers(keeper / "records"),
             "pipes": set(os.listdir(keeper / "pipes")),
@@ -188,17 +194,27 @@ def listed(directory: Path) -> list[str]:
     return sorted(os.listdir(directory)) if directory.is_dir() else []
 
 
-def elements(table: str) -> int:
-    """How many elements the maps and sets of the nftables table have."""
+def table_of(name: str) -> list[str]:
+    """The family and the name of an nftables table."""
+    for item in nft("list", "tables"):
+        if item.get("table", {}).get("name") == name:
+            return [item["table"]["family"], name]
+    raise AssertionError(f"there is no nftables table {name}")
+
+
+def elements(table: list[str]) -> int:
+    """How many elements the maps and sets of an nftables table have."""
+    found = nft("list", "table", *table)
+    return sum(len(item.get(kind, {}).get("elem", ())) for item in found for kind in ("map", "set"))
+
+
+def nft(*arguments: str) -> list[dict[str, Any]]:
+    """What nft answers."""
     done = subprocess.run(
-        ["nft", "--json", "list", "ruleset"], capture_output=True, text=True, timeout=20, check=True
+        ["nft", "--json", *arguments], capture_output=True, text=True, timeout=20, check=True
     )
-    found = 0
-    for item in json.loads(done.stdout)["nftables"]:
-        for kind in ("map", "set"):
-            if kind in item and item[kind]["table"] == table:
-                found += len(item[kind].get("elem", ()))
-    return found
+    answer: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    return answer
 
 
 def cables(bridge_prefix: str) -> int:

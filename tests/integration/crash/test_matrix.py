@@ -125,6 +125,17 @@ KEEPER_POINTS: list[tuple[Operation, str]] = [
 ]
 
 
+# Where it makes a difference that there is no agent to ask the next keeper at once.
+BOTH_POINTS: list[tuple[Operation, str]] = [
+    (start, "keeper.handed"),
+    (start, "keeper.executed"),
+    (execute, "keeper.exec-recorded"),
+    (stop, "keeper.ending"),
+    (stop, "keeper.ended"),
+    (remove, "keeper.forgetting"),
+]
+
+
 @pytest.fixture(scope="module")
 def used(site: Site) -> Site:
     """Return a site on which there was a subject once, and is none."""
@@ -158,7 +169,7 @@ def test_the_keeper_dies(site: Site, clean: dict[str, Any], operation: Operation
     afterwards(site, clean, operation, answer)
 
 
-@pytest.mark.parametrize(("operation", "point"), KEEPER_POINTS, ids=ids(KEEPER_POINTS))
+@pytest.mark.parametrize(("operation", "point"), BOTH_POINTS, ids=ids(BOTH_POINTS))
 def test_both_die(site: Site, clean: dict[str, Any], operation: Operation, point: str) -> None:
     answer = interrupted(site, operation, point, agent_too=True)
     site.revive()
@@ -182,8 +193,15 @@ def test_they_die_at_any_moment(site: Site, clean: dict[str, Any], operation: Op
     afterwards(site, clean, operation, answered)
 
 
-@pytest.mark.parametrize("who", ["keeper", "both"])
-@pytest.mark.parametrize("point", ["keeper.spliced", "keeper.cut", "keeper.rotated", "keeper.unlinked"])
+@pytest.mark.parametrize(
+    ("who", "point"),
+    [
+        ("keeper", "keeper.spliced"),
+        ("keeper", "keeper.cut"),
+        ("keeper", "keeper.unlinked"),
+        ("both", "keeper.rotated"),
+    ],
+)
 def test_a_flood_with_rotation_loses_no_line(site: Site, clean: dict[str, Any], who: str, point: str) -> None:
     count = 30_000
     log = {"max_size": "32k", "max_files": 100 if point != "keeper.unlinked" else 2}
