@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,9 @@ from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
 from ..network.records import Endpoint
 from ..network.service import NetworkService
-from ..runtime.plan import Shape
+from ..runtime.plan import LaunchPlan, Shape
 from ..storage.snapshotter import Snapshotter
+from .background import Background
 from .confinement import PLAIN, Surroundings, is_plain
 from .container import Container
 from .launching import Launching
@@ -24,22 +26,24 @@ from .reserve import Berth, Reserve, acquire
 from .resources import ContainerSpec
 from .volumes import Volumes
 
-# Plans that wait for a start; each has some two thousand bytes.
-_PREPARED_MOST = 64
+# How long what has been prepared waits for its start.
+_PATIENCE = 2.0
 _REMOVE_GROUP_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """The plan of a container as it was; its files below /etc are written."""
+    """A launcher that has built everything for a container as it was, and waits for the word."""
 
     spec: ContainerSpec
     endpoints: tuple[Endpoint, ...]
-    plan: bytes
+    client: KeeperClient
+    berth: Berth
 
-    def fits(self, container: Container) -> bool:
-        """Whether the container is still the same."""
-        return container.spec is self.spec and container.endpoints == self.endpoints
+    def fits(self, container: Container, client: KeeperClient) -> bool:
+        """Whether the container is still the same, and the keeper connected as before."""
+        same = container.spec is self.spec and container.endpoints == self.endpoints
+        return same and client is self.client
 
 
 class Berthing:
@@ -62,22 +66,59 @@ class Berthing:
         self._networks = networks
         self._volumes = volumes
         self._mount_points = mount_points
-        self._prepared: dict[str, _Prepared] = {}
+        self._preparing: dict[str, asyncio.Task[_Prepared | None]] = {}
+        self._giving_up = Background()
 
-    def prepare(self, container: Container) -> None:
-        """Do now what a start of the container will need: whoever has made it has been answered, and mostly
-        asks for the start next.
+    # Ahead of a start
+
+    def prepare(self, container: Container, client: KeeperClient) -> None:
+        """Begin with what a start will need, up to the process itself: whoever has made a container has been
+        answered, and mostly asks for its start next. What is not started soon is given up.
+
+        Only where a launcher waits in the reserve, and nothing is bound that its owner may yet replace.
+        Whoever writes to the container's layer has to `forget` it.
         """
-        if container.status != "created" or container.lock.locked() or not is_plain(container.spec):
+        if (
+            container.status != "created"
+            or container.lock.locked()
+            or not is_plain(container.spec)
+            or any(volume.type == "bind" for volume in container.spec.volumes)
+            or len(self._preparing) >= self._reserve.size
+        ):
             return
-        while len(self._prepared) >= _PREPARED_MOST:
-            del self._prepared[next(iter(self._prepared))]
+        network = container.endpoints[0].network if container.endpoints else None
+        shape = self._launching.launcher_shape(container, PLAIN)
+        berth = self._reserve.take_waiting(client, shape, network)
+        if berth is not None:
+            task = asyncio.get_running_loop().create_task(self._build(container, client, berth))
+            self._preparing[container.id] = task
+            asyncio.get_running_loop().call_later(_PATIENCE, self.forget, container, task)
+
+    def forget(self, container: Container, task: asyncio.Task[_Prepared | None] | None = None) -> None:
+        """Give up what has been prepared for the container, if it is still that of `task`."""
+        found = self._preparing.get(container.id)
+        if found is None or task not in (None, found):
+            return
+        del self._preparing[container.id]
+        found.add_done_callback(self._give_up)
+
+    def _give_up(self, task: asyncio.Task[_Prepared | None]) -> None:
+        prepared = None if task.cancelled() else task.result()
+        if prepared is not None:
+            self._giving_up.start(_release(prepared.client, prepared.berth))
+
+    async def _build(self, container: Container, client: KeeperClient, berth: Berth) -> _Prepared | None:
         try:
+            await self._connect(container, berth)
             self._launching.write_etc(container)
-            plan = self._plan(container, PLAIN)
+            plan = replace(self._plan(container, PLAIN), ahead=True)
+            await client.prepare(berth.slot, plan.encode())
         except (MooringError, OSError):
-            return  # the start finds out, and says what is wrong
-        self._prepared[container.id] = _Prepared(container.spec, container.endpoints, plan)
+            await _release(client, berth)  # the start finds out, and says what is wrong
+            return None
+        return _Prepared(container.spec, container.endpoints, client, berth)
+
+    # The start
 
     async def start(
         self, container: Container, client: KeeperClient, around: Surroundings
@@ -86,20 +127,39 @@ class Berthing:
         what keeps it from its networks.
         """
         shape = self._launching.launcher_shape(container, around)
+        task = self._preparing.pop(container.id, None)
+        prepared = None if task is None else await task
+        if prepared is not None and prepared.fits(container, client):
+            given = self._give(container, client, around, shape, prepared.berth, built=True)
+            launched = await self._unless_gone(container, given)
+            if launched is not None:
+                return launched
+        elif prepared is not None:
+            await _release(prepared.client, prepared.berth)
         network = container.endpoints[0].network if container.endpoints else None
-        berth = await self._reserve.take(client, shape, network)
+        berth = self._reserve.take_waiting(client, shape, network)
+        if berth is not None:
+            given = self._give(container, client, around, shape, berth)
+            launched = await self._unless_gone(container, given)
+            if launched is not None:
+                return launched
+        return await self._give(container, client, around, shape, await acquire(client, shape))
+
+    async def _unless_gone(
+        self, container: Container, launch: Awaitable[messages.Launched]
+    ) -> messages.Launched | None:
+        """What became of a launcher that had been waiting; None if it had ended, or its cable was no good any
+        more, so that a fresh one is needed.
+        """
         try:
-            return await self._give(container, client, around, shape, berth)
+            return await launch
         except KeeperLost:
             raise
         except Unavailable:
-            if not berth.reserved:
-                raise
-        # It had ended while it waited, or its cable was no good any more: with a fresh one.
-        with suppress(NotFound):
-            group = self._launching.hierarchy.group(container.group)
-            await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
-        return await self._give(container, client, around, shape, await acquire(client, shape))
+            with suppress(NotFound):
+                group = self._launching.hierarchy.group(container.group)
+                await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
+            return None
 
     async def _give(
         self,
@@ -108,27 +168,19 @@ class Berthing:
         around: Surroundings,
         shape: Shape,
         berth: Berth,
+        *,
+        built: bool = False,
     ) -> messages.Launched:
         parent = self._launching.parent_group(container.spec)
         reached("start.acquired")
         container.group = f"{parent}/{berth.slot}" if shape.unified else f"{parent}/{container.id}"
         try:
             self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
-            for number, endpoint in enumerate(container.endpoints):
-                await self._networks.connect(
-                    endpoint,
-                    berth.pid,
-                    ifname=f"eth{number}",
-                    default_route=number == 0,
-                    cable=berth.cable if number == 0 else None,
-                )
-            reached("start.connected")
-            prepared = self._prepared.pop(container.id, None)
-            if prepared is not None and prepared.fits(container):
-                plan = prepared.plan
-            else:
+            plan = None
+            if not built:
+                await self._connect(container, berth)
                 self._launching.write_etc(container)
-                plan = self._plan(container, around)
+                plan = self._plan(container, around).encode()
             if shape.unified:
                 self._registry.save_resolved(container)
             return await client.launch(
@@ -148,13 +200,23 @@ class Berthing:
             raise
         except (MooringError, OSError) as error:
             if not isinstance(error, KeeperLost):
-                with suppress(KeeperLost):  # its launchers go with the connection
-                    await client.request(messages.Release(berth.slot))
+                await _release(client, berth)
             if isinstance(error, OSError):
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise
 
-    def _plan(self, container: Container, around: Surroundings) -> bytes:
+    async def _connect(self, container: Container, berth: Berth) -> None:
+        for number, endpoint in enumerate(container.endpoints):
+            await self._networks.connect(
+                endpoint,
+                berth.pid,
+                ifname=f"eth{number}",
+                default_route=number == 0,
+                cable=berth.cable if number == 0 else None,
+            )
+        reached("start.connected")
+
+    def _plan(self, container: Container, around: Surroundings) -> LaunchPlan:
         rootfs = self._snapshotter.rootfs(container.id)
         parent = self._snapshotter.stat(container.id).parent
         if parent is not None:
@@ -162,4 +224,11 @@ class Berthing:
             if points is not None:
                 rootfs = replace(rootfs, lower=(points, *rootfs.lower))
         paths = self._volumes.paths(container.volumes)
-        return self._launching.plan(container, rootfs, paths, around).encode()
+        return self._launching.plan(container, rootfs, paths, around)
+
+
+async def _release(client: KeeperClient, berth: Berth) -> None:
+    if berth.cable is not None:
+        berth.cable.inside.close()
+    with suppress(MooringError):  # the keeper ends its launchers when the connection does
+        await client.request(messages.Release(berth.slot))

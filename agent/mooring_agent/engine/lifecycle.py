@@ -59,7 +59,6 @@ class Lifecycle:
         self._joining = joining
         self._launching = launching
         self._berthing = berthing
-        self.prepare = berthing.prepare
         self._networks = networks
         self._events = events
         self._boot = boot_id()
@@ -74,6 +73,11 @@ class Lifecycle:
         self.stopping = False
 
     # Requests
+
+    def prepare(self, container: Container) -> None:
+        """Begin with what a start of a container that has just been made will need."""
+        if self.link.client.connected and not self.stopping:
+            self._berthing.prepare(container, self.link.client)
 
     async def start(self, container: Container) -> None:
         """Run it, unless it runs. Raises what kept it from running; then nothing half started is left."""
@@ -146,6 +150,7 @@ class Lifecycle:
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
+        self._berthing.forget(container)
         await self._networks.unpublish(container.id)
         container.ports = ()
         await self._remove_group(container)

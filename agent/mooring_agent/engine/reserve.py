@@ -73,14 +73,19 @@ class Reserve:
 
     async def take(self, client: KeeperClient, shape: Shape, network: str | None) -> Berth:
         """A launcher of `shape`, with a cable to `network` where there is one; acquired now if none waits."""
-        if shape == self._shape and client is self._client:
-            self._network = network
-            self._fill_after(_QUIET_SECONDS)
-            for berth in self._berths:
-                if berth.network == network:
-                    self._berths.remove(berth)
-                    return berth
-        return await acquire(client, shape)
+        return self.take_waiting(client, shape, network) or await acquire(client, shape)
+
+    def take_waiting(self, client: KeeperClient, shape: Shape, network: str | None) -> Berth | None:
+        """A launcher of `shape` with a cable to `network`, if one waits."""
+        if shape != self._shape or client is not self._client:
+            return None
+        self._network = network
+        self._fill_after(_QUIET_SECONDS)
+        for berth in self._berths:
+            if berth.network == network:
+                self._berths.remove(berth)
+                return berth
+        return None
 
     def _fill_after(self, seconds: float) -> None:
         if self._timer is not None:

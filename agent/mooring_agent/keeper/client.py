@@ -182,19 +182,29 @@ class KeeperClient:
             raise KeeperRefused(answer)
         return answer, received
 
-    async def launch(self, launch: messages.Launch, plan: bytes) -> messages.Launched:
-        """Turn an acquired launcher into a container. Raises LaunchFailed with the exit code a shell would
-        give.
-        """
+    async def prepare(self, slot: str, plan: bytes) -> None:
+        """Let an acquired launcher build what a plan says, for a `launch` without one."""
         file = messages.memory_file(plan)
         try:
-            answer, _ = await self.request(launch, [file])
+            await self.request(messages.Prepare(slot), [file])
+        finally:
+            os.close(file)
+
+    async def launch(self, launch: messages.Launch, plan: bytes | None) -> messages.Launched:
+        """Turn an acquired launcher into a container; `plan` is None for one that has been prepared.
+
+        Raises LaunchFailed with the exit code a shell would give, Unavailable for a launcher that has gone.
+        """
+        files = [] if plan is None else [messages.memory_file(plan)]
+        try:
+            answer, _ = await self.request(launch, files)
         except KeeperRefused as refusal:
             if refusal.gone:
                 raise Unavailable(refusal.message) from None
             raise StartRefused(refusal.message, refusal.exit_code) from None
         finally:
-            os.close(file)
+            for file in files:
+                os.close(file)
         assert isinstance(answer, messages.Launched)
         return answer
 

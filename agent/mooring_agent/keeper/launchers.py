@@ -33,6 +33,7 @@ class Launcher:
     shape: Shape
     channel: socket.socket
     ready: bool = False
+    prepared: bool = False
     has_plan: bool = False
     owner: object = None
 

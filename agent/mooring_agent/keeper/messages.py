@@ -68,8 +68,18 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Let the launcher `slot` build what descriptor 0, a plan that is `ahead`, says, up to the process itself.
+    A Launch without a plan follows, or a Release. Answered with Done.
+    """
+
+    slot: str
+
+
+@dataclass(frozen=True)
 class Launch:
-    """Turn the launcher `slot` into the container `id`; descriptor 0 is the plan.
+    """Turn the launcher `slot` into the container `id`; descriptor 0 is the plan, if it has not got one by
+    Prepare.
 
     Output goes to `log_directory` in segments of at most `log_size` bytes, of which `log_files` are kept.
     Answered with Launched or Failed.
@@ -225,6 +235,7 @@ Message = (
     | Configure
     | Acquire
     | Slot
+    | Prepare
     | Launch
     | Release
     | Exec

@@ -86,6 +86,7 @@ class Keeper:
             messages.Configure: self._configure,
             messages.Acquire: self._acquire,
             messages.Release: self._release,
+            messages.Prepare: self._prepare,
             messages.Launch: self._launch,
             messages.Exec: self._exec,
             messages.Signal: self._signal,
@@ -220,8 +221,14 @@ class Keeper:
         self._starts.release(message.slot)
         reply(messages.Done())
 
+    def _prepare(
+        self, client: Client, message: messages.Prepare, descriptors: list[int], reply: Reply
+    ) -> None:
+        self._starts.prepare(client, message, _plan(descriptors))
+        reply(messages.Done())
+
     def _launch(self, client: Client, message: messages.Launch, descriptors: list[int], reply: Reply) -> None:
-        self._starts.launch(client, message, _plan(descriptors), reply)
+        self._starts.launch(client, message, descriptors[:1], reply)
 
     def _exec(self, client: Client, message: messages.Exec, descriptors: list[int], reply: Reply) -> None:
         self._starts.execute(client, message, _plan(descriptors), reply)

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ..failpoints import reached
 from ..runtime.join import start_time
@@ -187,13 +188,27 @@ class Starts:
 
     # Containers and execs
 
-    def launch(self, client: Client, request: messages.Launch, plan: int, reply: Reply) -> None:
-        """Hand a launcher its plan. Raises Refused."""
-        launcher = self._launchers.all.get(request.slot)
+    def prepare(self, client: Client, request: messages.Prepare, plan: int) -> None:
+        """Hand a launcher a plan whose process is to be started later. Raises Refused."""
+        launcher = self._acquired(client, request.slot)
+        if launcher.prepared:
+            raise Refused(f"slot {request.slot} has a plan already")
+        launcher.prepared = True
+        _send(launcher.channel, b"plan", [plan])
+
+    def _acquired(self, client: Client, slot: str) -> Launcher:
+        launcher = self._launchers.all.get(slot)
         if launcher is None or launcher.owner is not client or launcher.has_plan:
             raise Refused(
-                f"slot {request.slot} is not there: expected one that this connection has acquired", gone=True
+                f"slot {slot} is not there: expected one that this connection has acquired", gone=True
             )
+        return launcher
+
+    def launch(self, client: Client, request: messages.Launch, plan: list[int], reply: Reply) -> None:
+        """Hand a launcher its plan, unless it has one, and let it go. Raises Refused."""
+        launcher = self._acquired(client, request.slot)
+        if bool(plan) == launcher.prepared:
+            raise Refused(f"slot {request.slot} needs exactly one plan, by Prepare or with Launch")
         old = self._processes.children.get(request.id)
         if old is not None and old.running:
             raise Refused(f"container {request.id} runs already as process {old.record.pid}")
@@ -223,7 +238,9 @@ class Starts:
         launcher.has_plan = True
         self._processes.add(child)
         self._processes.expect_start(child)
-        self._hand_over(launcher.channel, [plan, *given])
+        _send(launcher.channel, b"go" if launcher.prepared else b"plan", [*plan, *given])
+        for descriptor in given:
+            os.close(descriptor)
         reached("keeper.handed")
         self._await_start(child, launcher.channel, reply, launcher)
 
@@ -251,7 +268,9 @@ class Starts:
         child = Child(record, own=True, exec_streams=ours, owner=client)
         if record.stdin:
             child.stdin = os.dup(ours[0])
-        self._hand_over(channel, [plan, *given])
+        _send(channel, b"plan", [plan, *given])
+        for descriptor in given:
+            os.close(descriptor)
         reached("keeper.exec-handed")
         self._await_start(child, channel, reply, None)
 
@@ -285,17 +304,6 @@ class Starts:
         reader, child.stdin = os.pipe2(os.O_CLOEXEC)
         self._processes.hold(child.record.id, child.stdin)
         return reader
-
-    def _hand_over(self, channel: socket.socket, descriptors: list[int]) -> None:
-        """Send the plan, the first descriptor, which is the caller's, with standard streams, which are closed
-        here.
-        """
-        try:
-            socket.send_fds(channel, [b"plan"], descriptors)
-        except OSError:
-            pass  # it has ended: the channel's end says so
-        for descriptor in descriptors[1:]:
-            os.close(descriptor)
 
     def _await_start(
         self, child: Child, channel: socket.socket, reply: Reply, launcher: Launcher | None
@@ -362,6 +370,12 @@ class Starts:
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])
         self._processes.claim(child)
+
+
+def _send(channel: socket.socket, word: bytes, descriptors: list[int]) -> None:
+    """Tell a launcher or joiner something; one that has ended says so by the end of its channel."""
+    with suppress(OSError):
+        socket.send_fds(channel, [word], descriptors)
 
 
 def _receive(channel: socket.socket) -> bytes:

@@ -110,7 +110,6 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     # Where it joins the pid namespace of others they see it, and must not reach the host's files through its
     # /proc/PID, as with a joiner.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    groups = tuple(f"{parent}/{slot}" for parent in shape.groups)
     if not shape.unified:
         stage.join_groups(stage.make_groups(shape, slot))
     for file in shape.enter:
@@ -134,12 +133,8 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         raise _Unused
     plan = LaunchPlan.decode(raw)
     install_filter = process.read_seccomp(plan.process, plan.state)
-    if not shape.unified:
-        groups = _rename_groups(shape, slot, plan.group)
-    for index, file, value in plan.group_settings:
-        stage.write(f"{groups[index]}/{file}", value)
-    if plan.process.oom_score_adj is not None:
-        stage.write("/proc/self/oom_score_adj", str(plan.process.oom_score_adj))
+    if not plan.ahead:
+        _take_limits(plan, shape, slot)
     for name, path in plan.join:
         stage.join_namespace(name, path)
     netlink.execute(tuple(bytes.fromhex(message) for message in plan.netlink))
@@ -156,6 +151,9 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if sysctls >= 0:
         os.close(sysctls)
     root = _build_root(plan, shape, stage_directory, user)
+    if plan.ahead:
+        stdio = _await_word(channel)
+        _take_limits(plan, shape, slot)
     if plan.report_mounted:
         channel.send(_MOUNTED)
         if not channel.recv(64):
@@ -212,11 +210,25 @@ def _mount_point(path: str) -> str:
     return path
 
 
-def _rename_groups(shape: Shape, slot: str, name: str) -> tuple[str, ...]:
-    """Give the prepared groups the container's name. Only cgroup v1 can, and only in place."""
-    for parent in shape.groups:
-        os.rename(f"{parent}/{slot}", f"{parent}/{name}")
-    return tuple(f"{parent}/{name}" for parent in shape.groups)
+def _await_word(channel: socket.socket) -> list[int]:
+    """Wait until the process is to be started; its standard streams."""
+    word, descriptors, _, _ = socket.recv_fds(channel, 64, 8)
+    if not word:
+        raise _Unused
+    return descriptors
+
+
+def _take_limits(plan: LaunchPlan, shape: Shape, slot: str) -> None:
+    """Give the prepared groups the container's name, which only cgroup v1 can, and its limits."""
+    name = slot
+    if not shape.unified:
+        name = plan.group
+        for parent in shape.groups:
+            os.rename(f"{parent}/{slot}", f"{parent}/{name}")
+    for index, file, value in plan.group_settings:
+        stage.write(f"{shape.groups[index]}/{name}/{file}", value)
+    if plan.process.oom_score_adj is not None:
+        stage.write("/proc/self/oom_score_adj", str(plan.process.oom_score_adj))
 
 
 def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str, user: int) -> int:

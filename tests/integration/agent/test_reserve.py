@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -82,3 +83,92 @@ def test_a_bridge_that_somebody_deleted_is_repaired_although_cables_wait(agent: 
 
     assert _reaches_its_gateway(agent, "second")
     assert _reaches_its_gateway(agent, "first")
+
+
+def _docker(agent: AgentUnderTest, method: str, path: str, body: object = None) -> Any:
+    return agent.api(method, f"/v1.43{path}", body)
+
+
+def _create(agent: AgentUnderTest, name: str, **host: Any) -> None:
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "StopTimeout": 0, "HostConfig": host}
+    _docker(agent, "POST", f"/containers/create?name={name}", body)
+
+
+def _waiting(agent: AgentUnderTest) -> set[int]:
+    """The launchers that wait, prepared or not."""
+    keeper = agent.api("GET", "/mooring/v1/host")["keeper"]["pid"]
+    with open(f"/proc/{keeper}/task/{keeper}/children") as children:
+        pids = {int(pid) for pid in children.read().split()}
+    return {pid for pid in pids if _comm(pid) == "mooring-launch"}
+
+
+def _comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as comm:
+            return comm.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _prepared(agent: AgentUnderTest) -> set[int]:
+    """Those of them that have mounted a container's root already."""
+    found = set()
+    for pid in _waiting(agent):
+        with suppress(FileNotFoundError), open(f"/proc/{pid}/mountinfo") as mounts:
+            if any(f"{agent.config.run_root}/stage/root " in line for line in mounts):
+                found.add(pid)
+    return found
+
+
+def test_what_is_created_is_built_before_its_start(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+
+    _create(agent, "second")
+    (pid,) = eventually(lambda: _prepared(agent), what="a launcher that is prepared")
+    _docker(agent, "POST", "/containers/second/start")
+
+    assert agent.api("GET", "/mooring/v1/containers/second")["pid"] == pid
+    assert _reaches_its_gateway(agent, "second")
+
+
+def test_limits_that_change_before_the_start_hold(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+
+    _create(agent, "second", Memory=64 << 20)
+    eventually(lambda: _prepared(agent), what="a launcher that is prepared")
+    _docker(agent, "POST", "/containers/second/update", {"Memory": 32 << 20, "MemorySwap": 64 << 20})
+    _docker(agent, "POST", "/containers/second/start")
+
+    argv = ["sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max"]
+    seen = agent.api("POST", "/mooring/v1/containers/second/exec", {"argv": argv})["stdout"]
+    assert int(seen) == 32 << 20
+
+
+@pytest.mark.parametrize("what", ["waits", "is removed"])
+def test_what_is_not_started_is_given_up(agent: AgentUnderTest, what: str) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    _create(agent, "second")
+    prepared = eventually(lambda: _prepared(agent), what="a launcher that is prepared")
+
+    if what == "is removed":
+        _docker(agent, "DELETE", "/containers/second")
+    eventually(lambda: not prepared & _waiting(agent), what="the end of the launcher")
+
+    if what == "waits":
+        _docker(agent, "POST", "/containers/second/start")
+        assert _reaches_its_gateway(agent, "second")
+
+
+def test_a_launcher_that_has_died_after_it_was_prepared_is_replaced(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    _create(agent, "second")
+    (pid,) = eventually(lambda: _prepared(agent), what="a launcher that is prepared")
+
+    os.kill(pid, signal.SIGKILL)
+    _docker(agent, "POST", "/containers/second/start")
+
+    assert _reaches_its_gateway(agent, "second")
