@@ -87,6 +87,9 @@ class Site:
 
     def revive(self) -> None:
         """Have an agent, and a keeper that answers it."""
+        eventually(self._answers, what="an exec")
+
+    def _answers(self) -> bool:
         process = self.agent.process
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
@@ -95,10 +98,10 @@ class Site:
                 self.agent.process = None
         if self.agent.process is None:
             self.agent.start()
-        eventually(self._answers, what="an exec")
-
-    def _answers(self) -> bool:
-        done = self.agent.request("POST", "/mooring/v1/containers/witness/exec", {"argv": ["true"]})
+        try:
+            done = self.agent.request("POST", "/mooring/v1/containers/witness/exec", {"argv": ["true"]})
+        except ConnectionError:
+            return False  # it was about to die
         return done.status == 200
 
     # What is seen
