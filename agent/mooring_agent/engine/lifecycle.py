@@ -221,11 +221,8 @@ class Lifecycle:
                 raise
             reached("start.launched")
             container.status, container.error, container.exit_code = "running", "", None
-            container.pid, container.start_time, container.boot = (
-                launched.pid,
-                launched.start_time,
-                self._boot,
-            )
+            container.pid, container.start_time = launched.pid, launched.start_time
+            container.boot = self._boot
             container.started_at, container.finished_at, container.oom_killed = time.time(), None, False
             self._registry.save_run(container)
             reached("start.saved")

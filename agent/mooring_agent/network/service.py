@@ -15,13 +15,14 @@ import ipaddress
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import bridges, ruleset, specs, subnets, veths
 from .addresses import AddressPool
+from .config import NetworkConfig
 from .firewall import Firewall
 from .ports import PortBook
 from .publishing import Change, Mapped, plan
@@ -30,26 +31,6 @@ from .store import NetworkStore, StateFile
 from .veths import Cable
 
 M = TypeVar("M", bound=Mapped)
-
-
-class NetworkConfig(Protocol):
-    """What is needed of `config.AgentConfig`."""
-
-    @property
-    def instance(self) -> str:
-        """The agent's name among several on a host."""
-
-    @property
-    def network_prefix(self) -> str:
-        """Where networks take their subnets from, CIDR."""
-
-    @property
-    def nft_table(self) -> str:
-        """Name of the agent's nftables table."""
-
-    @property
-    def bridge_prefix(self) -> str:
-        """What the names of the agent's bridges begin with."""
 
 
 class NetworkService:
