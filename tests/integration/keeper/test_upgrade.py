@@ -73,7 +73,8 @@ def test_nothing_is_lost_by_upgrades_under_a_flood(shared: KeeperUnderTest, vers
             os.write(stdin, b"%d\n" % number)
             os.close(stdin)
             counts.append(len(descriptors(session.client.identity.pid)))
-        assert max(counts) - min(counts) <= 3  # the descriptors of the flood's log may be open or not
+        # At first some of the logs are not open yet, and the pipe for looking ahead is not made.
+        assert counts[-1] <= counts[1] + 5
 
         await session.client.request(messages.Signal(flood, signal.SIGTERM))
         assert (await session.ended(flood)).exit_code == 9
