@@ -69,7 +69,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Let the launcher `slot` build what descriptor 0, a plan that is `ahead`, says, up to the process itself.
+    """Let the launcher `slot` build what descriptor 0, a plan that is `ahead`, says, up to the process.
     A Launch without a plan follows, or a Release. Answered with Done.
     """
 
