@@ -251,7 +251,7 @@ def _outside_option(option: str, namespaces: Namespaces, named: str) -> str | No
     None for the group of a devpts that has no place in the map: terminals then have their users'.
     """
     name, _, value = option.partition("=")
-    if name not in ("uid", "gid") or not value.isdigit():
+    if name not in ("uid", "gid") or not (value.isascii() and value.isdigit() and len(value) <= 10):
         return option
     ids = namespaces.uids if name == "uid" else namespaces.gids
     for first, host, count in ids:

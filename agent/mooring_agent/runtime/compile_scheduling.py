@@ -157,7 +157,7 @@ def number_list(text: Any, where: str, bound: int) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not all(one.isdecimal() and len(one) <= 9 for one in (first, last if dash else first)):
             raise InvalidSpec(f"{where} is {text!r}: expected a list such as 0-3,7")
         low, high = int(first), int(last if dash else first)
         if low > high or high >= bound:

@@ -95,7 +95,7 @@ def signal_name(text: str, where: str) -> str:
 
 def _signal(text: str, where: str) -> tuple[str, int]:
     word = text.strip().upper().removeprefix("SIG")
-    if word.isascii() and word.isdigit():
+    if word.isascii() and word.isdigit() and len(word) <= 3:
         number = int(word)
     elif match := _REALTIME.fullmatch(word):
         offset = int(match[2])

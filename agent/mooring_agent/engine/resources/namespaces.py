@@ -91,7 +91,9 @@ class UserMapping(Type[UserNamespace]):
             return UserNamespace(joined(value, where))
         if isinstance(value, str):
             first, mark, size = value.partition(":")
-            if not mark or not first.isdigit() or not size.isdigit():
+            if not mark or not all(
+                part.isascii() and part.isdigit() and len(part) <= 10 for part in (first, size)
+            ):
                 raise refusal(where, value, self._EXPECTED)
             value = {"uid_map": [{"container": 0, "host": int(first), "size": int(size)}]}
         if not isinstance(value, Mapping) or value.get("uid_map") is None:
