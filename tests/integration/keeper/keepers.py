@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 import time
@@ -222,6 +223,7 @@ class KeeperUnderTest:
             problems.append(f"its log has a traceback:\n{self.log()}")
         problems += [f"left behind: {each}" for each in self.traces.wait_until_gone(5)]
         self.traces.sweep()
+        shutil.rmtree(self.base, ignore_errors=True)
         if problems:
             raise AgentFailed("\n".join(problems))
 
