@@ -93,8 +93,14 @@ class Reserve:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._start_filling)
 
     def _start_filling(self) -> None:
-        if self._client is not None and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.get_running_loop().create_task(self._fill())
+        if self._client is None or (self._filling is not None and not self._filling.done()):
+            return
+        loop = asyncio.get_running_loop()
+        quiet = loop.time() - self._client.asked_at
+        if quiet < _QUIET_SECONDS:
+            self._fill_after(_QUIET_SECONDS - quiet)
+        else:
+            self._filling = loop.create_task(self._fill())
 
     async def _fill(self) -> None:
         client, shape = self._client, self._shape
@@ -106,6 +112,7 @@ class Reserve:
                 if len(self._berths) >= self.size:
                     await self._release(client, wrong[0])
                 berth = await acquire(client, shape)
+                asked_at = client.asked_at
                 if self._client is not client:
                     return
                 cable = None
@@ -116,6 +123,10 @@ class Reserve:
                         self._fill_after(_PAUSE_AFTER_FAILURE)
                         return
                 self._berths.append(Berth(berth.slot, berth.pid, cable, reserved=True))
+                await asyncio.sleep(0)
+                if client.asked_at != asked_at:  # somebody is about something: this can wait
+                    self._fill_after(_QUIET_SECONDS)
+                    return
         except MooringError as error:
             logger.info("reserve of launchers rests error=%r", error.message)
             if self._client is not None:

@@ -73,6 +73,7 @@ class KeeperClient:
         self._socket: socket.socket | None = None
         self._waiting: dict[int, asyncio.Future[tuple[Message, list[int]]]] = {}
         self._seq = 0
+        self.asked_at = 0.0  # the last request, by the event loop's clock
         self._connected = False
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         self.on_exit: Callable[[messages.Exited], None] = lambda _: None
@@ -163,6 +164,7 @@ class KeeperClient:
         if self._socket is None:
             raise KeeperLost("keeper is not connected: it is being started again, try once more")
         self._seq += 1
+        self.asked_at = asyncio.get_running_loop().time()
         seq = self._seq
         future: asyncio.Future[tuple[Message, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[seq] = future

@@ -114,7 +114,7 @@ def _prepared(agent: AgentUnderTest) -> set[int]:
     """Those of them that have mounted a container's root already."""
     found = set()
     for pid in _waiting(agent):
-        with suppress(FileNotFoundError), open(f"/proc/{pid}/mountinfo") as mounts:
+        with suppress(OSError), open(f"/proc/{pid}/mountinfo") as mounts:
             if any(f"{agent.config.run_root}/stage/root " in line for line in mounts):
                 found.add(pid)
     return found
