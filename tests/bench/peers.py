@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,12 +33,20 @@ class PeerMissing(Exception):
 @contextmanager
 def mooring() -> Iterator[AgentUnderTest]:
     """An agent, with nothing left of it afterwards."""
-    agent = AgentUnderTest(user="script/bench")
-    try:
-        agent.start()
-        yield agent
-    finally:
-        agent.destroy()
+    with tempfile.TemporaryDirectory(prefix="mrgb-", dir=_volatile()) as run:
+        agent = AgentUnderTest(user="script/bench", run_root=Path(run) / "run")
+        try:
+            agent.start()
+            yield agent
+        finally:
+            agent.destroy()
+
+
+def _volatile() -> str:
+    """A file system in memory, as /run is on a host with an init: for the run roots of both engines."""
+    with open("/proc/self/mounts") as mounts:
+        kinds = {target: kind for _, target, kind, *_ in map(str.split, mounts)}
+    return "/run" if kinds.get("/run") == "tmpfs" else "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,14 @@ def dockerd(base: Path) -> Iterator[Docker]:
     base.mkdir(parents=True)
     socket = base / "docker.sock"
     group = f"{GROUP}/docker"
+    run = Path(f"{_volatile()}{base}/exec")  # with `base` in it, by which its processes are found
     with (base / "log").open("wb") as log:
         process = subprocess.Popen(
             [
                 *("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd"),
                 program,
                 f"--data-root={base}/data",
-                f"--exec-root={base}/exec",
+                f"--exec-root={run}",
                 f"--pidfile={base}/pid",
                 f"--host=unix://{socket}",
                 f"--cgroup-parent=/{group}",
@@ -93,6 +103,9 @@ def dockerd(base: Path) -> Iterator[Docker]:
             process.kill()
             process.wait()
         eventually(lambda: not processes.naming(str(base)), 30, "the end of dockerd's helpers")
+        shutil.rmtree(run, ignore_errors=True)
+        with suppress(OSError):
+            os.removedirs(run.parent)
         for mount in _mounts_below(base):
             subprocess.run(["umount", "-l", mount], check=False)
         remove_groups(GROUP)

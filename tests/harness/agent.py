@@ -48,18 +48,23 @@ class AgentUnderTest:
 
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
-    agent's log; else `end` fails on it.
+    agent's log; else `end` fails on it. `run_root` is another place for it than below `base`.
     """
 
     def __init__(
-        self, *, arguments: Sequence[str] = (), expect_traceback: bool = False, user: str = "a test"
+        self,
+        *,
+        arguments: Sequence[str] = (),
+        expect_traceback: bool = False,
+        user: str = "a test",
+        run_root: Path | None = None,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
         self.config = AgentConfig.make(
             data_root=self.base / "data",
-            run_root=self.base / "run",
+            run_root=run_root or self.base / "run",
             cgroup_parent=f"mrgt-{secrets.token_hex(4)}",
             network_prefix=str(_free_prefix()),
         )
