@@ -98,6 +98,8 @@ class Container:
     def _let_go(self) -> None:
         self.log.close()
         self.other.close()
+        for descriptor in self.cache._scratch or ():  # a keeper has it for life
+            os.close(descriptor)
 
 
 class Follower:

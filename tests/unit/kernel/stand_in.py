@@ -358,10 +358,12 @@ class _Handler(BaseHTTPRequestHandler):
         """
         incoming = threading.Thread(target=self._relay_input, args=(each,), daemon=True)
         incoming.start()
+        readable = select.poll()
+        readable.register(each.master, select.POLLIN)
         try:
             while True:
                 ended = each.process.poll() is not None
-                if select.select([each.master], [], [], 0 if ended else 0.05)[0]:
+                if readable.poll(0 if ended else 50):
                     self.connection.sendall(os.read(each.master, 65536))
                 elif ended:
                     break
