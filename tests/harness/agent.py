@@ -385,7 +385,10 @@ def _directory_for_roots() -> str:
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _source, target, kind, *_rest = line.split()
         kinds[target] = kind
-    return "/dev/shm" if kinds.get("/tmp", kinds.get("/")) == "overlay" else "/tmp"
+    if kinds.get("/tmp", kinds.get("/")) != "overlay":
+        return "/tmp"
+    given = os.environ.get("TMPDIR", "")
+    return given if kinds.get(given, "overlay") != "overlay" else "/dev/shm"
 
 
 def _free_prefix() -> ipaddress.IPv4Network:

@@ -121,7 +121,13 @@ def idmapped_tree(source: str, uids: IdMap, gids: IdMap) -> int:
         )
     except OSError as error:
         os.close(tree)
-        raise OSError(error.errno, f"idmapped mount of {source}: {error.strerror}") from None
+        reason = error.strerror
+        if error.errno == errno.EINVAL:
+            reason = (
+                "this kernel cannot map ids on its file system: expected ext4, xfs or btrfs, or tmpfs from "
+                "Linux 6.3 on; keep it on one of these, or do without users of its own"
+            )
+        raise OSError(error.errno, f"idmapped mount of {source}: {reason}") from None
     return tree
 
 
