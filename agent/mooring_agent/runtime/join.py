@@ -92,9 +92,11 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
         namespaces |= stage.NAMESPACES[name]
     if namespaces & syscalls.CLONE_NEWUSER:
         process.lend_stdio(stdio, *(outside(map_of_process(plan.pid, kind)) for kind in ("uid", "gid")))
-    if namespaces:
-        syscalls.setns(target, namespaces)
-    if namespaces & syscalls.CLONE_NEWUSER:
+    # Only the host's root may put a child into the container's group of cgroup v2: the users come after that.
+    late = namespaces & syscalls.CLONE_NEWUSER if plan.unified else 0
+    if namespaces & ~late:
+        syscalls.setns(target, namespaces & ~late)
+    if namespaces & ~late & syscalls.CLONE_NEWUSER:
         stage.become_root()
     if plan.keyring:
         keys.join_session_keyring(plan.keyring)
@@ -117,6 +119,9 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
         if tell >= 0:
             os.write(tell, b"%d" % child)
         os._exit(0)
+    if late:
+        syscalls.setns(target, late)
+        stage.become_root()
     if isinstance(install_filter, Notifying):
         # Its own number it cannot know: what it sees is that of the container's pid namespace.
         install_filter.for_process(int(os.read(waiting, 32)))
