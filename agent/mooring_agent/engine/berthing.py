@@ -22,7 +22,7 @@ from .container import Container
 from .launching import Launching
 from .mountpoints import MountPoints
 from .registry import Registry
-from .reserve import Berth, Reserve, acquire
+from .reserve import Berth, Reserve, acquire, release
 from .resources import ContainerSpec
 from .volumes import Volumes
 
@@ -40,10 +40,9 @@ class _Prepared:
     client: KeeperClient
     berth: Berth
 
-    def fits(self, container: Container, client: KeeperClient) -> bool:
-        """Whether the container is still the same, and the keeper connected as before."""
-        same = container.spec is self.spec and container.endpoints == self.endpoints
-        return same and client is self.client
+    def fits(self, container: Container) -> bool:
+        """Whether the container is still the same."""
+        return container.spec is self.spec and container.endpoints == self.endpoints
 
 
 class Berthing:
@@ -86,9 +85,8 @@ class Berthing:
             or len(self._preparing) >= self._reserve.size
         ):
             return
-        network = container.endpoints[0].network if container.endpoints else None
         shape = self._launching.launcher_shape(container, PLAIN)
-        berth = self._reserve.take_waiting(client, shape, network)
+        berth = self._take_waiting(container, client, shape)
         if berth is not None:
             task = asyncio.get_running_loop().create_task(self._build(container, client, berth))
             self._preparing[container.id] = task
@@ -105,16 +103,14 @@ class Berthing:
     def _give_up(self, task: asyncio.Task[_Prepared | None]) -> None:
         prepared = None if task.cancelled() else task.result()
         if prepared is not None:
-            self._giving_up.start(_release(prepared.client, prepared.berth))
+            self._giving_up.start(release(prepared.client, prepared.berth))
 
     async def _build(self, container: Container, client: KeeperClient, berth: Berth) -> _Prepared | None:
         try:
-            await self._connect(container, berth)
-            self._launching.write_etc(container)
-            plan = replace(self._plan(container, PLAIN), ahead=True)
-            await client.prepare(berth.slot, plan.encode())
+            plan = await self._outfit(container, PLAIN, berth)
+            await client.prepare(berth.slot, replace(plan, ahead=True).encode())
         except (MooringError, OSError):
-            await _release(client, berth)  # the start finds out, and says what is wrong
+            await release(client, berth)  # the start finds out, and says what is wrong
             return None
         return _Prepared(container.spec, container.endpoints, client, berth)
 
@@ -129,21 +125,24 @@ class Berthing:
         shape = self._launching.launcher_shape(container, around)
         task = self._preparing.pop(container.id, None)
         prepared = None if task is None else await task
-        if prepared is not None and prepared.fits(container, client):
+        if prepared is not None and prepared.fits(container):
             given = self._give(container, client, around, shape, prepared.berth, built=True)
             launched = await self._unless_gone(container, given)
             if launched is not None:
                 return launched
         elif prepared is not None:
-            await _release(prepared.client, prepared.berth)
-        network = container.endpoints[0].network if container.endpoints else None
-        berth = self._reserve.take_waiting(client, shape, network)
+            await release(client, prepared.berth)
+        berth = self._take_waiting(container, client, shape)
         if berth is not None:
             given = self._give(container, client, around, shape, berth)
             launched = await self._unless_gone(container, given)
             if launched is not None:
                 return launched
         return await self._give(container, client, around, shape, await acquire(client, shape))
+
+    def _take_waiting(self, container: Container, client: KeeperClient, shape: Shape) -> Berth | None:
+        network = container.endpoints[0].network if container.endpoints else None
+        return self._reserve.take_waiting(client, shape, network)
 
     async def _unless_gone(
         self, container: Container, launch: Awaitable[messages.Launched]
@@ -173,14 +172,12 @@ class Berthing:
     ) -> messages.Launched:
         parent = self._launching.parent_group(container.spec)
         reached("start.acquired")
-        container.group = f"{parent}/{berth.slot}" if shape.unified else f"{parent}/{container.id}"
+        container.group = f"{parent}/{berth.slot}" if shape.unified else self._launching.group_path(container)
         try:
             self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
             plan = None
             if not built:
-                await self._connect(container, berth)
-                self._launching.write_etc(container)
-                plan = self._plan(container, around).encode()
+                plan = (await self._outfit(container, around, berth)).encode()
             if shape.unified:
                 self._registry.save_resolved(container)
             return await client.launch(
@@ -200,12 +197,13 @@ class Berthing:
             raise
         except (MooringError, OSError) as error:
             if not isinstance(error, KeeperLost):
-                await _release(client, berth)
+                await release(client, berth)
             if isinstance(error, OSError):
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise
 
-    async def _connect(self, container: Container, berth: Berth) -> None:
+    async def _outfit(self, container: Container, around: Surroundings, berth: Berth) -> LaunchPlan:
+        """Connect a launcher to the container's networks and write the files below /etc; the plan for it."""
         for number, endpoint in enumerate(container.endpoints):
             await self._networks.connect(
                 endpoint,
@@ -215,8 +213,7 @@ class Berthing:
                 cable=berth.cable if number == 0 else None,
             )
         reached("start.connected")
-
-    def _plan(self, container: Container, around: Surroundings) -> LaunchPlan:
+        self._launching.write_etc(container)
         rootfs = self._snapshotter.rootfs(container.id)
         parent = self._snapshotter.stat(container.id).parent
         if parent is not None:
@@ -225,10 +222,3 @@ class Berthing:
                 rootfs = replace(rootfs, lower=(points, *rootfs.lower))
         paths = self._volumes.paths(container.volumes)
         return self._launching.plan(container, rootfs, paths, around)
-
-
-async def _release(client: KeeperClient, berth: Berth) -> None:
-    if berth.cable is not None:
-        berth.cable.inside.close()
-    with suppress(MooringError):  # the keeper ends its launchers when the connection does
-        await client.request(messages.Release(berth.slot))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from .container import Container
 from .initprogram import init_program
 from .oci import runtime_config
 from .resources import CgroupSpec, ContainerSpec
+from .resources.namespaces import IdRange
 from .resources.security import UNCONFINED
 
 _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
@@ -118,8 +119,8 @@ class Launching:
             namespaces=new_namespaces(config),
             join=joined_namespaces(config),
             standard=is_standard(config),
-            uids=tuple((one.container, one.host, one.size) for one in users),
-            gids=tuple((one.container, one.host, one.size) for one in groups),
+            uids=_id_map(users),
+            gids=_id_map(groups),
             time_offsets=time_offsets(config),
         )
 
@@ -247,16 +248,20 @@ def _no_paths(container: Container) -> dict[str, str]:
     return {volume.target: "" for volume in container.spec.volumes}
 
 
+def _id_map(ids: Iterable[IdRange]) -> tuple[tuple[int, int, int], ...]:
+    """A map of ids as launch plans have it."""
+    return tuple((one.container, one.host, one.size) for one in ids)
+
+
 def _root(rootfs: Rootfs, around: Surroundings) -> Overlay | BindRoot:
-    maps: dict[str, tuple[tuple[int, int, int], ...]] = {}
-    if around.id_maps is not None:
-        for name, ids in zip(("uid_map", "gid_map"), around.id_maps, strict=True):
-            maps[name] = tuple((one.container, one.host, one.size) for one in ids)
+    users, groups = around.id_maps or ((), ())
+    uids, gids = _id_map(users), _id_map(groups)
     if rootfs.bind_source is not None:
-        return BindRoot(str(rootfs.bind_source), **maps)
+        return BindRoot(str(rootfs.bind_source), uid_map=uids, gid_map=gids)
     return Overlay(
         lower=tuple(str(path) for path in rootfs.lower),
         upper=str(rootfs.upper or ""),
         work=str(rootfs.work or ""),
-        **maps,
+        uid_map=uids,
+        gid_map=gids,
     )

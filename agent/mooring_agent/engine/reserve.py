@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import MooringError
@@ -27,19 +28,21 @@ _PAUSE_AFTER_FAILURE = 1.0
 
 @dataclass(frozen=True)
 class Berth:
-    """A launcher that waits for a plan, perhaps with a cable laid. `reserved` says that it has been waiting
-    here, so that it may have ended meanwhile.
-    """
+    """A launcher that waits for a plan, perhaps with a cable laid."""
 
     slot: str
     pid: int
     cable: Cable | None = None
-    reserved: bool = False
 
     @property
     def network(self) -> str | None:
         """Where its cable leads to."""
         return self.cable.network if self.cable is not None else None
+
+    def close(self) -> None:
+        """Let go of the cable; it goes with the launcher's network namespace."""
+        if self.cable is not None:
+            self.cable.inside.close()
 
 
 class Reserve:
@@ -68,12 +71,8 @@ class Reserve:
         if self._filling is not None:
             self._filling.cancel()
         for berth in self._berths:
-            _give_up_cable(berth)
+            berth.close()
         self._berths.clear()
-
-    async def take(self, client: KeeperClient, shape: Shape, network: str | None) -> Berth:
-        """A launcher of `shape`, with a cable to `network` where there is one; acquired now if none waits."""
-        return self.take_waiting(client, shape, network) or await acquire(client, shape)
 
     def take_waiting(self, client: KeeperClient, shape: Shape, network: str | None) -> Berth | None:
         """A launcher of `shape` with a cable to `network`, if one waits."""
@@ -110,7 +109,8 @@ class Reserve:
                 if len(self._berths) - len(wrong) >= self.size:
                     return
                 if len(self._berths) >= self.size:
-                    await self._release(client, wrong[0])
+                    self._berths.remove(wrong[0])
+                    await release(client, wrong[0])
                 berth = await acquire(client, shape)
                 asked_at = client.asked_at
                 if self._client is not client:
@@ -119,10 +119,10 @@ class Reserve:
                 if self._network is not None:
                     cable = self._networks.lay_cable(self._network, berth.pid)
                     if cable is None:
-                        await client.request(messages.Release(berth.slot))
+                        await release(client, berth)
                         self._fill_after(_PAUSE_AFTER_FAILURE)
                         return
-                self._berths.append(Berth(berth.slot, berth.pid, cable, reserved=True))
+                self._berths.append(Berth(berth.slot, berth.pid, cable))
                 await asyncio.sleep(0)
                 if client.asked_at != asked_at:  # somebody is about something: this can wait
                     self._fill_after(_QUIET_SECONDS)
@@ -132,11 +132,6 @@ class Reserve:
             if self._client is not None:
                 self._fill_after(_PAUSE_AFTER_FAILURE)
 
-    async def _release(self, client: KeeperClient, berth: Berth) -> None:
-        self._berths.remove(berth)
-        _give_up_cable(berth)
-        await client.request(messages.Release(berth.slot))
-
 
 async def acquire(client: KeeperClient, shape: Shape) -> Berth:
     """A launcher of `shape` from the keeper."""
@@ -145,7 +140,8 @@ async def acquire(client: KeeperClient, shape: Shape) -> Berth:
     return Berth(slot.slot, slot.pid)
 
 
-def _give_up_cable(berth: Berth) -> None:
-    """The cable itself goes with the launcher's network namespace."""
-    if berth.cable is not None:
-        berth.cable.inside.close()
+async def release(client: KeeperClient, berth: Berth) -> None:
+    """Give a launcher up; the keeper does so itself when the connection to it ends."""
+    berth.close()
+    with suppress(MooringError):
+        await client.request(messages.Release(berth.slot))

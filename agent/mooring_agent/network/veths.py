@@ -42,7 +42,7 @@ class Cable:
 
 def spare_ifname() -> str:
     """A name for the outer end of a cable that nobody uses yet."""
-    return "mv" + secrets.token_hex(6)[:11]
+    return f"mv{secrets.token_hex(5)}"
 
 
 def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
