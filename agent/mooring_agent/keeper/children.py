@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import struct
 import termios
 from collections.abc import Callable
@@ -238,9 +237,3 @@ def open_exec_streams(stdin: bool, stdout: bool, stderr: bool) -> tuple[list[int
         theirs.append(reader if child_reads else writer)
         ours.append(writer if child_reads else reader)
     return ours, theirs
-
-
-def default_signals() -> None:
-    """Undo in a forked child what the keeper set."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)

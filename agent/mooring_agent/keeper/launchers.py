@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launchers that a keeper has forked ahead, and the forks themselves."""
+"""The launchers and joiners that a keeper has ahead."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..linux import syscalls
-from ..runtime.join import run_joiner
-from ..runtime.launch import run_launcher
 from ..runtime.plan import Shape
-from ..runtime.stage import join_namespace, make_groups, write
 from .diagnostics import complain
-from .guardian import JOINER_NAME, LAUNCHER_NAME
+from .zygote import Zygote
 
 SLOT_PREFIX = "slot-"
 # Joiners kept waiting. Each serves one exec, and its fork is some 2 ms of an exec's time.
@@ -39,13 +32,10 @@ class Launcher:
 
 
 class Launchers:
-    """Forks launchers and keeps `size` of one shape ready. `prepare_child` is called in each child before
-    anything else.
-    """
+    """Has launchers forked and keeps `size` of one shape ready."""
 
-    def __init__(self, stage_directory: str, prepare_child: Callable[[int], None]) -> None:
-        self._stage = stage_directory
-        self._prepare_child = prepare_child
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
         self._shape: Shape | None = None
         self._size = 0
         self._pool: list[Launcher] = []
@@ -54,7 +44,6 @@ class Launchers:
         self.all: dict[str, Launcher] = {}
         # The number of the next launcher, which names it: a keeper keeps its pid when it replaces itself.
         self.next_slot = 0
-        os.makedirs(stage_directory, mode=0o700, exist_ok=True)
 
     def configure(self, shape: Shape, size: int) -> list[Launcher]:
         """Keep `size` launchers of `shape` from now on; returns those that are not needed any more."""
@@ -120,13 +109,14 @@ class Launchers:
         self._joiners.clear()
         return pids
 
+    def close(self) -> None:
+        """Fork nothing more; what is forked is the caller's to end."""
+        self._zygote.close()
+
     def _fork_joiner(self, *, ahead: bool) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            self._become_child(theirs, JOINER_NAME)
-            run_joiner(theirs, ahead=ahead)
-        theirs.close()
+        with theirs:
+            pid = self._zygote.fork_joiner(theirs, ahead=ahead)
         ours.setblocking(False)
         return pid, ours
 
@@ -135,58 +125,17 @@ class Launchers:
         self.next_slot += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = _clone(shape, slot)
+            with theirs:
+                pid = self._zygote.fork_launcher(theirs, shape, slot, ahead=ahead)
         except OSError:
             ours.close()
-            theirs.close()
-            remove_groups(shape, slot)
+            self._stale |= {(parent, slot) for parent in shape.groups}
+            self.sweep()
             raise
-        if pid == 0:
-            self._become_child(theirs, LAUNCHER_NAME)
-            run_launcher(theirs, shape, slot, self._stage, ahead=ahead)
-        theirs.close()
         ours.setblocking(False)
         launcher = Launcher(slot, pid, shape, ours)
         self.all[slot] = launcher
         return launcher
-
-    def _become_child(self, channel: socket.socket, name: str) -> None:
-        """Drop all that is the keeper's. No collection may run: it would touch, and so copy, every page."""
-        gc.disable()
-        self._prepare_child(channel.fileno())
-        write("/proc/self/comm", name)
-
-
-def _clone(shape: Shape, slot: str) -> int:
-    """Fork into a new pid namespace if `shape` has one, or into the one that it joins, and into its group
-    where that is possible at once.
-    """
-    flags = syscalls.CLONE_NEWPID if "pid" in shape.namespaces else 0
-    joined = dict(shape.join).get("pid")
-    if joined is None:
-        return _clone_into(flags, shape, slot)
-    # Children are then born there, while the caller stays in its own, pid_namespaces(7).
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    join_namespace("pid", joined)
-    pid = -1
-    try:
-        pid = _clone_into(flags, shape, slot)
-        return pid
-    finally:
-        if pid != 0:  # for the child there is no way back, and it forks none but helpers
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
-        os.close(own)
-
-
-def _clone_into(flags: int, shape: Shape, slot: str) -> int:
-    if not shape.unified:
-        return syscalls.clone(flags | signal.SIGCHLD)
-    directory = make_groups(shape, slot)[0]
-    cgroup = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return syscalls.clone_into_cgroup(flags, cgroup, signal.SIGCHLD)
-    finally:
-        os.close(cgroup)
 
 
 def remove_groups(shape: Shape, name: str) -> None:

@@ -19,15 +19,16 @@ from ..linux import syscalls
 from ..runtime.launch import in_words
 from ..runtime.plan import Shape
 from . import messages
-from .children import Child, default_signals
+from .children import Child
 from .connections import Client, Connections
 from .diagnostics import complain
 from .eventloop import EventLoop
 from .guardian import Legacy
 from .handover import State, pack, take_back
 from .launchers import Launchers
-from .processes import Processes
+from .processes import Processes, nothing
 from .starts import Refused, Starts
+from .zygote import Zygote
 
 _IDLE_SECONDS = 5.0
 _END_SECONDS = 2.0
@@ -75,9 +76,8 @@ class Keeper:
         self._last_shape: tuple[dict[str, Any] | None, Shape] = (None, Shape(()))
         channel.setblocking(False)
         self._processes = Processes(self._loop, channel, f"{run_root}/keeper", self._tell_end)
-        self._starts = Starts(
-            self._loop, Launchers(f"{run_root}/stage", self._prepare_child), self._processes
-        )
+        zygote = Zygote(f"{run_root}/stage", lambda pid: self._processes.expect_end(pid, nothing))
+        self._starts = Starts(self._loop, Launchers(zygote), self._processes)
         self._connections = Connections(
             self._loop, listener, self._dispatch, self._starts.release_all_of, self._consider_idleness
         )
@@ -153,12 +153,6 @@ class Keeper:
         clients = {descriptor: self._connections.take_over(descriptor) for descriptor in state.clients}
         self._processes.take_over(state, clients)
         self._connections.reply(clients[state.asked_by], state.seq, messages.Done())
-
-    def _prepare_child(self, keep: int) -> None:
-        default_signals()
-        if keep > 3:
-            syscalls.close_range(3, keep - 1)
-        syscalls.close_range(keep + 1)
 
     def _tell_end(self, child: Child) -> None:
         record = child.record

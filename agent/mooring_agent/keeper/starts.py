@@ -127,7 +127,8 @@ class Starts:
                 self.dismiss(launcher)
 
     def dismiss_all(self) -> None:
-        """Give up every launcher and joiner."""
+        """Give up every launcher and joiner, and whoever forks them."""
+        self._launchers.close()
         self._dismiss_unused()
         for launcher in list(self._launchers.all.values()):
             self.dismiss(launcher)
