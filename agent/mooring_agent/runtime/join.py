@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One more process in a running container: what `exec` is to a container's first process.
 
-Two processes: the first, forked ahead, joins the container; the second is its child within the container's
-pid namespace. It becomes the keeper's own child, so that the keeper learns its exit status: by CLONE_PARENT,
-or, where it could be spawned, when the first one ends, since the keeper is a subreaper.
+Two processes: the first, forked ahead, joins the container; the second is born in the container's pid
+namespace, as the keeper's own child (CLONE_PARENT), so that the keeper learns its exit status.
 """
 
 from __future__ import annotations
@@ -11,13 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 
-from ..linux import keys, syscalls
+from ..linux import keys, spawn, syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
 from .launch import receive_plan, report, set_up_stdio
 from .notifying import Notifying
 from .plan import JoinPlan, Process
+
+_LINGER = 0.002  # seconds
 
 
 def run_joiner(channel: socket.socket, *, ahead: bool = False) -> None:
@@ -46,6 +48,8 @@ def _rehearse() -> None:
     start_time(plan.pid)
     process.read_last_capability()
     process.rehearse()
+    if spawn.available:
+        spawn.rehearse()
 
 
 def start_time(pid: int) -> int:
@@ -101,12 +105,19 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     if plan.keyring:
         keys.join_session_keyring(plan.keyring)
     os.chdir("/")
-    if plan.spawn:
+    if plan.spawn and spawn.available:
         process.attach_stdio(stdio)
         process.replace_null_devices()
-        child = process.spawn(plan.process, last_capability, install_filter, channel.fileno())
-        channel.send(b"pid %d" % child)
-        channel.close()  # at once, and not when the kernel has cleared this process's memory away
+        process.spawn(
+            plan.process,
+            last_capability,
+            install_filter,
+            channel.fileno(),
+            lambda pid: channel.send(b"pid %d" % pid),
+        )
+        syscalls.close_range(0)
+        # The end of this process keeps a processor busy for a millisecond, which others wait for now.
+        time.sleep(_LINGER)
         os._exit(0)
     waiting, tell = os.pipe2(os.O_CLOEXEC) if isinstance(install_filter, Notifying) else (-1, -1)
     flags = syscalls.CLONE_PARENT

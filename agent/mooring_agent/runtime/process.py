@@ -18,6 +18,7 @@ import termios
 from collections.abc import Callable, Sequence
 
 from ..linux import syscalls
+from ..linux.spawn import spawn_sibling
 from .mounts import NULL_DEVICE, ensure_directory
 from .mounts_targets import attach_clone
 from .notifying import Notifying
@@ -199,14 +200,30 @@ def become(
 
 
 def spawn(
-    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
-) -> int:
-    """Start the process as a child in a session of its own, after becoming all that it shall be; its pid.
+    process: Process,
+    last_capability: int,
+    install_filter: Callable[[], None] | None,
+    keep: int,
+    tell: Callable[[int], object],
+) -> None:
+    """Start the process as a sibling, in a session of its own, after becoming all that it shall be; `tell` is
+    called with its pid, also when it ends at once because it cannot be executed.
 
-    The child shares this process's memory until its execve, posix_spawn(3), where a fork would have to copy
-    each page that it touches. The filter of system calls has to allow that. Raises CannotRun or OSError.
+    It shares this process's memory until its execve, where a fork would have to copy each page that it
+    touches. The filter of system calls has to allow that. Raises CannotRun or OSError.
     """
-    return _execute(process.args, _settle(process, last_capability, install_filter, keep), _spawn)
+
+    def run(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
+        # As far as it can be known before there is a process.
+        if not stat.S_ISREG(os.stat(path).st_mode) or not os.access(path, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        pid, failure = spawn_sibling(path, args, environment)
+        tell(pid)
+        if failure:
+            raise _cannot_execute(args[0], None if failure in (errno.ENOENT, errno.ENOTDIR) else failure)
+        return pid
+
+    _execute(process.args, _settle(process, last_capability, install_filter, keep), run)
 
 
 def rehearse() -> None:
@@ -405,10 +422,6 @@ def _execute(
             if error.errno != errno.EACCES:
                 break
     raise _cannot_execute(args[0], found.errno if found else None)
-
-
-def _spawn(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
-    return os.posix_spawn(path, args, environment, setsid=True)
 
 
 def find_executable(process: Process) -> None:
