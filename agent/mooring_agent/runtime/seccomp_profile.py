@@ -24,6 +24,7 @@ from typing import Any
 from ..errors import InvalidSpec, NotSupported
 from ..linux import seccomp
 from . import seccomp_default as default
+from .seccomp_shrink import shrink
 from .seccomp_stub import LARGEST_PROGRAM, unknown_calls_stub
 from .seccomp_syntax import MACHINES, Profile, Rule, parse
 
@@ -31,7 +32,7 @@ ALLOW = "SCMP_ACT_ALLOW"
 ERRNO = "SCMP_ACT_ERRNO"
 """Actions by name, see seccomp_syntax.ACTIONS."""
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Part of each cache key: another one when compile_profile() makes another program of the same profile."""
 
 
@@ -114,7 +115,7 @@ def compile_profile(profile: Mapping[str, Any], capabilities: Iterable[str]) -> 
     rules = parse(profile).select(frozenset(capabilities), platform.machine(), _kernel())
     try:
         with seccomp.Filter(rules.default_action) as under_construction:
-            program = _build(under_construction, rules)
+            program = shrink(_build(under_construction, rules))
     except OSError as error:
         raise InvalidSpec(
             f"seccomp profile is refused by libseccomp {seccomp.version()}: {error.strerror}"

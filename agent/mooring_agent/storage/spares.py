@@ -12,6 +12,7 @@ from collections.abc import Iterator
 _log = logging.getLogger(__name__)
 
 _WANTED = 32  # pairs kept ready; a burst that outruns the thread makes its own
+_LOW = 16  # pairs left when more are made
 _PAUSE = 0.02  # seconds from the first taking to the making of new ones: a burst comes first
 
 
@@ -37,7 +38,8 @@ class SparePairs:
             number = self._ready.popleft()
         except IndexError:
             number = self._make()
-        self._needed.set()
+        if len(self._ready) < _LOW:  # waking it costs whoever waits for the container
+            self._needed.set()
         return number
 
     def close(self) -> None:
