@@ -24,6 +24,7 @@ from .mountpoints import MountPoints
 from .registry import Registry
 from .reserve import Berth, Reserve, acquire, release
 from .resources import ContainerSpec
+from .resources.attachments import is_alone
 from .volumes import Volumes
 
 # How long what has been prepared waits for its start.
@@ -66,49 +67,71 @@ class Berthing:
         self._volumes = volumes
         self._mount_points = mount_points
         self._preparing: dict[str, asyncio.Task[_Prepared | None]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._giving_up = Background()
 
     # Ahead of a start
 
-    def prepare(self, container: Container, client: KeeperClient) -> None:
-        """Begin with what a start will need, up to the process itself: whoever has made a container has been
+    def has_waiting(self, container: Container, client: KeeperClient) -> bool:
+        """Whether a launcher waits for it in the reserve."""
+        shape = self._launching.launcher_shape(container, PLAIN)
+        return self._reserve.has_waiting(client, shape, _network_of(container))
+
+    def prepare(self, container: Container, client: KeeperClient, patience: float = _PATIENCE) -> bool:
+        """Begin with what a start will need, up to the execve: whoever has made a container has been
         answered, and mostly asks for its start next. What is not started soon is given up.
 
-        Only where a launcher waits in the reserve, and nothing is bound that its owner may yet replace.
-        Whoever writes to the container's layer has to `forget` it.
+        Only where a launcher waits in the reserve, and nothing is bound that its owner may yet replace; else
+        False. Whoever writes to the container's layer has to `forget` it.
         """
         if (
-            container.status != "created"
+            container.id in self._preparing
+            or container.status != "created"
             or container.lock.locked()
             or not is_plain(container.spec)
             or any(volume.type == "bind" for volume in container.spec.volumes)
             or len(self._preparing) >= self._reserve.size
         ):
-            return
+            return False
         shape = self._launching.launcher_shape(container, PLAIN)
         berth = self._take_waiting(container, client, shape)
-        if berth is not None:
-            task = asyncio.get_running_loop().create_task(self._build(container, client, berth))
-            self._preparing[container.id] = task
-            asyncio.get_running_loop().call_later(_PATIENCE, self.forget, container, task)
+        if berth is None:
+            return False
+        self._preparing[container.id] = asyncio.get_running_loop().create_task(
+            self._build(container, client, berth)
+        )
+        self._be_patient(container, patience)
+        return True
 
-    def forget(self, container: Container, task: asyncio.Task[_Prepared | None] | None = None) -> None:
-        """Give up what has been prepared for the container, if it is still that of `task`."""
-        found = self._preparing.get(container.id)
-        if found is None or task not in (None, found):
-            return
-        del self._preparing[container.id]
-        found.add_done_callback(self._give_up)
+    def renew(self, container: Container) -> None:
+        """Have what is prepared for it wait for a start as long as if it had just been made."""
+        self._be_patient(container, _PATIENCE)
 
-    def _give_up(self, task: asyncio.Task[_Prepared | None]) -> None:
-        prepared = None if task.cancelled() else task.result()
+    def _be_patient(self, container: Container, seconds: float) -> None:
+        timer = self._timers.pop(container.id, None)
+        if timer is not None:
+            timer.cancel()
+        self._timers[container.id] = asyncio.get_running_loop().call_later(
+            seconds, lambda: self._giving_up.start(self.forget(container))
+        )
+
+    async def forget(self, container: Container) -> None:
+        """Give up what has been prepared for the container; nothing is left of it then."""
+        task = self._take_prepared(container)
+        prepared = None if task is None else await asyncio.shield(task)
         if prepared is not None:
-            self._giving_up.start(release(prepared.client, prepared.berth))
+            await release(prepared.client, prepared.berth)
+
+    def _take_prepared(self, container: Container) -> asyncio.Task[_Prepared | None] | None:
+        timer = self._timers.pop(container.id, None)
+        if timer is not None:
+            timer.cancel()
+        return self._preparing.pop(container.id, None)
 
     async def _build(self, container: Container, client: KeeperClient, berth: Berth) -> _Prepared | None:
         try:
             plan = await self._outfit(container, PLAIN, berth)
-            await client.prepare(berth.slot, replace(plan, ahead=True).encode())
+            await client.prepare(self._order(container, berth), replace(plan, ahead=True).encode())
         except (MooringError, OSError):
             await release(client, berth)  # the start finds out, and says what is wrong
             return None
@@ -123,7 +146,7 @@ class Berthing:
         what keeps it from its networks.
         """
         shape = self._launching.launcher_shape(container, around)
-        task = self._preparing.pop(container.id, None)
+        task = self._take_prepared(container)
         prepared = None if task is None else await task
         if prepared is not None and prepared.fits(container):
             given = self._give(container, client, around, shape, prepared.berth, built=True)
@@ -141,8 +164,7 @@ class Berthing:
         return await self._give(container, client, around, shape, await acquire(client, shape))
 
     def _take_waiting(self, container: Container, client: KeeperClient, shape: Shape) -> Berth | None:
-        network = container.endpoints[0].network if container.endpoints else None
-        return self._reserve.take_waiting(client, shape, network)
+        return self._reserve.take_waiting(client, shape, _network_of(container))
 
     async def _unless_gone(
         self, container: Container, launch: Awaitable[messages.Launched]
@@ -180,18 +202,7 @@ class Berthing:
                 plan = (await self._outfit(container, around, berth)).encode()
             if shape.unified:
                 self._registry.save_resolved(container)
-            return await client.launch(
-                messages.Launch(
-                    slot=berth.slot,
-                    id=container.id,
-                    terminal=container.spec.tty,
-                    stdin=container.spec.interactive,
-                    log_directory=self._launching.log_directory(container),
-                    log_size=container.spec.log.max_size,
-                    log_files=container.spec.log.max_files,
-                ),
-                plan,
-            )
+            return await client.launch(self._order(container, berth), plan)
         except StartRefused as error:
             error.put_before(f"container {container.name} cannot start: ")
             raise
@@ -201,6 +212,17 @@ class Berthing:
             if isinstance(error, OSError):
                 raise MooringError(f"container {container.name} could not be started: {error}") from error
             raise
+
+    def _order(self, container: Container, berth: Berth) -> messages.Launch:
+        return messages.Launch(
+            slot=berth.slot,
+            id=container.id,
+            terminal=container.spec.tty,
+            stdin=container.spec.interactive,
+            log_directory=self._launching.log_directory(container),
+            log_size=container.spec.log.max_size,
+            log_files=container.spec.log.max_files,
+        )
 
     async def _outfit(self, container: Container, around: Surroundings, berth: Berth) -> LaunchPlan:
         """Connect a launcher to the container's networks and write the files below /etc; the plan for it."""
@@ -222,3 +244,8 @@ class Berthing:
                 rootfs = replace(rootfs, lower=(points, *rootfs.lower))
         paths = self._volumes.paths(container.volumes)
         return self._launching.plan(container, rootfs, paths, around)
+
+
+def _network_of(container: Container) -> str | None:
+    """The network to which its launcher needs a cable."""
+    return next((one.name for one in container.spec.networks if not is_alone(one.name)), None)

@@ -34,6 +34,7 @@ from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare, merge, options_of
 from .resources.attachments import is_alone
+from .standby import Standby
 from .streams import Attachment
 from .volumes import Volumes
 
@@ -83,6 +84,7 @@ class Containers:
         self._events = events
         self.desired: DesiredContainers
         self._watch: DirectoryWatch | None = None
+        self._standby = Standby(lifecycle.berthing, self._make, self._equip, self._discard)
         lifecycle.remove = self._vanish
 
     def get(self, reference: str) -> Container:
@@ -115,15 +117,16 @@ class Containers:
             await asyncio.to_thread(self._images.ensure_unpacked, image)
             self.registry.require_free(name)
         self._check_host(name, spec)
-        container = self._make(name, spec, image, auto_remove, extra or {}, managed, replaces)
+        container = self._standby.take(spec, image)
+        made_ahead = container is not None
+        if container is None:
+            container = self._make(spec, image, name)
+        container.name, container.created_at = name, time.time()
+        container.auto_remove, container.managed = auto_remove, managed
+        container.extra, container.replaces = extra or {}, replaces
         try:
-            container.endpoints = tuple(
-                self._networks.allocate(network.name, container.id, network.ipv4_address)
-                for network in spec.networks
-                if not is_alone(network.name)
-            )
-            self._snapshotter.prepare(container.id, image.chain_id)
-            os.makedirs(self._launching.log_directory(container), mode=0o700)
+            if not made_ahead:
+                await self._equip_or_make_room(container, image)
             reached("create.prepared")
             named = [volume for volume in spec.volumes if volume.type == "volume"]
             with self._volumes.made_with(self.registry) if named else nullcontext():
@@ -136,8 +139,32 @@ class Containers:
             self._discard(container)
             raise
         self._publish(container, "create")
-        asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
+        if not made_ahead:
+            asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
+        self._standby.note(spec, image, self.lifecycle.link.client)
         return container
+
+    async def vacate(self) -> None:
+        """Undo what has been made ahead of any request: whoever removes a network or an image needs that."""
+        await self._standby.vacate()
+
+    async def _equip_or_make_room(self, container: Container, image: Image) -> None:
+        try:
+            self._equip(container, image)
+        except Conflict:
+            await self.vacate()  # what stands by may have the address
+            self.registry.require_free(container.name)
+            self._equip(container, image)
+
+    def _equip(self, container: Container, image: Image) -> None:
+        """Give it its addresses, its layer and its directory."""
+        container.endpoints = tuple(
+            self._networks.allocate(network.name, container.id, network.ipv4_address)
+            for network in container.spec.networks
+            if not is_alone(network.name)
+        )
+        self._snapshotter.prepare(container.id, image.chain_id)
+        os.makedirs(self._launching.log_directory(container), mode=0o700)
 
     async def start(self, reference: str) -> None:
         """Run it, unless it runs. One that is to be removed at its end is so too if it cannot begin."""
@@ -353,16 +380,7 @@ class Containers:
         """The names of the containers in a declared control group."""
         return [one.name for one in self.registry if one.spec.cgroup == name]
 
-    def _make(
-        self,
-        name: str,
-        spec: ContainerSpec,
-        image: Image,
-        auto_remove: bool,
-        extra: dict[str, Any],
-        managed: bool,
-        replaces: str,
-    ) -> Container:
+    def _make(self, spec: ContainerSpec, image: Image, name: str = "") -> Container:
         id = secrets.token_hex(32)
         argv = merged_argv(spec.entrypoint, spec.command, image.config)
         if not argv:
@@ -375,15 +393,12 @@ class Containers:
             spec=spec,
             image_id=image.id,
             created_at=time.time(),
-            managed=managed,
+            managed=False,
             argv=argv,
             env=merged_environment(spec.env, image, spec.hostname or id[:12], spec.tty),
             workdir=spec.workdir or image.config.get("WorkingDir") or "/",
             user=spec.user or image.config.get("User") or "0",
             stop_signal=spec.stop_signal or image.config.get("StopSignal") or "TERM",
-            auto_remove=auto_remove,
-            extra=extra,
-            replaces=replaces,
         )
         container.group = self._launching.group_path(container)
         if not is_plain(spec):
@@ -434,7 +449,7 @@ class Containers:
         return True
 
     def _discard(self, container: Container) -> None:
-        """Undo all that `create` has made, as far as it is there."""
+        """Undo all that `_equip` has made, as far as it is there."""
         self._networks.release(container.id)
         try:
             self._snapshotter.remove(container.id)

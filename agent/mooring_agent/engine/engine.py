@@ -104,8 +104,8 @@ class Engine:
             joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
-        self.image_service = Images(self.images, self.database, self.events)
-        self.network_resources = Networks(self.networks, self.database, self.events)
+        self.image_service = Images(self.images, self.database, self.events, self.containers.vacate)
+        self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
         self.desired = DesiredContainers(self.containers, self.registry, self.images)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
@@ -150,6 +150,7 @@ class Engine:
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
+        await self.containers.vacate()
         if self._flusher is not None:
             self._flusher.cancel()
         self.lifecycle.close()
@@ -161,6 +162,7 @@ class Engine:
 
     async def tear_down(self) -> None:
         """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
+        await self.containers.vacate()
         await self._remove_all()
         for name in self.groups.names():
             await self.groups.delete(name)

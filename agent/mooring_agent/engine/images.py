@@ -8,7 +8,7 @@ import builtins
 import hashlib
 import json
 import queue
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,8 +28,11 @@ _CHUNKS_AHEAD = 16
 class Images:
     """Declares images, and lets slow work happen in threads."""
 
-    def __init__(self, store: ImageStore, database: Database, events: EventBus) -> None:
+    def __init__(
+        self, store: ImageStore, database: Database, events: EventBus, vacate: Callable[[], Awaitable[None]]
+    ) -> None:
         self._store = store
+        self._vacate = vacate
         self._connection = database.connection
         self._events = events
         self._making: dict[str, asyncio.Lock] = {}
@@ -58,6 +61,7 @@ class Images:
             action = Action("create" if before is None else "replace", "image", reference, reason)
             if dry_run:
                 return outcome([action], before, wanted, None)
+            await self._vacate()
             source = _source_state(wanted)
             image = await asyncio.to_thread(self._make, reference, wanted, progress or no_progress)
             self._connection.execute(
@@ -82,6 +86,7 @@ class Images:
     async def remove(self, reference: str, *, force: bool = False) -> Any:
         """Take the name away, and the image with its last one (images `Removed`)."""
         image = self._store.get(reference)
+        await self._vacate()
         removed = await asyncio.to_thread(self._store.remove, reference, force=force)
         self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (reference,))
         self._events.publish("image", "delete" if removed.deleted else "untag", image.id, {"name": reference})

@@ -58,7 +58,7 @@ class Lifecycle:
         self._registry = registry
         self._joining = joining
         self._launching = launching
-        self._berthing = berthing
+        self.berthing = berthing
         self._networks = networks
         self._events = events
         self._boot = boot_id()
@@ -77,7 +77,7 @@ class Lifecycle:
     def prepare(self, container: Container) -> None:
         """Begin with what a start of a container that has just been made will need."""
         if self.link.client.connected and not self.stopping:
-            self._berthing.prepare(container, self.link.client)
+            self.berthing.prepare(container, self.link.client)
 
     async def start(self, container: Container) -> None:
         """Run it, unless it runs. Raises what kept it from running; then nothing half started is left."""
@@ -150,7 +150,7 @@ class Lifecycle:
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
-        self._berthing.forget(container)
+        await self.berthing.forget(container)
         await self._networks.unpublish(container.id)
         container.ports = ()
         await self._remove_group(container)
@@ -211,7 +211,7 @@ class Lifecycle:
             reached("start.published")
             try:
                 with self._joining.surroundings(container) as around:
-                    launched = await self._berthing.start(container, client, around)
+                    launched = await self.berthing.start(container, client, around)
             except KeeperLost:
                 raise
             except MooringError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import NotFound
@@ -22,8 +23,15 @@ class Networks:
     unused.
     """
 
-    def __init__(self, service: NetworkService, database: Database, events: EventBus) -> None:
+    def __init__(
+        self,
+        service: NetworkService,
+        database: Database,
+        events: EventBus,
+        vacate: Callable[[], Awaitable[None]],
+    ) -> None:
         self._service = service
+        self._vacate = vacate
         self._connection = database.connection
         self._events = events
 
@@ -55,6 +63,7 @@ class Networks:
         if dry_run:
             return outcome(actions, before, wanted.given, None)
         if not live:
+            await self._vacate()
             await self._service.remove(name)
             await self._create(name, given, wanted)
         elif changes or stored is None:
@@ -70,6 +79,7 @@ class Networks:
         stored = self._declared(name)
         before = stored.given if stored is not None else {}
         if not dry_run:
+            await self._vacate()
             await self._service.remove(name)
             self._connection.execute("DELETE FROM declared WHERE kind = 'network' AND name = ?", (name,))
             self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})

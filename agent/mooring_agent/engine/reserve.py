@@ -86,6 +86,14 @@ class Reserve:
                 return berth
         return None
 
+    def has_waiting(self, client: KeeperClient, shape: Shape, network: str | None) -> bool:
+        """Whether `take_waiting` would find one."""
+        return (
+            shape == self._shape
+            and client is self._client
+            and any(berth.network == network for berth in self._berths)
+        )
+
     def _fill_after(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

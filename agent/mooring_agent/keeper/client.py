@@ -184,11 +184,11 @@ class KeeperClient:
             raise KeeperRefused(answer)
         return answer, received
 
-    async def prepare(self, slot: str, plan: bytes) -> None:
-        """Let an acquired launcher build what a plan says, for a `launch` without one."""
+    async def prepare(self, launch: messages.Launch, plan: bytes) -> None:
+        """Let an acquired launcher become what a plan says, up to its execve, for a `launch` without one."""
         file = messages.memory_file(plan)
         try:
-            await self.request(messages.Prepare(slot), [file])
+            await self.request(messages.Prepare(**vars(launch)), [file])
         finally:
             os.close(file)
 

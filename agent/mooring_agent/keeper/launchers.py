@@ -26,7 +26,6 @@ class Launcher:
     shape: Shape
     channel: socket.socket
     ready: bool = False
-    prepared: bool = False
     has_plan: bool = False
     owner: object = None
 

@@ -69,11 +69,17 @@ class Slot:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Let the launcher `slot` build what descriptor 0, a plan that is `ahead`, says, up to the process.
-    A Launch without a plan follows, or a Release. Answered with Done.
+    """Let the launcher `slot` become what descriptor 0, a plan that is `ahead`, says, up to its execve. The
+    other fields are those of the Launch, without a plan, that follows; or a Release does. Answered with Done.
     """
 
     slot: str
+    id: str
+    terminal: bool
+    stdin: bool
+    log_directory: str
+    log_size: int
+    log_files: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Release:
-    """The launcher `slot` is not needed. Answered with Done."""
+    """The launcher `slot` is not needed. Answered with Done when nothing of it is left."""
 
     slot: str
 

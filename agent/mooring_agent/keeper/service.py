@@ -212,8 +212,7 @@ class Keeper:
     def _release(
         self, client: Client, message: messages.Release, descriptors: list[int], reply: Reply
     ) -> None:
-        self._starts.release(message.slot)
-        reply(messages.Done())
+        self._starts.release(message.slot, lambda: reply(messages.Done()))
 
     def _prepare(
         self, client: Client, message: messages.Prepare, descriptors: list[int], reply: Reply

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ..failpoints import reached
 from ..runtime.join import start_time
@@ -25,6 +26,7 @@ from .processes import Processes, nothing
 from .records import Record
 
 Reply = Callable[[messages.Message, Sequence[int]], None]
+Request = messages.Prepare | messages.Launch
 _POOL_PAUSE = 5.0
 # On cgroup v2 a container's group has its launcher's name, so what is in use may stay so.
 _SWEEPS = 20
@@ -40,6 +42,18 @@ class Refused(Exception):
         self.gone = gone
 
 
+@dataclass
+class _Start:
+    """A launcher or a joiner on its way to its execve. `reply` is there once somebody waits for that."""
+
+    child: Child
+    channel: socket.socket
+    launcher: Launcher | None = None
+    reply: Reply | None = None
+    going: bool = False
+    failure: messages.Failed | None = None
+
+
 class Starts:
     """Prepares launchers and turns them into containers."""
 
@@ -48,7 +62,8 @@ class Starts:
         self._launchers = launchers
         self._processes = processes
         self._pool_rests = False
-        self._awaited = 0
+        self._prepared: dict[str, _Start] = {}  # by slot
+        self._awaited = 0  # answers that are owed
 
     @property
     def next_slot(self) -> int:
@@ -60,7 +75,7 @@ class Starts:
         self._launchers.next_slot = number
 
     def under_way(self) -> bool:
-        """Whether a client has a launcher, or a process is on its way to its execve."""
+        """Whether a client has a launcher, or waits for what becomes of one."""
         return self._awaited > 0 or any(one.owner is not None for one in self._launchers.all.values())
 
     # The pool
@@ -114,11 +129,19 @@ class Starts:
 
         self._loop.add(launcher.channel.fileno(), heard)
 
-    def release(self, slot: str) -> None:
+    def release(self, slot: str, when_gone: Callable[[], None]) -> None:
         """Give up a launcher, if it is still one."""
         launcher = self._launchers.all.get(slot)
-        if launcher is not None and not launcher.has_plan:
-            self.dismiss(launcher)
+        if launcher is None or launcher.has_plan:
+            when_gone()
+            return
+        self._awaited += 1
+
+        def gone() -> None:
+            self._awaited -= 1
+            when_gone()
+
+        self.dismiss(launcher, gone)
 
     def release_all_of(self, client: Client) -> None:
         """Give up what a client had acquired and not used."""
@@ -149,11 +172,11 @@ class Starts:
         for pid in self._launchers.release_joiners():
             self._processes.expect_end(pid, nothing)
 
-    def dismiss(self, launcher: Launcher) -> None:
-        """End a launcher."""
+    def dismiss(self, launcher: Launcher, when_gone: Callable[[], None] = nothing) -> None:
+        """End a launcher; `when_gone` is called when nothing of it is left."""
         self._loop.remove(launcher.channel.fileno())
         os.kill(launcher.pid, signal.SIGKILL)
-        self._discard(launcher)
+        self._discard(launcher, when_gone)
 
     def _await_use(self, launcher: Launcher) -> None:
         """Hear what a launcher says before it gets a plan: that it is ready, or why it will never be."""
@@ -182,20 +205,35 @@ class Starts:
     def _wake_pool(self) -> None:
         self._pool_rests = False
 
-    def _discard(self, launcher: Launcher) -> None:
+    def _discard(self, launcher: Launcher, when_gone: Callable[[], None] = nothing) -> None:
         """A launcher that has ended, or is about to."""
+        names = [launcher.slot]
+        start = self._prepared.pop(launcher.slot, None)
+        if start is not None:
+            self._processes.undo(start.child)
+            if not launcher.shape.unified:
+                names.append(start.child.record.id)
         self._launchers.remove(launcher)
-        self._processes.expect_end(launcher.pid, lambda: remove_groups(launcher.shape, launcher.slot))
+
+        def ended() -> None:
+            for name in names:
+                remove_groups(launcher.shape, name)
+            when_gone()
+
+        self._processes.expect_end(launcher.pid, ended)
 
     # Containers and execs
 
     def prepare(self, client: Client, request: messages.Prepare, plan: int) -> None:
         """Hand a launcher a plan whose process is to be started later. Raises Refused."""
         launcher = self._acquired(client, request.slot)
-        if launcher.prepared:
+        if launcher.slot in self._prepared:
             raise Refused(f"slot {request.slot} has a plan already")
-        launcher.prepared = True
-        _send(launcher.channel, b"plan", [plan])
+        start, given = self._begin(launcher, request)
+        self._prepared[launcher.slot] = start
+        _send(launcher.channel, b"plan", [plan, *given])
+        _close(given)
+        self._follow(start)
 
     def _acquired(self, client: Client, slot: str) -> Launcher:
         launcher = self._launchers.all.get(slot)
@@ -208,11 +246,44 @@ class Starts:
     def launch(self, client: Client, request: messages.Launch, plan: list[int], reply: Reply) -> None:
         """Hand a launcher its plan, unless it has one, and let it go. Raises Refused."""
         launcher = self._acquired(client, request.slot)
-        if bool(plan) == launcher.prepared:
+        start = self._prepared.get(launcher.slot)
+        if bool(plan) == (start is not None):
             raise Refused(f"slot {request.slot} needs exactly one plan, by Prepare or with Launch")
+        if start is not None and start.child.record.id != request.id:
+            raise Refused(f"slot {request.slot} is prepared for container {start.child.record.id}")
+        given: list[int] = []
+        if start is None:
+            start, given = self._begin(launcher, request)
+        child = start.child
+        try:
+            self._processes.journal.write(child.record)
+            reached("keeper.recorded")
+        except OSError:
+            _close(given)
+            if launcher.slot not in self._prepared:
+                self._processes.undo(child)
+            self.dismiss(launcher)
+            raise
+        launcher.has_plan = True
+        start.reply = reply
+        self._awaited += 1
+        self._processes.add(child)
+        self._processes.expect_start(child)
+        if self._prepared.pop(launcher.slot, None) is None:
+            self._follow(start)
+        _send(launcher.channel, b"plan" if plan else b"go", [*plan, *given])
+        _close(given)
+        reached("keeper.handed")
+
+    def _begin(self, launcher: Launcher, request: Request) -> tuple[_Start, list[int]]:
+        """Make all that a container's process needs beside its plan; the standard streams for it. Raises
+        Refused, OSError.
+        """
         old = self._processes.children.get(request.id)
         if old is not None and old.running:
             raise Refused(f"container {request.id} runs already as process {old.record.pid}")
+        if any(start.child.record.id == request.id for start in self._prepared.values()):
+            raise Refused(f"container {request.id} is being prepared already")
         record = Record(
             id=request.id,
             container=request.id,
@@ -227,23 +298,13 @@ class Starts:
         given: list[int] = []
         try:
             self._open_streams(child, request, given)
-            self._processes.journal.write(record)
-            reached("keeper.recorded")
         except OSError:
-            for descriptor in given:
-                os.close(descriptor)
+            _close(given)
             self._processes.undo(child)
             self.dismiss(launcher)
             raise
         self._loop.remove(launcher.channel.fileno())
-        launcher.has_plan = True
-        self._processes.add(child)
-        self._processes.expect_start(child)
-        _send(launcher.channel, b"go" if launcher.prepared else b"plan", [*plan, *given])
-        for descriptor in given:
-            os.close(descriptor)
-        reached("keeper.handed")
-        self._await_start(child, launcher.channel, reply, launcher)
+        return _Start(child, launcher.channel, launcher), given
 
     def execute(self, client: Client, request: messages.Exec, plan: int, reply: Reply) -> None:
         """Start a process in a running container. Raises Refused."""
@@ -269,11 +330,11 @@ class Starts:
         child = Child(record, own=True, exec_streams=ours, owner=client)
         if record.stdin:
             child.stdin = os.dup(ours[0])
+        self._awaited += 1
+        self._follow(_Start(child, channel, reply=reply, going=True))
         _send(channel, b"plan", [plan, *given])
-        for descriptor in given:
-            os.close(descriptor)
+        _close(given)
         reached("keeper.exec-handed")
-        self._await_start(child, channel, reply, None)
 
     def _take_joiner(self) -> socket.socket:
         """The channel of a joiner that waits; one that has ended meanwhile is passed over."""
@@ -288,7 +349,7 @@ class Starts:
                 pass
             channel.close()
 
-    def _open_streams(self, child: Child, request: messages.Launch, given: list[int]) -> None:
+    def _open_streams(self, child: Child, request: Request, given: list[int]) -> None:
         """Make the log and, without a terminal, the pipes; what the container gets of them is added to
         `given`.
         """
@@ -306,48 +367,52 @@ class Starts:
         self._processes.hold(child.record.id, child.stdin)
         return reader
 
-    def _await_start(
-        self, child: Child, channel: socket.socket, reply: Reply, launcher: Launcher | None
-    ) -> None:
-        """Follow a launcher or joiner up to its execve, which closes the channel, or its report of
+    def _follow(self, start: _Start) -> None:
+        """Hear what a launcher or joiner says up to its execve, which closes the channel, or its report of
         failure.
         """
-        failures: list[messages.Failed] = []
-        going = launcher is None
-        self._awaited += 1
 
         def heard(_: int) -> None:
-            nonlocal going
             try:
-                packet, descriptors, _, _ = socket.recv_fds(channel, messages.PACKET_MAX, 1)
+                packet, descriptors, _, _ = socket.recv_fds(start.channel, messages.PACKET_MAX, 1)
             except BlockingIOError:
                 return
             except OSError:
                 packet, descriptors = b"", []
             if packet == b"terminal":
-                self._take_terminal(child, descriptors[0])
+                self._take_terminal(start.child, descriptors[0])
             elif packet.startswith(b"pid "):
-                self._processes.note_pid(child, int(packet[4:]))
+                self._processes.note_pid(start.child, int(packet[4:]))
             elif packet == GOING:
-                going = True
+                start.going = True
             elif packet:
                 report = json.loads(packet)
-                failures.append(messages.Failed(report["error"], report["exit_code"]))
+                start.failure = messages.Failed(report["error"], report["exit_code"])
             else:
-                self._awaited -= 1
-                self._loop.remove(channel.fileno())
-                channel.close()
-                if launcher is not None:
-                    self._launchers.remove(launcher)
-                if not failures and not (going and child.record.pid):
-                    failures.append(messages.Failed(_SILENT_END, gone=True))
-                if failures:
-                    self._not_started(child, launcher)
-                    reply(failures[0], ())
-                else:
-                    self._started(child, reply)
+                self._loop.remove(start.channel.fileno())
+                self._over(start)
 
-        self._loop.add(channel.fileno(), heard)
+        self._loop.add(start.channel.fileno(), heard)
+
+    def _over(self, start: _Start) -> None:
+        """The channel has closed."""
+        launcher = start.launcher
+        if start.reply is None:
+            # Nobody waits for it yet. Who asks for it finds it gone, and a fresh one says what is wrong.
+            assert launcher is not None
+            self._discard(launcher)
+            return
+        self._awaited -= 1
+        start.channel.close()
+        if launcher is not None:
+            self._launchers.remove(launcher)
+        if start.failure is None and not (start.going and start.child.record.pid):
+            start.failure = messages.Failed(_SILENT_END, gone=True)
+        if start.failure is not None:
+            self._not_started(start.child, launcher)
+            start.reply(start.failure, ())
+        else:
+            self._started(start.child, start.reply)
 
     def _take_terminal(self, child: Child, master: int) -> None:
         if child.log is not None:
@@ -371,6 +436,11 @@ class Starts:
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])
         self._processes.claim(child)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _send(channel: socket.socket, word: bytes, descriptors: list[int]) -> None:

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import stat
+import time
 
 from ..linux import keys, netlink, syscalls
 from . import hooks, mounts, process, stage, standard
@@ -30,6 +31,8 @@ _MOUNTED = b"mounted"
 _CREATED = b"created"
 # Characters; one takes at most twelve bytes of JSON, so that a report fits into a packet of the keeper's.
 _REPORT_MAX = 4096
+_LEFT_BEHIND_SECONDS = 1.0
+_LEFT_BEHIND_PAUSE = 0.005
 # Exit statuses of the launcher itself; sysexits.h EX_SOFTWARE where there is nobody to report to.
 _EXIT_UNUSED = 0
 _EXIT_UNREPORTED = 70
@@ -133,8 +136,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         raise _Unused
     plan = LaunchPlan.decode(raw)
     install_filter = process.read_seccomp(plan.process, plan.state)
-    if not plan.ahead:
-        _take_limits(plan, shape, slot)
+    _take_limits(plan, shape, slot)
     for name, path in plan.join:
         stage.join_namespace(name, path)
     netlink.execute(tuple(bytes.fromhex(message) for message in plan.netlink))
@@ -151,9 +153,6 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if sysctls >= 0:
         os.close(sysctls)
     root = _build_root(plan, shape, stage_directory, user)
-    if plan.ahead:
-        stdio = _await_word(channel)
-        _take_limits(plan, shape, slot)
     if plan.report_mounted:
         channel.send(_MOUNTED)
         if not channel.recv(64):
@@ -176,12 +175,15 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         process.mount_console(0)
     if plan.listener >= 0:
         channel = _await_start(plan, channel)
-    else:
+    elif not plan.ahead:
         channel.send(GOING)
     try:
         if plan.start_container:
             hooks.run_hooks("startContainer", plan.start_container, plan.state, "created", os.getpid())
-        process.become(plan.process, last_capability, install_filter, channel.fileno())
+        ready = _Word(channel) if plan.ahead else None
+        process.become(plan.process, last_capability, install_filter, channel.fileno(), ready)
+    except _Unused:
+        raise
     except BaseException as error:  # noqa: BLE001 (the channel of before is closed: only here it can be said)
         os._exit(report(channel, error))
 
@@ -210,12 +212,22 @@ def _mount_point(path: str) -> str:
     return path
 
 
-def _await_word(channel: socket.socket) -> list[int]:
-    """Wait until the process is to be started; its standard streams."""
-    word, descriptors, _, _ = socket.recv_fds(channel, 64, 8)
-    if not word:
-        raise _Unused
-    return descriptors
+class _Word:
+    """Waits, when it is called for the first time, until the process is to be started, and says that it is
+    going.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._given = False
+
+    def __call__(self) -> None:
+        if self._given:
+            return
+        if not self._channel.recv(64):
+            raise _Unused
+        self._given = True
+        self._channel.send(GOING)
 
 
 def _take_limits(plan: LaunchPlan, shape: Shape, slot: str) -> None:
@@ -224,11 +236,31 @@ def _take_limits(plan: LaunchPlan, shape: Shape, slot: str) -> None:
     if not shape.unified:
         name = plan.group
         for parent in shape.groups:
-            os.rename(f"{parent}/{slot}", f"{parent}/{name}")
+            _rename_group(f"{parent}/{slot}", f"{parent}/{name}")
     for index, file, value in plan.group_settings:
         stage.write(f"{shape.groups[index]}/{name}/{file}", value)
     if plan.process.oom_score_adj is not None:
         stage.write("/proc/self/oom_score_adj", str(plan.process.oom_score_adj))
+
+
+def _rename_group(old: str, new: str) -> None:
+    """Rename a control group. What a launcher that was killed while it waited has left of this name is
+    removed, once that launcher has ended.
+    """
+    deadline = time.monotonic() + _LEFT_BEHIND_SECONDS
+    while True:
+        try:
+            os.rename(old, new)
+            return
+        except FileExistsError:
+            try:
+                os.rmdir(new)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LEFT_BEHIND_PAUSE)
 
 
 def _build_root(plan: LaunchPlan, shape: Shape, stage_directory: str, user: int) -> int:

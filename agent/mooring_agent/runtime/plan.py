@@ -186,8 +186,7 @@ class LaunchPlan:
     `listener` is the (inherited) descriptor of a listening socket: once all is ready the launcher says
     `created` and goes on only when somebody has connected there, who then hears of failures in place of the
     keeper. `keyring` is the name of the session keyring to join, "" to stay in the one of before.
-    With `ahead` the launcher builds everything and waits for a word, with which standard streams come; only
-    then it takes the container's group and limits, so that nothing shows of a process that is not started.
+    With `ahead` the launcher becomes all that the process shall be, and waits for a word before its execve.
     """
 
     id: str

@@ -190,13 +190,22 @@ def mount_console(slave: int) -> None:
 
 
 def become(
-    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
+    process: Process,
+    last_capability: int,
+    install_filter: Callable[[], None] | None,
+    keep: int,
+    ready: Callable[[], None] | None = None,
 ) -> None:
     """Turn into the process; does not return. `keep` is the one descriptor that stays open until execve.
-
-    Raises CannotRun or OSError.
+    `ready` is called when nothing else is left to be done. Raises CannotRun or OSError.
     """
-    _execute(process.args, _settle(process, last_capability, install_filter, keep), os.execve)
+
+    def run(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
+        if ready is not None:
+            ready()
+        os.execve(path, args, environment)
+
+    _execute(process.args, _settle(process, last_capability, install_filter, keep), run)
 
 
 def spawn(

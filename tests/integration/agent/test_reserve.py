@@ -111,11 +111,11 @@ def _comm(pid: int) -> str:
 
 
 def _prepared(agent: AgentUnderTest) -> set[int]:
-    """Those of them that have mounted a container's root already."""
+    """Those of them that are in a container's root already."""
     found = set()
     for pid in _waiting(agent):
-        with suppress(OSError), open(f"/proc/{pid}/mountinfo") as mounts:
-            if any(f"{agent.config.run_root}/stage/root " in line for line in mounts):
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}/root").st_dev != os.stat("/").st_dev:
                 found.add(pid)
     return found
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container that is made before anybody has asked for it, and lacks its name and the word to start.
+
+Who makes two containers alike often makes a third: replicas, workers, the same job again. So after the
+second, one more is made ahead: its address, its layer, its process up to the execve. It becomes the next
+container with the same spec. It is nobody's until then: no list shows it, and it gives way to whatever it
+would be in the way of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..errors import MooringError
+from ..images.image import Image
+from ..keeper.client import KeeperClient
+from .background import Background
+from .berthing import Berthing
+from .confinement import is_plain
+from .container import Container
+from .resources import ContainerSpec
+
+# How long nobody must have asked the keeper for anything: a start that is under way comes first.
+_QUIET_SECONDS = 0.03
+# How often it is tried to find such a moment, and a launcher.
+_ATTEMPTS = 10
+# How long it waits for somebody who wants it.
+_PATIENCE = 10.0
+
+
+class Standby:
+    """Has at most one container ready. `make` gives the container for a spec, without a name; `equip` makes
+    what it needs; `discard` undoes that.
+    """
+
+    def __init__(
+        self,
+        berthing: Berthing,
+        make: Callable[[ContainerSpec, Image], Container],
+        equip: Callable[[Container, Image], None],
+        discard: Callable[[Container], None],
+    ) -> None:
+        self._berthing = berthing
+        self._make = make
+        self._equip = equip
+        self._discard = discard
+        self._last: tuple[ContainerSpec, Image] | None = None
+        self._ready: Container | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._background = Background()
+
+    def take(self, spec: ContainerSpec, image: Image) -> Container | None:
+        """The container that stands by, if it is one for this spec and image: now it is the caller's."""
+        container = self._ready
+        if container is None or not self._alike(spec, image):
+            return None
+        self._ready = None
+        self._berthing.renew(container)
+        return container
+
+    def note(self, spec: ContainerSpec, image: Image, client: KeeperClient) -> None:
+        """A container has been made: if the one before was alike, another one may follow."""
+        alike = self._alike(spec, image)
+        self._last = spec, image
+        if not alike:
+            self.vacate_soon()
+        elif self._ready is None and _can_be_made_ahead(spec):
+            self._try_after(_QUIET_SECONDS, client, _ATTEMPTS)
+
+    async def vacate(self) -> None:
+        """Undo what stands by: somebody needs what it has, or the agent is about to end."""
+        self._cancel()
+        container, self._ready = self._ready, None
+        if container is not None:
+            await self._berthing.forget(container)
+            self._discard(container)
+
+    def vacate_soon(self) -> None:
+        """`vacate`, when there is time."""
+        if self._ready is not None or self._timer is not None:
+            self._background.start(self.vacate())
+
+    def _alike(self, spec: ContainerSpec, image: Image) -> bool:
+        if self._last is None:
+            return False
+        last, last_image = self._last
+        return last_image.id == image.id and last == spec and last.given_fields == spec.given_fields
+
+    def _try_after(self, seconds: float, client: KeeperClient, attempts: int) -> None:
+        self._cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._try, client, attempts)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _try(self, client: KeeperClient, attempts: int) -> None:
+        self._timer = None
+        if self._last is None or self._ready is not None or not client.connected:
+            return
+        quiet = asyncio.get_running_loop().time() - client.asked_at >= _QUIET_SECONDS
+        if not quiet or not self._prepare(*self._last, client):
+            if attempts > 1:
+                self._try_after(_QUIET_SECONDS, client, attempts - 1)
+            return
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.vacate_soon)
+
+    def _prepare(self, spec: ContainerSpec, image: Image, client: KeeperClient) -> bool:
+        """Begin with one; False where no launcher waits for it, or what it needs is not to be had."""
+        container = self._make(spec, image)
+        if not self._berthing.has_waiting(container, client):
+            return False
+        try:
+            self._equip(container, image)
+        except MooringError:
+            self._discard(container)
+            return False
+        if not self._berthing.prepare(container, client, _PATIENCE + 1):
+            self._discard(container)
+            return False
+        self._ready = container
+        return True
+
+
+def _can_be_made_ahead(spec: ContainerSpec) -> bool:
+    """Whether nothing of it could be anybody else's by the time that it is wanted."""
+    return (
+        is_plain(spec)
+        and not (spec.volumes or spec.cgroup or spec.tty)
+        and all(network.ipv4_address is None and network.name != "host" for network in spec.networks)
+    )
