@@ -37,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_COLLECT_AFTER = 20_000  # objects
+
+
 def _allow_many_descriptors() -> None:
     """Every client and every follower takes some; the soft limit is for users of select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,9 +57,11 @@ async def _serve(config: AgentConfig) -> None:
         await engine.start()
         try:
             await server.start(Application.of(engine))
-            # What is there now stays: the collector need not walk it again and again.
+            # What is there now stays: the collector need not walk it again and again. A request makes some
+            # thousand objects, nearly all of which go with their last reference.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(_COLLECT_AFTER)
             await stopping.wait()
             log.info("stopping")
         finally:

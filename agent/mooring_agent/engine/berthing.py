@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..errors import MooringError, NotFound, Unavailable
+from ..errors import MooringError, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
@@ -66,7 +65,7 @@ class Berthing:
         self._networks = networks
         self._volumes = volumes
         self._mount_points = mount_points
-        self._preparing: dict[str, asyncio.Task[_Prepared | None]] = {}
+        self._preparing: dict[str, tuple[Container, asyncio.Task[_Prepared | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._giving_up = Background()
 
@@ -97,9 +96,8 @@ class Berthing:
         berth = self._take_waiting(container, client, shape)
         if berth is None:
             return False
-        self._preparing[container.id] = asyncio.get_running_loop().create_task(
-            self._build(container, client, berth)
-        )
+        task = asyncio.get_running_loop().create_task(self._build(container, client, berth))
+        self._preparing[container.id] = container, task
         self._be_patient(container, patience)
         return True
 
@@ -118,15 +116,24 @@ class Berthing:
     async def forget(self, container: Container) -> None:
         """Give up what has been prepared for the container; nothing is left of it then."""
         task = self._take_prepared(container)
-        prepared = None if task is None else await asyncio.shield(task)
+        if task is None:
+            return
+        prepared = await asyncio.shield(task)
         if prepared is not None:
             await release(prepared.client, prepared.berth)
+        await self._clear_group(container)
+
+    async def forget_all(self) -> None:
+        """Give up all that has been prepared: the keeper that had it is gone."""
+        for container in [container for container, _ in self._preparing.values()]:
+            await self.forget(container)
 
     def _take_prepared(self, container: Container) -> asyncio.Task[_Prepared | None] | None:
         timer = self._timers.pop(container.id, None)
         if timer is not None:
             timer.cancel()
-        return self._preparing.pop(container.id, None)
+        _, task = self._preparing.pop(container.id, (None, None))
+        return task
 
     async def _build(self, container: Container, client: KeeperClient, berth: Berth) -> _Prepared | None:
         try:
@@ -177,10 +184,13 @@ class Berthing:
         except KeeperLost:
             raise
         except Unavailable:
-            with suppress(NotFound):
-                group = self._launching.hierarchy.group(container.group)
-                await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
+            await self._clear_group(container)
             return None
+
+    async def _clear_group(self, container: Container) -> None:
+        """Remove the control group that a launcher had taken for the container, if it is there."""
+        group = self._launching.hierarchy.group(container.group)
+        await asyncio.to_thread(group.remove, _REMOVE_GROUP_TIMEOUT)
 
     async def _give(
         self,

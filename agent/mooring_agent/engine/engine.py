@@ -45,6 +45,7 @@ from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
+_SWEEP_SECONDS = 5.0
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
 # How many launchers of the pool wait with the agent; the others do with the keeper.
@@ -142,6 +143,7 @@ class Engine:
         await self.lifecycle.link.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
+        self.lifecycle.run_soon(self._sweep_groups())
         await self.desired.finish_replacements()
         coming = [container for container in self.registry if self.lifecycle.should_come_back(container)]
         if coming:
@@ -297,6 +299,8 @@ class Engine:
 
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
         """Compare what the keeper has with what is known here, after every connection to it."""
+        await self.lifecycle.berthing.forget_all()
+        await self.containers.vacate()
         present = set()
         others = []
         for record in records:
@@ -361,6 +365,14 @@ class Engine:
         for entry in directory.iterdir():
             if _is_id(entry.name) and entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)
+
+    async def _sweep_groups(self) -> None:
+        """Remove the control groups of containers that a killed agent had made ahead."""
+        parent = self.config.cgroup_parent
+        for name in self.hierarchy.group(parent).children():
+            if _is_id(name) and self.registry.find(name) is None:
+                group = self.hierarchy.group(f"{parent}/{name}")
+                await asyncio.to_thread(group.remove, _SWEEP_SECONDS)
 
     def _container_name(self, id: str) -> str:
         container = self.registry.find(id)

@@ -21,17 +21,13 @@ from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperRefused, StartRefused
 from ..linux.syscalls import TIOCSIG
-from ..runtime.compile import USER_ANNOTATION, compile_process
 from ..runtime.join import start_time
-from ..runtime.plan import JoinPlan
-from .confinement import adjust_process, all_capabilities, capabilities_of, is_plain, seccomp_profile
 from .container import Container
 from .events import EventBus
+from .execplans import ExecPlans, ExecSpec
 from .foreground import foreground
-from .joining import ALL_NAMESPACES, namespaces_of
 from .launching import Launching
 from .lifecycle import Lifecycle
-from .oci import environment, process_config
 from .registry import Registry
 from .resources import signal_number
 from .streams import ExecStreams
@@ -49,26 +45,6 @@ _RETURN_WITHIN = 120.0
 # What a shell gives for a command that is there and cannot be run; docker's exec gives it for an unknown user
 # too.
 _CANNOT_RUN = 126
-
-
-@dataclass(frozen=True)
-class ExecSpec:
-    """What to run, and which of its streams somebody wants. `hangs_up` says that it gets HUP when its
-    client has gone.
-    """
-
-    argv: tuple[str, ...]
-    env: tuple[str, ...] = ()
-    workdir: str | None = None
-    user: str | None = None
-    tty: bool = False
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    privileged: bool = False
-    rows: int | None = None
-    cols: int | None = None
-    hangs_up: bool = False
 
 
 @dataclass(eq=False)
@@ -113,7 +89,7 @@ class Execs:
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
-        self._launching = launching
+        self._plans = ExecPlans(launching)
         self._events = events
         self._execs: dict[str, Exec] = {}
         # Set when the agent is about to end: then clients are cut off, and have not left.
@@ -166,7 +142,7 @@ class Execs:
         )
         process.asked = True
         try:
-            launched, descriptors = await client.execute(request, self._plan(container, spec).encode())
+            launched, descriptors = await client.execute(request, self._plans.plan(container, spec).encode())
         except StartRefused as error:
             process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
             raise
@@ -396,43 +372,6 @@ class Execs:
 
     async def _kill(self, process: Exec) -> None:
         await self._lifecycle.link.request(messages.Signal(process.id, signals.SIGKILL))
-
-    def _plan(self, container: Container, spec: ExecSpec) -> JoinPlan:
-        capabilities = list(all_capabilities() if spec.privileged else capabilities_of(container.spec))
-        env = environment(container.env)
-        if spec.tty:
-            env.setdefault("TERM", "xterm")
-        env.update(environment(spec.env))
-        process = process_config(
-            argv=spec.argv,
-            env=tuple(f"{key}={value}" for key, value in env.items()),
-            workdir=spec.workdir or container.workdir,
-            terminal=spec.tty,
-            capabilities=capabilities,
-            no_new_privileges=container.spec.no_new_privileges,
-            rows=spec.rows,
-            columns=spec.cols,
-        )
-        user = container.user if spec.user is None else spec.user
-        annotations = {USER_ANNOTATION: user or "0"}
-        namespaces = ALL_NAMESPACES
-        if not is_plain(container.spec):
-            adjust_process(process, annotations, container.spec, privileged=spec.privileged)
-            namespaces = namespaces_of(container)
-        seccomp = None if spec.privileged else self._launching.seccomp_path(container.spec)
-        profile = seccomp_profile(container.spec)
-        return JoinPlan(
-            pid=container.pid or 0,
-            start_time=container.start_time,
-            groups=self._launching.group_directories(container),
-            process=compile_process(
-                process, annotations, seccomp, {"seccomp": profile} if not isinstance(profile, str) else None
-            ),
-            unified=not self._launching.hierarchy.can_rename,
-            namespaces=namespaces,
-            # A profile of one's own may forbid what it takes to start another process.
-            spawn=self._launching.hierarchy.can_rename and not spec.tty and isinstance(profile, str),
-        )
 
     def _streams(self, process: Exec, descriptors: list[int]) -> ExecStreams:
         spec = process.spec

@@ -8,7 +8,7 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from ..linux import syscalls
@@ -164,6 +164,12 @@ class Streams:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+
+    def keep_pipes_of(self, ids: Container[str]) -> None:
+        """Remove the named pipes of all others: of containers that were prepared and never started."""
+        for name in os.listdir(self._directory):
+            if name.rpartition(".")[0] not in ids:
+                os.unlink(f"{self._directory}/{name}")
 
     def _paths(self, id: str) -> tuple[str, str]:
         return f"{self._directory}/{id}.out", f"{self._directory}/{id}.err"

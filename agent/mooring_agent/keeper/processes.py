@@ -308,6 +308,7 @@ class Processes:
                 self.drop(id)
         self._await_starts()
         self._adopting = False
+        self.streams.keep_pipes_of(self.children)
 
     def _await_starts(self) -> None:
         """Let launchers that a former keeper had given their plan, or was about to, come to their execve or

@@ -100,5 +100,7 @@ def _make_context(address: int, link: int | None, name: str, *given: object) -> 
 
 
 def _strings(values: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    """A char *[] that ends with NULL."""
+    """A char *[] that ends with NULL. Raises ValueError where a string would be cut off."""
+    if any(0 in value for value in values):
+        raise ValueError("a text with NUL cannot be handed to a program")
     return (ctypes.c_char_p * (len(values) + 1))(*values, None)

@@ -299,6 +299,14 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     return _check(found, "openat2", path)
 
 
+def drop_bounding(capabilities: int, last: int) -> None:
+    """Take all but `capabilities`, a bit mask, of those up to the number `last` out of the bounding set."""
+    call, option, zero = _libc.prctl, ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(0)
+    for number in range(last + 1):
+        if not capabilities >> number & 1 and call(option, ctypes.c_ulong(number), zero, zero, zero) < 0:
+            _check(-1, "prctl(PR_CAPBSET_DROP)", number)
+
+
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
     """prctl(2) of an option that takes up to two numbers."""
     zero = ctypes.c_ulong(0)
@@ -321,16 +329,8 @@ def capget() -> tuple[int, int, int]:
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the three capability sets of this thread, each a mask of 64 bits, capset(2)."""
     header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
-    low, high = 0xFFFFFFFF, 32
-    data = struct.pack(
-        "=6I",
-        effective & low,
-        permitted & low,
-        inheritable & low,
-        effective >> high,
-        permitted >> high,
-        inheritable >> high,
-    )
+    sets = (effective, permitted, inheritable)
+    data = struct.pack("=6I", *(each >> shift & 0xFFFFFFFF for shift in (0, 32) for each in sets))
     _check(
         _syscall(
             _CAPSET,

@@ -59,7 +59,7 @@ def compile_process(
     affinity = compile_affinity(process.get("execCPUAffinity"))
     listener, metadata = listener_of(profile) if profile and notifies(profile) else ("", "")
     return Process(
-        args=_arguments(process),
+        args=compile_arguments(process),
         env=_texts(process, "env"),
         cwd=_working_directory(process),
         user=by_name or _user(user),
@@ -93,7 +93,8 @@ def compile_process(
     )
 
 
-def _arguments(process: Mapping[str, Any]) -> tuple[str, ...]:
+def compile_arguments(process: Mapping[str, Any]) -> tuple[str, ...]:
+    """The `args` of a config's process. Raises InvalidSpec that names the field."""
     arguments = _texts(process, "args")
     if not arguments:
         raise InvalidSpec("config.process.args is empty: expected a program and its arguments")

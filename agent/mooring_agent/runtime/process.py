@@ -367,9 +367,7 @@ def _enter_working_directory(path: str) -> None:
 
 def _change_identity(identity: Identity, process: Process, last_capability: int) -> None:
     capabilities = process.capabilities
-    for number in range(last_capability + 1):
-        if not capabilities.bounding >> number & 1:
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    syscalls.drop_bounding(capabilities.bounding, last_capability)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     if not process.keep_groups:
         os.setgroups(identity.groups)

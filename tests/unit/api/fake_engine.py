@@ -16,7 +16,8 @@ from mooring_agent.cgroups.resources import Usage
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.container import Container
 from mooring_agent.engine.events import EventBus
-from mooring_agent.engine.execs import Exec, ExecSpec
+from mooring_agent.engine.execplans import ExecSpec
+from mooring_agent.engine.execs import Exec
 from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome
 from mooring_agent.engine.resources import ContainerSpec, merge

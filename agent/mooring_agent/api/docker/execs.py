@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...engine.execs import ExecSpec
+from ...engine.execplans import ExecSpec
 from ...errors import Conflict, MooringError
 from ..duplex import carry, frame
 from ..fields import Fields, assignments

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...engine.execs import ExecSpec
+from ...engine.execplans import ExecSpec
 from ...errors import MooringError
 from ..duplex import carry
 from ..fields import Fields, assignments
