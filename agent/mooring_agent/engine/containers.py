@@ -455,7 +455,8 @@ class Containers:
             self._snapshotter.remove(container.id)
         except NotFound:
             pass
-        shutil.rmtree(self._launching.directory(container), ignore_errors=True)
+        for directory in (self._launching.directory(container), self._launching.etc_directory(container.id)):
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def _vanish(self, container: Container) -> None:
         """Auto-remove, which whoever removes it by hand may overtake."""

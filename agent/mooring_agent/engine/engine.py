@@ -360,11 +360,11 @@ class Engine:
             if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
                 self.snapshotter.remove(snapshot.key)
         self.volumes.sweep()
-        directory = self.config.data_root / "containers"
-        directory.mkdir(parents=True, exist_ok=True)
-        for entry in directory.iterdir():
-            if _is_id(entry.name) and entry.name not in known:
-                shutil.rmtree(entry, ignore_errors=True)
+        for directory in (self.config.data_root / "containers", self.config.run_root / "etc"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for entry in directory.iterdir():
+                if _is_id(entry.name) and entry.name not in known:
+                    shutil.rmtree(entry, ignore_errors=True)
 
     async def _sweep_groups(self) -> None:
         """Remove the control groups of containers that a killed agent had made ahead."""

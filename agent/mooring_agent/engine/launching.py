@@ -67,11 +67,12 @@ class Launching:
         self._mounts_follow = root_is_shared(Path("/proc/self/mountinfo").read_text(errors="replace"))
 
     def directory(self, container: Container) -> Path:
-        """Where the agent keeps the files of a container."""
-        return self._directory_of(container.id)
+        """Where the agent keeps what of a container outlives the host."""
+        return self._config.data_root / "containers" / container.id
 
-    def _directory_of(self, id: str) -> Path:
-        return self._config.data_root / "containers" / id
+    def etc_directory(self, id: str) -> Path:
+        """Where the container `id` has its hosts, hostname and resolv.conf, which each start writes anew."""
+        return self._config.run_root / "etc" / id
 
     def log_directory(self, container: Container) -> str:
         """Where its log is."""
@@ -135,7 +136,8 @@ class Launching:
 
     def write_etc(self, container: Container) -> None:
         """Write the container's hosts, hostname and resolv.conf."""
-        directory = self.directory(container)
+        directory = self.etc_directory(container.id)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         hostname = container.hostname
         files = {
             "hosts": hosts_file(hostname, container.endpoints),
@@ -184,7 +186,7 @@ class Launching:
     ) -> LaunchPlan:
         """The launch plan of a container."""
         files = around.files_of or container.id
-        config = runtime_config(container, str(self._directory_of(files)), volume_paths, around)
+        config = runtime_config(container, str(self.etc_directory(files)), volume_paths, around)
         settings = self.hierarchy.settings(resources_of(container.spec))
         if around is not PLAIN and self.hierarchy.device_settings():
             rules = device_rules(container.spec, around.devices)

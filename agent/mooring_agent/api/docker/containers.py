@@ -108,14 +108,14 @@ class ContainerCalls:
         """Everything about one container."""
         container = self._containers.get(request.params["id"])
         image = await self._image_of(container)
-        directory = self._engine.config.data_root / "containers" / container.id
+        config = self._engine.config
         document = inspect(
             container,
             Surroundings(
                 image=image,
                 volumes=self._volume_paths(),
-                log_directory=str(directory / "log"),
-                etc_directory=str(directory),
+                log_directory=str(config.data_root / "containers" / container.id / "log"),
+                etc_directory=str(config.run_root / "etc" / container.id),
                 exec_ids=tuple(self._engine.execs.ids_of(container.id)),
             ),
         )
