@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ DEFAULT_RUN_ROOT = Path("/run/mooring")
 DEFAULT_NETWORK_PREFIX = "10.210.0.0/16"
 
 # Launchers that wait for containers; see `AgentConfig.pool`.
-DEFAULT_POOL = 10
-DEFAULT_POOL_MEMORY = 32  # MiB
+DEFAULT_POOL = 64
+DEFAULT_POOL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 128 >> 20  # MiB
 # What a launcher that waits has of its own, its network namespace in the kernel included, in MiB.
 LAUNCHER_MEMORY = 3
 

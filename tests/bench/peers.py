@@ -34,7 +34,7 @@ class PeerMissing(Exception):
 def mooring() -> Iterator[AgentUnderTest]:
     """An agent, with nothing left of it afterwards."""
     with tempfile.TemporaryDirectory(prefix="mrgb-", dir=_volatile()) as run:
-        agent = AgentUnderTest(user="script/bench", run_root=Path(run) / "run")
+        agent = AgentUnderTest(user="script/bench", run_root=Path(run) / "run", pool=None)
         try:
             agent.start()
             yield agent

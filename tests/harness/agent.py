@@ -48,7 +48,8 @@ class AgentUnderTest:
 
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
-    agent's log; else `end` fails on it. `run_root` is another place for it than below `base`.
+    agent's log; else `end` fails on it. `run_root` is another place for it than below `base`;
+    `pool` None leaves the number of launchers that wait to the agent.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class AgentUnderTest:
         expect_traceback: bool = False,
         user: str = "a test",
         run_root: Path | None = None,
+        pool: int | None = 10,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
         # A process of another user inside a container has to pass through it.
@@ -69,6 +71,7 @@ class AgentUnderTest:
             network_prefix=str(_free_prefix()),
         )
         self.arguments = tuple(arguments)
+        self.pool = pool
         self.user = user
         self.expect_traceback = expect_traceback
         self.log_path = self.base / "agent.log"
@@ -96,6 +99,7 @@ class AgentUnderTest:
             *("--run-root", str(config.run_root)),
             *("--cgroup-parent", config.cgroup_parent),
             *("--network-prefix", config.network_prefix),
+            *(() if self.pool is None else ("--pool", str(self.pool))),
             *self.arguments,
         ]
 

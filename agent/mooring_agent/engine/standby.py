@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container that is made before anybody has asked for it, and lacks its name and the word to start.
+"""Containers that are made before anybody has asked for them, and lack a name and the word to start.
 
 Who makes two containers alike often makes a third: replicas, workers, the same job again. So after the
 second, one more is made ahead: its address, its layer, its process up to the execve. It becomes the next
-container with the same spec. It is nobody's until then: no list shows it, and it gives way to whatever it
-would be in the way of.
+container with the same spec. The more have been alike in a row, the more stand by. They are nobody's until
+then: no list shows them, and they give way to whatever they would be in the way of.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from .resources import ContainerSpec
 _QUIET_SECONDS = 0.03
 # How often it is tried to find such a moment, and a launcher.
 _ATTEMPTS = 10
-# How long it waits for somebody who wants it.
+# How long they wait for somebody who wants them.
 _PATIENCE = 10.0
+# One for every two in a row, and at most so many.
+_MOST = 8
 
 
 class Standby:
-    """Has at most one container ready. `make` gives the container for a spec, without a name; `equip` makes
-    what it needs; `discard` undoes that.
+    """Has some containers ready, all of one spec. `make` gives the container for a spec, without a name;
+    `equip` makes what it needs; `discard` undoes that.
     """
 
     def __init__(
@@ -46,39 +48,41 @@ class Standby:
         self._equip = equip
         self._discard = discard
         self._last: tuple[ContainerSpec, Image] | None = None
-        self._ready: Container | None = None
+        self._in_a_row = 0
+        self._ready: list[Container] = []
         self._timer: asyncio.TimerHandle | None = None
         self._background = Background()
 
     def take(self, spec: ContainerSpec, image: Image) -> Container | None:
-        """The container that stands by, if it is one for this spec and image: now it is the caller's."""
-        container = self._ready
-        if container is None or not self._alike(spec, image):
+        """One that stands by, if there is one for this spec and image: now it is the caller's."""
+        if not self._ready or not self._alike(spec, image):
             return None
-        self._ready = None
+        container = self._ready.pop(0)
         self._berthing.renew(container)
         return container
 
     def note(self, spec: ContainerSpec, image: Image, client: KeeperClient) -> None:
         """A container has been made: if the one before was alike, another one may follow."""
         alike = self._alike(spec, image)
+        self._in_a_row = self._in_a_row + 1 if alike else 1
         self._last = spec, image
         if not alike:
             self.vacate_soon()
-        elif self._ready is None and _can_be_made_ahead(spec):
+        elif _can_be_made_ahead(spec):
             self._try_after(_QUIET_SECONDS, client, _ATTEMPTS)
 
     async def vacate(self) -> None:
-        """Undo what stands by: somebody needs what it has, or the agent is about to end."""
+        """Undo all that stands by: somebody needs what it has, or the agent is about to end."""
         self._cancel()
-        container, self._ready = self._ready, None
-        if container is not None:
+        ready, self._ready = self._ready, []
+        for container in ready:
             await self._berthing.forget(container)
             self._discard(container)
 
     def vacate_soon(self) -> None:
         """`vacate`, when there is time."""
-        if self._ready is not None or self._timer is not None:
+        self._cancel()
+        if self._ready:
             self._background.start(self.vacate())
 
     def _alike(self, spec: ContainerSpec, image: Image) -> bool:
@@ -97,15 +101,13 @@ class Standby:
             self._timer = None
 
     def _try(self, client: KeeperClient, attempts: int) -> None:
-        self._timer = None
-        if self._last is None or self._ready is not None or not client.connected:
-            return
-        quiet = asyncio.get_running_loop().time() - client.asked_at >= _QUIET_SECONDS
-        if not quiet or not self._prepare(*self._last, client):
-            if attempts > 1:
-                self._try_after(_QUIET_SECONDS, client, attempts - 1)
-            return
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.vacate_soon)
+        wanted = min(self._in_a_row // 2, _MOST)
+        if self._last is not None and len(self._ready) < wanted and client.connected and attempts:
+            quiet = asyncio.get_running_loop().time() - client.asked_at >= _QUIET_SECONDS
+            done = quiet and self._prepare(*self._last, client)
+            self._try_after(_QUIET_SECONDS, client, _ATTEMPTS if done else attempts - 1)
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.vacate_soon)
 
     def _prepare(self, spec: ContainerSpec, image: Image, client: KeeperClient) -> bool:
         """Begin with one; False where no launcher waits for it, or what it needs is not to be had."""
@@ -117,10 +119,10 @@ class Standby:
         except MooringError:
             self._discard(container)
             return False
-        if not self._berthing.prepare(container, client, _PATIENCE + 1):
+        if not self._berthing.prepare(container, client, 2 * _PATIENCE):
             self._discard(container)
             return False
-        self._ready = container
+        self._ready.append(container)
         return True
 
 
