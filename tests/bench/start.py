@@ -87,6 +87,9 @@ def _beside_docker(
         say(f"one after the other, {words}, beside dockerd")
         our_cycles, their_cycles = alternate(options.count, mine, other, pause=_PAUSE)
         rows += _rows(words, our_cycles, their_cycles)
+    say("one after the other, each unlike the one before, beside dockerd")
+    cycles = _cycle(ours, "bridge", alike=False), _cycle(theirs, "bridge", alike=False)
+    rows.append(_both("each unlike the last, bridge", *alternate(options.count, *cycles, pause=_PAUSE)))
     ours.close()
     theirs.close()
     rates = []
@@ -103,22 +106,31 @@ def _rows(words: str, ours: list[Cycle], theirs: list[Cycle]) -> list[Row]:
         return [which(cycle) for cycle in ours], [which(cycle) for cycle in theirs]
 
     create, start = column(lambda cycle: cycle[0]), column(lambda cycle: cycle[1])
-    both, remove = column(lambda cycle: cycle[0] + cycle[1]), column(lambda cycle: cycle[2])
+    remove = column(lambda cycle: cycle[2])
     # The target is a ratio of medians; the single steps are for information.
     return [
         latency(f"create, {words}", create[0], "dockerd", create[1]),
         latency(f"start, {words}", start[0], "dockerd", start[1]),
-        latency(f"create + start, {words}", both[0], "dockerd", both[1], _CREATE_AND_START),
+        _both(words, ours, theirs, _CREATE_AND_START),
         latency(f"remove a running one, {words}", remove[0], "dockerd", remove[1]),
     ]
 
 
-def _cycle(api: EngineApi, network: str) -> Callable[[], Cycle]:
+def _both(words: str, ours: list[Cycle], theirs: list[Cycle], target: float | None = None) -> Row:
+    mine, other = ([create + start for create, start, _ in cycles] for cycles in (ours, theirs))
+    return latency(f"create + start, {words}", mine, "dockerd", other, target)
+
+
+def _cycle(api: EngineApi, network: str, *, alike: bool = True) -> Callable[[], Cycle]:
+    """What makes, starts and removes a container; each with a command of its own unless all are `alike`."""
     numbers = itertools.count()
 
     def cycle() -> Cycle:
+        number = next(numbers)
+        command = _SLEEP if alike else ["sleep", str(1000 + number)]
+        name = f"{'alike' if alike else 'unlike'}-{network}{number}"
         moments = [time.perf_counter()]
-        identifier = api.create(f"one-{network}{next(numbers)}", "bench", _SLEEP, network)
+        identifier = api.create(name, "bench", command, network)
         moments.append(time.perf_counter())
         api.start(identifier)
         moments.append(time.perf_counter())

@@ -25,8 +25,8 @@ from ..runtime.stage import join_namespace, make_groups, write
 from .guardian import JOINER_NAME, LAUNCHER_NAME
 
 ZYGOTE_NAME = "mooring-zygote"
-# Seconds a fork may take. On a loaded host the making of its control groups takes tenths of them.
-_PATIENCE = 10.0
+# Seconds a fork may take, for which the keeper answers nobody. On a loaded host it takes tenths of them.
+_PATIENCE = 5.0
 _PACKET_MAX = 64 << 10
 
 

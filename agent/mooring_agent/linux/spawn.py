@@ -75,7 +75,7 @@ class _Chain:
         self._memory = mmap.mmap(-1, 4 * _PIECE)
         self._anchor = ctypes.c_char.from_buffer(self._memory)
         self._given = (
-            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.c_char_p(_whole(os.fsencode(path))),
             _strings([os.fsencode(each) for each in argv]),
             _strings([os.fsencode(f"{name}={value}") for name, value in environment.items()]),
         )
@@ -100,7 +100,12 @@ def _make_context(address: int, link: int | None, name: str, *given: object) -> 
 
 
 def _strings(values: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    """A char *[] that ends with NULL. Raises ValueError where a string would be cut off."""
-    if any(0 in value for value in values):
+    """A char *[] that ends with NULL."""
+    return (ctypes.c_char_p * (len(values) + 1))(*map(_whole, values), None)
+
+
+def _whole(value: bytes) -> bytes:
+    """The value, unless it would be cut off."""
+    if 0 in value:
         raise ValueError("a text with NUL cannot be handed to a program")
-    return (ctypes.c_char_p * (len(values) + 1))(*values, None)
+    return value
