@@ -88,8 +88,9 @@ def _beside_docker(
         our_cycles, their_cycles = alternate(options.count, mine, other, pause=_PAUSE)
         rows += _rows(words, our_cycles, their_cycles)
     say("one after the other, each unlike the one before, beside dockerd")
-    cycles = _cycle(ours, "bridge", alike=False), _cycle(theirs, "bridge", alike=False)
-    rows.append(_both("each unlike the last, bridge", *alternate(options.count, *cycles, pause=_PAUSE)))
+    mine, other = _cycle(ours, "bridge", alike=False), _cycle(theirs, "bridge", alike=False)
+    our_cycles, their_cycles = alternate(options.count, mine, other, pause=_PAUSE)
+    rows.append(_both("each unlike the last, bridge", our_cycles, their_cycles))
     ours.close()
     theirs.close()
     rates = []
