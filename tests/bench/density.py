@@ -346,12 +346,13 @@ class _Density:
 
     def _daemons(self) -> list[int]:
         host = self._agent.api("GET", "/mooring/v1/host")
-        return [host["agent"]["pid"], host["keeper"]["pid"], host["keeper"]["guardian_pid"]]
+        keeper = host["keeper"]["pid"]
+        return [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
 
     def _census(self) -> dict[str, int]:
         """What there is of everything that a container has, by kind; launchers that wait have some too."""
         config = self._agent.config
-        agent, keeper, guardian = self._daemons()
+        agent, keeper, guardian, _ = self._daemons()
         parents = peers.groups(config.cgroup_parent)
         return {
             "containers": len(self._agent.api("GET", "/mooring/v1/containers")),

@@ -27,6 +27,12 @@ def resident_memory(pids: Iterable[int]) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) << 10
 
 
+def zygote_of(keeper: int) -> int:
+    """The child of a keeper that forks its launchers."""
+    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    return next(int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "mooring-zygote\n")
+
+
 def cpu_time(pids: Iterable[int]) -> float:
     """The CPU time that the (single-threaded) processes have had, without their children's."""
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9

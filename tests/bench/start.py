@@ -64,10 +64,11 @@ def main() -> None:
                     say(f"dockerd is not measured: {missing}")
         rows += launchers.measure(agent.socket, base, rootfs, options.count)
         host = agent.api("GET", "/mooring/v1/host")
-        pids = [host["agent"]["pid"], host["keeper"]["pid"], host["keeper"]["guardian_pid"]]
+        keeper = host["keeper"]["pid"]
+        pids = [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
         resident = processes.resident_memory(pids)
     print_table("start: medians; the ratio says how many times better Mooring is", rows)
-    print(f"agent, keeper and guardian at the end: {resident / 2**20:.1f} MiB resident")
+    print(f"agent, keeper, zygote and guardian at the end: {resident / 2**20:.1f} MiB resident")
 
 
 def _beside_docker(

@@ -10,16 +10,19 @@ then: no list shows them, and they give way to whatever they would be in the way
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import Callable
 
 from ..errors import MooringError
 from ..images.image import Image
 from ..keeper.client import KeeperClient
-from .background import Background
 from .berthing import Berthing
 from .confinement import is_plain
 from .container import Container
 from .resources import ContainerSpec
+
+logger = logging.getLogger(__name__)
 
 # How long nobody must have asked the keeper for anything: a start that is under way comes first.
 _QUIET_SECONDS = 0.03
@@ -51,11 +54,11 @@ class Standby:
         self._in_a_row = 0
         self._ready: list[Container] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._background = Background()
+        self._undoing: set[asyncio.Task[None]] = set()
 
     def take(self, spec: ContainerSpec, image: Image) -> Container | None:
         """One that stands by, if there is one for this spec and image: now it is the caller's."""
-        if not self._ready or not self._alike(spec, image):
+        if not self._ready or not _alike(self._ready[0].spec, self._ready[0].image_id, spec, image):
             return None
         container = self._ready.pop(0)
         self._berthing.renew(container)
@@ -63,7 +66,7 @@ class Standby:
 
     def note(self, spec: ContainerSpec, image: Image, client: KeeperClient) -> None:
         """A container has been made: if the one before was alike, another one may follow."""
-        alike = self._alike(spec, image)
+        alike = self._last is not None and _alike(self._last[0], self._last[1].id, spec, image)
         self._in_a_row = self._in_a_row + 1 if alike else 1
         self._last = spec, image
         if not alike:
@@ -73,23 +76,26 @@ class Standby:
 
     async def vacate(self) -> None:
         """Undo all that stands by: somebody needs what it has, or the agent is about to end."""
-        self._cancel()
-        ready, self._ready = self._ready, []
-        for container in ready:
-            await self._berthing.forget(container)
-            self._discard(container)
+        self.vacate_soon()
+        while self._undoing:
+            await asyncio.wait(self._undoing)
 
     def vacate_soon(self) -> None:
-        """`vacate`, when there is time."""
+        """`vacate` without waiting for it; nobody gets any of them from now on."""
         self._cancel()
-        if self._ready:
-            self._background.start(self.vacate())
+        ready, self._ready = self._ready, []
+        if ready:
+            task = asyncio.get_running_loop().create_task(self._undo(ready))
+            self._undoing.add(task)
+            task.add_done_callback(self._undoing.discard)
 
-    def _alike(self, spec: ContainerSpec, image: Image) -> bool:
-        if self._last is None:
-            return False
-        last, last_image = self._last
-        return last_image.id == image.id and last == spec and last.given_fields == spec.given_fields
+    async def _undo(self, containers: list[Container]) -> None:
+        for container in containers:
+            try:
+                await self._berthing.forget(container)
+                self._discard(container)
+            except MooringError as error:
+                logger.warning("container that stood by is not undone id=%s error=%r", container.id, error)
 
     def _try_after(self, seconds: float, client: KeeperClient, attempts: int) -> None:
         self._cancel()
@@ -116,14 +122,18 @@ class Standby:
             return False
         try:
             self._equip(container, image)
-        except MooringError:
-            self._discard(container)
+        except (MooringError, OSError, sqlite3.Error):
+            self._discard(container)  # whoever asks for one finds out, and is told
             return False
         if not self._berthing.prepare(container, client, 2 * _PATIENCE):
             self._discard(container)
             return False
         self._ready.append(container)
         return True
+
+
+def _alike(spec: ContainerSpec, image_id: str, other: ContainerSpec, image: Image) -> bool:
+    return image_id == image.id and spec == other and spec.given_fields == other.given_fields
 
 
 def _can_be_made_ahead(spec: ContainerSpec) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def test_another_one_does_not_get_it(agent: AgentUnderTest, change: dict[str, An
     assert other["pid"] != pid
     eventually(lambda: not os.path.exists(f"/proc/{pid}"), what="the end of what stood by")
     eventually(lambda: len(directories(agent)) == 3, what="the removal of its directory")
+
+
+def test_of_two_at_once_that_are_unlike_it_neither_gets_it(agent: AgentUnderTest) -> None:
+    pid = standing_by(agent)
+
+    with ThreadPoolExecutor(2) as clients:
+        made = list(clients.map(lambda name: put(agent, name, env={"A": "b"}), ("three", "four")))
+
+    for view in made:
+        assert view["pid"] != pid
+        argv = ["sh", "-c", "echo $A"]
+        answer = agent.api("POST", f"/mooring/v1/containers/{view['name']}/exec", {"argv": argv})
+        assert answer["stdout"] == "b\n"
 
 
 def test_it_gives_way_to_a_removal(agent: AgentUnderTest) -> None:
