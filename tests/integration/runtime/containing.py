@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.forked import fork
+from harness.forked import clone, fork
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.compile import (
     compile_launch,
@@ -151,7 +151,7 @@ def _fork(shape: Shape) -> int:
     """Fork the launcher, as PID 1 of a namespace of its own where the shape has one."""
     if "pid" not in shape.namespaces:
         return fork()
-    return syscalls.clone(syscalls.CLONE_NEWPID | signal.SIGCHLD)
+    return clone(syscalls.CLONE_NEWPID | signal.SIGCHLD)
 
 
 def _told(channel: socket.socket, reader: int) -> tuple[str, str]:
