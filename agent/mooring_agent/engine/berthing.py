@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from ..errors import MooringError, Unavailable
+from ..errors import MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
@@ -206,7 +206,10 @@ class Berthing:
         reached("start.acquired")
         container.group = f"{parent}/{berth.slot}" if shape.unified else self._launching.group_path(container)
         try:
-            self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
+            try:
+                self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
+            except NotFound:
+                raise Unavailable(f"launcher {berth.slot} has ended, and its group is gone") from None
             plan = None
             if not built:
                 plan = (await self._outfit(container, around, berth)).encode()
