@@ -76,6 +76,8 @@ class KeeperLink:
 
     async def ready(self) -> KeeperClient:
         """The connected client. Raises Unavailable when it does not come back in time."""
+        if self._ready.is_set():
+            return self.client
         try:
             await asyncio.wait_for(self._ready.wait(), _READY_TIMEOUT)
         except TimeoutError:

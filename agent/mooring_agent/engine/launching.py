@@ -55,7 +55,8 @@ class Launching:
         self._config = config
         self.hierarchy = hierarchy
         self._mounts = tuple(dict.fromkeys(str(mount) for mount in hierarchy.controllers.values()))
-        self._prepared_parents: set[str] = set()
+        # Of launchers below each parent group, which is there, by the namespaces that they make.
+        self._shapes: dict[str, dict[tuple[str, ...], Shape]] = {}
         self._seccomp = SeccompCache(config.data_root / "seccomp")
         self._seccomp_paths: dict[frozenset[str], str] = {}
         self._resolver = ""
@@ -90,19 +91,22 @@ class Launching:
         """The shape of launchers for containers below the group `parent`, which is made where it is
         missing.
         """
-        if parent not in self._prepared_parents:
+        shapes = self._shapes.get(parent)
+        if shapes is None:
             self.hierarchy.group(parent).create(delegate=True)
-            self._prepared_parents.add(parent)
-        return Shape(
-            namespaces=namespaces,
-            groups=tuple(f"{mount}/{parent}" for mount in self._mounts),
-            group_settings=self._indexed(self.hierarchy.device_settings()),
-            unified=not self.hierarchy.can_rename,
-        )
+            shapes = self._shapes[parent] = {}
+        if namespaces not in shapes:
+            shapes[namespaces] = Shape(
+                namespaces=namespaces,
+                groups=tuple(f"{mount}/{parent}" for mount in self._mounts),
+                group_settings=self._indexed(self.hierarchy.device_settings()),
+                unified=not self.hierarchy.can_rename,
+            )
+        return shapes[namespaces]
 
     def forget_group(self, parent: str) -> None:
         """The group `parent` is gone."""
-        self._prepared_parents.discard(parent)
+        self._shapes.pop(parent, None)
 
     def launcher_shape(self, container: Container, around: Surroundings = PLAIN) -> Shape:
         """The shape of the launcher that this container needs; that of the pool for most."""

@@ -169,20 +169,30 @@ class KeeperClient:
         future: asyncio.Future[tuple[Message, list[int]]] = asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
         self._send(messages.encode(message, seq), [os.dup(one) for one in descriptors])
+        # Less work than asyncio.wait_for, on the path of each start.
+        timer = asyncio.get_running_loop().call_later(timeout, self._give_up_on, seq, message, timeout)
         try:
-            answer, received = await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            if self._waiting.pop(seq, None) is not None:
-                self._lose()
-            raise KeeperSilent(
-                f"keeper, process {self.identity.pid}, has not answered {type(message).__name__} within "
-                f"{timeout:g} s: it is stopped, or the host overloaded; see {self._run_root / 'keeper/log'}"
-            ) from None
+            answer, received = await future
         finally:
+            timer.cancel()
             self._waiting.pop(seq, None)
         if isinstance(answer, messages.Failed):
             raise KeeperRefused(answer)
         return answer, received
+
+    def _give_up_on(self, seq: int, message: Message, timeout: float) -> None:
+        future = self._waiting.pop(seq, None)
+        if future is None:
+            return
+        if not future.done():
+            future.set_exception(
+                KeeperSilent(
+                    f"keeper, process {self.identity.pid}, has not answered {type(message).__name__} within "
+                    f"{timeout:g} s: it is stopped, or the host overloaded; see "
+                    f"{self._run_root / 'keeper/log'}"
+                )
+            )
+        self._lose()
 
     async def prepare(self, launch: messages.Launch, plan: bytes) -> None:
         """Let an acquired launcher become what a plan says, up to its execve, for a `launch` without one."""

@@ -116,7 +116,11 @@ class Declared:
     @property
     def given(self) -> dict[str, Any]:
         """The normal form of what the user gave, without defaults, as JSON data."""
-        return {name: value for name, value in self.to_dict().items() if name in self.given_fields}
+        return {
+            name: _dump(declared, getattr(self, name))
+            for name, declared in options_of(type(self)).items()
+            if name in self.given_fields
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options as JSON data, defaults filled in, null where there is none."""
