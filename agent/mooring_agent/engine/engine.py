@@ -49,7 +49,7 @@ _SWEEP_SECONDS = 5.0
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
 # How many launchers of the pool wait with the agent; the others do with the keeper.
-_RESERVE_MOST = 12
+_RESERVE_MOST = 16
 
 
 class Engine:

@@ -31,7 +31,7 @@ _ATTEMPTS = 10
 # How long they wait for somebody who wants them.
 _PATIENCE = 10.0
 # One for every two in a row, and at most so many.
-_MOST = 8
+_MOST = 12
 
 
 class Standby:

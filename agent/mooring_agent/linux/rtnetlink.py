@@ -60,6 +60,9 @@ IFF_UP = 0x1
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_AF_SPEC = 26
+IFLA_INET6_ADDR_GEN_MODE = 8
+IN6_ADDR_GEN_MODE_NONE = 1
 IFLA_MASTER = 10
 IFLA_LINKINFO = 18
 IFLA_NET_NS_PID = 19
@@ -207,6 +210,20 @@ def bridge_port_set(name: str, *, hairpin: bool) -> bytes:
         attribute(
             IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA, mode)
         ),
+    )
+
+
+def link_local_off(name: str) -> bytes:
+    """Let the link `name` have no IPv6 address of its own (addr_gen_mode in the kernel's ip-sysctl.rst): a
+    port of a bridge needs none, and what is sent to find others that have it would go to every other port.
+    """
+    mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+    return message(
+        RTM_NEWLINK,
+        NLM_F_ACK,
+        _ANY_LINK,
+        text(IFLA_IFNAME, name),
+        attribute(IFLA_AF_SPEC, attribute(socket.AF_INET6, mode)),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import os
 import secrets
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from ..linux.rtnetlink import RouteSocket
 from .records import Endpoint, Network
 
 FORWARDS_WITHIN_MS = 200
+_IPV6 = "/proc/sys/net/ipv6"  # missing where the kernel has none
 
 
 def host_ifname(container_id: str, network: str) -> str:
@@ -50,10 +52,13 @@ def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pi
 
     A container may reach itself through its published port, so the bridge's port reflects.
     """
-    socket.execute(
+    messages = [
         rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid),
         rtnetlink.bridge_port_set(host_ifname, hairpin=True),
-    )
+    ]
+    if os.path.exists(_IPV6):
+        messages.append(rtnetlink.link_local_off(host_ifname))
+    socket.execute(*messages)
     inside = rtnetlink.socket_inside(pid)
     try:
         return Cable(network.name, host_ifname, inside, inside.index(ifname))

@@ -58,6 +58,16 @@ def test_a_cable_that_waits_becomes_the_next_container_s(agent: AgentUnderTest) 
     assert waiting & _cables(agent)
 
 
+def test_the_outer_end_of_a_cable_has_no_address_of_its_own(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    assert _reaches_its_gateway(agent, "first")
+
+    with open("/proc/net/if_inet6") as addresses:
+        owners = {line.split()[-1] for line in addresses}
+    assert _cables(agent)
+    assert not _cables(agent) & owners
+
+
 def test_a_launcher_that_has_died_while_it_waited_is_replaced(agent: AgentUnderTest) -> None:
     _put(agent, "first")
     eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
