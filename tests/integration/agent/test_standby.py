@@ -56,13 +56,9 @@ def test_it_becomes_the_third(agent: AgentUnderTest) -> None:
 
     assert third["pid"] == pid
     assert (third["name"], third["state"], third["managed"]) == ("three", "running", True)
-    argv = [
-        "sh",
-        "-c",
-        "hostname; echo $COLOUR; cat /etc/hostname; cd /sys/fs/cgroup;"
-        " cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max",
-    ]
-    answer = agent.api("POST", "/mooring/v1/containers/three/exec", {"argv": argv})
+    script = "hostname; echo $COLOUR; cat /etc/hostname; cd /sys/fs/cgroup; "
+    script += "cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max"
+    answer = agent.api("POST", "/mooring/v1/containers/three/exec", {"argv": ["sh", "-c", script]})
     short = third["id"][:12]
     assert answer["stdout"].split() == [short, "green", short, str(32 << 20)]
     assert reaches_its_gateway(agent, "three")
