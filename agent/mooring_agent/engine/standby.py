@@ -94,8 +94,10 @@ class Standby:
             try:
                 await self._berthing.forget(container)
                 self._discard(container)
-            except MooringError as error:
-                logger.warning("container that stood by is not undone id=%s error=%r", container.id, error)
+            except (MooringError, OSError, sqlite3.Error) as error:
+                logger.warning(
+                    "container that stood by is not undone id=%s error=%r", container.id, str(error)
+                )
 
     def _try_after(self, seconds: float, client: KeeperClient, attempts: int) -> None:
         self._cancel()
