@@ -173,6 +173,11 @@ class KeeperClient:
         timer = asyncio.get_running_loop().call_later(timeout, self._give_up_on, seq, message, timeout)
         try:
             answer, received = await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                for descriptor in future.result()[1]:  # the answer had come, and nobody takes it now
+                    os.close(descriptor)
+            raise
         finally:
             timer.cancel()
             self._waiting.pop(seq, None)
