@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -15,8 +14,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from mooring_agent.linux import syscalls
 
 _EXCEPTION_STATUS = 99
 
@@ -40,25 +37,6 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-def clone(flags: int) -> int:
-    """`syscalls.clone` as os.fork does it: where other tests have left a thread, the child would wait for
-    ever for the interpreter's lock, which that thread may have asked for.
-    """
-    for name in ("PyOS_BeforeFork", "PyOS_AfterFork_Child", "PyOS_AfterFork_Parent"):
-        getattr(ctypes.pythonapi, name).restype = None
-    ctypes.pythonapi.PyOS_BeforeFork()
-    try:
-        pid = syscalls.clone(flags)
-    except OSError:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-        raise
-    if pid:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    else:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-    return pid
 
 
 def in_child(work: Callable[[], Any], timeout: float = 20.0) -> Any:

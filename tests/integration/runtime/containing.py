@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.forked import clone, fork
+from harness.forked import fork
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.compile import (
     compile_launch,
@@ -148,10 +148,20 @@ def _launched(shape: Shape, plan: bytes, stage: str) -> Contained:
 
 
 def _fork(shape: Shape) -> int:
-    """Fork the launcher, as PID 1 of a namespace of its own where the shape has one."""
-    if "pid" not in shape.namespaces:
-        return fork()
-    return clone(syscalls.CLONE_NEWPID | signal.SIGCHLD)
+    """Fork the launcher, as PID 1 of a namespace of its own where the shape has one.
+
+    Other tests leave threads, and the child of a bare clone(2) would wait for the interpreter's lock if one
+    of them had just asked for it. So there is a process between, which has no threads; it ends as its child.
+    """
+    child = fork()
+    if child or "pid" not in shape.namespaces:
+        return child
+    launcher = syscalls.clone(syscalls.CLONE_NEWPID | signal.SIGCHLD)
+    if launcher == 0:
+        return 0
+    syscalls.close_range(3)
+    code = os.waitstatus_to_exitcode(os.waitpid(launcher, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _told(channel: socket.socket, reader: int) -> tuple[str, str]:
