@@ -22,6 +22,7 @@ from ..runtime.join import run_joiner
 from ..runtime.launch import run_launcher
 from ..runtime.plan import Shape
 from ..runtime.stage import join_namespace, make_groups, write
+from .diagnostics import complain
 from .guardian import JOINER_NAME, LAUNCHER_NAME
 
 ZYGOTE_NAME = "mooring-zygote"
@@ -110,8 +111,10 @@ class Zygote:
                 with socket.socket(fileno=descriptors[0]) as given:
                     answer = self._fork(json.loads(packet), given)
                 channel.send(json.dumps(answer).encode())
-        except OSError:
+        except ConnectionError:
             pass  # the keeper has gone
+        except BaseException as error:  # noqa: BLE001 (nobody else would hear of it, and none may go up from here)
+            complain(f"zygote ends: {error!r}")
         finally:
             os._exit(0)
 
