@@ -49,7 +49,7 @@ class AgentUnderTest:
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
     agent's log; else `end` fails on it. `run_root` is another place for it than below `base`;
-    `pool` None leaves the number of launchers that wait to the agent.
+    `pool` None leaves the number of launchers that wait to the agent. `program` is what `mooring` is run by.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class AgentUnderTest:
         user: str = "a test",
         run_root: Path | None = None,
         pool: int | None = 10,
+        program: Sequence[str] = (sys.executable, "-m", "mooring_agent"),
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
         # A process of another user inside a container has to pass through it.
@@ -72,6 +73,7 @@ class AgentUnderTest:
         )
         self.arguments = tuple(arguments)
         self.pool = pool
+        self.program = tuple(program)
         self.user = user
         self.expect_traceback = expect_traceback
         self.log_path = self.base / "agent.log"
@@ -94,7 +96,7 @@ class AgentUnderTest:
         """Return the command line of the agent; its socket is where it is by default."""
         config = self.config
         return [
-            *(sys.executable, "-m", "mooring_agent", "agent"),
+            *(*self.program, "agent"),
             *("--data-root", str(config.data_root)),
             *("--run-root", str(config.run_root)),
             *("--cgroup-parent", config.cgroup_parent),
