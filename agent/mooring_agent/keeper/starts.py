@@ -397,9 +397,11 @@ class Starts:
         self._processes.add(child)
         reached("keeper.executed")
         reply(messages.Launched(child.record.pid, child.record.start_time), child.exec_streams)
+        self._processes.claim(child)
+        if child.exec_streams:
+            self._processes.reap()  # a short one has ended by now: then the guardian need not hear of it
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])
-        self._processes.claim(child)
 
 
 def close(descriptors: list[int]) -> None:
