@@ -32,8 +32,8 @@ class Directives:
         self._over = False
 
     def take(self, line: str, number: int) -> None:
-        """Look at a line, without its end. Raises DockerfileError for a directive that is there twice, and for
-        an escape that is neither a backslash nor a backtick.
+        """Look at a line, without its end. Raises DockerfileError for a directive that is there twice, and
+        for an escape that is neither a backslash nor a backtick.
         """
         if self._over:
             return
@@ -42,7 +42,9 @@ class Directives:
             self._over = True
             return
         if any(directive.name == earlier.name for earlier in self.found):
-            raise DockerfileError(f"the parser directive {directive.name} is there twice: expected it once at most")
+            raise DockerfileError(
+                f"the parser directive {directive.name} is there twice: expected it once at most"
+            )
         if directive.name == "escape":
             if directive.value not in ("\\", "`"):
                 raise DockerfileError(f"the escape {directive.value!r} is not known: expected \\ or `")

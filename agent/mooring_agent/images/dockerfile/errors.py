@@ -51,7 +51,7 @@ class DockerfileError(InvalidSpec):
                 source = source[:_LONGEST_SOURCE] + "…"
             self.message = f"{location.file}:{location.start}: {self.problem}"
             if source:
-                self.message += f", in: {source}"
+                self.message += f" (in: {source})"
             self.args = (self.message,)
         return self
 

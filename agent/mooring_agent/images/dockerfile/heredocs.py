@@ -27,7 +27,7 @@ def heredocs_of(node: Node) -> list[Heredoc]:
 
 
 def parse_heredoc(word: str) -> Heredoc | None:
-    """The heredoc that a word announces, None if it does not. Raises DockerfileError for quotes not closed."""
+    """The heredoc that a word announces, None if it does not. Raises DockerfileError for an open quote."""
     found = _HEREDOC.fullmatch(word)
     if found is None:
         return None

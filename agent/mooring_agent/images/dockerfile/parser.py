@@ -114,7 +114,11 @@ class _Parser:
         joined = "".join(parts)
         if was_empty:
             self._warnings.append(
-                Warning(self._file, self._number, f"an empty line continues the instruction: {joined.strip(SPACE)}")
+                Warning(
+                    self._file,
+                    self._number,
+                    f"an empty line continues the instruction: {joined.strip(SPACE)}",
+                )
             )
         return joined
 

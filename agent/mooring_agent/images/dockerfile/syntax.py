@@ -38,9 +38,10 @@ class Heredoc:
 class Node:
     """An instruction as it is written: its name, its flags, and its arguments, unexpanded.
 
-    Of ENV and LABEL the arguments are name, value and separator ("=" or "" for the old form) in turns; ONBUILD
-    has the instruction that it triggers as `child`, and no arguments. `json`: the arguments were a JSON list.
-    `original` is the logical line, `start` and `end` are its first and last line, heredocs included, from 1.
+    Of ENV and LABEL the arguments are name, value and separator ("=" or "" for the old form) in turns;
+    ONBUILD has the instruction that it triggers as `child`, and no arguments. `json`: the arguments were a
+    JSON list. `original` is the logical line, `start` and `end` are its first and last line, heredocs
+    included, from 1.
     """
 
     name: str
@@ -158,7 +159,9 @@ def _pairs(keyword: str) -> Callable[[str, str], tuple[list[str], bool]]:
         for word in words:
             name, equals, value = word.partition("=")
             if not equals:
-                raise DockerfileError(f"{keyword}: {word!r} has no =, expected name=value (quote a value that has blanks)")
+                raise DockerfileError(
+                    f"{keyword}: {word!r} has no =, expected name=value (quote a value that has blanks)"
+                )
             arguments += (name, value, equals)
         return arguments, False
 
@@ -204,13 +207,15 @@ def _json_list(text: str) -> list[str] | None:
         return None
     try:
         # Numbers need not be converted to be refused.
-        found = json.loads(text, parse_int=lambda _: None, parse_float=lambda _: None, parse_constant=_no_json)
+        found = json.loads(
+            text, parse_int=lambda _: None, parse_float=lambda _: None, parse_constant=_no_json
+        )
     except ValueError:
         return None
     except RecursionError:
         found = [None]
     if not all(isinstance(item, str) for item in found):
-        raise DockerfileError("a list in JSON form may have strings only: expected [\"word\", \"word\"]")
+        raise DockerfileError('a list in JSON form may have strings only: expected ["word", "word"]')
     # Half of a surrogate pair is no character.
     return [re.sub("[\ud800-\udbff\udc00-\udc7f\udd00-\udfff]", "\ufffd", item) for item in found]
 

@@ -16,11 +16,14 @@ from .shell_patterns import replace, trim_prefix, trim_suffix
 
 # The value of a variable, None if it is not set.
 Lookup = Callable[[str], str | None]
-# What becomes of quotes: they go, as a shell has it; they do their work and stay; they are letters like others.
+# What becomes of quotes: they go, as in a shell; they do their work and stay; they are letters like others.
 Quotes = Literal["strip", "keep", "literal"]
 
 # Go's unicode.IsSpace, which is not Python's str.isspace.
-SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 _SPACES = frozenset(SPACE)
 # Never special, so taken in runs.
 _PLAIN = re.compile(r"[\w.:=,@+-]+")
@@ -236,8 +239,8 @@ class _Reader:
                 operator += self._next()
         if operator not in ("-", "+", "?", ":-", ":+", ":?"):
             raise DockerfileError(
-                f"the substitution ${{{name}{operator} is not known: expected one of - + ? :- :+ :? # ## % %% / // "
-                "or } behind the name"
+                f"the substitution ${{{name}{operator} is not known: "
+                "expected one of - + ? :- :+ :? # ## % %% / // or } behind the name"
             )
         word, _ = self.read("}", False)
         value = self._lookup(name)
@@ -250,7 +253,9 @@ class _Reader:
             return value
         if operator[-1] == "-":
             return word
-        raise DockerfileError(f"{name}: {word or 'is not allowed to be ' + ('unset' if value is None else 'empty')}")
+        raise DockerfileError(
+            f"{name}: {word or 'is not allowed to be ' + ('unset' if value is None else 'empty')}"
+        )
 
     def _trimmed(self, name: str, operator: str) -> str:
         pattern, _ = self.read("}", True)
