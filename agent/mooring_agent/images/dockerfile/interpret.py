@@ -172,9 +172,8 @@ def _transfer(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]
     """Sources, those that are heredocs, and the destination."""
     name = node.name.upper()
     if len(node.arguments) < 2:
-        raise DockerfileError(
-            f"{name} has no {'destination' if node.arguments else 'source'}: expected {name} source… destination"
-        )
+        missing = "destination" if node.arguments else "source"
+        raise DockerfileError(f"{name} has no {missing}: expected {name} source… destination")
     *words, destination = node.arguments
     if _announced(destination) is not None:
         raise DockerfileError(f"{name} has a heredoc as its destination: expected a path behind it")

@@ -27,7 +27,8 @@ class PlannedStage:
     `base` is its FROM, expanded. `parent` is the index of the stage that it begins with; if it is None, it
     begins with the image `base.image`, or with nothing if that is SCRATCH. `instructions` are those that its
     base triggers (ONBUILD), then its own. `origins` says of each name in COPY --from and RUN --mount=from=
-    which stage it is; a name that is not there is an image's, and among `images`. `needs` are the stages to be built before.
+    which stage it is; a name that is not there is an image's, and among `images`. `needs` are the
+    stages to be built before.
     """
 
     index: int
