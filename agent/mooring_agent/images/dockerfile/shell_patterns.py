@@ -36,7 +36,7 @@ def replace(pattern: str, replacement: str, value: str, everywhere: bool) -> str
     parts: list[str] = []
     copied = position = 0
     after_match = -1
-    while (found := compiled.search(value, position)) is not None:
+    while position <= len(value) and (found := compiled.search(value, position)) is not None:
         start, end = found
         # Nothing, right behind what was just replaced, is no match of its own.
         if start != end or start != after_match:
@@ -61,7 +61,7 @@ def _tokens(pattern: str) -> list[tuple[str, bool]]:
         escaped = pattern[position : position + 1]
         if escaped == "" or escaped not in "*?\\}/":
             raise DockerfileError(
-                f"the pattern {pattern!r} has a backslash before {escaped or 'its end'!r}: "
+                f"the pattern {pattern!r} has a backslash before {repr(escaped) if escaped else 'its end'}: "
                 "expected one of * ? \\ } / there"
             )
         tokens.append((escaped, True))
