@@ -102,15 +102,19 @@ def reference(data: bytes) -> None:
 
 
 @target(
-    b"# escape=`\nARG V=1\nFROM a:$V AS b\nENV a=${b:-'c'} d=${e#f*}\nRUN --mount=type=cache,target=/x <<E cat `\n y\nz\nE\n",
-    b'FROM a\nCOPY --from=0 --link <<-"E" a b\n\tc\nE\nONBUILD HEALTHCHECK --interval=1m CMD ["x"]\nEXPOSE 80-90\n',
+    b"# escape=`\nARG V=1\nFROM a:$V AS b\nENV a=${b:-'c'} d=${e#f*}\n",
+    b"FROM a\nRUN --mount=type=cache,target=/x <<E cat \\\n y\nz\nE\nONBUILD EXPOSE 80-90\n",
+    b'FROM a\nCOPY --from=0 --link <<-"E" a b\n\tc\nE\nHEALTHCHECK --interval=1m CMD ["x"]\n',
 )
 def dockerfile(data: bytes) -> None:
     """A Dockerfile to its stages, planned, with all that is expanded; an error has its place."""
+    found, refused = None, "Dockerfile:"
     try:
         found = parse_dockerfile(data)
     except MooringError as error:
-        assert error.message.startswith("Dockerfile:"), error.message
+        refused = error.message
+    assert refused.startswith("Dockerfile:"), refused
+    if found is None:
         return
     values = {"a": "x y", "V": "1", "b": ""}
     with suppress(MooringError):

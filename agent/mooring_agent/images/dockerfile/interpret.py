@@ -10,6 +10,7 @@ from .durations import parse_duration
 from .errors import DockerfileError, Location, nearest
 from .flags import Flags
 from .heredocs import parse_heredoc
+from .ignore import Ignore
 from .instructions import (
     Add,
     Arg,
@@ -134,6 +135,7 @@ def _copy(node: Node, location: Location) -> Copy:
             "name a stage there, and use the variable in that stage's FROM"
         )
     sources, files, destination = _transfer(node)
+    excludes = _patterns(flags)
     return Copy(
         location,
         sources,
@@ -142,7 +144,7 @@ def _copy(node: Node, location: Location) -> Copy:
         flags.value("chown"),
         flags.value("chmod"),
         bool(flags.switch("link")),
-        flags.values("exclude"),
+        excludes,
         origin,
         bool(flags.switch("parents")),
     )
@@ -153,6 +155,7 @@ def _add(node: Node, location: Location) -> Add:
         node.flags, ("link", "keep-git-dir", "unpack"), ("chown", "chmod", "checksum"), ("exclude",)
     )
     sources, files, destination = _transfer(node)
+    excludes = _patterns(flags)
     return Add(
         location,
         sources,
@@ -161,11 +164,17 @@ def _add(node: Node, location: Location) -> Add:
         flags.value("chown"),
         flags.value("chmod"),
         bool(flags.switch("link")),
-        flags.values("exclude"),
+        excludes,
         flags.value("checksum"),
         flags.switch("keep-git-dir"),
         flags.switch("unpack"),
     )
+
+
+def _patterns(flags: Flags) -> tuple[str, ...]:
+    patterns = flags.values("exclude")
+    Ignore(patterns)  # raises for one that is not valid
+    return patterns
 
 
 def _transfer(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]:
@@ -187,6 +196,10 @@ def _transfer(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]
         else:
             heredoc = by_name[announced.name]
             files.append(InlineFile(heredoc.name, heredoc.chomped, heredoc.expand))
+    for name in by_name.keys() - {file.name for file in files}:
+        raise DockerfileError(
+            f"the heredoc {name} is no source: expected <<WORD without blanks in or before it"
+        )
     return tuple(sources), tuple(files), destination
 
 

@@ -49,8 +49,9 @@ class Mount:
     """A mount, expanded and checked.
 
     `origin` is the stage or image of `from=`, "" for the build context (bind) or an empty directory (cache).
-    `size` is in bytes, None without a limit. `env` is the variable that gets a secret, None if a file does.
-    `mode`, `uid` and `gid` are None where the default of the kind holds.
+    `target` is relative to the WORKDIR; "" is the WORKDIR itself, or what a secret's name leads to. `size` is
+    in bytes, None without a limit. `env` is the variable that gets a secret, None if a file does. `mode`,
+    `uid` and `gid` are None where the default of the kind holds.
     """
 
     kind: MountKind = MountKind.BIND

@@ -20,7 +20,7 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:
+class DockerfileWarning:
     """What is allowed and probably not meant."""
 
     file: str
@@ -35,7 +35,7 @@ class SyntaxTree:
     nodes: tuple[Node, ...]
     directives: tuple[Directive, ...]
     escape: str
-    warnings: tuple[Warning, ...]
+    warnings: tuple[DockerfileWarning, ...]
 
 
 def parse_syntax(text: bytes, file: str = "Dockerfile") -> SyntaxTree:
@@ -54,7 +54,7 @@ class _Parser:
         self._number = 0
         self._directives = Directives()
         self._nodes: list[Node] = []
-        self._warnings: list[Warning] = []
+        self._warnings: list[DockerfileWarning] = []
 
     def parse(self) -> SyntaxTree:
         while (line := self._next()) is not None:
@@ -114,7 +114,7 @@ class _Parser:
         joined = "".join(parts)
         if was_empty:
             self._warnings.append(
-                Warning(
+                DockerfileWarning(
                     self._file,
                     self._number,
                     f"an empty line continues the instruction: {joined.strip(SPACE)}",

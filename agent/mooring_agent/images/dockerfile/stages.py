@@ -10,7 +10,7 @@ from .directives import Directive
 from .errors import DockerfileError
 from .instructions import Arg, Expose, From, Instruction, Maintainer, Onbuild
 from .interpret import interpret
-from .parser import Warning, parse_syntax
+from .parser import DockerfileWarning, parse_syntax
 from .syntax import Node
 
 
@@ -39,7 +39,7 @@ class Dockerfile:
     global_args: tuple[Arg, ...]
     directives: tuple[Directive, ...]
     escape: str
-    warnings: tuple[Warning, ...]
+    warnings: tuple[DockerfileWarning, ...]
 
 
 def parse_dockerfile(text: bytes, file: str = "Dockerfile") -> Dockerfile:
@@ -58,7 +58,7 @@ def parse_dockerfile(text: bytes, file: str = "Dockerfile") -> Dockerfile:
         if isinstance(instruction, From):
             if instruction.name and instruction.name in names:
                 warnings.append(
-                    Warning(file, node.start, f"the stage name {instruction.name} is there twice")
+                    DockerfileWarning(file, node.start, f"the stage name {instruction.name} is there twice")
                 )
             names.add(instruction.name)
             bases.append(instruction)
@@ -99,16 +99,16 @@ def parse_trigger(trigger: str, base: From) -> Instruction:
     return replace(instruction, location=location)
 
 
-def _warnings(node: Node, instruction: Instruction) -> Iterator[Warning]:
+def _warnings(node: Node, instruction: Instruction) -> Iterator[DockerfileWarning]:
     """What the language allows and advises against."""
     location = instruction.location
     if isinstance(instruction, Maintainer):
-        yield Warning(
+        yield DockerfileWarning(
             location.file, location.start, "MAINTAINER is deprecated: LABEL maintainer=… says the same"
         )
     if node.name.lower() in ("env", "label") and node.arguments[2] == "":
         name = node.name.upper()
-        yield Warning(
+        yield DockerfileWarning(
             location.file,
             location.start,
             f"{name} name value is the old form: {name} name=value says the same",
@@ -116,7 +116,7 @@ def _warnings(node: Node, instruction: Instruction) -> Iterator[Warning]:
     if isinstance(instruction, Expose):
         for port in instruction.ports:
             if ":" in port and "$" not in port:
-                yield Warning(
+                yield DockerfileWarning(
                     location.file,
                     location.start,
                     f"EXPOSE {port}: the host's port says nothing here, EXPOSE publishes nothing",
