@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES = 500
 # What other programs make, and checkouts of others.
 SKIPPED_DIRECTORIES = {
+    ".fuzz",
     ".git",
     ".hypothesis",
     ".import_linter_cache",

@@ -31,6 +31,9 @@ from mooring_agent.engine.resources import CgroupSpec, ContainerSpec
 from mooring_agent.errors import MooringError
 from mooring_agent.images import changes, tar_reader
 from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.dockerfile.ignore import Ignore
+from mooring_agent.images.dockerfile.plan import plan_stages
+from mooring_agent.images.dockerfile.stages import parse_dockerfile
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.specs import normalise_image_spec
 from mooring_agent.images.stream import HashingReader, decompress, detect
@@ -96,6 +99,38 @@ def reference(data: bytes) -> None:
         found = Reference.parse(_text(data))
         assert Reference.parse(str(found)) == found
         assert Reference.parse(found.familiar) == found
+
+
+@target(
+    b"# escape=`\nARG V=1\nFROM a:$V AS b\nENV a=${b:-'c'} d=${e#f*}\n",
+    b"FROM a\nRUN --mount=type=cache,target=/x <<E cat \\\n y\nz\nE\nONBUILD EXPOSE 80-90\n",
+    b'FROM a\nCOPY --from=0 --link <<-"E" a b\n\tc\nE\nHEALTHCHECK --interval=1m CMD ["x"]\n',
+)
+def dockerfile(data: bytes) -> None:
+    """A Dockerfile to its stages, planned, with all that is expanded; an error has its place."""
+    found, refused = None, "Dockerfile:"
+    try:
+        found = parse_dockerfile(data)
+    except MooringError as error:
+        refused = error.message
+    assert refused.startswith("Dockerfile:"), refused
+    if found is None:
+        return
+    values = {"a": "x y", "V": "1", "b": ""}
+    with suppress(MooringError):
+        for stage in plan_stages(found, values.get).stages:
+            for instruction in stage.instructions:
+                with suppress(MooringError):
+                    assert instruction.expand(values.get, found.escape).location == instruction.location
+
+
+@target(b"# x\n*.o\n!a/**/b\n[a-c]?\\*/\n", b"**/a*\n!/a\n")
+def dockerignore(data: bytes) -> None:
+    """An ignore file; a directory that is skipped is left out itself."""
+    with suppress(MooringError):
+        ignore = Ignore.parse(data)
+        for path in ("a", "a/b", "a/b/c.o", "x y"):
+            assert ignore.excludes(path) or not ignore.skips_directory(path)
 
 
 @target(b"root:x:0:0::/:/bin/sh\nwww:x:1000:1000::/:/bin/sh\0audio:x:29:www\0www:audio")
