@@ -238,6 +238,8 @@ class Wire:
             except OSError:
                 continue
             server.settimeout(None)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {client, server}
             gone = threading.Event()
@@ -279,20 +281,15 @@ def free_port() -> int:
 
 
 def make_certificates(directory: Path) -> None:
-    """Make a CA (ca.crt) and, signed by it, a certificate for 127.0.0.1 and localhost (server.crt and .key)."""
+    """Make a CA (ca.crt) and, signed by it, a certificate for 127.0.0.1 and localhost (server.crt, .key)."""
     new = ("openssl", "req", "-newkey", "rsa:2048", "-nodes")
     _run(
         *(*new, "-x509", "-days", "2", "-subj", "/CN=CA of the tests"),
         *("-keyout", f"{directory}/ca.key", "-out", f"{directory}/ca.crt"),
     )
     _run(
-        *new,
-        "-subj",
-        "/CN=localhost",
-        "-keyout",
-        f"{directory}/server.key",
-        "-out",
-        f"{directory}/server.csr",
+        *(*new, "-subj", "/CN=localhost"),
+        *("-keyout", f"{directory}/server.key", "-out", f"{directory}/server.csr"),
     )
     (directory / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", encoding="utf-8")
     _run(

@@ -166,6 +166,10 @@ class Authenticator:
             by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
             if "bearer" in by_scheme:
                 if credentials is not None and credentials.registry_token:
+                    if not _is_token(credentials.registry_token):
+                        raise Unavailable(
+                            f"the token from {credentials.source} is none that fits into a header"
+                        )
                     header = f"Bearer {credentials.registry_token}"
                     return header if header != sent else ""
                 token = self._fetch(by_scheme["bearer"], scopes, credentials, offline=offline)
@@ -195,7 +199,7 @@ class Authenticator:
                 f"it names a token server without TLS ({parts.hostname}) in its challenge, to which "
                 "credentials are not given: correct its realm"
             )
-        wanted = sorted(scopes) or challenge.parameters.get("scope", "").split()
+        wanted = sorted(scopes.union(challenge.parameters.get("scope", "").split()))
         service = challenge.parameters.get("service", "")
         asked = self._clock()
         if credentials is not None and credentials.identity_token:
@@ -227,13 +231,7 @@ class Authenticator:
             token = answer.get("token") or answer.get("access_token")
             lifetime = float(answer.get("expires_in") or _LIFETIME)
             refresh = answer.get("refresh_token") or ""
-            # What does not fit into a header must not get there.
-            usable = (
-                isinstance(token, str)
-                and isinstance(refresh, str)
-                and token.isascii()
-                and token.isprintable()
-            )
+            usable = _is_token(token) and isinstance(refresh, str)
         except (ValueError, TypeError, AttributeError, OverflowError):
             usable = False
         if not usable:
@@ -243,3 +241,8 @@ class Authenticator:
         self.refresh_token = refresh
         lifetime = min(max(lifetime, 0.0), _MAX_LIFETIME)
         return _Token(f"Bearer {token}", asked + lifetime - min(_MARGIN, lifetime / 10))
+
+
+def _is_token(value: object) -> bool:
+    """Whether it fits into a header: what does not would stand in the error of the HTTP client."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value != ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
-from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
+from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailable
 from mooring_agent.images.content import Descriptor
 from mooring_agent.images.image import Progress, no_progress
 from mooring_agent.images.reference import Reference
@@ -90,18 +90,15 @@ class Repository:
         verify: where it is wrong, `skip=1` passes over the first source, and so on up to `sources`.
         """
         what = self._what("pull", descriptor.digest)
-        sessions = self._sessions[min(skip, len(self._sessions) - 1) :]
-        for session in sessions:
-            if session is not self._origin and self._rest.is_resting(session):
-                continue
-            chunks = self._blob(session, descriptor, offset, what)
+        failures: list[MooringError] = []
+        for session in self._awake(skip):
             try:
-                for chunk in chunks:
+                for chunk in self._blob(session, descriptor, offset, what):
                     offset += len(chunk)
                     yield chunk
                 return
             except MooringError as error:
-                self._passed_over(session, error)
+                self._pass_over(session, error, failures)
 
     def has_blob(self, digest: str) -> bool:
         """Whether the registry itself has a blob in this repository."""
@@ -178,12 +175,11 @@ class Repository:
         return digest
 
     def tags(self) -> list[str]:
-        """All tags, sorted."""
+        """All tags, sorted; the registry itself is asked, since a mirror may know of less."""
         what = f"list of tags of {self.name}"
-        return self._read(
-            lambda session: read_pages(
-                session, self._at(session, "tags/list"), "tags", what, self._scopes(session, "pull")
-            )
+        session = self._origin
+        return read_pages(
+            session, self._at(session, "tags/list"), "tags", what, self._scopes(session, "pull")
         )
 
     def delete_manifest(self, digest: str) -> None:
@@ -247,20 +243,32 @@ class Repository:
 
     def _read(self, ask: Callable[[Session], T]) -> T:
         """Ask the sources in order, until one knows; what the registry itself says is final."""
-        for session in self._sessions[:-1]:
-            if self._rest.is_resting(session):
-                continue
+        failures: list[MooringError] = []
+        *mirrors, origin = self._awake(0)
+        for session in mirrors:
             try:
                 return ask(session)
             except MooringError as error:
-                self._passed_over(session, error)
-        return ask(self._origin)
+                self._pass_over(session, error, failures)
+        try:
+            return ask(origin)
+        except MooringError as error:
+            self._pass_over(origin, error, failures)
+            raise
 
-    def _passed_over(self, session: Session, error: MooringError) -> None:
-        """Go on without a mirror; raises the error where it is the registry itself."""
+    def _awake(self, skip: int) -> list[Session]:
+        """The sources that are to be asked; the registry itself always is."""
+        mirrors = [session for session in self._sessions[skip:-1] if not self._rest.is_resting(session)]
+        return [*mirrors, self._origin]
+
+    def _pass_over(self, session: Session, error: MooringError, failures: list[MooringError]) -> None:
+        """Go on without a mirror; raises the error, with those of mirrors, if it is the registry itself."""
         if session is self._origin:
+            if failures:
+                error.put_before("".join(f"{failure.message}; then " for failure in failures))
             raise error
-        _log.info("%s", error)
+        failures.append(error)
+        _log.log(logging.INFO if isinstance(error, NotFound) else logging.WARNING, "%s", error)
         if isinstance(error, Unavailable):
             self._rest.begin(session)
 

@@ -38,7 +38,7 @@ class Limits:
 
     connect: float = 15.0
     stall: float = 30.0
-    answer: float = 120.0
+    answer: float = 60.0
 
 
 class Broken(Exception):
@@ -187,6 +187,7 @@ class _Connection(http.client.HTTPConnection):
         self.via_proxy = False
         self.proxy_authorization = ""
         self.idle_since = 0.0
+        self.is_spoiled = False
         self.response_class = self._make_response  # type: ignore[assignment]
 
     def _make_response(
@@ -233,11 +234,13 @@ class ConnectionPool:
         tls: TlsSettings,
         headers: Mapping[str, str],
         body: bytes | Iterable[bytes] | None = None,
+        answer: float | None = None,
     ) -> Response:
         """Send one request and return its answer once its head is there.
 
-        A body that is no bytes needs a Content-Length among the headers. Raises Broken for what may be tried
-        again, Unavailable for a certificate that is not trusted, InvalidSpec for files that hold none.
+        `answer` replaces the limit of that name. A body that is no bytes needs a Content-Length among the
+        headers. Raises Broken for what may be tried again, Unavailable for a certificate that is not trusted,
+        InvalidSpec for files that hold none.
         """
         parts = urlsplit(url)
         key = _key(parts, tls)
@@ -245,7 +248,7 @@ class ConnectionPool:
         while True:
             connection, fresh = self._acquire(key)
             try:
-                return self._send(key, connection, method, parts, headers, body)
+                return self._send(key, connection, method, parts, headers, body, answer)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.release(key, connection, reusable=False)
                 if isinstance(error, ssl.SSLCertVerificationError):
@@ -283,7 +286,8 @@ class ConnectionPool:
         with self._lock:
             self._used.discard(connection)
             idle = self._idle.setdefault(key, collections.deque())
-            if reusable and not self._closed and len(idle) < _IDLE_CONNECTIONS:
+            reusable = reusable and not connection.is_spoiled and not self._closed
+            if reusable and len(idle) < _IDLE_CONNECTIONS:
                 connection.idle_since = time.monotonic()
                 idle.append(connection)
                 return
@@ -349,6 +353,7 @@ class ConnectionPool:
         parts: SplitResult,
         headers: Mapping[str, str],
         body: bytes | Iterable[bytes] | None,
+        answer: float | None,
     ) -> Response:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = dict(headers)
@@ -370,11 +375,12 @@ class ConnectionPool:
         sock.settimeout(self.limits.stall)
         try:
             connection.request(method, target, body, sent)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             # A server may refuse a body ahead of its end; what it says then is worth more than the failure.
             if body is None:
                 raise
-        connection.watch.deadline = time.monotonic() + self.limits.answer
+            connection.is_spoiled = True
+        connection.watch.deadline = time.monotonic() + (answer or self.limits.answer)
         return Response(self, key, connection, parts.geturl())
 
     def _context(self, tls: TlsSettings) -> ssl.SSLContext:

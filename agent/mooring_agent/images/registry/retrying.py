@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,9 @@ TEMPORARY = frozenset((408, 429, 500, 502, 503, 504))
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long (seconds). `base` doubles with each attempt up to `longest`, `total` bounds all.
+    """How often and after how long (seconds): `base` doubles with each attempt up to `longest`.
+
+    `total` bounds all waits between the attempts at one thing.
 
     `unreachable` is the number of attempts where not even a connection comes about. A mirror has fewer of
     both, since there is another place to ask, and is left alone for `mirror_rest` after it failed.
@@ -40,17 +41,16 @@ class Retrying:
         wait: Callable[[float], bool],
         *,
         is_mirror: bool = False,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._policy, self._wait, self._clock = policy, wait, clock
+        self._policy, self._wait = policy, wait
         self._limit = policy.mirror_attempts if is_mirror else policy.attempts
-        self._ends = clock() + policy.total
+        self._waited = 0.0
         self.attempts = 1
 
     def again(self, asked: float | None = None, *, unreachable: bool = False) -> bool:
         """Wait and return True if there is another attempt. `asked` is the wait that a Retry-After wants.
 
-        One that is longer than the time that is left means that there is none.
+        One that is longer than what is left of the total means that there is none.
         """
         limit = min(self._limit, self._policy.unreachable) if unreachable else self._limit
         if self.attempts >= limit:
@@ -60,8 +60,9 @@ class Retrying:
         delay *= random.uniform(0.5, 1.0)
         if asked is not None:
             delay += asked
-        if self._clock() + delay > self._ends:
+        if self._waited + delay > self._policy.total:
             return False
+        self._waited += delay
         if self._wait(delay):
             raise Unavailable("the agent is stopping: registries are not asked any more")
         self.attempts += 1

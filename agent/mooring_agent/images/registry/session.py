@@ -142,14 +142,17 @@ class Session:
         headers: Mapping[str, str] | None = None,
         body: Body = None,
         offline: bool = False,
+        answer: float | None = None,
     ) -> Response:
         """Send once, or twice where authorization is missing; returns the answer whatever its status is.
+
+        `answer` is how long its answer may take, in seconds, if not as usual.
 
         Raises Broken, and Unauthorized or Denied for credentials that are not taken.
         """
         url = self.url(url) if url.startswith("/") else url
         sent = self.authenticator.header(scopes)
-        response = self._follow(method, url, headers, body, sent)
+        response = self._follow(method, url, headers, body, sent, answer)
         # The second time is for a token whose end the server sees before we do.
         for _ in range(2 if sent else 1):
             if response.status != 401 or not self._is_ours(_split(response.url)):
@@ -178,7 +181,7 @@ class Session:
                 reason = f" ({refusal})" if str(refusal) else ""
                 raise denied(401, reason, what, self.endpoint, credentials, sent=bool(sent))
             sent = header
-            response = self._follow(method, url, headers, body, sent)
+            response = self._follow(method, url, headers, body, sent, answer)
         return response
 
     def refusal(self, response: Response, what: str) -> MooringError:
@@ -227,7 +230,13 @@ class Session:
         return parts._replace(fragment="").geturl()
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str] | None, body: Body, authorization: str
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        body: Body,
+        authorization: str,
+        answer: float | None,
     ) -> Response:
         for _ in range(_MAX_REDIRECTS + 1):
             sent = {"User-Agent": f"mooring/{__version__}", **(headers or {})}
@@ -235,7 +244,7 @@ class Session:
             if authorization and self._is_ours(parts):
                 sent["Authorization"] = authorization
             response = self._pool.exchange(
-                method, url, self._tls_for(parts), sent, body() if callable(body) else body
+                method, url, self._tls_for(parts), sent, body() if callable(body) else body, answer
             )
             if response.status not in _REDIRECTS or (method not in ("GET", "HEAD") and response.status < 307):
                 return response

@@ -174,7 +174,8 @@ class RegistriesSettings:
         """How to connect to a host, with the files of its directory of certificates."""
         said = self.of(host)
         directory = self.certificates / host
-        names = _listing(directory)
+        # A host to which a registry redirects may have any name.
+        names = _listing(directory) if _ADDRESS.fullmatch(host) else []
         authorities = [directory / name for name in names if name.endswith(".crt")]
         if said.ca_file is not None:
             authorities.insert(0, said.ca_file)

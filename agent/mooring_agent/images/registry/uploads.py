@@ -25,6 +25,8 @@ _MONOLITHIC = 4 << 20  # bytes up to which a blob goes in one request
 _PIECE = 1 << 16  # bytes sent at once: a time limit of sockets is for all that is given to them at once
 _REPORT = 1 << 20  # bytes between two events of progress
 _PROGRESS = 1 << 20  # bytes after which a failure counts as the first again
+_ANSWER = 60.0  # seconds that a registry may take over what it got, and more by its size:
+_ANSWER_RATE = 10 << 20  # bytes a second; some move a blob in their storage before they answer
 _LOST = (404, 416)  # the registry knows of no such upload any more, or of another offset
 _RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
 
@@ -143,7 +145,13 @@ class Upload:
 
         try:
             return self._session.once(
-                method, url, self._what, scopes=self._scopes, headers=headers, body=body if length else b""
+                method,
+                url,
+                self._what,
+                scopes=self._scopes,
+                headers=headers,
+                body=body if length else b"",
+                answer=_ANSWER + self._descriptor.size / _ANSWER_RATE,
             )
         except Broken as broken:
             raise self._broken(broken) from broken
@@ -187,7 +195,7 @@ class Upload:
             with self._session.once("GET", location, self._what, scopes=self._scopes) as response:
                 arrived = _arrived(response)
                 # What was sent so far is lost where the registry does not say how much it has.
-                if response.status in (200, 204) and arrived is not None and arrived < self._descriptor.size:
+                if response.status in (200, 204) and arrived is not None and arrived <= self._descriptor.size:
                     self._offset, self._location = arrived, location
                     if response.headers.get("Location"):
                         self._take_location(response)
