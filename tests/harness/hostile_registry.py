@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -71,7 +72,10 @@ class HostileRegistry:
         self.chunk_minimum = 0
         self.received = 0
         """Bytes of bodies of PATCH and PUT of blobs."""
+        self.connections = 0
+        """How many there have been."""
         self.over = threading.Event()
+        self.open: set[socket.socket] = set()
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), Handler)
@@ -87,6 +91,12 @@ class HostileRegistry:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def end_connections(self) -> None:
+        """End those that are open, as a server does after some idle time."""
+        with self._lock:
+            for connection in self.open:
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def port(self) -> int:
@@ -114,6 +124,15 @@ class HostileRegistry:
     def fault(self, pattern: str, action: Action, times: int = 1) -> None:
         """Let the next requests of which `METHOD PATH` matches be answered by `action`."""
         self._faults.append(_Fault(re.compile(pattern), action, times))
+
+    def enter(self, connection: socket.socket) -> None:
+        with self._lock:
+            self.connections += 1
+            self.open.add(connection)
+
+    def leave(self, connection: socket.socket) -> None:
+        with self._lock:
+            self.open.discard(connection)
 
     def take_fault(self, request: str) -> Action | None:
         with self._lock:
@@ -147,6 +166,14 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def registry(self) -> HostileRegistry:
         return self.server.registry
+
+    def setup(self) -> None:
+        super().setup()
+        self.registry.enter(self.connection)
+
+    def finish(self) -> None:
+        self.registry.leave(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -432,7 +459,7 @@ def answer_with(code: int, body: bytes, **headers: str) -> Action:
 
 
 def _begin(handler: Handler, after: int) -> None:
-    data = handler.registry.blobs[handler.path.rpartition("/")[2]]
+    data = handler.registry.blobs[urlsplit(handler.path).path.rpartition("/")[2]]
     wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     start = int(wanted[1]) if wanted else 0
     handler.send_response(206 if wanted else 200)

@@ -248,8 +248,8 @@ class Session:
             )
             if response.status not in _REDIRECTS or (method not in ("GET", "HEAD") and response.status < 307):
                 return response
-            url = self.resolve_location(response)
-            response.close()
+            with response:
+                url = self.resolve_location(response)
         raise Broken(f"it redirected more than {_MAX_REDIRECTS} times")
 
     def _is_ours(self, parts: SplitResult) -> bool:
