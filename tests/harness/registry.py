@@ -46,6 +46,9 @@ _TLS = """\
     certificate: {directory}/server.crt
     key: {directory}/server.key
 """
+_CLIENT_CA = """\
+    clientcas: ["{directory}/ca.crt"]
+"""
 _AUTH = """\
 auth:
   htpasswd:
@@ -76,18 +79,21 @@ class RegistryUnderTest:
     """A registry of one's own; `with RegistryUnderTest() as registry`, or start and stop.
 
     `auth` asks for USER and PASSWORD, `tls` gives it a certificate for 127.0.0.1 and localhost, signed by the
-    CA in `ca_file`. It keeps its storage and address when it is stopped and started again.
+    CA in `ca_file`; with `client_ca` it wants one of that CA from clients, such as `client_certificate` with
+    `client_key`. It keeps its storage and address when it is stopped and started again.
     """
 
-    def __init__(self, *, auth: bool = False, tls: bool = False) -> None:
-        self.auth, self.tls = auth, tls
+    def __init__(self, *, auth: bool = False, tls: bool = False, client_ca: bool = False) -> None:
+        self.auth, self.tls, self.client_ca = auth, tls or client_ca, client_ca
         self.directory = Path(tempfile.mkdtemp(prefix="mooring-registry-"))
         self.storage = self.directory / "storage"
         self.ca_file = self.directory / "ca.crt"
+        self.client_certificate = self.directory / "client.crt"
+        self.client_key = self.directory / "client.key"
         self._process: subprocess.Popen[bytes] | None = None
         self._wire: Wire | None = None
         self._port = 0
-        if tls:
+        if self.tls:
             make_certificates(self.directory)
         if auth:
             entry = _run("htpasswd", "-Bbn", USER, PASSWORD)
@@ -146,6 +152,8 @@ class RegistryUnderTest:
         text = _CONFIG.format(storage=self.storage, port=self._port)
         if self.tls:
             text += _TLS.format(directory=self.directory)
+        if self.client_ca:
+            text += _CLIENT_CA.format(directory=self.directory)
         if self.auth:
             text += _AUTH.format(directory=self.directory)
         config = self.directory / "config.yml"
@@ -281,22 +289,27 @@ def free_port() -> int:
 
 
 def make_certificates(directory: Path) -> None:
-    """Make a CA (ca.crt) and, signed by it, a certificate for 127.0.0.1 and localhost (server.crt, .key)."""
+    """Make a CA (ca.crt), and signed by it a server's certificate and a client's.
+
+    The server's (server.crt, server.key) is for 127.0.0.1 and localhost.
+    """
     new = ("openssl", "req", "-newkey", "rsa:2048", "-nodes")
     _run(
         *(*new, "-x509", "-days", "2", "-subj", "/CN=CA of the tests"),
         *("-keyout", f"{directory}/ca.key", "-out", f"{directory}/ca.crt"),
     )
-    _run(
-        *(*new, "-subj", "/CN=localhost"),
-        *("-keyout", f"{directory}/server.key", "-out", f"{directory}/server.csr"),
-    )
-    (directory / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", encoding="utf-8")
-    _run(
-        *("openssl", "x509", "-req", "-days", "2", "-in", f"{directory}/server.csr", "-CAcreateserial"),
-        *("-CA", f"{directory}/ca.crt", "-CAkey", f"{directory}/ca.key"),
-        *("-extfile", f"{directory}/extensions", "-out", f"{directory}/server.crt"),
-    )
+    for name, extension in (
+        ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        ("client", "extendedKeyUsage=clientAuth"),
+    ):
+        request, extensions = directory / f"{name}.csr", directory / f"{name}.extensions"
+        _run(*new, "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key", "-out", str(request))
+        extensions.write_text(f"{extension}\n", encoding="utf-8")
+        _run(
+            *("openssl", "x509", "-req", "-days", "2", "-in", str(request), "-CAcreateserial"),
+            *("-CA", f"{directory}/ca.crt", "-CAkey", f"{directory}/ca.key"),
+            *("-extfile", str(extensions), "-out", f"{directory}/{name}.crt"),
+        )
 
 
 def _run(*command: str) -> str:

@@ -273,6 +273,23 @@ def test_a_certificate_that_is_not_trusted_is_an_error_that_says_what_to_do(
         unverified.repository(Reference.parse(f"{private.host}/fleet/app")).resolve("none")
 
 
+def test_a_clients_certificate_is_shown_to_a_registry_that_wants_one(connect: Connect) -> None:
+    with RegistryUnderTest(client_ca=True) as registry:
+        reference = Reference.parse(f"{registry.host}/fleet/app")
+        settings = {"ca_file": str(registry.ca_file)}
+        with pytest.raises(Unavailable, match="TLS failed|did not answer|cannot be reached"):
+            connect({registry.host: settings}).repository(reference).resolve("1")
+        settings |= {
+            "client_certificate": str(registry.client_certificate),
+            "client_key": str(registry.client_key),
+        }
+        with pytest.raises(NotFound):
+            connect({registry.host: settings}).repository(reference).resolve("1")
+        settings["client_key"] = str(registry.ca_file)
+        with pytest.raises(InvalidSpec, match=r"client certificate .*client\.crt .* is not usable"):
+            connect({registry.host: settings}).repository(reference).resolve("1")
+
+
 def test_tls_is_found_out_on_loopback_and_a_wrong_setting_is_told(
     private: RegistryUnderTest, plain: RegistryUnderTest, connect: Connect
 ) -> None:
