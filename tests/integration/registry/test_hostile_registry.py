@@ -176,7 +176,7 @@ def test_retry_after_is_heeded(repository: Repository, hostile: HostileRegistry,
 def test_a_wait_that_is_too_long_is_told_instead(repository: Repository, hostile: HostileRegistry) -> None:
     hostile.fault("HEAD", faults.status(429, Retry_After="3600"))
     began = time.monotonic()
-    with pytest.raises(Unavailable, match="takes no more requests for now") as refused:
+    with pytest.raises(Unavailable, match=r"takes no more requests .* try again in 3600 s") as refused:
         repository.resolve("1")
     assert refused.value.code == "rate_limited"
     assert time.monotonic() - began < 1
@@ -456,6 +456,32 @@ def test_a_close_ends_what_waits(hostile: HostileRegistry, connect: Connect) -> 
         for thread in waiting:
             with pytest.raises(Unavailable):
                 thread.result(timeout=10)
+
+
+def test_a_download_that_nobody_wants_any_more_ends_its_connection(
+    repository: Repository, hostile: HostileRegistry
+) -> None:
+    chunks = repository.blob(BLOB)
+    next(chunks)
+    del chunks
+    repository.resolve("1")
+    assert hostile.connections == 2
+
+
+def test_many_threads_read_through_one_repository(repository: Repository, hostile: HostileRegistry) -> None:
+    hostile.fault(GET_BLOB, faults.break_off(1 << 20), times=6)
+    hostile.fault(GET_BLOB, faults.status(503), times=6)
+    with ThreadPoolExecutor(8) as threads:
+        for data in threads.map(lambda _: b"".join(repository.blob(BLOB)), range(24)):
+            assert data == DATA
+    assert hostile.connections < 24
+
+
+def test_a_host_that_nobody_knows_is_an_error_at_once(connect: Connect) -> None:
+    waits = RetryPolicy(base=30.0)
+    registries = connect({"registry.invalid": {"tls": "off"}}, policy=waits)
+    with pytest.raises(Unavailable, match=r"registry registry\.invalid cannot be reached: its name is not"):
+        registries.repository(Reference.parse("registry.invalid/app")).resolve("1")
 
 
 def test_connections_are_kept_and_shared(repository: Repository, hostile: HostileRegistry) -> None:

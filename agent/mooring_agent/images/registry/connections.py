@@ -36,7 +36,7 @@ _READ = 1 << 18  # bytes
 class Limits:
     """Times in seconds: to connect, between two pieces of data, and until an answer begins."""
 
-    connect: float = 15.0
+    connect: float = 10.0
     stall: float = 30.0
     answer: float = 60.0
 
@@ -49,8 +49,12 @@ class Unreachable(Broken):
     """No connection came about."""
 
 
-class NotTls(Broken):
-    """What answered does not speak TLS, which does not change by trying again."""
+class Mismatch(Broken):
+    """The two sides do not come together, which no repetition changes, but perhaps another `setting`."""
+
+    def __init__(self, message: str, setting: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class Response:
@@ -275,7 +279,7 @@ class ConnectionPool:
             except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
                 plain = True
             except OSError as error:
-                raise Unreachable(str(_broken(error))) from error
+                raise _unreachable(error) from error
             finally:
                 self.release(key, connection, reusable=plain is False)
             self._plain[address, tls] = plain
@@ -369,7 +373,7 @@ class ConnectionPool:
             except ssl.SSLError:
                 raise
             except OSError as error:
-                raise Unreachable(str(_broken(error))) from error
+                raise _unreachable(error) from error
         sock = connection.sock
         assert sock is not None
         sock.settimeout(self.limits.stall)
@@ -433,6 +437,11 @@ def _untrusted(key: _Key, error: ssl.SSLCertVerificationError) -> Unavailable:
     )
 
 
+def _unreachable(error: OSError) -> Broken:
+    broken = _broken(error)
+    return broken if isinstance(broken, Mismatch) else Unreachable(str(broken))
+
+
 def _broken(error: Exception) -> Broken:
     if isinstance(error, TimeoutError):
         return Broken("nothing came within the time limit")
@@ -442,10 +451,17 @@ def _broken(error: Exception) -> Broken:
         return Broken("it ended the connection without an answer")
     if isinstance(error, ssl.SSLError):
         if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-            return NotTls("it does not speak TLS; for plain HTTP set its tls to off")
+            return Mismatch("it does not speak TLS; if plain HTTP is meant, say off", "tls")
+        if "ALERT" in (error.reason or "") and ("CERT" in error.reason or "HANDSHAKE" in error.reason):
+            reason = error.reason.rpartition("ALERT_")[2].replace("_", " ").lower()
+            return Mismatch(
+                f"it ends the TLS handshake ({reason}); it may want a client's certificate",
+                "client_certificate",
+            )
         return Broken(f"TLS failed: {error.reason or error}")
     if isinstance(error, socket.gaierror):
-        return Broken(f"its name is not known here: {error.strerror}")
+        reason = f"its name is not known here ({error.strerror})"
+        return Mismatch(reason) if error.errno == socket.EAI_NONAME else Broken(reason)
     if isinstance(error, OSError):
         return Broken(error.strerror or str(error))
     return Broken(f"its answer is no HTTP ({type(error).__name__})")

@@ -15,8 +15,8 @@ from mooring_agent.errors import (
     NotFound,
     NotSupported,
     Unauthorized,
+    Unavailable,
 )
-from mooring_agent.errors import Unavailable as _Unavailable
 from mooring_agent.images.registry.settings import Credentials, Endpoint
 
 _MAX_TEXT = 300  # characters of what a registry says that are shown
@@ -64,12 +64,15 @@ def refused(
     credentials: Credentials | None,
     *,
     sent: bool,
+    asked: float | None = None,
 ) -> MooringError:
     """The error for an answer of which the status is none of those expected.
 
-    `what` says what was done, such as `pull of app/web:1`; `sent` whether credentials were part of it.
+    `what` says what was done, such as `pull of app:1`; `sent` whether credentials were part of it, `asked`
+    how many seconds the registry asks to wait.
     """
     reason = f" ({refusal})" if str(refusal) else ""
+    later = f"try again in {asked:.0f} s" if asked else "try again later"
     where = f"{'mirror' if endpoint.is_mirror else 'registry'} {endpoint.name}"
     if status in (401, 403):
         return denied(status, reason, what, endpoint, credentials, sent=sent)
@@ -83,8 +86,8 @@ def refused(
             f"registries.{endpoint.name}.upload_chunk to a number of bytes that it takes"
         )
     if status == 429:
-        return _Unavailable(
-            f"{what}: {where} takes no more requests for now{reason}: try again later, log in for a higher "
+        return Unavailable(
+            f"{what}: {where} takes no more requests for now{reason}: {later}, log in for a higher "
             f"limit, or name a mirror in registries.{endpoint.name}.mirrors",
             code="rate_limited",
         )
@@ -92,9 +95,7 @@ def refused(
         return Conflict(f"{what}: {where} says that it conflicts with what is there{reason}")
     if 400 <= status < 500:
         return InvalidSpec(f"{what}: {where} refuses it with status {status}{reason}")
-    return _Unavailable(
-        f"{what}: {where} answers with status {status}{reason}: see its log, and try again later"
-    )
+    return Unavailable(f"{what}: {where} answers with status {status}{reason}: see its log, and {later}")
 
 
 def denied(

@@ -24,7 +24,7 @@ class RetryPolicy:
     """
 
     attempts: int = 6
-    unreachable: int = 3
+    unreachable: int = 5
     base: float = 0.4
     longest: float = 30.0
     total: float = 180.0

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 from mooring_agent import __version__
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images.registry.auth import Authenticator, Refused, parse_challenges
-from mooring_agent.images.registry.connections import Broken, ConnectionPool, NotTls, Response, Unreachable
+from mooring_agent.images.registry.connections import Broken, ConnectionPool, Mismatch, Response, Unreachable
 from mooring_agent.images.registry.refusals import denied, parse_refusal, parse_retry_after, refused
 from mooring_agent.images.registry.retrying import TEMPORARY, Retrying, RetryPolicy
 from mooring_agent.images.registry.settings import Credentials, Endpoint, Tls, TlsSettings
@@ -63,8 +63,8 @@ class Session:
             try:
                 scheme = self._pool.scheme(self.endpoint.address, self.endpoint.tls)
             except Broken as error:
-                if not retrying.again(unreachable=True):
-                    raise self.failed(f"{self.endpoint.name}", error, retrying.attempts) from error
+                if isinstance(error, Mismatch) or not retrying.again(unreachable=True):
+                    raise self.failed(self.endpoint.name, error, retrying.attempts) from error
             else:
                 return f"{scheme}://{self.endpoint.address}{path}"
 
@@ -128,7 +128,7 @@ class Session:
                 if response.status not in TEMPORARY or not retrying.again(asked):
                     raise error
             except Broken as broken:
-                lasting = isinstance(broken, NotTls)
+                lasting = isinstance(broken, Mismatch)
                 if lasting or not retrying.again(unreachable=isinstance(broken, Unreachable)):
                     raise self.failed(what, broken, retrying.attempts) from broken
 
@@ -193,18 +193,24 @@ class Session:
                 refusal = parse_refusal(None)  # the status alone has to do
         credentials = self.authenticator.credentials
         return refused(
-            response.status, refusal, what, self.endpoint, credentials, sent=credentials is not None
+            response.status,
+            refusal,
+            what,
+            self.endpoint,
+            credentials,
+            sent=credentials is not None,
+            asked=retry_after(response),
         )
 
     def failed(self, what: str, broken: Broken, attempts: int) -> MooringError:
         """The error for a connection that failed for good."""
         times = f", {attempts} times in a row" if attempts > 1 else ""
         address = "" if self.endpoint.address == self.endpoint.name else f" at {self.endpoint.address}"
-        reach = "cannot be reached" if isinstance(broken, Unreachable) else "did not answer as it should"
-        setting = ""
-        if isinstance(broken, NotTls):
-            setting = f" (registries.{self.endpoint.name}.tls)"
-        return Unavailable(f"{what}: {self.where}{address} {reach}{times}: {broken}{setting}")
+        setting = broken.setting if isinstance(broken, Mismatch) else None
+        unreachable = isinstance(broken, Unreachable) or setting == ""
+        reach = "cannot be reached" if unreachable else "did not answer as it should"
+        advice = f" in registries.{self.endpoint.name}.{setting}" if setting else ""
+        return Unavailable(f"{what}: {self.where}{address} {reach}{times}: {broken}{advice}")
 
     def resolve_location(self, response: Response) -> str:
         """The URL that an answer's Location names. Raises Broken for none, or one that is not usable."""

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images.content import Descriptor
 from mooring_agent.images.image import Progress, ProgressEvent
-from mooring_agent.images.registry.connections import Broken, NotTls, Response, Unreachable
+from mooring_agent.images.registry.connections import Broken, Mismatch, Response, Unreachable
 from mooring_agent.images.registry.retrying import TEMPORARY
 from mooring_agent.images.registry.session import Session, retry_after
 
@@ -224,7 +224,7 @@ class Upload:
         error = self._session.failed(self._what, broken, 1)
         return (
             error
-            if isinstance(broken, NotTls)
+            if isinstance(broken, Mismatch)
             else _Failed(error, unreachable=isinstance(broken, Unreachable))
         )
 
