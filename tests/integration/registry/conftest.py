@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,9 @@ import pytest
 
 from harness.hostile_registry import HostileRegistry
 from harness.registry import RegistryUnderTest
-from mooring_agent.images.registry.client import Registries
+from mooring_agent.images.content import MEDIA_MANIFEST
+from mooring_agent.images.reference import Reference
+from mooring_agent.images.registry.client import Registries, Repository
 from mooring_agent.images.registry.connections import Limits
 from mooring_agent.images.registry.retrying import RetryPolicy
 from mooring_agent.images.registry.settings import RegistriesSettings
@@ -23,6 +26,14 @@ Connect = Callable[..., Registries]
 # As short as a shared machine allows, so that what waits for them does not take long.
 LIMITS = Limits(connect=5, stall=0.6, answer=1.5)
 POLICY = RetryPolicy(attempts=3, base=0.01, total=5.0)
+
+DATA = random.Random(1).randbytes(3 << 20)  # the same each time that this file is imported
+MANIFEST = {"schemaVersion": 2, "mediaType": MEDIA_MANIFEST, "config": {}, "layers": []}
+
+
+def named(registry: HostileRegistry) -> Reference:
+    """The image that the tests use of a registry that misbehaves."""
+    return Reference.parse(f"{registry.host}/app:1")
 
 
 @pytest.fixture
@@ -53,6 +64,14 @@ def hostile() -> Iterator[HostileRegistry]:
     """Return a registry that misbehaves when told to."""
     with HostileRegistry() as registry:
         yield registry
+
+
+@pytest.fixture
+def repository(hostile: HostileRegistry, connect: Connect) -> Repository:
+    """Return the repository `app` of a registry that misbehaves, with the blob DATA and the tag `1`."""
+    hostile.add_blob(DATA)
+    hostile.add_manifest("1", MEDIA_MANIFEST, MANIFEST)
+    return connect({hostile.host: {"tls": "off"}}).repository(named(hostile))
 
 
 @pytest.fixture(scope="module")

@@ -221,6 +221,19 @@ def test_credentials_of_each_kind_open_a_guarded_registry(
     assert [request.status for request in guarded.requests()].count(401) == 0
 
 
+def test_a_new_login_takes_effect_at_once(
+    guarded: RegistryUnderTest, connect: Connect, tmp_path: Path
+) -> None:
+    registries, reference = connect(docker_config=tmp_path / "config.json"), f"{guarded.host}/fleet/app:1"
+    for number, password in enumerate((None, PASSWORD, "wrong")):
+        entry = {guarded.host: {"username": USER, "password": password}} if password else {}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": entry}))
+        os.utime(tmp_path / "config.json", ns=(number, number))
+        expected = NotFound if password == PASSWORD else Unauthorized
+        with pytest.raises(expected):
+            registries.repository(Reference.parse(reference)).resolve("absent")
+
+
 def test_without_or_with_wrong_credentials_one_is_told_what_was_sent(
     guarded: RegistryUnderTest, connect: Connect
 ) -> None:

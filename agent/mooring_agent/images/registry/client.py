@@ -24,7 +24,7 @@ from mooring_agent.images.registry.credentials import find_credentials
 from mooring_agent.images.registry.downloads import read_blob
 from mooring_agent.images.registry.retrying import RetryPolicy
 from mooring_agent.images.registry.session import Session
-from mooring_agent.images.registry.settings import Credentials, Endpoint, RegistriesSettings
+from mooring_agent.images.registry.settings import Credentials, Endpoint, RegistriesSettings, file_stamp
 from mooring_agent.images.registry.uploads import OpenChunks, Upload, blob_is_there
 
 _log = logging.getLogger(__name__)
@@ -308,7 +308,7 @@ class Registries:
         self._rest = _Rest(self._policy.mirror_rest)
         self._lock = threading.Lock()
         # Sessions with the credentials of the settings: their tokens serve all. Those with a caller's do not.
-        self._sessions: dict[Endpoint, Session] = {}
+        self._sessions: dict[Endpoint, tuple[int, Session]] = {}
 
     def repository(self, reference: Reference, credentials: Credentials | None = None) -> Repository:
         """The repository of a name. A caller's credentials go to the registry itself, never to a mirror."""
@@ -337,12 +337,14 @@ class Registries:
     def _session(self, endpoint: Endpoint, credentials: Credentials | None) -> Session:
         if credentials is not None:
             return self._new_session(endpoint, lambda: credentials)
+        # After a login or a logout, tokens of before are not used any more.
+        stamp = file_stamp(self._settings.docker_config)
         with self._lock:
-            session = self._sessions.get(endpoint)
-            if session is None:
-                name = endpoint.name
-                session = self._new_session(endpoint, lambda: find_credentials(self._settings, name))
-                self._sessions[endpoint] = session
+            known = self._sessions.get(endpoint)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            session = self._new_session(endpoint, lambda: find_credentials(self._settings, endpoint.name))
+            self._sessions[endpoint] = stamp, session
             return session
 
     def _new_session(self, endpoint: Endpoint, find: Callable[[], Credentials | None]) -> Session:

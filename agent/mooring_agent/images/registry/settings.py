@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ DOCKER_HUB_API_HOST = "registry-1.docker.io"
 """Where the registry that names without a host mean serves its API: a fact of the protocol."""
 
 CERTIFICATES = Path("/etc/docker/certs.d")
-DOCKER_CONFIG = Path("/root/.docker/config.json")
+DOCKER_CONFIG = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")) / "config.json"
 
 _ADDRESS = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 _PREFIX = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
@@ -187,7 +188,7 @@ class RegistriesSettings:
                     break
         mode = said.tls or (Tls.ANY if _is_loopback(host) and not authorities else Tls.VERIFY)
         files = [path for path in (*authorities, certificate, key) if path is not None]
-        return TlsSettings(mode, tuple(authorities), certificate, key, tuple(map(_stamp, files)))
+        return TlsSettings(mode, tuple(authorities), certificate, key, tuple(map(file_stamp, files)))
 
     def endpoints(self, host: str) -> tuple[Endpoint, ...]:
         """Where a registry can be read: its mirrors in order, then the registry itself."""
@@ -320,7 +321,7 @@ def _listing(directory: Path) -> list[str]:
         ) from error
 
 
-def _stamp(path: Path) -> int:
+def file_stamp(path: Path) -> int:
     """When a file was written, in nanoseconds; 0 for one that is missing, which is told when it is read."""
     try:
         return path.stat().st_mtime_ns
