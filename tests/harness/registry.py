@@ -139,7 +139,10 @@ class RegistryUnderTest:
         self._logged_before = len(self._log())
 
     def requests(self) -> list[Request]:
-        """What was asked of the registry since the start, or since `forget`."""
+        """What was asked of the registry since the start, or since `forget`, in the order of its log.
+
+        The line of a large answer may come a moment after the answer itself.
+        """
         return [
             Request(match["method"], match["path"], int(match["status"]), int(match["size"]))
             for match in _ACCESS.finditer(self._log()[self._logged_before :])

@@ -57,10 +57,41 @@ def parse_auth_config(value: Any, source: str) -> Credentials | None:
     return found if found.password or found.identity_token or found.registry_token else None
 
 
+def parse_registry_auth(header: str) -> Credentials | None:
+    """Read X-Registry-Auth, with which docker's clients send credentials: an AuthConfig in base64url.
+
+    None when it holds nothing. Raises InvalidSpec, which does not repeat what it holds.
+    """
+    return parse_auth_config(_decode_header(header, "X-Registry-Auth"), "the request") if header else None
+
+
+def parse_registry_config(header: str) -> dict[str, Credentials]:
+    """Read X-Registry-Config, which comes with a build: an AuthConfig for each registry, by its name.
+
+    Raises InvalidSpec, which does not repeat what it holds.
+    """
+    if not header:
+        return {}
+    value = _decode_header(header, "X-Registry-Config")
+    if not isinstance(value, Mapping):
+        raise InvalidSpec("the header X-Registry-Config is not usable: expected an object by registry")
+    found = {registry_of_key(key): parse_auth_config(entry, "the request") for key, entry in value.items()}
+    return {host: credentials for host, credentials in found.items() if credentials is not None}
+
+
 def registry_of_key(key: str) -> str:
     """The registry that a key of `auths` or `credHelpers` names: a host, or an older URL of one."""
     host = key.removeprefix("https://").removeprefix("http://").partition("/")[0]
     return DEFAULT_DOMAIN if host == _HUB_HOST else host
+
+
+def _decode_header(text: str, name: str) -> Any:
+    try:
+        # Clients differ in whether they pad it.
+        return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        pass  # told below, where the secret is not part of the error's context
+    raise InvalidSpec(f"the header {name} is not usable: expected a JSON object in base64url")
 
 
 def _from_docker(path: Path, host: str) -> Credentials | None:

@@ -12,7 +12,13 @@ import pytest
 
 from mooring_agent.errors import InvalidSpec, MissingProgram, Unavailable
 from mooring_agent.images.registry import credentials as module
-from mooring_agent.images.registry.credentials import find_credentials, parse_auth_config, registry_of_key
+from mooring_agent.images.registry.credentials import (
+    find_credentials,
+    parse_auth_config,
+    parse_registry_auth,
+    parse_registry_config,
+    registry_of_key,
+)
 from mooring_agent.images.registry.settings import Credentials, RegistriesSettings
 
 HOST = "registry.example:5000"
@@ -84,6 +90,33 @@ def test_tokens_are_read(config: Config) -> None:
         "the request", registry_token="r"
     )
     assert parse_auth_config({"serveraddress": HOST, "username": "", "password": ""}, "the request") is None
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_requests_header_is_read(padded: bool) -> None:
+    auth = {"username": "mé", "password": "secret>>??~~", "serveraddress": HOST}
+    header = base64.urlsafe_b64encode(json.dumps(auth, ensure_ascii=False).encode()).decode()
+    header = header if padded else header.rstrip("=")
+    assert parse_registry_auth(header) == Credentials("the request", "mé", "secret>>??~~")
+    assert parse_registry_auth("") is None
+    assert parse_registry_auth(encoded("{}")) is None
+
+
+def test_a_builds_header_is_read_by_registry() -> None:
+    value = {"https://index.docker.io/v1/": {"username": "a", "password": "x"}, HOST: {"auth": ""}}
+    assert parse_registry_config(encoded(json.dumps(value))) == {
+        "docker.io": Credentials("the request", "a", "x")
+    }
+    assert parse_registry_config("") == {}
+
+
+@pytest.mark.parametrize("text", ["%", "c2VjcmV0", encoded("[]"), encoded('{"username": 5}'), "\u00e9"])
+def test_a_header_that_cannot_be_read_is_told_without_what_it_holds(text: str) -> None:
+    for parse in (parse_registry_auth, parse_registry_config):
+        with pytest.raises(InvalidSpec, match="not usable") as refused:
+            parse(text)
+        assert "secret" not in refused.value.message
+        assert refused.value.__context__ is None
 
 
 @pytest.mark.parametrize(
