@@ -24,11 +24,14 @@ import sqlite3
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from mooring_agent.storage.changes import overlay_changes
 from mooring_agent.storage.snapshotter import (
+    Change,
     Rootfs,
     SnapshotInfo,
     SnapshotKind,
@@ -203,6 +206,15 @@ class OverlaySnapshotter:
                     (usage.bytes, usage.inodes, snapshot.number),
                 )
         return usage
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """Read the upper directory of a snapshot beside the layers below it."""
+        with self._lock:
+            snapshot = self._get(key)
+            if snapshot.kind is SnapshotKind.VIEW:
+                return iter(())
+            lower = self._chain(snapshot.parent) if snapshot.parent is not None else ()
+            return overlay_changes(self._layer(snapshot.number), lower)
 
     def list(self) -> tuple[SnapshotInfo, ...]:
         """All snapshots in the order of their creation."""

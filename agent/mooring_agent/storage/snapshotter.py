@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,22 @@ class Usage:
 
     bytes: int
     inodes: int
+
+
+class ChangeKind(StrEnum):
+    """What became of a path of the parent."""
+
+    ADDED = "added"
+    MODIFIED = "modified"  # in content, attributes or type
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path, relative to the root, and what a snapshot did to it."""
+
+    path: bytes
+    kind: ChangeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +205,17 @@ class Snapshotter(Protocol):
 
     def usage(self, key: str) -> Usage:
         """Measure what a snapshot itself occupies, in time proportional to its files unless committed."""
+        ...
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """Yield what the snapshot `key`, of any kind, changed of its parent (None: an empty tree).
+
+        A directory comes before what lies in it. One in which something changed is itself modified, as in
+        `docker diff`; the root is never told. Of a deleted directory, or one that something else has taken
+        the place of, nothing is told that was in it; what lies in an added one is told path by path. Raises
+        NotFound at the call for an unknown key, OSError while it reads; what is written meanwhile may be told
+        or not.
+        """
         ...
 
     def list(self) -> tuple[SnapshotInfo, ...]:

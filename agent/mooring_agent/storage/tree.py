@@ -45,7 +45,7 @@ def walk_tree(
                 raise
             continue
         try:
-            entries = tuple(_entries(fd))
+            entries = tuple(list_directory(fd))
             yield Directory(path, fd, entries)
         finally:
             os.close(fd)
@@ -57,7 +57,8 @@ def walk_tree(
         )
 
 
-def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+def list_directory(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Names and what they are of an open directory, sorted; what vanishes meanwhile is left out."""
     for name in sorted(map(os.fsencode, os.listdir(fd))):
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
