@@ -56,8 +56,8 @@ class BtrfsSnapshotter(RecordedSnapshotter):
 
         Raises InvalidSpec where `root` is not on btrfs, Conflict when another process has it open.
         """
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not is_btrfs(root):
+        root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_btrfs(root.parent):
             raise InvalidSpec(
                 f"{root} is not on btrfs, so its snapshots cannot be made there: put --data-root on a btrfs "
                 "file system or choose --storage-driver overlay"
@@ -103,7 +103,9 @@ class BtrfsSnapshotter(RecordedSnapshotter):
         try:
             with self._open(record.number) as fd:
                 btrfs.set_read_only(fd, True)
-        except OSError as error:  # a guard only: nothing of Mooring writes to it, and the next open tries again
+        except (
+            OSError
+        ) as error:  # a guard only: nothing of Mooring writes to it, and the next open tries again
             _log.warning("%s could not be made read-only: %s", self._path(record), error)
 
     def _measure(self, record: Record) -> Usage:
@@ -198,4 +200,3 @@ def is_btrfs(directory: Path) -> bool:
         return file_system_type(fd) == btrfs.BTRFS_SUPER_MAGIC
     finally:
         os.close(fd)
-

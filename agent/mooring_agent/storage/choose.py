@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which driver holds the snapshots below a data root: what it was made with, else what its file system offers."""
+"""Which driver holds the snapshots below a data root: the one it was made with, else its file system's."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def open_snapshotter(data_root: Path, wanted: str) -> Snapshotter:
     found = next((name for name in _DRIVERS if (data_root / name / _DATABASE).exists()), None)
     if found is not None and wanted not in ("auto", found):
         raise Conflict(
-            f"{data_root} was made with the storage driver {found} and cannot be used with {wanted}: start the "
-            f"agent with --storage-driver {found} or auto, or give it another --data-root"
+            f"{data_root} was made with the storage driver {found} and cannot be used with {wanted}: start "
+            f"the agent with --storage-driver {found} or auto, or give it another --data-root"
         )
     if found is not None:
         driver = found

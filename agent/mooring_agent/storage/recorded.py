@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class RecordedSnapshotter(ABC):
-    """The part of a Snapshotter that does not depend on the driver; see there for what the methods promise."""
+    """The part of a Snapshotter that no driver changes; see there for what the methods promise."""
 
     driver: str
 
@@ -161,7 +161,9 @@ class RecordedSnapshotter(ABC):
         present = {int(name) for name in os.listdir(self._layers_fd) if name.isdecimal()}
         for key, record in self._records.items():
             if record.kind is not SnapshotKind.VIEW and record.number not in present:
-                _log.warning("the files of snapshot %s are gone (%s): it is forgotten", key, self._path(record))
+                _log.warning(
+                    "the files of snapshot %s are gone (%s): it is forgotten", key, self._path(record)
+                )
                 self._records.drop(key)
         known = {record.number for _, record in self._records.items()}
         self._numbers = itertools.count(max(known | present, default=0) + 1)
@@ -173,10 +175,10 @@ class RecordedSnapshotter(ABC):
         return Path(f"{self._layers}/{record.number}")
 
     def _parent(self, name: str | None) -> Record | None:
-        """The record of a committed snapshot whose ancestors are all there."""
+        """The record of the committed snapshot `name`; Conflict, NotFound."""
         if name is None:
             return None
-        return list(self._records.ancestry(name))[0]
+        return next(self._records.ancestry(name))
 
     @abstractmethod
     def _make(self, parent: Record | None) -> int:

@@ -171,9 +171,13 @@ class Snapshotter(Protocol):
     `prepare`, `commit` and `remove` that returned has happened, what had not returned has happened wholly
     or not at all, and the files of what did not happen are deleted.
 
+    `driver` is the name of the way that this is done, as `docker info` tells it.
+
     All methods may be called from any thread. Errors: NotFound (no such key), Conflict (key in use, has
     children, wrong kind), InvalidSpec (a hostile or empty key).
     """
+
+    driver: str
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
         """Create the active snapshot `key` on the committed `parent` (None: empty); returns its rootfs."""

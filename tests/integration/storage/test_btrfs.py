@@ -99,7 +99,7 @@ def test_subvolumes_that_a_container_made_go_with_it(tmp_path: Path) -> None:
 def test_another_file_system_is_refused_by_name() -> None:
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm") as other,
-        pytest.raises(InvalidSpec, match="not on btrfs.*overlay"),
+        pytest.raises(InvalidSpec, match=r"not on btrfs.*overlay"),
     ):
         BtrfsSnapshotter(Path(other) / "btrfs")
 
