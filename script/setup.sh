@@ -39,7 +39,7 @@ _package_present() {
     tini) command -v tini-static ;;
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
-    mmdebstrap | zstd | curl | wrk | runc | crun | podman | gcc | shellcheck) command -v "$1" ;;
+    mmdebstrap | zstd | curl | wrk | runc | crun | podman | umoci | gcc | shellcheck) command -v "$1" ;;
     *) [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]] ;;
     esac >/dev/null 2>&1
 }

@@ -35,7 +35,7 @@ from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
 PACKET_MAX = 1 << 18  # bytes; a request names the directories of up to some hundred layers
 _READ = 1 << 18  # bytes read from the pipe at a time
-_NICE = 5  # containers that start meanwhile come first
+_NICE = 15  # containers that start meanwhile come first
 _SWITCH = 0.0005  # seconds; the stages hand over often, and each has little to do with the lock held
 _INTERVAL = 1.0  # seconds between two words of how far it is
 
