@@ -49,7 +49,8 @@ class AgentUnderTest:
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
     agent's log; else `end` fails on it. `run_root` is another place for it than below `base`;
-    `pool` None leaves the number of launchers that wait to the agent. `program` is what `mooring` is run by.
+    `pool` None leaves the number of launchers that wait to the agent. `program` is what `mooring` is run by,
+    `directory` is where `base` is made.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class AgentUnderTest:
         run_root: Path | None = None,
         pool: int | None = 10,
         program: Sequence[str] = (sys.executable, "-m", "mooring_agent"),
+        directory: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
+        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or _directory_for_roots()))
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
         self.config = AgentConfig.make(

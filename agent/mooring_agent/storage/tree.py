@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def walk_tree(
                 raise
             continue
         try:
-            entries = tuple(_entries(fd))
+            entries = tuple(list_directory(fd))
             yield Directory(path, fd, entries)
         finally:
             os.close(fd)
@@ -57,7 +58,8 @@ def walk_tree(
         )
 
 
-def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+def list_directory(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Names and what they are of an open directory, sorted; what vanishes meanwhile is left out."""
     for name in sorted(map(os.fsencode, os.listdir(fd))):
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -66,24 +68,57 @@ def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
         yield name, status
 
 
+class _Measure:
+    """Adds up what files occupy; one with several names counts once."""
+
+    def __init__(self) -> None:
+        self._size = self._inodes = 0
+        self._linked: set[tuple[int, int]] = set()
+
+    def add(self, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._linked:
+                return
+            self._linked.add(identity)
+        self._inodes += 1
+        self._size += status.st_blocks * _BLOCK
+
+    def usage(self) -> Usage:
+        return Usage(self._size, self._inodes)
+
+
 def measure_tree(root: Path) -> Usage:
     """Bytes on disk and inodes of all that is below `root`; a file with several names counts once."""
-    size = inodes = 0
-    linked: set[tuple[int, int]] = set()
+    measure = _Measure()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for directory in walk_tree(root_fd):
             for _, status in directory.entries:
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    identity = (status.st_dev, status.st_ino)
-                    if identity in linked:
-                        continue
-                    linked.add(identity)
-                inodes += 1
-                size += status.st_blocks * _BLOCK
+                measure.add(status)
     finally:
         os.close(root_fd)
-    return Usage(size, inodes)
+    return measure.usage()
+
+
+def measure_paths(root: Path, paths: Iterable[bytes]) -> Usage:
+    """The same of some paths below `root`; one that is not there any more is left out."""
+    measure = _Measure()
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            parent, _, name = path.rpartition(b"/")
+            try:
+                fd = open_directory(root_fd, parent)
+                try:
+                    measure.add(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                finally:
+                    os.close(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    finally:
+        os.close(root_fd)
+    return measure.usage()
 
 
 def delete_tree(
@@ -119,3 +154,23 @@ def delete_tree(
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def has_default_acl(directory: int) -> bool:
+    """Whether files made in a directory get permissions from it, acl(5)."""
+    try:
+        os.getxattr(directory, "system.posix_acl_default")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
+def exists(dir_fd: int, name: bytes) -> bool:
+    """Whether an open directory has something of a name, a dangling link included."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
