@@ -21,10 +21,9 @@ from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.stream import HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from mooring_agent.storage.changes import OVERLAY_OPAQUE, is_whiteout
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 from mooring_agent.storage.tree import delete_tree
-
-OVERLAY_OPAQUE = "trusted.overlay.opaque"
 
 _Made = TypeVar("_Made")
 
@@ -252,7 +251,7 @@ class _Unpacking:
         except FileExistsError:
             status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                opaque = _is_whiteout(status)
+                opaque = is_whiteout(status)
                 self._clear(parent_fd, name)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
@@ -340,7 +339,7 @@ class _Unpacking:
             fd = self._make_directory(parent_fd, name)
             self._inherit(fd, prefix)
             return fd
-        if _is_whiteout(status):
+        if is_whiteout(status):
             return self._make_directory(parent_fd, name)
         raise NotADirectoryError(errno.ENOTDIR, f"{_shown(prefix)} is no directory")
 

@@ -79,7 +79,7 @@ class ImageCalls:
                 "Os": image.os,
                 "Size": image.size,
                 "VirtualSize": image.size,
-                "GraphDriver": {"Data": None, "Name": "overlay"},
+                "GraphDriver": {"Data": None, "Name": self._engine.snapshotter.driver},
                 "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
                 "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
             }
