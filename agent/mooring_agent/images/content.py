@@ -298,6 +298,10 @@ class ContentStore:
             self.publish(blob)
             return Descriptor(media_type, blob.digest, blob.size)
 
+    def replace(self, blob: BlobWriter) -> None:
+        """Put a finished blob in the place of a damaged one."""
+        blob.move(self.path(blob.digest))
+
     def adopt(self, path: Path, digest: str) -> None:
         """Take a file of the same file system as the blob of a digest, which the caller has verified."""
         if not self.has(digest):

@@ -12,9 +12,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from mooring_agent.images.archive import TreeArchive, is_opaque, is_whiteout
+from mooring_agent.images.archive import TreeArchive
 from mooring_agent.images.tar_writer import END
 from mooring_agent.linux.paths import open_directory
+from mooring_agent.storage.changes import is_opaque, is_whiteout
 from mooring_agent.storage.snapshotter import Rootfs
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -60,7 +61,7 @@ def export_rootfs(rootfs: Rootfs) -> Iterator[bytes]:
 
 
 def _seen(fds: dict[int, int]) -> Iterator[tuple[bytes, os.stat_result, tuple[int, ...]]]:
-    """What is seen in a directory, sorted: name, what it is, and the layers it is merged of, topmost first."""
+    """What is seen in a directory, sorted: name, what it is, and the layers that have it, topmost first."""
     found: dict[bytes, tuple[os.stat_result, list[int], bool]] = {}  # the last: nothing below shows through
     hidden: set[bytes] = set()
     for index, fd in fds.items():

@@ -66,12 +66,12 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An entry of the index whose documents cannot be read, and why; `digests` are those that are known."""
+    """An entry of the index whose documents cannot be read, and why; `blobs` are those that are known."""
 
     entry: Descriptor
     chosen: str | None
     reason: str
-    digests: frozenset[str]
+    blobs: tuple[Descriptor, ...]
 
 
 class Holdings:
@@ -198,7 +198,7 @@ class Holdings:
         """All blobs that an image needs."""
         found = set().union(*(holding.digests() for holding in self._held.values()))
         for damaged in self.broken.values():
-            found |= damaged.digests
+            found |= {blob.digest for blob in damaged.blobs}
         return found
 
     def chains(self) -> set[str]:
@@ -253,22 +253,21 @@ class Holdings:
             author=config.author,
         )
 
-    def _reachable(self, entry: Descriptor, chosen: str | None) -> frozenset[str]:
-        """What is known of the blobs of a damaged image, so that they need not be fetched again with it."""
-        found = {entry.digest}
+    def _reachable(self, entry: Descriptor, chosen: str | None) -> tuple[Descriptor, ...]:
+        """What is known of the blobs of a damaged image, so that what is there of it stays."""
+        found = [entry]
         try:
             parsed = parse_manifest(self._content.read(entry), entry)
             if isinstance(parsed, Index):
-                inner = next((each for each in parsed.manifests if each.digest == chosen), None)
-                if inner is None:
-                    return frozenset(found)
-                found.add(inner.digest)
-                parsed = parse_manifest(self._content.read(inner), inner)
+                inner = [each for each in parsed.manifests if each.digest == chosen]
+                found += inner
+                for each in inner:
+                    parsed = parse_manifest(self._content.read(each), each)
             if isinstance(parsed, Manifest):
-                found |= parsed.digests()
-        except MooringError:
-            return frozenset(found)
-        return frozenset(found)
+                found += [parsed.config, *parsed.layers]
+        except MooringError as error:
+            _log.info("of image %s no more is known: %s", entry.digest, error)
+        return tuple(found)
 
 
 def _bare(descriptor: Descriptor) -> Descriptor:

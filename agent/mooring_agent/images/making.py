@@ -22,10 +22,10 @@ from mooring_agent.images.ingest import IncomingLayer, commit_or_share, incoming
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.platform import OS, Platform, host_architecture
+from mooring_agent.images.readying import ensure_layers
 from mooring_agent.images.specs import TemplateSpec
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.templates import open_template
-from mooring_agent.images.readying import ensure_layers
 
 _TEMPLATE = "mooring.template.key"  # on a layer's descriptor: what it was built from
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -188,6 +188,14 @@ def check_pair(manifest: Manifest, config: ConfigFile) -> None:
             f"manifest {manifest.descriptor.digest} has {len(manifest.layers)} layers and its configuration "
             f"{len(config.diff_ids)}: the image is damaged, build or push it again"
         )
+
+
+def oci_layer(layer: Descriptor) -> Descriptor:
+    """The same layer as a manifest of OCI tells it."""
+    if not layer.media_type.startswith(_DOCKER_LAYER):
+        return layer
+    packing = layer.media_type[len(_DOCKER_LAYER) :].replace(".", "+")
+    return replace(layer, media_type=MEDIA_LAYER + packing)
 
 
 def _same(entry: Platform, wanted: Platform) -> bool:

@@ -80,11 +80,11 @@ class StoreState:
                 "again"
             ) from error
 
-    def collect(self) -> int:
-        """Delete the blobs and layers that no image has and no lease holds; returns the bytes of the blobs.
+    def collect(self, *, measure: bool = False) -> int:
+        """Delete the blobs and layers that no image has and no lease holds; returns the bytes of them.
 
-        A layer that a container is built on stays until that is gone. Downloads that broke off stay for a
-        day, as do the leases of work that did.
+        Layers count only if `measure` is set: it takes time. One that a container is built on stays until
+        that is gone. Downloads that broke off stay for a day, as do the leases of work that did.
         """
         with self.lock:
             self.leases.expire()
@@ -98,9 +98,18 @@ class StoreState:
             needed = self.holdings.chains() | leased
             for snapshot in reversed(self.snapshots.list()):  # newest first: children before their parents
                 if snapshot.kind is SnapshotKind.COMMITTED and snapshot.key not in needed:
+                    size = self.snapshots.usage(snapshot.key).bytes if measure else 0
                     try:
                         self.snapshots.remove(snapshot.key)
                     except Conflict:
                         continue  # a container is built on it: it goes when that has gone
+                    freed += size
                     reached("images-collect-layer")
             return freed
+
+    def drop_unfinished(self) -> int:
+        """Give up what broken-off work left to go on with; returns the bytes of the downloads."""
+        with self.lock:
+            self.leases.expire(0)
+            # Who has a turn asks for the lock before it opens what is here, so it is in use or seen as taken.
+            return self.content.drop_partials(0, except_for=self.turns.taken())

@@ -3,37 +3,39 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
+from mooring_agent.images.archives.loading import load
+from mooring_agent.images.archives.writing import Saved, select, write_archive
+from mooring_agent.images.committing import Commit, commit
 from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.exporting import export_rootfs
 from mooring_agent.images.image import Image, Progress, no_progress
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.making import Maker
 from mooring_agent.images.platform import OS, Platform
+from mooring_agent.images.pruning import PruneFilter, Removed, prune, remove
 from mooring_agent.images.pulling import PARALLEL, Puller
+from mooring_agent.images.pushing import push
+from mooring_agent.images.readying import ensure_layers
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.specs import TemplateSpec
 from mooring_agent.images.state import StoreState
-from mooring_agent.images.transfer import Source
+from mooring_agent.images.transfer import Sink, Source
 from mooring_agent.images.turns import Stop
-from mooring_agent.images.readying import ensure_layers
-from mooring_agent.storage.snapshotter import Snapshotter
+from mooring_agent.images.usage import DiskUsage, HistoryEntry, measure, tell_history
+from mooring_agent.images.verifying import OpenRepository, Verdict, Verifier
+from mooring_agent.storage.snapshotter import Change, Snapshotter
 
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What a removal did: long names taken away, IDs of images deleted, bytes of disk that it freed."""
-
-    untagged: tuple[str, ...]
-    deleted: tuple[str, ...]
+__all__ = ["ImageStore", "Removed"]
 
 
 class ImageStore:
@@ -92,44 +94,16 @@ class ImageStore:
         """
         used = self._state.in_use()
         with self._state.lock:
-            image = self.get(reference)
-            holdings = self._state.holdings
-            name = holdings.catalogue.named(reference)
-            every = holdings.names_of(image.id)
-            leaving = every if name is None else _with_digests(name, every)
-            staying = set(every) - set(leaving)
-            if name is None and len({name for name in leaving if "@" not in name}) > 1 and not force:
-                raise Conflict(
-                    f"image {reference} has the names {_familiar(leaving)}: remove it by name or with force"
-                )
-            delete = not staying and image.id not in used
-            if not staying and not delete and not (force and leaving):
-                raise Conflict(
-                    f"image {image.name} ({image.id[7:19]}) is in use by a container: remove that first"
-                )
-            if delete:
-                holdings.discard(image.id)
-            else:
-                holdings.unname(leaving)
-            self._state.save()
-            self._state.collect()
-            return Removed(tuple(leaving), (image.id,) if delete else ())
+            return remove(self._state, self.get(reference), reference, used, force=force)
 
-    def prune(self) -> Removed:
-        """Delete the images that have no name and that no container uses."""
+    def prune(self, wanted: PruneFilter | None = None) -> Removed:
+        """Delete images that no container uses, those without a tag unless `wanted` says more.
+
+        What broken-off pulls left to go on with goes too, and is in the bytes freed.
+        """
         used = self._state.in_use()
         with self._state.lock:
-            unnamed = [
-                image.id
-                for image in self._state.holdings.catalogue.images()
-                if not image.references and image.id not in used
-            ]
-            for image_id in unnamed:
-                self._state.holdings.discard(image_id)
-            if unnamed:
-                self._state.save()
-                self._state.collect()
-            return Removed((), tuple(unnamed))
+            return prune(self._state, wanted or PruneFilter(), used)
 
     def pull(
         self,
@@ -169,6 +143,131 @@ class ImageStore:
             self._state.origins.add(holding.digests(), name.repository)
             self._state.origins.save(self._state.content.digests())
             return image
+
+    def push(
+        self,
+        sink: Sink,
+        reference: str,
+        *,
+        parallel: int = PARALLEL,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+    ) -> str:
+        """Send the image of a name to the repository of that name; returns the digest of its manifest.
+
+        Blobs that are there are not sent, nor those that another repository of the same host is known to
+        have. Of an index the image that is here goes. Raises NotFound for a name that is not here, what the
+        sink raises, Unavailable when a blob here is damaged, Cancelled.
+        """
+        name = Reference.parse(reference)
+        with self._state.leases.hold(f"push of {name.familiar}") as lease:
+            with self._state.lock:
+                holding = self._state.holdings.by_name(str(name))
+                if holding is None:
+                    raise NotFound(f"no such image: {name.familiar}: give an image this name first")
+                lease.add(*holding.digests())
+            stop = Stop(f"the push of {name.familiar}", cancelled)
+            push(self._state, sink, holding.manifest, name, stop, progress, parallel=parallel)
+            return holding.manifest.descriptor.digest
+
+    def load(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        platform: Platform | None = None,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+        limits: Limits | None = None,
+    ) -> builtins.list[Image]:
+        """Take in the images of an archive with their names: all of them, or, when it raises, none.
+
+        Archives of `docker save` since Docker 1.10, of podman and skopeo, and OCI archives, plain or packed
+        with gzip or zstd. Of an index the image for `platform`, or else for this host, is taken. Raises
+        InvalidSpec for an archive that is damaged, hostile or something else, Unavailable when the disk is
+        full, Cancelled.
+        """
+        with self._moving("load of images") as lease:
+            return load(
+                self._state,
+                lease,
+                chunks,
+                progress,
+                platform=platform,
+                cancelled=cancelled,
+                limits=limits,
+            )
+
+    def save(self, references: Sequence[str], *, docker: bool = True) -> Iterator[bytes]:
+        """Return the archive of images as a stream: an OCI layout, with `docker` readable by Docker too.
+
+        A name without tag stands for all tags of its repository; an image that is given by its ID has no name
+        in the archive. Raises NotFound at once; while the stream is read, Unavailable for a damaged blob.
+        """
+        with self._state.lock:
+            images = select(self._state, references, self.get)
+        return self._saving(images, docker)
+
+    def _saving(self, images: builtins.list[Saved], docker: bool) -> Iterator[bytes]:
+        with self._state.leases.hold("save of images") as lease:
+            lease.add(*(digest for image in images for digest in image.manifest.digests()))
+            yield from write_archive(self._state.content, images, docker=docker)
+
+    def commit(
+        self,
+        key: str,
+        image: Image,
+        reference: str | None = None,
+        what: Commit | None = None,
+        progress: Progress = no_progress,
+    ) -> Image:
+        """Make an image of the changes in the snapshot `key`, a container's, on the layers of its image.
+
+        Whoever runs the container sees to it that nothing writes meanwhile. Nothing changed makes an image
+        without a further layer.
+        """
+        names = _names(reference)
+        with self._moving(f"commit of {key[:12]}") as lease:
+            with self._state.lock:
+                holdings = self._state.holdings.of_image(image.id)
+                if not holdings:
+                    raise NotFound(f"no such image any more: {image.name}")
+                lease.add(*holdings[-1].digests(), *holdings[-1].chains())
+            return commit(self._state, lease, key, holdings[-1], names, what or Commit(), progress)
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """Yield what the snapshot `key`, a container's, changed of its image; see Snapshotter.changes."""
+        return self._state.snapshots.changes(key)
+
+    def export(self, key: str) -> Iterator[bytes]:
+        """Return the whole file tree of the snapshot `key` as a tar archive; NotFound at once."""
+        return export_rootfs(self._state.snapshots.rootfs(key))
+
+    def history(self, reference: str) -> tuple[HistoryEntry, ...]:
+        """The steps in which an image was made, newest first, with the bytes of their layers."""
+        with self._state.lock:
+            holding = self._state.holdings.of_image(self.get(reference).id)[-1]
+            sizes = list(map(self._state.layer_size, holding.chains(), holding.manifest.layers))
+        return tell_history(holding.config.history, sizes)
+
+    def usage(self, containers: Mapping[str, int] | None = None) -> DiskUsage:
+        """How much disk the images take; `containers` tells how many containers an image's ID has."""
+        return measure(self._state, containers or {})
+
+    def verify(
+        self,
+        reference: str | None = None,
+        *,
+        repositories: OpenRepository | None = None,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+    ) -> builtins.list[Verdict]:
+        """Read every blob of an image, or of all images, and look whether its layers are unpacked.
+
+        With `repositories` what is damaged or gone is fetched again from where it is known to be, and layers
+        that are not there are unpacked. Raises Cancelled.
+        """
+        image_id = self.get(reference).id if reference is not None else None
+        return Verifier(self._state, repositories, progress, cancelled).run(image_id)
 
     def import_rootfs(
         self,
@@ -252,14 +351,3 @@ def _taggable(reference: str) -> str:
 def _pulled_name(name: Reference) -> str:
     """The name to register what was pulled under: with a tag, or by digest alone."""
     return f"{name.repository}@{name.digest}" if name.digest is not None else str(name)
-
-
-def _with_digests(name: str, every: Sequence[str]) -> tuple[str, ...]:
-    """A name that goes, and those by digest of its repository when no tag of that is left."""
-    repository = Reference.parse(name).repository
-    beside = [other for other in every if other != name and Reference.parse(other).repository == repository]
-    return (name, *beside) if all("@" in other for other in beside) else (name,)
-
-
-def _familiar(names: Sequence[str]) -> str:
-    return ", ".join(Reference.parse(name).familiar for name in names)

@@ -39,7 +39,8 @@ class _Loader(Puller):
             member = self.archive.file(blob.digest)
             if member.size != blob.size:
                 raise InvalidSpec(
-                    f"blob {blob.digest} in the archive has {member.size} bytes and its manifest says {blob.size}"
+                    f"blob {blob.digest} in the archive has {member.size} bytes and its manifest says "
+                    f"{blob.size}"
                 )
             self.state.content.adopt(member.path, blob.digest)
         reached("images-load-adopted")

@@ -119,7 +119,7 @@ def take_out(
                 files[name] = _take(reader, entry, name, directory / str(count), watch)
         reader.drain(_MAX_TRAILING)
     if not files:
-        raise InvalidSpec("the archive has no images in it: expected one of 'docker save' or an OCI archive")
+        raise InvalidSpec("the archive has no images in it: expected one of docker save, or of OCI")
     return Members(files, links)
 
 

@@ -59,8 +59,8 @@ class ArchiveSource:
         else:
             old = " (it is from a Docker before 1.10)" if "repositories" in members else ""
             raise InvalidSpec(
-                f"the archive has neither manifest.json nor an OCI layout{old}: expected one of 'docker save', "
-                "or an OCI archive"
+                f"the archive has neither manifest.json nor an OCI layout{old}: expected one of 'docker "
+                "save', or an OCI archive"
             )
 
     def manifest(self, reference: str) -> tuple[Descriptor, bytes]:

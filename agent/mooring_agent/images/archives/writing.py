@@ -8,14 +8,17 @@ it too. The same images give the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mooring_agent.errors import InvalidSpec
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.content import MEDIA_INDEX, ContentStore, Descriptor
+from mooring_agent.images.image import Image
 from mooring_agent.images.manifests import Manifest
 from mooring_agent.images.reference import Reference
+from mooring_agent.images.state import StoreState
 from mooring_agent.images.tar_writer import END, member_header, padding
 
 _LAYOUT = {"imageLayoutVersion": "1.0.0"}
@@ -27,6 +30,39 @@ class Saved:
 
     manifest: Manifest
     names: tuple[str, ...]
+
+
+def select(state: StoreState, references: Sequence[str], get: Callable[[str], Image]) -> list[Saved]:
+    """What is meant by names and IDs, each image once; called with the store's lock held."""
+    manifests: dict[str, Manifest] = {}
+    names: dict[str, list[str]] = {}
+    for reference in references:
+        meant: list[str | None] = list(_meant(state, reference))
+        for name in meant or [None]:
+            holding = state.holdings.by_name(name) if name is not None else None
+            if holding is None:
+                holding = state.holdings.of_image(get(reference).id)[-1]
+            digest = holding.manifest.descriptor.digest
+            manifests[digest] = holding.manifest
+            names.setdefault(digest, []).extend([name] if name is not None else [])
+    return [Saved(manifest, tuple(dict.fromkeys(names[digest]))) for digest, manifest in manifests.items()]
+
+
+def _meant(state: StoreState, reference: str) -> list[str]:
+    """The long names that a word stands for; none if it is an ID."""
+    try:
+        wanted = Reference.parse(reference)
+    except InvalidSpec:
+        return []
+    exact = str(wanted)
+    if exact.rpartition("/")[2] == reference.rpartition("/")[2] or wanted.digest is not None:
+        return [exact] if state.holdings.by_name(exact) is not None else []
+    return [
+        name
+        for image in state.holdings.catalogue.images()
+        for name in image.references
+        if Reference.parse(name).repository == wanted.repository
+    ]
 
 
 def write_archive(content: ContentStore, images: Sequence[Saved], *, docker: bool) -> Iterator[bytes]:
