@@ -83,9 +83,12 @@ class Verifier:
                 holdings = [each for each in self._state.holdings.all() if image_id in (None, each.image_id)]
                 broken = list(self._state.holdings.broken.values()) if image_id is None else []
                 lease.add(*(digest for each in holdings for digest in each.digests()))
-            return [self._broken(each) for each in broken] + [
-                self._verdict(each, damages.get(each.top.digest, [])) for each in holdings
-            ]
+            verdicts = [self._broken(each) for each in broken]
+            verdicts += [self._verdict(each, damages.get(each.top.digest, [])) for each in holdings]
+            if any(damages.values()):
+                with self._state.lock:
+                    self._state.holdings.load()  # by now their layers are unpacked, and have sizes
+            return verdicts
 
     def _repair_documents(self, broken: list[Broken], damages: dict[str, list[Damage]]) -> bool:
         """Fetch manifests and configurations again that cannot be read; whether that changed anything."""

@@ -112,8 +112,8 @@ def take_out(
                 links[name] = _link(name, entry)
             elif entry.kind != tar.REGULAR:
                 raise InvalidSpec(
-                    f"the archive has {name!r} of type {entry.kind.decode(errors='replace')!r}: expected files "
-                    "and directories"
+                    f"the archive has {name!r} of type {entry.kind.decode(errors='replace')!r}: expected "
+                    "files and directories"
                 )
             elif _WANTED.fullmatch(name):
                 files[name] = _take(reader, entry, name, directory / str(count), watch)
