@@ -17,7 +17,7 @@ from mooring_agent.failpoints import reached
 from mooring_agent.images.content import MAX_DOCUMENT, BlobWriter, Descriptor, digest_of
 from mooring_agent.images.holdings import Holding
 from mooring_agent.images.image import Progress, ProgressEvent, chain_id
-from mooring_agent.images.ingest import unpack_layer
+from mooring_agent.images.ingest import unpack_blob
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.manifests import (
@@ -241,7 +241,7 @@ class Puller:
                     yield chunk
 
             with self.state.taking("layer"):
-                unpack_layer(
+                unpack_blob(
                     self._content,
                     self.state.snapshots,
                     layer,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from mooring_agent.errors import InvalidSpec, Unavailable
 from mooring_agent.images.holdings import Holding
 from mooring_agent.images.image import Progress, ProgressEvent, no_progress
-from mooring_agent.images.ingest import unpack_layer
+from mooring_agent.images.ingest import unpack_blob
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.turns import Stop
 
@@ -25,7 +25,7 @@ def ensure_layers(state: StoreState, holding: Holding, progress: Progress = no_p
                     with state.turns.turn(chain, stop), state.taking("layer"):
                         if not state.has_layer(chain):
                             diff_id = holding.config.diff_ids[index]
-                            unpack_layer(state.content, state.snapshots, layer, below, chain, diff_id)
+                            unpack_blob(state.content, state.snapshots, layer, below, chain, diff_id)
                 except InvalidSpec as error:
                     raise Unavailable(error.message) from error
             below = chain

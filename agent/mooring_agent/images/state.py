@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
@@ -18,6 +19,8 @@ from mooring_agent.images.leases import Leases
 from mooring_agent.images.origins import Origins
 from mooring_agent.images.turns import Turns
 from mooring_agent.storage.snapshotter import SnapshotKind, Snapshotter
+
+_log = logging.getLogger(__name__)
 
 
 class StoreState:
@@ -103,6 +106,9 @@ class StoreState:
                         self.snapshots.remove(snapshot.key)
                     except Conflict:
                         continue  # a container is built on it: it goes when that has gone
+                    except Unavailable as error:
+                        _log.warning("layer %s stays for now: %s", snapshot.key, error)
+                        continue
                     freed += size
                     reached("images-collect-layer")
             return freed
