@@ -169,7 +169,7 @@ class Store(RuleBasedStateMachine):
             chains |= {str(chain_id(image.diff_ids[: n + 1])) for n in range(len(image.diff_ids))}
         for image_id in self.containers.values():
             built = self.by_id(image_id)
-            chains |= {key for key in self.chains_of(built)}
+            chains |= set(self.chains_of(built))
         broken_off = [built for each in self.partial.values() for built in each]
         may_stay = {digest for built in broken_off for digest in built.blobs}
         may_be = {key for built in broken_off for key in self.chains_of(built)}

@@ -14,6 +14,13 @@ def opened(tmp_path: Path, later: float = 0.0) -> Leases:
     return Leases(tmp_path / "leases", clock=lambda: moment + later)
 
 
+def broken_off(leases: Leases, purpose: str, resource: str, survive: bool) -> None:
+    with leases.hold(purpose, durable=True) as lease:
+        lease.add(resource)
+        lease.survive = survive
+        raise RuntimeError
+
+
 def test_a_lease_holds_while_its_work_is_done(tmp_path: Path) -> None:
     leases = opened(tmp_path)
     with leases.hold("pull", durable=True) as lease:
@@ -30,20 +37,16 @@ def test_a_lease_holds_while_its_work_is_done(tmp_path: Path) -> None:
 def test_a_work_that_can_go_on_leaves_its_lease(tmp_path: Path) -> None:
     leases = opened(tmp_path)
     for survive in (True, False):
-        with pytest.raises(RuntimeError), leases.hold(f"pull {survive}", durable=True) as lease:
-            lease.add(f"left {survive}")
-            lease.survive = survive
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            broken_off(leases, f"pull {survive}", f"left {survive}", survive)
     assert leases.resources() == {"left True"}
     assert opened(tmp_path, KEPT - 1).resources() == {"left True"}
     assert opened(tmp_path, KEPT).resources() == set()
 
 
 def test_the_next_one_takes_over(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), opened(tmp_path).hold("pull x", durable=True) as lease:
-        lease.add("a")
-        lease.survive = True
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        broken_off(opened(tmp_path), "pull x", "a", survive=True)
     again = opened(tmp_path)
     with again.hold("pull y", durable=True) as other:
         assert other.resources() == set()
