@@ -42,8 +42,8 @@ def archive_directory(
     root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(root_fd)
-        yield member_header(_entry(b"./", status, tar.DIRECTORY, _xattrs_of(root_fd)))
-        archive = _Archive(overlay, status.st_dev, exclude)
+        archive = TreeArchive(status.st_dev, overlay=overlay, exclude=exclude)
+        yield archive.root(root_fd)
         for level in walk_tree(root_fd, archive.enter):
             yield from archive.members(level.path, level.fd, level.entries)
     finally:
@@ -51,12 +51,21 @@ def archive_directory(
     yield END
 
 
-class _Archive:
-    def __init__(self, overlay: bool, device: int, exclude: frozenset[tuple[int, int]]) -> None:
+class TreeArchive:
+    """The members of one archive, directory by directory; remembers which files have several names."""
+
+    def __init__(
+        self, device: int, *, overlay: bool = False, exclude: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
+        """Archive what is on the file system `device`; see archive_directory for the rest."""
         self._overlay = overlay
         self._device = device
         self._exclude = exclude
         self._linked: dict[tuple[int, int], bytes] = {}  # first name of a file that has several
+
+    def root(self, root_fd: int) -> bytes:
+        """The member of the root itself, which comes first."""
+        return member_header(_entry(b"./", os.fstat(root_fd), tar.DIRECTORY, _xattrs_of(root_fd)))
 
     def enter(self, status: os.stat_result) -> bool:
         """Whether to go down into a directory."""

@@ -93,23 +93,30 @@ def temporary_snapshot(snapshots: Snapshotter, key: str, parent: str | None) -> 
             snapshots.remove(key)
 
 
-def unpack_again(
+def unpack_blob(
     content: ContentStore,
     snapshots: Snapshotter,
     layer: Descriptor,
     parent: str | None,
     name: str,
     diff_id: str,
+    *,
+    watch: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks,
+    limits: Limits | None = None,
 ) -> None:
-    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile."""
+    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile.
+
+    `watch` sees the blob's bytes pass. Raises InvalidSpec when it unpacks to something else than `diff_id`,
+    Unavailable when the blob is damaged or the disk is full.
+    """
     key = f"extract-{uuid.uuid4().hex}"
     with temporary_snapshot(snapshots, key, parent) as target:
-        head, whole = peek(content.chunks(layer))
-        applied = unpack_layer(whole, target, detect(head))
+        head, whole = peek(watch(content.chunks(layer)))
+        applied = unpack_layer(whole, target, detect(head), limits)
         if applied.diff_id != diff_id:
-            raise Unavailable(
-                f"layer {layer.digest} unpacks to {applied.diff_id} and not to {diff_id}: "
-                "remove its image and import it again"
+            raise InvalidSpec(
+                f"layer {layer.digest} unpacks to {applied.diff_id} and its image's configuration says "
+                f"{diff_id}: the image is damaged, build or push it again"
             )
         commit_or_share(snapshots, key, name)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -66,7 +65,7 @@ class RecordedSnapshotter(ABC):
             record = Record(number, SnapshotKind.ACTIVE, parent, time.time(), temporary)
             with self._lock:
                 self._records.add(key, record)
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, Unavailable) as error:
             with self._lock:
                 self._records.give_up(key, parent)
                 if record is not None:

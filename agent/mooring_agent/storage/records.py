@@ -8,14 +8,17 @@ power failure may lose the last rows, never the consistency of the rest.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mooring_agent.errors import Conflict, NotFound
+from mooring_agent.errors import Conflict, NotFound, Unavailable
 from mooring_agent.storage.snapshotter import SnapshotInfo, SnapshotKind, Usage, check_key
+
+_log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS snapshots (
@@ -48,10 +51,14 @@ class Record:
 
 
 class Records:
-    """The rows of one snapshotter. Callers serialise all calls."""
+    """The rows of one snapshotter. Callers serialise all calls.
+
+    What changes a row raises Unavailable, and has changed nothing, when the disk is full.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the database `path`, made if absent; Conflict when another process has it open."""
+        self._path = path
         self._database = _open_database(path)
         self._records: dict[str, Record] = {}
         self._reserved: set[str] = set()
@@ -125,7 +132,7 @@ class Records:
         if record.temporary:
             self._insert(name, committed)
         else:
-            self._database.execute(
+            self._write(
                 "UPDATE snapshots SET key = ?, kind = ?, created_at = ? WHERE key = ?",
                 (name, committed.kind, committed.created_at, key),
             )
@@ -149,19 +156,22 @@ class Records:
         """Delete a snapshot's row although it may have children, because its files are gone."""
         record = self._records[key]
         if not record.temporary:
-            self._database.execute("DELETE FROM snapshots WHERE key = ?", (key,))
+            self._write("DELETE FROM snapshots WHERE key = ?", (key,))
         self._forget(key)
 
     def measured(self, key: str, usage: Usage) -> None:
-        """Keep what a committed snapshot occupies."""
+        """Keep what a committed snapshot occupies; where the disk takes no more, until the next open."""
         record = self._records.get(key)
         if record is None or record.kind is not SnapshotKind.COMMITTED:
             return
         self._records[key] = replace(record, usage=usage)
-        self._database.execute(
-            "UPDATE snapshots SET bytes = ?, inodes = ? WHERE number = ?",
-            (usage.bytes, usage.inodes, record.number),
-        )
+        try:
+            self._write(
+                "UPDATE snapshots SET bytes = ?, inodes = ? WHERE number = ?",
+                (usage.bytes, usage.inodes, record.number),
+            )
+        except Unavailable as error:
+            _log.info("what snapshot %s occupies is measured again: %s", key, error)
 
     def check_new(self, key: str) -> None:
         """Raise Conflict for a key in use, InvalidSpec for one that cannot be."""
@@ -169,10 +179,18 @@ class Records:
             raise Conflict(f"snapshot {key} exists already: choose another key or remove it first")
 
     def _insert(self, key: str, record: Record) -> None:
-        self._database.execute(
+        self._write(
             "INSERT INTO snapshots (key, number, kind, parent, created_at) VALUES (?, ?, ?, ?, ?)",
             (key, record.number, record.kind, record.parent, record.created_at),
         )
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise Unavailable(
+                f"{self._path} takes no more ({error}): free some space, then try again"
+            ) from error
 
     def _remember(self, key: str, record: Record) -> None:
         self._records[key] = record

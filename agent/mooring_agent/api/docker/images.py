@@ -68,7 +68,7 @@ class ImageCalls:
             {
                 "Id": image.id,
                 "RepoTags": names(image),
-                "RepoDigests": [],
+                "RepoDigests": list(image.view()["digests"]),
                 "Parent": "",
                 "Comment": "",
                 "Created": rfc3339_seconds(image.created_at),
@@ -203,7 +203,7 @@ def _summary(image: Image, shown: list[str], users: int) -> dict[str, Any]:
         "Id": image.id,
         "ParentId": "",
         "RepoTags": shown,
-        "RepoDigests": [],
+        "RepoDigests": list(image.view()["digests"]),
         "Created": int(image.created_at),
         "Size": image.size,
         "SharedSize": -1,
