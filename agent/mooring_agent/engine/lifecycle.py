@@ -65,7 +65,6 @@ class Lifecycle:
         self._launches: dict[str, messages.Exited | None] = {}
         # Those that have ended and of whose last run something is left to clear away.
         self._unsettled: set[str] = set()
-        self._last_end = 0.0  # when any process has ended, by the clock of the loop
         self._ending: set[str] = set()
         self._background = Background()
         self.run_soon = self._background.start
@@ -139,15 +138,17 @@ class Lifecycle:
             await self._thaw(container)
         self._publish(container, "unpause")
 
-    async def ended(self, container: Container) -> int:
-        """Wait for the next end of its process; the exit code."""
+    def ended(self, container: Container) -> asyncio.Future[int]:
+        """The next end of its process, from this call on, not from when it is awaited: the exit code."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        container.ended.append(future)
-        try:
-            return await future
-        finally:
+
+        def forget(_: object) -> None:
             if future in container.ended:
                 container.ended.remove(future)
+
+        container.ended.append(future)
+        future.add_done_callback(forget)
+        return future
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
@@ -264,7 +265,6 @@ class Lifecycle:
     def process_ended(self, container: Container, exit_code: int, known: bool, finished_at: float) -> None:
         """Take note of an end, and see what has to follow."""
         container.exit_code, container.exit_known, container.finished_at = exit_code, known, finished_at
-        self._last_end = asyncio.get_running_loop().time()
         unknown = "its exit code is not known: nobody was left to see the process end"
         container.error = "" if known else unknown
         container.pid = None
@@ -427,7 +427,7 @@ class Lifecycle:
         self._publish(container, "stop")
 
     async def _end(self, container: Container, number: int, patience: float) -> None:
-        over = asyncio.ensure_future(self.ended(container))
+        over = self.ended(container)
         try:
             await self._signal(container, number)
             reached("stop.signalled")
@@ -437,9 +437,7 @@ class Lifecycle:
                 # It may be frozen, by whomever: this thaws it.
                 group = self._group(container)
                 await asyncio.to_thread(group.kill)
-                while not await within(over, _KILL_TIMEOUT):
-                    if asyncio.get_running_loop().time() - self._last_end < _KILL_TIMEOUT:
-                        continue  # thousands that end at once take the kernel longer
+                if not await within(over, _KILL_TIMEOUT):
                     raise Unavailable(
                         f"container {container.name} cannot be stopped: process {container.pid} did not end "
                         f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang on storage that does not answer"
