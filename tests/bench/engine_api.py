@@ -3,17 +3,71 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from pathlib import Path
 from typing import Any
 
-from harness.unix_http import UnixConnection
+_PATIENCE = 120.0  # seconds, for each wait on the socket
 
 
 class EngineFailed(Exception):
     """An engine answered with an error."""
+
+
+class _Connection:
+    """As little of HTTP/1.1 as both engines speak: what the client takes is part of every sample."""
+
+    def __init__(self, path: Path) -> None:
+        self.over = False  # the engine has closed it after its last answer
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(_PATIENCE)
+        self.socket.connect(str(path))
+        self._file = self.socket.makefile("rb")
+
+    def ask(self, method: str, target: str, content: bytes, headers: str) -> tuple[int, bytes]:
+        """Send a request; status and body of the answer. Raises EngineFailed when there is none."""
+        self.send(method, target, content, headers)
+        status, head = self._head()
+        self.over = head.get(b"connection", b"").lower() == b"close"
+        length = head.get(b"content-length")
+        if length is not None:
+            return status, self._file.read(int(length))
+        if head.get(b"transfer-encoding") != b"chunked":
+            return status, b""
+        body = b""
+        while size := int(self._file.readline(), 16):
+            body += self._file.read(size)
+            self._file.readline()
+        self._file.readline()
+        return status, body
+
+    def send(self, method: str, target: str, content: bytes, headers: str) -> None:
+        """Send a request whose answer is somebody else's to read."""
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: engine\r\n{headers}Content-Length: {len(content)}\r\n\r\n"
+        )
+        self.socket.sendall(head.encode() + content)
+
+    def read_to_end(self) -> None:
+        """Read until the engine closes."""
+        while self._file.read1(1 << 16):
+            pass
+
+    def close(self) -> None:
+        """End the connection."""
+        self._file.close()
+        self.socket.close()
+
+    def _head(self) -> tuple[int, dict[bytes, bytes]]:
+        first = self._file.readline()
+        if not first:
+            raise EngineFailed("the engine closed the connection without an answer")
+        head = {}
+        while (line := self._file.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            head[name.lower()] = value.strip()
+        return int(first.split()[1]), head
 
 
 class EngineApi:
@@ -22,17 +76,18 @@ class EngineApi:
     def __init__(self, path: Path, version: str = "v1.41") -> None:
         self._path = path
         self._prefix = f"/{version}"
-        self._connection = UnixConnection(path, timeout=120)
+        self._connection = _Connection(path)
 
     def call(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None) -> Any:
         """Send a request; the JSON of its answer, None for an empty one. Raises EngineFailed."""
         content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
         kind = "application/x-tar" if raw is not None else "application/json"
-        self._connection.request(method, self._prefix + path, content, {"Content-Type": kind})
-        answer = self._connection.getresponse()
-        data = answer.read()
-        if answer.status >= 400:
-            raise EngineFailed(f"{method} {path}: {answer.status} {data.decode(errors='replace')}")
+        if self._connection.over:
+            self._connection.close()
+            self._connection = _Connection(self._path)
+        status, data = self._connection.ask(method, self._prefix + path, content, f"Content-Type: {kind}\r\n")
+        if status >= 400:
+            raise EngineFailed(f"{method} {path}: {status} {data.decode(errors='replace')}")
         try:
             return json.loads(data)
         except ValueError:
@@ -64,14 +119,14 @@ class EngineApi:
         body = {"AttachStdout": True, "AttachStderr": True, "Cmd": command}
         process = self.call("POST", f"/containers/{identifier}/exec", body)["Id"]
         # The stream takes the connection over, so this one call has one of its own, as the client does it.
-        stream = UnixConnection(self._path, timeout=120)
-        stream.request(
+        stream = _Connection(self._path)
+        stream.send(
             "POST",
             f"{self._prefix}/exec/{process}/start",
-            json.dumps({"Detach": False, "Tty": False}),
-            {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"},
+            b'{"Detach": false, "Tty": false}',
+            "Content-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n",
         )
-        _read_to_end(stream)
+        stream.read_to_end()
         stream.close()
         code = self.call("GET", f"/exec/{process}/json")["ExitCode"]
         if code != 0:
@@ -80,9 +135,3 @@ class EngineApi:
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
-
-
-def _read_to_end(connection: http.client.HTTPConnection) -> None:
-    raw: socket.socket = connection.sock
-    while raw.recv(65536):
-        pass

@@ -68,9 +68,8 @@ def main() -> None:
         pids = [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
         occupied = processes.proportional_memory(pids)
     print_table("start: medians; the ratio says how many times better Mooring is", rows)
-    print(
-        f"agent, keeper, zygote and guardian at the end: {occupied / 2**20:.1f} MiB, shared pages counted once"
-    )
+    size = f"{occupied / 2**20:.1f} MiB, shared pages counted once"
+    print(f"agent, keeper, zygote and guardian at the end: {size}")
 
 
 def _beside_docker(
