@@ -18,7 +18,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # shellcheck disable=SC2034  # read by the scripts that source this file
 test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
-    openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini
+    openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs
 )
 
 say() {

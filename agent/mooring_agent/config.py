@@ -19,6 +19,8 @@ DEFAULT_DATA_ROOT = Path("/var/lib/mooring")
 DEFAULT_RUN_ROOT = Path("/run/mooring")
 DEFAULT_NETWORK_PREFIX = "10.210.0.0/16"
 
+STORAGE_DRIVERS = ("auto", "overlay", "btrfs")
+
 # Launchers that wait for containers; see `AgentConfig.pool`.
 DEFAULT_POOL = 64
 DEFAULT_POOL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 128 >> 20  # MiB
@@ -33,7 +35,8 @@ SUN_PATH_MAX = 107
 class AgentConfig:
     """The settled configuration of one agent; make it with `AgentConfig.make`.
 
-    `pool` is how many launchers are kept ready, as many as their memory allows.
+    `pool` is how many launchers are kept ready, as many as their memory allows. `storage_driver` is one of
+    STORAGE_DRIVERS, what was asked for; storage/choose.py says what becomes of it.
     """
 
     data_root: Path
@@ -44,6 +47,7 @@ class AgentConfig:
     network_prefix: str
     name: str
     pool: int
+    storage_driver: str
 
     @classmethod
     def make(
@@ -57,6 +61,7 @@ class AgentConfig:
         name: str | None = None,
         pool: int = DEFAULT_POOL,
         pool_memory: int = DEFAULT_POOL_MEMORY,
+        storage_driver: str = "auto",
     ) -> AgentConfig:
         """Fill in what was not given and check the rest. Raises InvalidSpec.
 
@@ -65,6 +70,10 @@ class AgentConfig:
         if pool < 0 or pool_memory < 0:
             raise InvalidSpec(
                 f"pool of {pool} launchers in {pool_memory} MiB is not usable: expected numbers from 0 on"
+            )
+        if storage_driver not in STORAGE_DRIVERS:
+            raise InvalidSpec(
+                f"storage driver {storage_driver!r} is unknown: expected one of {', '.join(STORAGE_DRIVERS)}"
             )
         run = Path(run_root).absolute()
         instance = "mooring" if run == DEFAULT_RUN_ROOT else f"mooring-{_digest(run)[:6]}"
@@ -107,6 +116,7 @@ class AgentConfig:
             network_prefix=str(prefix),
             name=name or "",
             pool=min(pool, pool_memory // LAUNCHER_MEMORY),
+            storage_driver=storage_driver,
         )
 
     @property

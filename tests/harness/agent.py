@@ -49,7 +49,7 @@ class AgentUnderTest:
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
     agent's log; else `end` fails on it. `run_root` is another place for it than below `base`;
-    `pool` None leaves the number of launchers that wait to the agent.
+    `pool` None leaves the number of launchers that wait to the agent, `directory` is where `base` is made.
     """
 
     def __init__(
@@ -60,8 +60,9 @@ class AgentUnderTest:
         user: str = "a test",
         run_root: Path | None = None,
         pool: int | None = 10,
+        directory: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=_directory_for_roots()))
+        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or _directory_for_roots()))
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
         self.config = AgentConfig.make(

@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         pool=arguments.pool,
         pool_memory=arguments.pool_memory,
+        storage_driver=arguments.storage_driver,
     )
     _allow_many_descriptors()
     asyncio.run(_serve(config))

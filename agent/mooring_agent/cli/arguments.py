@@ -14,6 +14,7 @@ from ..config import (
     DEFAULT_POOL,
     DEFAULT_POOL_MEMORY,
     DEFAULT_RUN_ROOT,
+    STORAGE_DRIVERS,
 )
 
 if TYPE_CHECKING:
@@ -111,6 +112,12 @@ def _agent(commands: _Commands) -> None:
         default=DEFAULT_POOL_MEMORY,
         metavar="MIB",
         help=f"mebibytes that they may take together (default: {DEFAULT_POOL_MEMORY})",
+    )
+    agent.add_argument(
+        "--storage-driver",
+        choices=STORAGE_DRIVERS,
+        default="auto",
+        help="how layers are kept below the data root (default: auto, btrfs on btrfs and overlay elsewhere)",
     )
     agent.add_argument("--name", metavar="NAME", help="how the agent calls itself (default: the host's name)")
     agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))

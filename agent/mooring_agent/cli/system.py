@@ -38,7 +38,7 @@ def host(arguments: argparse.Namespace) -> int:
         ("containers", f"{facts['containers']['total']}, {facts['containers']['running']} running"),
         ("images", str(facts["images"])),
         ("networks", str(facts["networks"])),
-        ("data", facts["data_root"]),
+        ("data", f"{facts['data_root']} ({facts['storage_driver']})"),
     ]
     show(facts, arguments.output, ("HOST", ""), rows)
     return 0

@@ -251,7 +251,7 @@ class Berthing:
         self._launching.write_etc(container)
         rootfs = self._snapshotter.rootfs(container.id)
         parent = self._snapshotter.stat(container.id).parent
-        if parent is not None:
+        if parent is not None and rootfs.bind_source is None:
             points = self._mount_points.above(parent, rootfs.lower)
             if points is not None:
                 rootfs = replace(rootfs, lower=(points, *rootfs.lower))

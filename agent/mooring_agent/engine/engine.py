@@ -20,7 +20,7 @@ from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
 from ..state.database import Database
-from ..storage.overlay import OverlaySnapshotter
+from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
 from .berthing import Berthing
 from .container import Container
@@ -63,7 +63,7 @@ class Engine:
         self.events = EventBus()
         self.registry = Registry(self.database)
         self.networks = NetworkService(config, self.database, self._container_name)
-        self.snapshotter = OverlaySnapshotter(config.data_root / "overlay")
+        self.snapshotter = open_snapshotter(config.data_root, config.storage_driver)
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
@@ -231,6 +231,7 @@ class Engine:
             },
             "images": len(self.images.list()),
             "networks": len(self.networks.list()),
+            "storage_driver": self.snapshotter.driver,
             "data_root": str(self.config.data_root),
             "run_root": str(self.config.run_root),
             "agent": {"pid": os.getpid()},

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.images import tar_reader as tar
-from mooring_agent.images.layers import FOREIGN_XATTRS, OVERLAY_OPAQUE
+from mooring_agent.images.layers import FOREIGN_XATTRS
 from mooring_agent.images.stream import CHUNK
 from mooring_agent.images.tar_writer import END, member_header, padding
+from mooring_agent.storage.changes import is_opaque, is_whiteout
 from mooring_agent.storage.tree import walk_tree
 
 _MIN_HOLE = 1 << 16  # bytes; smaller holes cost more in headers than they save
@@ -41,8 +42,8 @@ def archive_directory(
     root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(root_fd)
-        yield member_header(_entry(b"./", status, tar.DIRECTORY, _xattrs_of(root_fd)))
-        archive = _Archive(overlay, status.st_dev, exclude)
+        archive = TreeArchive(status.st_dev, overlay=overlay, exclude=exclude)
+        yield archive.root(root_fd)
         for level in walk_tree(root_fd, archive.enter):
             yield from archive.members(level.path, level.fd, level.entries)
     finally:
@@ -50,12 +51,21 @@ def archive_directory(
     yield END
 
 
-class _Archive:
-    def __init__(self, overlay: bool, device: int, exclude: frozenset[tuple[int, int]]) -> None:
+class TreeArchive:
+    """The members of one archive, directory by directory; remembers which files have several names."""
+
+    def __init__(
+        self, device: int, *, overlay: bool = False, exclude: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
+        """Archive what is on the file system `device`; see archive_directory for the rest."""
         self._overlay = overlay
         self._device = device
         self._exclude = exclude
         self._linked: dict[tuple[int, int], bytes] = {}  # first name of a file that has several
+
+    def root(self, root_fd: int) -> bytes:
+        """The member of the root itself, which comes first."""
+        return member_header(_entry(b"./", os.fstat(root_fd), tar.DIRECTORY, _xattrs_of(root_fd)))
 
     def enter(self, status: os.stat_result) -> bool:
         """Whether to go down into a directory."""
@@ -66,7 +76,7 @@ class _Archive:
     ) -> Iterator[bytes]:
         """Yield the members of one directory, the directories in it without their content."""
         prefix = path + b"/" if path else b""
-        if self._overlay and _is_opaque(fd):
+        if self._overlay and is_opaque(fd):
             yield member_header(tar.TarEntry(prefix + b".wh..wh..opq", tar.REGULAR, mode=0))
         for name, status in entries:
             if name.startswith(b".wh."):
@@ -74,7 +84,7 @@ class _Archive:
                     f"file {os.fsdecode(prefix + name)!r} cannot be in a layer, where a name that begins "
                     "with .wh. marks a removed file: rename it"
                 )
-            if self._overlay and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            if self._overlay and is_whiteout(status):
                 yield member_header(tar.TarEntry(prefix + b".wh." + name, tar.REGULAR, mode=0))
                 continue
             kind = _KINDS.get(stat.S_IFMT(status.st_mode))
@@ -168,15 +178,6 @@ def _data_parts(fd: int, status: os.stat_result) -> tuple[tuple[int, int], ...] 
     if position < status.st_size:
         return None
     return tuple(parts)
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, OVERLAY_OPAQUE) == b"y"
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return False
-        raise
 
 
 def _xattrs_of(target: int | bytes) -> dict[bytes, bytes]:

@@ -97,9 +97,11 @@ class Catalogue:
             return None
         if wanted.digest is None:
             return self.holder(str(wanted))
+        exact = f"{wanted.repository}@{wanted.digest}"
         for image in tuple(self._images.values()):
-            if wanted.digest in (image.manifest_digest, image.id) and any(
-                Reference.parse(name).repository == wanted.repository for name in image.references
+            if exact in image.digests or (
+                wanted.digest in (image.manifest_digest, image.id)
+                and any(Reference.parse(name).repository == wanted.repository for name in image.references)
             ):
                 return image
         return None

@@ -146,14 +146,20 @@ def _words(config: ImageConfig, text: str) -> list[str]:
 
 def _command(text: str) -> tuple[str, ...]:
     """The exec form, a JSON list of strings, or else the shell form."""
+    listed = _listed(text)
+    return listed if listed is not None else (*_SHELL, text)
+
+
+def _listed(text: str) -> tuple[str, ...] | None:
+    """A JSON list of strings, or None for anything else."""
     if text.startswith("["):
         try:
             value = json.loads(text)
         except ValueError:
-            value = None
+            return None
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-    return (*_SHELL, text)
+    return None
 
 
 def _cmd(config: ImageConfig, text: str) -> ImageConfig:
@@ -216,13 +222,31 @@ def _stop_signal(config: ImageConfig, text: str) -> ImageConfig:
     return replace(config, stop_signal=check_signal(_single(config, text)))
 
 
+def _volume(config: ImageConfig, text: str) -> ImageConfig:
+    listed = _listed(text)
+    words = listed if listed is not None else tuple(_words(config, text))
+    volumes = {check_workdir(posixpath.normpath(posixpath.join("/", word))) for word in words if word}
+    if not volumes:
+        raise InvalidSpec("expected the directory of a volume")
+    return replace(config, volumes=tuple(sorted({*config.volumes, *volumes})))
+
+
+def _on_build(config: ImageConfig, text: str) -> ImageConfig:
+    word = text.split(maxsplit=1)[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise InvalidSpec(f"{word} cannot be put off until a build on the image")
+    return replace(config, on_build=(*config.on_build, text))
+
+
 _INSTRUCTIONS: dict[str, Callable[[ImageConfig, str], ImageConfig]] = {
     "CMD": _cmd,
     "ENTRYPOINT": _entrypoint,
     "ENV": _env,
     "EXPOSE": _expose,
     "LABEL": _label,
+    "ONBUILD": _on_build,
     "STOPSIGNAL": _stop_signal,
     "USER": _user,
+    "VOLUME": _volume,
     "WORKDIR": _workdir,
 }

@@ -19,7 +19,8 @@ _SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9+-]*|\d{1,2}")
 class ImageConfig:
     """Defaults of an image's containers; None means that the image says nothing.
 
-    `env` is `NAME=value` each, `exposed_ports` `80/tcp` each, `user` `name|uid[:group|gid]`.
+    `env` is `NAME=value` each, `exposed_ports` `80/tcp` each, `user` `name|uid[:group|gid]`, `volumes` are
+    absolute directories, `on_build` instructions for whoever builds on the image.
     """
 
     cmd: tuple[str, ...] | None = None
@@ -30,6 +31,8 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     exposed_ports: tuple[str, ...] = ()
     stop_signal: str | None = None
+    volumes: tuple[str, ...] = ()
+    on_build: tuple[str, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> ImageConfig:
@@ -61,6 +64,8 @@ class ImageConfig:
             labels=dict(config.get("Labels") or {}),
             exposed_ports=tuple(sorted(config.get("ExposedPorts") or ())),
             stop_signal=config.get("StopSignal") or None,
+            volumes=tuple(sorted(config.get("Volumes") or ())),
+            on_build=tuple(config.get("OnBuild") or ()),
         )
 
     def to_oci(self) -> dict[str, Any]:
@@ -74,6 +79,8 @@ class ImageConfig:
             "Labels": dict(self.labels),
             "ExposedPorts": {port: {} for port in sorted(self.exposed_ports)},
             "StopSignal": self.stop_signal,
+            "Volumes": {volume: {} for volume in sorted(self.volumes)},
+            "OnBuild": list(self.on_build),
         }
         return {key: value for key, value in found.items() if value}
 
@@ -88,6 +95,8 @@ class ImageConfig:
             labels={**base.labels, **self.labels},
             exposed_ports=tuple(sorted({*base.exposed_ports, *self.exposed_ports})),
             stop_signal=self.stop_signal or base.stop_signal,
+            volumes=tuple(sorted({*base.volumes, *self.volumes})),
+            on_build=(*base.on_build, *self.on_build),
         )
 
 

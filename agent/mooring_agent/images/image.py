@@ -39,7 +39,8 @@ class Image:
     """One image of the store.
 
     `id` is the digest of its configuration, `manifest_digest` that of its manifest. `references` are long
-    names, sorted; none means that the image has lost its name. `created_at` is in seconds since the epoch,
+    names with tags, sorted; none means that the image has lost its name. `digests` are long names with the
+    digest of what they point to, a manifest or an index. `created_at` is in seconds since the epoch,
     `size` in bytes: what the unpacked layers occupy. `config` and `history` are as in the OCI image
     configuration. `chain_id` names the snapshot of the topmost layer, None when there is no layer.
     """
@@ -55,6 +56,9 @@ class Image:
     diff_ids: tuple[str, ...]
     chain_id: str | None
     size: int
+    digests: tuple[str, ...] = ()
+    variant: str = ""
+    author: str = ""
 
     @property
     def name(self) -> str:
@@ -66,6 +70,7 @@ class Image:
         return {
             "id": self.id,
             "references": [Reference.parse(reference).familiar for reference in self.references],
+            "digests": [Reference.parse(digest).familiar for digest in self.digests],
             "size": self.size,
             "created_at": datetime.fromtimestamp(self.created_at, UTC).isoformat().replace("+00:00", "Z"),
             "architecture": self.architecture,

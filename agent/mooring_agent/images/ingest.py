@@ -17,9 +17,10 @@ from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
 from mooring_agent.images.archive import archive_directory
 from mooring_agent.images.content import MEDIA_LAYER, BlobWriter, ContentStore, Descriptor
 from mooring_agent.images.image import Progress, ProgressEvent
-from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
+from mooring_agent.images.layers import AppliedLayer, Limits
 from mooring_agent.images.platform import elf_architecture
 from mooring_agent.images.stream import Compression, decompress, detect, peek, read_chunks
+from mooring_agent.images.unpacking import unpack_layer
 from mooring_agent.linux.paths import openat2
 from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
 
@@ -92,24 +93,30 @@ def temporary_snapshot(snapshots: Snapshotter, key: str, parent: str | None) -> 
             snapshots.remove(key)
 
 
-def unpack_again(
+def unpack_blob(
     content: ContentStore,
     snapshots: Snapshotter,
     layer: Descriptor,
     parent: str | None,
     name: str,
     diff_id: str,
+    *,
+    watch: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks,
+    limits: Limits | None = None,
 ) -> None:
-    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile."""
+    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile.
+
+    `watch` sees the blob's bytes pass. Raises InvalidSpec when it unpacks to something else than `diff_id`,
+    Unavailable when the blob is damaged or the disk is full.
+    """
     key = f"extract-{uuid.uuid4().hex}"
     with temporary_snapshot(snapshots, key, parent) as target:
-        head, whole = peek(content.chunks(layer))
-        with closing(decompress(whole, detect(head))) as plain:
-            applied = apply_layer(plain, target)
+        head, whole = peek(watch(content.chunks(layer)))
+        applied = unpack_layer(whole, target, detect(head), limits)
         if applied.diff_id != diff_id:
-            raise Unavailable(
-                f"layer {layer.digest} unpacks to {applied.diff_id} and not to {diff_id}: "
-                "remove its image and import it again"
+            raise InvalidSpec(
+                f"layer {layer.digest} unpacks to {applied.diff_id} and its image's configuration says "
+                f"{diff_id}: the image is damaged, build or push it again"
             )
         commit_or_share(snapshots, key, name)
 
@@ -161,17 +168,13 @@ def _ingest(
     compression = detect(head)
     if compression in _KEPT and not (pack and compression is Compression.NONE):
         raw = _tee(whole, blob.write)
-        with closing(decompress(raw, compression)) as plain:
-            applied = apply_layer(plain, target, limits)
-        for _ in raw:
-            continue  # what may stand behind the compressed data belongs to the blob all the same
+        applied = unpack_layer(raw, target, compression, limits)
         media_type = _KEPT[compression]
     else:
         packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
         with closing(decompress(whole, compression)) as plain:
-            applied = apply_layer(
-                _tee(plain, lambda chunk: blob.write(packer.compress(chunk))), target, limits
-            )
+            packed = _tee(plain, lambda chunk: blob.write(packer.compress(chunk)))
+            applied = unpack_layer(packed, target, Compression.NONE, limits)
         blob.write(packer.flush())
         media_type = _KEPT[Compression.GZIP]
     blob.finish()

@@ -19,12 +19,11 @@ from typing import TypeVar
 
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
-from mooring_agent.images.stream import HashingReader
+from mooring_agent.images.stream import Digest, HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from mooring_agent.storage.changes import OVERLAY_OPAQUE, is_whiteout
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 from mooring_agent.storage.tree import delete_tree
-
-OVERLAY_OPAQUE = "trusted.overlay.opaque"
 
 _Made = TypeVar("_Made")
 
@@ -37,6 +36,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SPACE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 )
+_SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX  # may be lost when a file is made or written
 # Attributes that mean something to overlay itself, or to the policy of the host that wrote them.
 FOREIGN_XATTRS = (
     b"trusted.overlay.",
@@ -76,8 +76,14 @@ def apply_layer(
     chunks: Iterator[bytes],
     target: UnpackTarget,
     limits: Limits | None = None,
+    *,
+    digest: Digest | None = None,
+    umask: int | None = None,
 ) -> AppliedLayer:
     """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
+
+    `digest` is a SHA-256 object to use, `umask` what this process's umask is known to be: with 0, files are
+    made with their mode at once.
 
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
@@ -85,10 +91,10 @@ def apply_layer(
     stays: remove the snapshot.
     """
     bounds = limits or Limits()
-    reader = HashingReader(chunks, bounds.stream_bytes)
+    reader = HashingReader(chunks, bounds.stream_bytes, digest)
     root_fd = os.open(target.directory, _DIRECTORY)
     try:
-        unpacking = _Unpacking(root_fd, target, reader, bounds)
+        unpacking = _Unpacking(root_fd, target, reader, bounds, exact_modes=umask == 0)
         try:
             for entry in tar.read_entries(reader):
                 unpacking.add(entry)
@@ -127,7 +133,15 @@ def _shown(path: bytes) -> str:
 class _Unpacking:
     """The state of one layer being unpacked."""
 
-    def __init__(self, root_fd: int, target: UnpackTarget, reader: HashingReader, limits: Limits) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        target: UnpackTarget,
+        reader: HashingReader,
+        limits: Limits,
+        *,
+        exact_modes: bool = False,
+    ) -> None:
         self.entries = 0
         self.file_bytes = 0
         self._root_fd = root_fd
@@ -141,6 +155,12 @@ class _Unpacking:
         self._written: set[bytes] = set()  # paths, kept for WhiteoutStyle.DELETE only
         self._parked = 0
         self._deep: list[str] = []
+        # Whoever makes a file owns it, unless the directory that it is in says otherwise.
+        self._owner = os.geteuid(), os.getegid()
+        self._exact_modes = exact_modes
+        self._plain = self._is_plain(os.fstat(root_fd)) and target.whiteouts is WhiteoutStyle.OVERLAY
+        if self._plain and _has_default_acl(root_fd):
+            self._plain = False
 
     def add(self, entry: tar.TarEntry) -> None:
         """Write one member."""
@@ -192,6 +212,7 @@ class _Unpacking:
         if not name:
             if entry.kind == tar.DIRECTORY:
                 self._attributes(self._root_fd, entry)
+                self._plain = self._plain and not entry.xattrs and self._is_plain(os.fstat(self._root_fd))
                 self._directory_times[b""] = entry.mtime_ns
                 return
             raise InvalidSpec(f"archive member {_shown(entry.path)} would replace the root directory itself")
@@ -221,16 +242,28 @@ class _Unpacking:
             )
 
     def _regular(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
-        fd = self._make(parent_fd, name, lambda: os.open(name, _NEW_FILE, 0o600, dir_fd=parent_fd))
+        is_owner = self._plain and (entry.uid, entry.gid) == self._owner
+        is_exact = is_owner and self._exact_modes and not entry.mode & _SPECIAL
+        mode = entry.mode if is_exact else 0o600
+        try:
+            fd = os.open(name, _NEW_FILE, mode, dir_fd=parent_fd)
+        except FileExistsError:
+            self._clear(parent_fd, name)
+            fd = os.open(name, _NEW_FILE, mode, dir_fd=parent_fd)
         try:
             for offset, length in entry.parts if entry.parts is not None else ((0, entry.stored),):
                 if offset:
                     os.lseek(fd, offset, os.SEEK_SET)
-                if self._reader.copy_to(fd, length) != length:
+                if length and self._reader.copy_to(fd, length) != length:
                     raise InvalidSpec(f"the archive ends within {_shown(entry.path)}: it is truncated")
             if entry.parts is not None:
                 os.ftruncate(fd, entry.size)
-            self._attributes(fd, entry)
+            if not is_owner:
+                os.fchown(fd, entry.uid, entry.gid)
+            if not is_exact:
+                os.fchmod(fd, entry.mode)
+            if entry.xattrs:
+                self._xattrs(fd, entry)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
@@ -242,6 +275,8 @@ class _Unpacking:
             self._attributes(fd, entry)
         finally:
             os.close(fd)
+        if entry.mode & stat.S_ISGID or entry.gid != self._owner[1] or entry.xattrs:
+            self._plain = False
         self._directory_times[parent + b"/" + name if parent else name] = entry.mtime_ns
 
     def _make_directory(self, parent_fd: int, name: bytes) -> int:
@@ -252,7 +287,7 @@ class _Unpacking:
         except FileExistsError:
             status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                opaque = _is_whiteout(status)
+                opaque = is_whiteout(status)
                 self._clear(parent_fd, name)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
         fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
@@ -340,7 +375,7 @@ class _Unpacking:
             fd = self._make_directory(parent_fd, name)
             self._inherit(fd, prefix)
             return fd
-        if _is_whiteout(status):
+        if is_whiteout(status):
             return self._make_directory(parent_fd, name)
         raise NotADirectoryError(errno.ENOTDIR, f"{_shown(prefix)} is no directory")
 
@@ -366,6 +401,7 @@ class _Unpacking:
                 os.close(below)
             os.fchown(fd, status.st_uid, status.st_gid)
             os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            self._plain = self._plain and self._is_plain(status)
             self._directory_times[path] = status.st_mtime_ns
             return
 
@@ -436,6 +472,9 @@ class _Unpacking:
         # In this order: chown clears the set-id bits and the capabilities.
         os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
+        self._xattrs(fd, entry)
+
+    def _xattrs(self, fd: int, entry: tar.TarEntry) -> None:
         for key, value in entry.xattrs.items():
             if not key.startswith(FOREIGN_XATTRS):
                 os.setxattr(fd, key, value)
@@ -449,6 +488,10 @@ class _Unpacking:
                 path = b"/proc/self/fd/%d/%s" % (parent_fd, name)
                 os.setxattr(path, key, value, follow_symlinks=False)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+
+    def _is_plain(self, directory: os.stat_result) -> bool:
+        """Whether what is made in a directory belongs to whoever makes it, group included."""
+        return not directory.st_mode & stat.S_ISGID and directory.st_gid == self._owner[1]
 
     def _retire_parents(self) -> None:
         self._retired.extend(self._parents.values())
@@ -464,6 +507,17 @@ class _Unpacking:
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _has_default_acl(directory: int) -> bool:
+    """Whether files made in a directory get permissions from it, acl(5)."""
+    try:
+        os.getxattr(directory, "system.posix_acl_default")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+    return True
 
 
 def _exists(dir_fd: int, name: bytes) -> bool:

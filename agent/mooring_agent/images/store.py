@@ -3,72 +3,39 @@
 
 from __future__ import annotations
 
-import logging
+import builtins
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mooring_agent.errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
-from mooring_agent.images.catalogue import Catalogue
+from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
+from mooring_agent.images.archives.loading import load
+from mooring_agent.images.archives.writing import Saved, select, write_archive
+from mooring_agent.images.committing import Commit, commit
 from mooring_agent.images.config import ImageConfig
-from mooring_agent.images.content import MEDIA_CONFIG, MEDIA_MANIFEST, ContentStore, Descriptor
-from mooring_agent.images.image import Image, Progress, ProgressEvent, chain_id, no_progress
-from mooring_agent.images.ingest import (
-    IncomingLayer,
-    commit_or_share,
-    incoming_layer,
-    is_there,
-    open_source,
-    unpack_again,
-    watched,
-)
+from mooring_agent.images.exporting import export_rootfs
+from mooring_agent.images.image import Image, Progress, no_progress
 from mooring_agent.images.layers import Limits
-from mooring_agent.images.platform import OS, host_architecture
+from mooring_agent.images.leases import Lease
+from mooring_agent.images.making import Maker
+from mooring_agent.images.platform import OS, Platform
+from mooring_agent.images.pruning import PruneFilter, Removed, prune, remove
+from mooring_agent.images.pulling import PARALLEL, Puller
+from mooring_agent.images.pushing import push
+from mooring_agent.images.readying import ensure_layers
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.specs import TemplateSpec
-from mooring_agent.images.templates import open_template
-from mooring_agent.storage.snapshotter import SnapshotKind, Snapshotter
+from mooring_agent.images.state import StoreState
+from mooring_agent.images.transfer import Sink, Source
+from mooring_agent.images.turns import Stop
+from mooring_agent.images.usage import DiskUsage, HistoryEntry, measure, tell_history
+from mooring_agent.images.verifying import OpenRepository, Verdict, Verifier
+from mooring_agent.storage.snapshotter import Change, Snapshotter
 
-_log = logging.getLogger(__name__)
-
-_REFERENCE = "org.opencontainers.image.ref.name"  # image-spec, annotations.md
-_TEMPLATE = "mooring.template.key"  # on a layer's descriptor: what it was built from
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What a removal did: long names taken away, IDs of images deleted."""
-
-    untagged: tuple[str, ...]
-    deleted: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    """What is kept of an image besides what everybody sees of it."""
-
-    descriptor: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-
-    def digests(self) -> set[str]:
-        return {self.descriptor.digest, self.config.digest, *(layer.digest for layer in self.layers)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where a new image comes from, as it is written into its configuration."""
-
-    architecture: str
-    operating_system: str
-    created_by: str
-    comment: str = ""
+__all__ = ["ImageStore", "Removed"]
 
 
 class ImageStore:
@@ -76,24 +43,15 @@ class ImageStore:
 
     All methods may be called from any thread. `get` is a lookup in memory. A process killed at any point
     leaves an image wholly there or not at all; what was half made is deleted when the store is opened
-    again.
+    again, but for the parts of a pull, with which it goes on (see leases.py).
     """
 
     def __init__(
         self, root: Path, snapshotter: Snapshotter, *, in_use: Callable[[], AbstractSet[str]] = frozenset
     ) -> None:
         """Open the store below `root`, made if absent; `in_use` tells the IDs that containers use."""
-        self._content = ContentStore(root)
-        self._snapshots = snapshotter
-        self._in_use = in_use
-        self._lock = threading.RLock()
-        self._catalogue = Catalogue()
-        self._manifests: dict[str, _Manifest] = {}  # by image ID
-        self._damaged: dict[str, str] = {}  # long name → why it cannot be used
-        self._building: dict[str, threading.Lock] = {}  # template key → held while its layer is built
-        self._load()
-        with self._lock:
-            self._collect()
+        self._state = StoreState(root, snapshotter, in_use)
+        self._maker = Maker(self._state)
 
     def get(self, reference: str) -> Image:
         """Return the image of a name, an ID or the beginning of an ID.
@@ -102,72 +60,214 @@ class ImageStore:
         damaged.
         """
         try:
-            return self._catalogue.get(reference)
+            return self._state.holdings.catalogue.get(reference)
         except NotFound:
-            if self._damaged:
-                reason = self._damaged.get(str(Reference.parse(reference)))
-                if reason is not None:
-                    raise Unavailable(reason) from None
+            if self._state.holdings.broken:
+                name = str(Reference.parse(reference))
+                damaged = self._state.holdings.broken_names().get(name)
+                if damaged is not None:
+                    raise Unavailable(f"image {name} is damaged: {damaged.reason}") from None
             raise
 
     def list(self) -> tuple[Image, ...]:
         """All images, newest first."""
-        with self._lock:
-            return tuple(self._catalogue.images())
+        with self._state.lock:
+            return tuple(self._state.holdings.catalogue.images())
 
     def tag(self, image: str, reference: str) -> Image:
         """Give an image one more name; an image that bore it loses it."""
         name = _taggable(reference)
-        with self._lock:
-            return self._name(self.get(image), name)
+        with self._state.lock:
+            found = self.get(image)
+            if name in found.references:
+                return found
+            named = self._state.holdings.name(found, (name,))
+            self._state.save()
+            return named
 
     def remove(self, reference: str, *, force: bool = False) -> Removed:
         """Take a name away, and with the last one the image and the layers that nothing else uses.
 
         Given an ID, an image with several names needs `force`. An image that a container uses is not
-        deleted: Conflict, or with `force` it only loses its name.
+        deleted: Conflict, or with `force` it only loses its name. The digest by which a repository's image
+        was pulled goes with the last tag of that repository.
         """
-        used = self._in_use()
-        with self._lock:
-            image = self.get(reference)
-            name = self._catalogue.named(reference)
-            leaving = (name,) if name is not None else image.references
-            staying = tuple(other for other in image.references if other not in leaving)
-            if len(leaving) > 1 and not force:
-                raise Conflict(
-                    f"image {reference} has the names {_familiar(leaving)}: remove it by name or with force"
-                )
-            delete = not staying and image.id not in used
-            if not staying and not delete and not (force and leaving):
-                raise Conflict(
-                    f"image {image.name} ({image.id[7:19]}) is in use by a container: remove that first"
-                )
-            if delete:
-                self._catalogue.discard(image.id)
-                del self._manifests[image.id]
-            else:
-                self._catalogue.put(replace(image, references=staying))
-            self._save()
-            if delete:
-                self._collect()
-            return Removed(leaving, (image.id,) if delete else ())
+        used = self._state.in_use()
+        with self._state.lock:
+            return remove(self._state, self.get(reference), reference, used, force=force)
 
-    def prune(self) -> Removed:
-        """Delete the images that have no name and that no container uses."""
-        used = self._in_use()
-        with self._lock:
-            unnamed = [
-                image.id
-                for image in self._catalogue.images()
-                if not image.references and image.id not in used
-            ]
-            for image_id in unnamed:
-                self._catalogue.discard(image_id)
-                del self._manifests[image_id]
-            if unnamed:
-                self._save()
-                self._collect()
-            return Removed((), tuple(unnamed))
+    def prune(self, wanted: PruneFilter | None = None) -> Removed:
+        """Delete images that no container uses, those without a tag unless `wanted` says more.
+
+        What broken-off pulls left to go on with goes too, and is in the bytes freed.
+        """
+        used = self._state.in_use()
+        with self._state.lock:
+            return prune(self._state, wanted or PruneFilter(), used)
+
+    def pull(
+        self,
+        source: Source,
+        reference: str,
+        *,
+        platform: Platform | None = None,
+        parallel: int = PARALLEL,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+        limits: Limits | None = None,
+    ) -> Image:
+        """Get an image from the repository of its name and register it under that name.
+
+        What is here already is not fetched again; a pull that broke off, or was cancelled by the event, is
+        gone on with by the next one within a day. Without `platform` the image must be one that this host
+        runs. Raises InvalidSpec for an image that is damaged, hostile or none, NotFound for one that is not
+        there or not for the platform (`no_platform`), Unavailable when the source breaks off or the disk is
+        full, Cancelled.
+        """
+        name = Reference.parse(reference)
+        asked = name.digest or name.tag
+        assert asked is not None
+        with self._moving(f"pull of {name.familiar}", durable=True) as lease:
+            puller = Puller(
+                self._state,
+                source,
+                lease,
+                Stop(f"the pull of {name.familiar}", cancelled),
+                progress,
+                name=name.familiar,
+                parallel=parallel,
+                limits=limits,
+            )
+            holding = puller.pull(asked, platform, name.digest)
+            image = self._state.register(holding, (_pulled_name(name),))
+            self._state.origins.add(holding.digests(), name.repository)
+            self._state.origins.save(self._state.content.digests())
+            return image
+
+    def push(
+        self,
+        sink: Sink,
+        reference: str,
+        *,
+        parallel: int = PARALLEL,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+    ) -> str:
+        """Send the image of a name to the repository of that name; returns the digest of its manifest.
+
+        Blobs that are there are not sent, nor those that another repository of the same host is known to
+        have. Of an index the image that is here goes. Raises NotFound for a name that is not here, what the
+        sink raises, Unavailable when a blob here is damaged, Cancelled.
+        """
+        name = Reference.parse(reference)
+        with self._state.leases.hold(f"push of {name.familiar}") as lease:
+            with self._state.lock:
+                holding = self._state.holdings.by_name(str(name))
+                if holding is None:
+                    raise NotFound(f"no such image: {name.familiar}: give an image this name first")
+                lease.add(*holding.digests())
+            stop = Stop(f"the push of {name.familiar}", cancelled)
+            push(self._state, sink, holding.manifest, name, stop, progress, parallel=parallel)
+            return holding.manifest.descriptor.digest
+
+    def load(
+        self,
+        chunks: Iterator[bytes],
+        *,
+        platform: Platform | None = None,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+        limits: Limits | None = None,
+    ) -> builtins.list[Image]:
+        """Take in the images of an archive with their names: all of them, or, when it raises, none.
+
+        Archives of `docker save` since Docker 1.10, of podman and skopeo, and OCI archives, plain or packed
+        with gzip or zstd. Of an index the image for `platform`, or else for this host, is taken. Raises
+        InvalidSpec for an archive that is damaged, hostile or something else, Unavailable when the disk is
+        full, Cancelled.
+        """
+        with self._moving("load of images") as lease:
+            return load(
+                self._state,
+                lease,
+                chunks,
+                progress,
+                platform=platform,
+                cancelled=cancelled,
+                limits=limits,
+            )
+
+    def save(self, references: Sequence[str], *, docker: bool = True) -> Iterator[bytes]:
+        """Return the archive of images as a stream: an OCI layout, with `docker` readable by Docker too.
+
+        A name without tag stands for all tags of its repository; an image that is given by its ID has no name
+        in the archive. Raises NotFound at once; while the stream is read, Unavailable for a damaged blob.
+        """
+        with self._state.lock:
+            images = select(self._state, references, self.get)
+        return self._saving(images, docker)
+
+    def _saving(self, images: builtins.list[Saved], docker: bool) -> Iterator[bytes]:
+        with self._state.leases.hold("save of images") as lease:
+            lease.add(*(digest for image in images for digest in image.manifest.digests()))
+            yield from write_archive(self._state.content, images, docker=docker)
+
+    def commit(
+        self,
+        key: str,
+        image: Image,
+        reference: str | None = None,
+        what: Commit | None = None,
+        progress: Progress = no_progress,
+    ) -> Image:
+        """Make an image of the changes in the snapshot `key`, a container's, on the layers of its image.
+
+        Whoever runs the container sees to it that nothing writes meanwhile. Nothing changed makes an image
+        without a further layer.
+        """
+        names = _names(reference)
+        with self._moving(f"commit of {key[:12]}") as lease:
+            with self._state.lock:
+                holdings = self._state.holdings.of_image(image.id)
+                if not holdings:
+                    raise NotFound(f"no such image any more: {image.name}")
+                lease.add(*holdings[-1].digests(), *holdings[-1].chains())
+            return commit(self._state, lease, key, holdings[-1], names, what or Commit(), progress)
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """Yield what the snapshot `key`, a container's, changed of its image; see Snapshotter.changes."""
+        return self._state.snapshots.changes(key)
+
+    def export(self, key: str) -> Iterator[bytes]:
+        """Return the whole file tree of the snapshot `key` as a tar archive; NotFound at once."""
+        return export_rootfs(self._state.snapshots.rootfs(key))
+
+    def history(self, reference: str) -> tuple[HistoryEntry, ...]:
+        """The steps in which an image was made, newest first, with the bytes of their layers."""
+        with self._state.lock:
+            holding = self._state.holdings.of_image(self.get(reference).id)[-1]
+            sizes = list(map(self._state.layer_size, holding.chains(), holding.manifest.layers))
+        return tell_history(holding.config.history, sizes)
+
+    def usage(self, containers: Mapping[str, int] | None = None) -> DiskUsage:
+        """How much disk the images take; `containers` tells how many containers an image's ID has."""
+        return measure(self._state, containers or {})
+
+    def verify(
+        self,
+        reference: str | None = None,
+        *,
+        repositories: OpenRepository | None = None,
+        progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
+    ) -> builtins.list[Verdict]:
+        """Read every blob of an image, or of all images, and look whether its layers are unpacked.
+
+        With `repositories` what is damaged or gone is fetched again from where it is known to be, and layers
+        that are not there are unpacked. Raises Cancelled.
+        """
+        image_id = self.get(reference).id if reference is not None else None
+        return Verifier(self._state, repositories, progress, cancelled).run(image_id)
 
     def import_rootfs(
         self,
@@ -187,28 +287,16 @@ class ImageStore:
         the same config again gives the same image. Raises InvalidSpec naming the source for what cannot be
         read as a root file system, Unavailable when the disk is full or the source fails.
         """
-        name = _taggable(reference) if reference is not None else None
-        title = str(source) if isinstance(source, Path) else "import from a stream"
-        try:
-            with (
-                open_source(source, self._content.root) as (chunks, total, pack),
-                incoming_layer(
-                    self._content,
-                    self._snapshots,
-                    watched(chunks, title, total, progress),
-                    limits=limits,
-                    pack=pack,
-                ) as layer,
-            ):
-                origin = _Origin(
-                    architecture or layer.architecture or host_architecture(),
-                    operating_system,
-                    created_by=f"mooring import {title}",
-                    comment=comment,
-                )
-                return self._publish(layer, name, config or ImageConfig(), origin)
-        except InvalidSpec as error:
-            raise InvalidSpec(f"{title}: {error.message}", code=error.code) from error
+        return self._maker.import_rootfs(
+            source,
+            _names(reference),
+            config or ImageConfig(),
+            progress,
+            architecture=architecture,
+            operating_system=operating_system,
+            comment=comment,
+            limits=limits,
+        )
 
     def from_template(
         self,
@@ -221,29 +309,7 @@ class ImageStore:
 
         Raises MissingProgram naming the package that the host lacks.
         """
-        name = _taggable(reference) if reference is not None else None
-        source = open_template(template)
-        whole = (config or ImageConfig()).over(source.defaults)
-        origin = _Origin(source.architecture, OS, created_by=f"mooring {source.title}")
-        with self._lock:
-            building = self._building.setdefault(source.key, threading.Lock())
-        with building:
-            image = self._from_cache(source.key, name, whole, origin)
-            if image is not None:
-                progress(ProgressEvent("done", detail=f"{source.title} is here already"))
-                return image
-            with (
-                self._content.scratch() as scratch,
-                closing(source.build(scratch, progress)) as chunks,
-                incoming_layer(
-                    self._content,
-                    self._snapshots,
-                    watched(chunks, source.title, None, progress),
-                    pack=True,
-                    annotations={_TEMPLATE: source.key},
-                ) as layer,
-            ):
-                return self._publish(layer, name, whole, origin)
+        return self._maker.from_template(template, _names(reference), config or ImageConfig(), progress)
 
     def ensure_unpacked(self, image: Image, progress: Progress = no_progress) -> str:
         """Return the snapshot to prepare a container on; a lookup, unless layers have to be unpacked again.
@@ -253,176 +319,26 @@ class ImageStore:
         """
         if image.chain_id is None:
             raise NotFound(f"image {image.name} has no layers, so there is nothing to run in it")
-        if not is_there(self._snapshots, image.chain_id):
-            manifest = self._manifests.get(image.id)
-            if manifest is None:
+        if not self._state.has_layer(image.chain_id):
+            with self._state.lock:
+                holdings = self._state.holdings.of_image(image.id)
+            if not holdings:
                 raise NotFound(f"no such image any more: {image.name}")
-            for index, layer in enumerate(manifest.layers):
-                below, chain = chain_id(image.diff_ids[:index]), chain_id(image.diff_ids[: index + 1])
-                assert chain is not None
-                if not is_there(self._snapshots, chain):
-                    progress(ProgressEvent("unpack", index, len(image.diff_ids), layer.digest))
-                    unpack_again(self._content, self._snapshots, layer, below, chain, image.diff_ids[index])
+            ensure_layers(self._state, holdings[-1], progress)
         return image.chain_id
 
-    def _publish(self, layer: IncomingLayer, name: str | None, config: ImageConfig, origin: _Origin) -> Image:
-        """Make the image of a layer that came in, or find the equal one that is there."""
-        with self._lock:
-            try:
-                self._content.publish(layer.blob)
-                commit_or_share(self._snapshots, layer.key, layer.diff_id)
-                return self._register((layer.descriptor,), (layer.diff_id,), name, config, origin)
-            except OSError as error:
-                raise Unavailable(
-                    f"{self._content.root} takes no image ({error.strerror or error}): free some space"
-                ) from error
-            finally:
-                self._collect()
-
-    def _from_cache(self, key: str, name: str | None, config: ImageConfig, origin: _Origin) -> Image | None:
-        with self._lock:
-            for image_id, manifest in self._manifests.items():
-                if [layer.annotations.get(_TEMPLATE) for layer in manifest.layers] == [key]:
-                    image = self._catalogue.get(image_id)
-                    self.ensure_unpacked(image)
-                    return self._register(manifest.layers, image.diff_ids, name, config, origin)
-        return None
-
-    def _register(
-        self,
-        layers: tuple[Descriptor, ...],
-        diff_ids: tuple[str, ...],
-        name: str | None,
-        config: ImageConfig,
-        origin: _Origin,
-    ) -> Image:
-        wanted = (diff_ids, config.to_oci(), origin.architecture, origin.operating_system)
-        for image in self._catalogue.images():
-            if (image.diff_ids, image.config, image.architecture, image.os) == wanted:
-                return self._name(image, name)
-        created = datetime.fromtimestamp(time.time(), UTC).isoformat().replace("+00:00", "Z")
-        step = {"created": created, "created_by": origin.created_by, "comment": origin.comment}
-        config_descriptor = self._content.add(
-            MEDIA_CONFIG,
-            {
-                "created": created,
-                "architecture": origin.architecture,
-                "os": origin.operating_system,
-                "config": config.to_oci(),
-                "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
-                "history": [{key: value for key, value in step.items() if value}],
-            },
-        )
-        descriptor = self._content.add(
-            MEDIA_MANIFEST,
-            {
-                "schemaVersion": 2,
-                "mediaType": MEDIA_MANIFEST,
-                "config": config_descriptor.to_json(),
-                "layers": [layer.to_json() for layer in layers],
-            },
-        )
-        image, manifest = self._read(descriptor, (name,) if name is not None else ())
-        self._manifests[image.id] = manifest
-        self._catalogue.put(image)
-        self._save()
-        return self._catalogue.get(image.id)
-
-    def _name(self, image: Image, name: str | None) -> Image:
-        if name is None or name in image.references:
-            return image
-        named = replace(image, references=tuple(sorted((*image.references, name))))
-        self._catalogue.put(named)
-        self._damaged.pop(name, None)
-        self._save()
-        return named
-
-    def _save(self) -> None:
-        """Write the index as memory has it; when that fails, memory goes back to what is on the disk."""
-        manifests = []
-        for image_id, manifest in self._manifests.items():
-            names = self._catalogue.get(image_id).references
-            manifests += [replace(manifest.descriptor, annotations={_REFERENCE: name}) for name in names]
-            if not names:
-                manifests.append(manifest.descriptor)
+    @contextmanager
+    def _moving(self, what: str, *, durable: bool = False) -> Iterator[Lease]:
+        """Hold a lease for a work, and collect what it leaves, whether it succeeds or fails."""
         try:
-            self._content.write_index(manifests)
-        except OSError:
-            self._load()
-            raise
+            with self._state.leases.hold(what, durable=durable) as lease:
+                yield lease
+        finally:
+            self._state.collect()
 
-    def _load(self) -> None:
-        names: dict[str, list[str]] = {}
-        descriptors: dict[str, Descriptor] = {}
-        for descriptor in self._content.read_index():
-            name = descriptor.annotations.get(_REFERENCE)
-            names.setdefault(descriptor.digest, []).extend([name] if name is not None else [])
-            descriptors[descriptor.digest] = replace(descriptor, annotations={})
-        images: list[Image] = []
-        manifests: dict[str, _Manifest] = {}
-        damaged: dict[str, str] = {}
-        for digest, descriptor in descriptors.items():
-            try:
-                image, manifest = self._read(descriptor, tuple(sorted(names[digest])))
-            except (MooringError, KeyError, TypeError, ValueError) as error:
-                _log.warning(
-                    "image %s (%s) is damaged: %s", digest, ", ".join(names[digest]) or "no name", error
-                )
-                damaged |= {name: f"image {name} is damaged: {error}" for name in names[digest]}
-                continue
-            images.append(image)
-            manifests[image.id] = manifest
-        self._catalogue, self._manifests, self._damaged = Catalogue(images), manifests, damaged
 
-    def _read(self, descriptor: Descriptor, names: tuple[str, ...]) -> tuple[Image, _Manifest]:
-        """Read an image from its manifest."""
-        document = self._content.document(descriptor)
-        layers = tuple(Descriptor.from_json(layer) for layer in document["layers"])
-        config_descriptor = Descriptor.from_json(document["config"])
-        config = self._content.document(config_descriptor)
-        diff_ids = tuple(config["rootfs"]["diff_ids"])
-        if len(diff_ids) != len(layers):
-            raise InvalidSpec(
-                f"manifest {descriptor.digest} has {len(layers)} layers and its config {len(diff_ids)}"
-            )
-        chains = [chain_id(diff_ids[: count + 1]) for count in range(len(diff_ids))]
-        image = Image(
-            id=config_descriptor.digest,
-            manifest_digest=descriptor.digest,
-            references=names,
-            created_at=datetime.fromisoformat(config["created"]).timestamp()
-            if config.get("created")
-            else 0.0,
-            architecture=config["architecture"],
-            os=config["os"],
-            config=config.get("config") or {},
-            history=tuple(config.get("history") or ()),
-            diff_ids=diff_ids,
-            chain_id=chains[-1] if chains else None,
-            size=sum(self._size(chain, layer) for chain, layer in zip(chains, layers, strict=True)),
-        )
-        return image, _Manifest(descriptor, config_descriptor, layers)
-
-    def _size(self, chain: str | None, layer: Descriptor) -> int:
-        """Bytes that a layer occupies unpacked, or, if it is not, those of its blob."""
-        if chain is None or not is_there(self._snapshots, chain):
-            return layer.size
-        return self._snapshots.usage(chain).bytes
-
-    def _collect(self) -> None:
-        """Delete blobs and layers that no image has and no container is built on."""
-        keep = {digest for manifest in self._manifests.values() for digest in manifest.digests()}
-        for digest in self._content.digests() - keep:
-            self._content.remove(digest)
-        needed = set()
-        for image in self._catalogue.images():
-            needed |= {chain_id(image.diff_ids[: count + 1]) for count in range(len(image.diff_ids))}
-        for snapshot in reversed(self._snapshots.list()):  # newest first: children come before their parents
-            if snapshot.kind is SnapshotKind.COMMITTED and snapshot.key not in needed:
-                try:
-                    self._snapshots.remove(snapshot.key)
-                except Conflict:
-                    continue  # a container is built on it: it goes when that has gone
+def _names(reference: str | None) -> tuple[str, ...]:
+    return (_taggable(reference),) if reference is not None else ()
 
 
 def _taggable(reference: str) -> str:
@@ -432,5 +348,6 @@ def _taggable(reference: str) -> str:
     return str(name)
 
 
-def _familiar(names: Sequence[str]) -> str:
-    return ", ".join(Reference.parse(name).familiar for name in names)
+def _pulled_name(name: Reference) -> str:
+    """The name to register what was pulled under: with a tag, or by digest alone."""
+    return f"{name.repository}@{name.digest}" if name.digest is not None else str(name)

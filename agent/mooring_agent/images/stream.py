@@ -84,6 +84,27 @@ def peek(chunks: Iterator[bytes], size: int = 6) -> tuple[bytes, Iterator[bytes]
     return head[:size], whole()
 
 
+def gather(chunks: Iterator[bytes], size: int) -> tuple[Iterator[bytes], bool]:
+    """Read at least `size` bytes; returns the stream as it was, and whether it ends before them."""
+    found: list[bytes] = []
+    total = 0
+    ended = False
+    while total < size and not ended:
+        chunk = next(chunks, b"")
+        total += len(chunk)
+        ended = not chunk
+        if chunk:
+            found.append(chunk)
+
+    def whole() -> Iterator[bytes]:
+        yield from found
+        found.clear()
+        if not ended:
+            yield from chunks
+
+    return whole(), ended
+
+
 def decompress(chunks: Iterator[bytes], compression: Compression) -> Generator[bytes, None, None]:
     """Yield the unpacked stream, of one or several members, in bounded pieces; close it when done.
 
@@ -202,13 +223,24 @@ def _feed(chunks: Iterator[bytes], pipe: BinaryIO, failure: list[BaseException])
         failure.append(error)
 
 
+class Digest(Protocol):
+    """What hashlib's objects offer, and pipeline.ThreadedSha256."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add some bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest of all of them."""
+
+
 class HashingReader:
     """Reads a stream of chunks by count, hashing all of it and refusing more than `limit` bytes."""
 
-    def __init__(self, chunks: Iterable[bytes], limit: int) -> None:
+    def __init__(self, chunks: Iterable[bytes], limit: int, digest: Digest | None = None) -> None:
+        """`digest` is one of SHA-256, made here unless given."""
         self._chunks = iter(chunks)
         self._limit = limit
-        self._hash = hashlib.sha256()
+        self._hash: Digest = hashlib.sha256() if digest is None else digest
         self._view = memoryview(b"")
         self._fetched = 0
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +48,22 @@ class Usage:
 
     bytes: int
     inodes: int
+
+
+class ChangeKind(StrEnum):
+    """What became of a path of the parent."""
+
+    ADDED = "added"
+    MODIFIED = "modified"  # in content, attributes or type
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path, relative to the root, and what a snapshot did to it."""
+
+    path: bytes
+    kind: ChangeKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +171,13 @@ class Snapshotter(Protocol):
     `prepare`, `commit` and `remove` that returned has happened, what had not returned has happened wholly
     or not at all, and the files of what did not happen are deleted.
 
+    `driver` is the name of the way that this is done, as `docker info` tells it.
+
     All methods may be called from any thread. Errors: NotFound (no such key), Conflict (key in use, has
     children, wrong kind), InvalidSpec (a hostile or empty key).
     """
+
+    driver: str
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
         """Create the active snapshot `key` on the committed `parent` (None: empty); returns its rootfs."""
@@ -188,6 +209,17 @@ class Snapshotter(Protocol):
 
     def usage(self, key: str) -> Usage:
         """Measure what a snapshot itself occupies, in time proportional to its files unless committed."""
+        ...
+
+    def changes(self, key: str) -> Iterator[Change]:
+        """Yield what the snapshot `key`, of any kind, changed of its parent (None: an empty tree).
+
+        A directory comes before what lies in it. One in which something changed is itself modified, as in
+        `docker diff`; the root is never told. Of a deleted directory, or one that something else has taken
+        the place of, nothing is told that was in it; what lies in an added one is told path by path. Raises
+        NotFound at the call for an unknown key, OSError while it reads; what is written meanwhile may be told
+        or not.
+        """
         ...
 
     def list(self) -> tuple[SnapshotInfo, ...]:

@@ -4,19 +4,11 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
-import threading
-from collections import deque
 from pathlib import Path
 
+from mooring_agent.storage.deletions import Deletions, Proceed
 from mooring_agent.storage.tree import delete_tree
-
-_log = logging.getLogger(__name__)
-
-
-class _Closing(Exception):
-    """The trash is being closed: what is in hand stays for the next open."""
 
 
 class Trash:
@@ -34,13 +26,9 @@ class Trash:
         self._numbers = itertools.count(
             max((int(name) for name in leftover if name.isdecimal()), default=0) + 1
         )
-        self._changed = threading.Condition()
-        self._queue: deque[str] = deque()
-        self._busy = False
-        self._closed = False
-        self._thread: threading.Thread | None = None
+        self._deletions = Deletions(directory, self._delete)
         if leftover:
-            self._enqueue(*leftover)
+            self._deletions.enqueue(*leftover)
 
     def discard(self, dir_fd: int, name: str) -> None:
         """Move `name` from the directory `dir_fd` here, which frees the name at once; absent is fine."""
@@ -49,52 +37,16 @@ class Trash:
             os.rename(name, number, src_dir_fd=dir_fd, dst_dir_fd=self._fd)
         except FileNotFoundError:
             return
-        self._enqueue(number)
+        self._deletions.enqueue(number)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until all is deleted; False when `timeout` seconds were not enough."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout)
+        return self._deletions.wait_idle(timeout)
 
     def close(self) -> None:
         """Stop deleting; the rest is deleted after the next open. May be called twice."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.clear()
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-        os.close(self._fd)
+        if self._deletions.close():
+            os.close(self._fd)
 
-    def _enqueue(self, *names: str) -> None:
-        with self._changed:
-            if self._closed:
-                return
-            self._queue.extend(names)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mooring-trash", daemon=True)
-                self._thread.start()
-
-    def _proceed(self) -> None:
-        if self._closed:
-            raise _Closing
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if self._closed:
-                    return
-                name = self._queue.popleft()
-                self._busy = True
-            try:
-                delete_tree(self._fd, name, self.discard, proceed=self._proceed)
-            except _Closing:
-                return
-            except OSError as error:
-                _log.warning("%s/%s cannot be deleted and stays: %s", self.directory, name, error)
+    def _delete(self, name: str, proceed: Proceed) -> None:
+        delete_tree(self._fd, name, self.discard, proceed=proceed)

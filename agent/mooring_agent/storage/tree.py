@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def walk_tree(
                 raise
             continue
         try:
-            entries = tuple(_entries(fd))
+            entries = tuple(list_directory(fd))
             yield Directory(path, fd, entries)
         finally:
             os.close(fd)
@@ -57,7 +57,8 @@ def walk_tree(
         )
 
 
-def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+def list_directory(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Names and what they are of an open directory, sorted; what vanishes meanwhile is left out."""
     for name in sorted(map(os.fsencode, os.listdir(fd))):
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -66,24 +67,57 @@ def _entries(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
         yield name, status
 
 
+class _Measure:
+    """Adds up what files occupy; one with several names counts once."""
+
+    def __init__(self) -> None:
+        self._size = self._inodes = 0
+        self._linked: set[tuple[int, int]] = set()
+
+    def add(self, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._linked:
+                return
+            self._linked.add(identity)
+        self._inodes += 1
+        self._size += status.st_blocks * _BLOCK
+
+    def usage(self) -> Usage:
+        return Usage(self._size, self._inodes)
+
+
 def measure_tree(root: Path) -> Usage:
     """Bytes on disk and inodes of all that is below `root`; a file with several names counts once."""
-    size = inodes = 0
-    linked: set[tuple[int, int]] = set()
+    measure = _Measure()
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for directory in walk_tree(root_fd):
             for _, status in directory.entries:
-                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-                    identity = (status.st_dev, status.st_ino)
-                    if identity in linked:
-                        continue
-                    linked.add(identity)
-                inodes += 1
-                size += status.st_blocks * _BLOCK
+                measure.add(status)
     finally:
         os.close(root_fd)
-    return Usage(size, inodes)
+    return measure.usage()
+
+
+def measure_paths(root: Path, paths: Iterable[bytes]) -> Usage:
+    """The same of some paths below `root`; one that is not there any more is left out."""
+    measure = _Measure()
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in paths:
+            parent, _, name = path.rpartition(b"/")
+            try:
+                fd = open_directory(root_fd, parent)
+                try:
+                    measure.add(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                finally:
+                    os.close(fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    finally:
+        os.close(root_fd)
+    return measure.usage()
 
 
 def delete_tree(

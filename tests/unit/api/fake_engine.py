@@ -364,7 +364,9 @@ class FakeEngine:
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )
-        self.snapshotter = SimpleNamespace(usage=lambda key: SimpleNamespace(bytes=4096, inodes=2))
+        self.snapshotter = SimpleNamespace(
+            driver="overlay", usage=lambda key: SimpleNamespace(bytes=4096, inodes=2)
+        )
         self.torn_down = False
 
     def host(self) -> dict[str, Any]:
@@ -377,6 +379,7 @@ class FakeEngine:
             "memory": 8 << 30,
             "cgroup": {"mode": "v2", "controllers": ["cpu", "memory", "pids"]},
             "images": 1,
+            "storage_driver": "overlay",
             "data_root": str(self.config.data_root),
         }
 

@@ -397,7 +397,7 @@ def test_a_full_disk_leaves_what_was_there(house: House, monkeypatch: pytest.Mon
 _KILLED = """
 import io, os, signal, sys
 from pathlib import Path
-from mooring_agent.images import content, ingest, layers, store
+from mooring_agent.images import content, ingest, layers, state, store
 from mooring_agent.storage.overlay import OverlaySnapshotter
 
 root, where, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -411,7 +411,7 @@ owner, name = {
     "move": (content.BlobWriter, "move"),
     "commit": (OverlaySnapshotter, "commit"),
     "index": (content.ContentStore, "_replace"),
-    "collect": (store.ImageStore, "_collect"),
+    "collect": (state.StoreState, "collect"),
     "discard": (content.ContentStore, "remove"),
 }[where.split("-")[1]]
 original = getattr(owner, name)

@@ -7,6 +7,7 @@ A driver passes by a class `Test… (SnapshotterContract)` with a method `make`.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mooring_agent.errors import Conflict, InvalidSpec, NotFound
-from mooring_agent.storage.snapshotter import Rootfs, SnapshotKind, Snapshotter
+from mooring_agent.storage.snapshotter import Rootfs, SnapshotKind, Snapshotter, WhiteoutStyle
 
 _IDLE = 20.0  # seconds
 
@@ -35,6 +36,26 @@ def add_layer(snapshots: Snapshotter, name: str, parent: str | None, files: dict
         (target.directory / path).parent.mkdir(parents=True, exist_ok=True)
         (target.directory / path).write_text(text)
     snapshots.commit(key, name)
+
+
+def hide(snapshots: Snapshotter, key: str, name: str) -> None:
+    """Remove a file of the parent, as whoever unpacks a layer writes it down."""
+    target = snapshots.unpack_target(key)
+    if target.whiteouts is WhiteoutStyle.DELETE:
+        (target.directory / name).unlink()
+    else:
+        os.mknod(target.directory / name, stat.S_IFCHR, os.makedev(0, 0))
+
+
+def changes_of(snapshots: Snapshotter, key: str) -> dict[str, str]:
+    """The changes of a snapshot, each path once and directories before what lies in them."""
+    told = [(os.fsdecode(change.path), str(change.kind)) for change in snapshots.changes(key)]
+    paths = [path for path, _ in told]
+    assert len(paths) == len(set(paths))
+    for number, path in enumerate(paths):
+        parent = path.rpartition("/")[0]
+        assert not parent or parent in paths[:number], f"{path} comes before {parent}"
+    return dict(told)
 
 
 class SnapshotterContract(ABC):
@@ -242,6 +263,60 @@ class SnapshotterContract(ABC):
         rootfs = snapshots.prepare("container", "base")
         assert rootfs.upper is not None
         assert rootfs.upper.stat().st_mode & 0o7777 == 0o1711
+
+    def test_changes_against_the_parent(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"etc/a": "1", "etc/b": "2", "usr/x": "3", "top": "4"})
+        add_layer(snapshots, "upper", "base", {"etc/c": "1", "usr/local/y": "2"})
+        rootfs = snapshots.prepare("container", "upper")
+        assert changes_of(snapshots, "container") == {}
+        assert rootfs.upper is not None
+        (rootfs.upper / "etc").mkdir(exist_ok=True)
+        (rootfs.upper / "etc/a").write_text("changed")
+        hide(snapshots, "container", "etc/c")
+        hide(snapshots, "container", "top")
+        (rootfs.upper / "new/deep").mkdir(parents=True)
+        (rootfs.upper / "new/deep/file").write_text("x")
+        expected = {
+            "etc": "modified",
+            "etc/a": "modified",
+            "etc/c": "deleted",
+            "new": "added",
+            "new/deep": "added",
+            "new/deep/file": "added",
+            "top": "deleted",
+        }
+        assert changes_of(snapshots, "container") == expected
+        snapshots.commit("container", "image")
+        assert changes_of(snapshots, "image") == expected
+        assert changes_of(snapshots, "base") == dict.fromkeys(
+            ("etc", "etc/a", "etc/b", "usr", "usr/x", "top"), "added"
+        )
+
+    def test_a_name_that_came_back_is_modified(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"was-file": "1", "was-gone": "2"})
+        snapshots.prepare("extract", "base", temporary=True)
+        hide(snapshots, "extract", "was-gone")
+        snapshots.commit("extract", "without")
+        rootfs = snapshots.prepare("container", "without")
+        assert rootfs.upper is not None
+        (rootfs.upper / "was-file").unlink(missing_ok=True)
+        (rootfs.upper / "was-file").mkdir()
+        (rootfs.upper / "was-file/in").write_text("x")
+        (rootfs.upper / "was-gone").write_text("back")
+        assert changes_of(snapshots, "container") == {
+            "was-file": "modified",
+            "was-file/in": "added",
+            "was-gone": "added",
+        }
+
+    def test_a_view_changes_nothing_and_unknown_keys_are_refused_at_once(
+        self, snapshots: Snapshotter
+    ) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        snapshots.view("view", "base")
+        assert list(snapshots.changes("view")) == []
+        with pytest.raises(NotFound, match="unheard-of"):
+            snapshots.changes("unheard-of")
 
     def test_everything_answered_for_is_there_after_reopening(
         self, snapshots: Snapshotter, tmp_path: Path

@@ -13,6 +13,7 @@ import pytest
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.storage.overlay import OverlaySnapshotter
+from mooring_agent.storage.records import Records
 from mooring_agent.storage.snapshotter import Rootfs, Snapshotter, WhiteoutStyle
 from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
 
@@ -98,7 +99,7 @@ def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.M
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(OverlaySnapshotter, "_insert", full)
+            patch.setattr(Records, "_insert", full)
             with pytest.raises(Unavailable, match=r"no layer for container can be made in .*No space left"):
                 snapshots.prepare("container", None)
         assert snapshots.list() == ()
@@ -111,6 +112,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mooring_agent.storage import overlay
+from mooring_agent.storage.records import Records
 from mooring_agent.storage.trash import Trash
 
 root, where, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -123,8 +125,8 @@ snapshots.prepare("extract", "base", temporary=True)
 (snapshots.unpack_target("extract").directory / "file").write_text("top")
 
 owner, name = {
-    "insert": (overlay.OverlaySnapshotter, "_insert"),
-    "forget": (overlay.OverlaySnapshotter, "_forget"),
+    "insert": (Records, "_insert"),
+    "forget": (Records, "_forget"),
     "discard": (Trash, "discard"),
 }[where.split("-")[1]]
 original = getattr(owner, name)

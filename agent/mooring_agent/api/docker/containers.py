@@ -116,6 +116,7 @@ class ContainerCalls:
                 volumes=self._volume_paths(),
                 log_directory=str(config.data_root / "containers" / container.id / "log"),
                 etc_directory=str(config.run_root / "etc" / container.id),
+                driver=self._engine.snapshotter.driver,
                 exec_ids=tuple(self._engine.execs.ids_of(container.id)),
             ),
         )

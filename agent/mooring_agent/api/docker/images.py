@@ -68,7 +68,7 @@ class ImageCalls:
             {
                 "Id": image.id,
                 "RepoTags": names(image),
-                "RepoDigests": [],
+                "RepoDigests": list(image.view()["digests"]),
                 "Parent": "",
                 "Comment": "",
                 "Created": rfc3339_seconds(image.created_at),
@@ -79,7 +79,7 @@ class ImageCalls:
                 "Os": image.os,
                 "Size": image.size,
                 "VirtualSize": image.size,
-                "GraphDriver": {"Data": None, "Name": "overlay"},
+                "GraphDriver": {"Data": None, "Name": self._engine.snapshotter.driver},
                 "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
                 "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
             }
@@ -203,7 +203,7 @@ def _summary(image: Image, shown: list[str], users: int) -> dict[str, Any]:
         "Id": image.id,
         "ParentId": "",
         "RepoTags": shown,
-        "RepoDigests": [],
+        "RepoDigests": list(image.view()["digests"]),
         "Created": int(image.created_at),
         "Size": image.size,
         "SharedSize": -1,

@@ -24,12 +24,13 @@ _NANO = 1_000_000_000
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the rendering needs beside the container: its image if it is still there, paths, bridges."""
+    """What the rendering needs beside the container: its image if still there, paths, storage driver."""
 
     image: Image | None
     volumes: Mapping[str, str]
     log_directory: str
     etc_directory: str
+    driver: str
     exec_ids: tuple[str, ...] = ()
 
     @property
@@ -67,14 +68,14 @@ def inspect(container: Container, around: Surroundings) -> dict[str, Any]:
         "LogPath": around.log_directory,
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
-        "Driver": "overlay",
+        "Driver": around.driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": container.spec.apparmor or "",
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": _host_config(container),
-        "GraphDriver": {"Data": None, "Name": "overlay"},
+        "GraphDriver": {"Data": None, "Name": around.driver},
         "Mounts": mounts(container, around.volumes),
         "Config": _config(container, around.image_config),
         "NetworkSettings": _network_settings(container, exposed_ports(container, around.image_config)),

@@ -107,7 +107,7 @@ class SystemCalls:
                 "ContainersPaused": counts["paused"],
                 "ContainersStopped": counts.total() - running - counts["paused"],
                 "Images": host["images"],
-                "Driver": "overlay",
+                "Driver": host["storage_driver"],
                 "DriverStatus": [["Backing directory", host["data_root"]]],
                 "Plugins": {
                     "Volume": ["local"],

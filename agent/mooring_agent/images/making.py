@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making images here: from an archive or a directory, from a template, from a container's changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mooring_agent.errors import InvalidSpec
+from mooring_agent.failpoints import reached
+from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.content import MEDIA_CONFIG, MEDIA_MANIFEST, Descriptor
+from mooring_agent.images.holdings import Holding
+from mooring_agent.images.image import Image, Progress, ProgressEvent
+from mooring_agent.images.ingest import IncomingLayer, commit_or_share, incoming_layer, open_source, watched
+from mooring_agent.images.layers import Limits
+from mooring_agent.images.leases import Lease
+from mooring_agent.images.platform import OS, Platform, host_architecture
+from mooring_agent.images.readying import ensure_layers
+from mooring_agent.images.specs import TemplateSpec
+from mooring_agent.images.state import StoreState
+from mooring_agent.images.templates import open_template
+
+_TEMPLATE = "mooring.template.key"  # on a layer's descriptor: what it was built from
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """What is written into the configuration of a new image; `history` in the words of the image-spec."""
+
+    platform: Platform
+    config: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    author: str = ""
+    created: str = field(default_factory=lambda: rfc3339(time.time()))
+
+
+def rfc3339(moment: float) -> str:
+    """A time in seconds since the epoch as RFC 3339 writes it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
+
+
+def step(created: str, **texts: str) -> dict[str, Any]:
+    """One entry of an image's history; empty texts are left out."""
+    return {"created": created} | {key: value for key, value in texts.items() if value}
+
+
+def write_image(
+    state: StoreState,
+    lease: Lease,
+    layers: Iterable[Descriptor],
+    diff_ids: Iterable[str],
+    new: NewImage,
+    names: tuple[str, ...],
+) -> Image:
+    """Write configuration and manifest of an image whose layers are here and leased, and register it."""
+    document: dict[str, Any] = {"created": new.created}
+    if new.author:
+        document["author"] = new.author
+    document |= {
+        **new.platform.to_json(),
+        "config": dict(new.config),
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": [dict(entry) for entry in new.history],
+    }
+    with state.lock, state.taking("image"):
+        # Nothing is collected while the lock is held, so the two are safe before the lease has them.
+        config = state.content.add(MEDIA_CONFIG, document)
+        manifest = state.content.add(
+            MEDIA_MANIFEST,
+            {
+                "schemaVersion": 2,
+                "mediaType": MEDIA_MANIFEST,
+                "config": config.to_json(),
+                "layers": [layer.to_json() for layer in layers],
+            },
+        )
+        lease.add(config.digest, manifest.digest)
+        return state.register(state.holdings.read(manifest), names)
+
+
+class Maker:
+    """Images of one layer, from archives, directories and templates."""
+
+    def __init__(self, state: StoreState) -> None:
+        self._state = state
+        self._building: dict[str, threading.Lock] = {}  # template key → held while its layer is built
+
+    def import_rootfs(
+        self,
+        source: Path | BinaryIO,
+        names: tuple[str, ...],
+        config: ImageConfig,
+        progress: Progress,
+        *,
+        architecture: str | None,
+        operating_system: str,
+        comment: str,
+        limits: Limits | None,
+    ) -> Image:
+        """See ImageStore.import_rootfs."""
+        title = str(source) if isinstance(source, Path) else "import from a stream"
+        try:
+            with (
+                open_source(source, self._state.content.root) as (chunks, total, pack),
+                incoming_layer(
+                    self._state.content,
+                    self._state.snapshots,
+                    watched(chunks, title, total, progress),
+                    limits=limits,
+                    pack=pack,
+                ) as layer,
+            ):
+                platform = Platform(
+                    operating_system, architecture or layer.architecture or host_architecture()
+                )
+                return self._publish(layer, names, config, platform, f"mooring import {title}", comment)
+        except InvalidSpec as error:
+            raise InvalidSpec(f"{title}: {error.message}", code=error.code) from error
+
+    def from_template(
+        self, template: TemplateSpec, names: tuple[str, ...], config: ImageConfig, progress: Progress
+    ) -> Image:
+        """See ImageStore.from_template."""
+        source = open_template(template)
+        whole = config.over(source.defaults)
+        platform = Platform(OS, source.architecture)
+        made_by = f"mooring {source.title}"
+        with self._state.lock:
+            building = self._building.setdefault(source.key, threading.Lock())
+        with building:
+            image = self._from_cache(source.key, names, whole, platform, made_by)
+            if image is not None:
+                progress(ProgressEvent("done", detail=f"{source.title} is here already"))
+                return image
+            with (
+                self._state.content.scratch() as scratch,
+                closing(source.build(scratch, progress)) as chunks,
+                incoming_layer(
+                    self._state.content,
+                    self._state.snapshots,
+                    watched(chunks, source.title, None, progress),
+                    pack=True,
+                    annotations={_TEMPLATE: source.key},
+                ) as layer,
+            ):
+                return self._publish(layer, names, whole, platform, made_by, "")
+
+    def _publish(
+        self,
+        layer: IncomingLayer,
+        names: tuple[str, ...],
+        config: ImageConfig,
+        platform: Platform,
+        made_by: str,
+        comment: str,
+    ) -> Image:
+        """Make the image of a layer that came in, or find the equal one that is there."""
+        try:
+            with self._state.leases.hold(made_by) as lease:
+                publish_layer(self._state, lease, layer, layer.diff_id)
+                return self._register(
+                    lease, (layer.descriptor,), (layer.diff_id,), names, config, platform, made_by, comment
+                )
+        finally:
+            self._state.collect()
+
+    def _from_cache(
+        self, key: str, names: tuple[str, ...], config: ImageConfig, platform: Platform, made_by: str
+    ) -> Image | None:
+        state = self._state
+        with state.leases.hold(made_by) as lease:
+            with state.lock:
+                holding = next((each for each in state.holdings.all() if _built_from(each, key)), None)
+                if holding is None:
+                    return None
+                lease.add(*holding.chains(), *holding.digests())
+            ensure_layers(state, holding)
+            layers, diff_ids = holding.manifest.layers, holding.config.diff_ids
+            return self._register(lease, layers, diff_ids, names, config, platform, made_by, "")
+
+    def _register(
+        self,
+        lease: Lease,
+        layers: tuple[Descriptor, ...],
+        diff_ids: tuple[str, ...],
+        names: tuple[str, ...],
+        config: ImageConfig,
+        platform: Platform,
+        made_by: str,
+        comment: str,
+    ) -> Image:
+        state = self._state
+        wanted = (diff_ids, config.to_oci(), platform.architecture, platform.os)
+        with state.lock:
+            for image in state.holdings.catalogue.images():
+                if (image.diff_ids, image.config, image.architecture, image.os) == wanted:
+                    if not set(names) <= set(image.references):
+                        image = state.holdings.name(image, names)
+                        state.save()
+                    return image
+            created = rfc3339(time.time())
+            history = (step(created, created_by=made_by, comment=comment),)
+            new = NewImage(platform, config.to_oci(), history, created=created)
+            return write_image(state, lease, layers, diff_ids, new, names)
+
+
+def _built_from(holding: Holding, key: str) -> bool:
+    """Whether an image is the one layer that was built from a template's key."""
+    return [layer.annotations.get(_TEMPLATE) for layer in holding.manifest.layers] == [key]
+
+
+def publish_layer(state: StoreState, lease: Lease, layer: IncomingLayer, chain: str) -> None:
+    """Put a layer that came in into the store, held by the lease."""
+    with state.lock, state.taking("layer"):
+        lease.add(layer.descriptor.digest, chain)
+        state.content.publish(layer.blob)
+        reached("images-layer-published")
+        commit_or_share(state.snapshots, layer.key, chain)
+        reached("images-layer-committed")

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process in which layers are unpacked, one after the other; images/unpacking.py starts it.
+
+It is apart because the system calls of ten thousand small files, and the Python between them, would otherwise
+share the agent's one interpreter lock with its event loop. It lives as long as the socket to the agent, and
+imports nothing beyond the standard library and what it needs to unpack.
+
+The socket is SOCK_SEQPACKET, with a JSON object a packet. A request comes with the reading end of a pipe with
+the archive. It is answered by `{"ready": true}`, then `{"position": bytes}` now and then, at last by
+`{"applied": …}` or `{"error": …}`; after an error the process ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from mooring_agent import __version__
+from mooring_agent.errors import MooringError
+from mooring_agent.images.layers import Limits, apply_layer
+from mooring_agent.images.pipeline import ThreadedSha256, ahead
+from mooring_agent.images.stream import Compression, decompress
+from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
+
+PACKET_MAX = 1 << 18  # bytes; a request names the directories of up to some hundred layers
+_READ = 1 << 18  # bytes read from the pipe at a time
+_NICE = 5  # containers that start meanwhile come first
+_INTERVAL = 1.0  # seconds between two words of how far it is
+
+
+def main(descriptor: int) -> int:
+    """Serve the agent at the other end of the socket `descriptor`; returns when that is closed."""
+    control = socket.socket(fileno=descriptor)
+    threading.Thread(target=_leave_with_agent, args=(descriptor,), name="mooring-watch", daemon=True).start()
+    os.nice(_NICE)
+    os.umask(0)
+    gc.freeze()
+    gc.disable()  # nothing here makes cycles, and ten thousand members make many objects
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(control, PACKET_MAX, 1)
+        if not packet:
+            return 0
+        if not _serve(control, json.loads(packet), descriptors[0]):
+            return 1
+
+
+def _leave_with_agent(descriptor: int) -> None:
+    """End this process when the agent has: nobody would take its answer, or remove what it made."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLRDHUP)
+    poller.poll()
+    os._exit(1)
+
+
+def _serve(control: socket.socket, request: dict[str, Any], source: int) -> bool:
+    try:
+        if request["version"] != __version__:
+            return False  # the file that this process was started from has been replaced
+        _tell(control, {"ready": True})
+        target = UnpackTarget(
+            Path(request["directory"]),
+            WhiteoutStyle(request["whiteouts"]),
+            tuple(map(Path, request["parents"])),
+        )
+        try:
+            packed = _read(source)
+            plain = decompress(packed, Compression(request["compression"]))
+            with closing(ahead(plain)) as chunks, closing(ThreadedSha256()) as digest:
+                applied = apply_layer(
+                    _telling(chunks, control), target, Limits(**request["limits"]), digest=digest, umask=0
+                )
+        except MooringError as error:
+            kind = type(error).__name__
+            _tell(control, {"error": {"kind": kind, "message": error.message, "code": error.code}})
+            return False
+        except OSError as error:
+            number = error.errno or errno.EIO
+            _tell(control, {"error": {"errno": number, "message": error.strerror or str(error)}})
+            return False
+        _tell(
+            control,
+            {
+                "applied": {
+                    "diff_id": applied.diff_id,
+                    "stream_bytes": applied.stream_bytes,
+                    "file_bytes": applied.file_bytes,
+                    "entries": applied.entries,
+                }
+            },
+        )
+        return True
+    finally:
+        os.close(source)
+
+
+def _read(source: int) -> Iterator[bytes]:
+    while chunk := os.read(source, _READ):
+        yield chunk
+
+
+def _telling(chunks: Iterator[bytes], control: socket.socket) -> Iterator[bytes]:
+    """Pass chunks on, and tell the agent how far they are: silence means that it is stuck."""
+    position, told = 0, time.monotonic()
+    for chunk in chunks:
+        position += len(chunk)
+        now = time.monotonic()
+        if now - told >= _INTERVAL:
+            told = now
+            _tell(control, {"position": position})
+        yield chunk
+
+
+def _tell(control: socket.socket, message: dict[str, Any]) -> None:
+    control.send(json.dumps(message).encode())

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of an agent whose data root is on btrfs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.agent import AgentFailed, AgentUnderTest
+
+pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
+
+
+@pytest.fixture(scope="module")
+def agent(btrfs_root: Path, request: pytest.FixtureRequest) -> Iterator[AgentUnderTest]:
+    """An agent on btrfs, wholly gone before the file system is unmounted."""
+    btrfs_root.chmod(0o755)
+    btrfs_root.parent.chmod(0o755)
+    agent = AgentUnderTest(user=request.node.nodeid, directory=btrfs_root)
+    try:
+        agent.start()
+        agent.add_busybox_image()
+        yield agent
+    finally:
+        agent.destroy()
+
+
+def put(agent: AgentUnderTest, name: str, **spec: Any) -> dict[str, Any]:
+    body = {"image": "busybox", "command": ["sleep", "600"], "stop_timeout": 0, **spec}
+    result: dict[str, Any] = agent.api("PUT", f"/mooring/v1/containers/{name}", body)["result"]
+    return result
+
+
+def inside(agent: AgentUnderTest, name: str, line: str) -> str:
+    done = agent.api("POST", f"/mooring/v1/containers/{name}/exec", {"argv": ["sh", "-c", line]})
+    assert done["exit_code"] == 0, done
+    return str(done["stdout"])
+
+
+def test_the_driver_is_chosen_by_the_file_system_and_told(agent: AgentUnderTest) -> None:
+    assert agent.api("GET", "/info")["Driver"] == "btrfs"
+    assert agent.api("GET", "/mooring/v1/host")["storage_driver"] == "btrfs"
+    view = put(agent, "told")
+    assert agent.api("GET", f"/containers/{view['id']}/json")["GraphDriver"]["Name"] == "btrfs"
+    assert not (agent.config.data_root / "overlay").exists()
+
+
+def test_containers_share_an_image_and_keep_what_they_write(agent: AgentUnderTest) -> None:
+    put(agent, "one")
+    put(agent, "other")
+    inside(agent, "one", "echo mine >/note; rm /bin/vi")
+    assert inside(agent, "one", "cat /note; test ! -e /bin/vi") == "mine\n"
+    inside(agent, "other", "test -e /bin/vi && test ! -e /note")
+    agent.api("POST", "/mooring/v1/containers/one/restart?timeout=0")
+    assert inside(agent, "one", "cat /note") == "mine\n"
+
+
+def test_layers_are_shared_by_containers_with_users_of_their_own(agent: AgentUnderTest) -> None:
+    one, other = (put(agent, name, userns="auto") for name in ("mapped", "mapped-too"))
+    assert abs(one["first_id"] - other["first_id"]) >= 65536
+    for name in ("mapped", "mapped-too"):
+        assert inside(agent, name, "stat -c '%u:%g' / /bin/busybox").split() == ["0:0"] * 2
+        inside(agent, name, "echo kept >/mine; chown 1000:1000 /mine")
+    found = list(agent.config.data_root.glob("btrfs/v/*/mine"))
+    assert len(found) == 2
+    for path in found:
+        assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1000)
+        assert os.stat(path.parent / "bin/busybox").st_uid == 0
+
+
+def test_a_killed_agent_finds_its_snapshots_again(agent: AgentUnderTest) -> None:
+    put(agent, "survivor")
+    inside(agent, "survivor", "echo kept >/note")
+    agent.kill9()
+    agent.start()
+    assert inside(agent, "survivor", "cat /note") == "kept\n"
+    agent.api("DELETE", "/mooring/v1/containers/survivor?force=true")
+
+
+def test_a_data_root_stays_with_its_driver(agent: AgentUnderTest) -> None:
+    assert agent.terminate() == 0
+    before = agent.arguments
+    try:
+        agent.arguments = ("--storage-driver", "overlay")
+        with pytest.raises(
+            AgentFailed, match="made with the storage driver btrfs and cannot be used with over"
+        ):
+            agent.start()
+    finally:
+        agent.arguments = before
+        agent.start()

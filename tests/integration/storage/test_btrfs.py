@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The btrfs driver on a btrfs of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from mooring_agent.errors import InvalidSpec
+from mooring_agent.linux import btrfs
+from mooring_agent.storage.btrfs import BtrfsSnapshotter
+from mooring_agent.storage.snapshotter import Snapshotter, WhiteoutStyle
+from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
+
+pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
+
+
+@pytest.fixture
+def tmp_path(btrfs_root: Path) -> Path:
+    """Every test of this module works on btrfs; what it leaves goes with the file system."""
+    return Path(tempfile.mkdtemp(dir=btrfs_root))
+
+
+class TestBtrfs(SnapshotterContract):
+    def make(self, root: Path) -> Snapshotter:
+        return BtrfsSnapshotter(root)
+
+
+def open_subvolume(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def test_a_committed_snapshot_is_read_only_and_one_on_it_is_not(tmp_path: Path) -> None:
+    snapshots = BtrfsSnapshotter(tmp_path)
+    try:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        snapshots.prepare("extract", "base", temporary=True)
+        target = snapshots.unpack_target("extract")
+        assert target.whiteouts is WhiteoutStyle.DELETE
+        assert target.parents == ()
+        (target.directory / "a").unlink()
+        view = snapshots.view("view", "base").bind_source
+        assert view is not None
+        with pytest.raises(OSError, match="Read-only"):
+            (view / "b").touch()
+        snapshots.commit("extract", "without")
+        with pytest.raises(OSError, match="Read-only"):
+            (target.directory / "b").touch()
+        rootfs = snapshots.prepare("container", "without")
+        assert rootfs.bind_source == rootfs.upper
+        assert rootfs.upper is not None
+        assert os.listdir(rootfs.upper) == []
+        (rootfs.upper / "b").touch()
+    finally:
+        snapshots.close()
+
+
+def test_what_a_kill_left_writable_is_made_read_only(tmp_path: Path) -> None:
+    snapshots = BtrfsSnapshotter(tmp_path)
+    add_layer(snapshots, "base", None, {})
+    place = snapshots.view("view", "base").bind_source
+    assert place is not None
+    fd = open_subvolume(place)
+    btrfs.set_read_only(fd, False)
+    snapshots.close()
+    BtrfsSnapshotter(tmp_path).close()
+    assert btrfs.is_read_only(fd)
+    os.close(fd)
+
+
+def test_subvolumes_that_a_container_made_go_with_it(tmp_path: Path) -> None:
+    snapshots = BtrfsSnapshotter(tmp_path)
+    try:
+        rootfs = snapshots.prepare("container", None)
+        assert rootfs.upper is not None
+        (rootfs.upper / "var").mkdir()
+        fd = open_subvolume(rootfs.upper / "var")
+        btrfs.create_subvolume(fd, "one")
+        (rootfs.upper / "var/one/file").write_text("x")
+        one = open_subvolume(rootfs.upper / "var/one")
+        btrfs.create_subvolume(one, "inner")
+        btrfs.set_read_only(one, True)
+        btrfs.create_snapshot(one, fd, "snapshot")
+        os.close(one)
+        os.close(fd)
+        snapshots.remove("container")
+        assert snapshots.wait_idle(20)
+        assert not rootfs.upper.exists()
+    finally:
+        snapshots.close()
+
+
+def test_another_file_system_is_refused_by_name() -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as other,
+        pytest.raises(InvalidSpec, match=r"not on btrfs.*overlay"),
+    ):
+        BtrfsSnapshotter(Path(other) / "btrfs")
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mooring_agent.linux import btrfs
+from mooring_agent.storage.btrfs import BtrfsSnapshotter
+from mooring_agent.storage.records import Records
+
+root, where, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+snapshots = BtrfsSnapshotter(root)
+snapshots.prepare("extract-base", None, temporary=True)
+(snapshots.unpack_target("extract-base").directory / "file").write_text("base")
+snapshots.commit("extract-base", "base")
+snapshots.prepare("kept", "base")
+snapshots.prepare("extract", "base", temporary=True)
+(snapshots.unpack_target("extract").directory / "file").write_text("top")
+
+owner, name = {
+    "make": (BtrfsSnapshotter, "_make"),
+    "insert": (Records, "_insert"),
+    "forget": (Records, "_forget"),
+    "seal": (BtrfsSnapshotter, "_seal"),
+    "discard": (BtrfsSnapshotter, "_discard"),
+    "destroy": (btrfs, "destroy_subvolume"),
+}[where.split("-")[1]]
+original = getattr(owner, name)
+
+def fatal(*arguments):
+    if where.startswith("after"):
+        original(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(owner, name, fatal)
+{
+    "prepare": lambda: snapshots.prepare("new", "base"),
+    "commit": lambda: snapshots.commit("extract", "top"),
+    "remove": lambda: (snapshots.remove("kept"), snapshots.wait_idle(20)),
+}[what]()
+print("not killed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "there"),
+    [
+        ("prepare", "after-make", {"base", "kept"}),
+        ("prepare", "before-insert", {"base", "kept"}),
+        ("prepare", "after-insert", {"base", "kept", "new"}),
+        ("commit", "before-insert", {"base", "kept"}),
+        ("commit", "after-insert", {"base", "kept", "top"}),
+        ("commit", "before-seal", {"base", "kept", "top"}),
+        ("remove", "before-forget", {"base"}),
+        ("remove", "before-discard", {"base"}),
+        ("remove", "before-destroy", {"base"}),
+        ("remove", "after-destroy", {"base"}),
+    ],
+)
+def test_a_kill_leaves_what_was_answered_for_and_no_subvolume_else(
+    tmp_path: Path, what: str, where: str, there: set[str]
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path), where, what],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+    snapshots = BtrfsSnapshotter(tmp_path)
+    try:
+        assert {info.key for info in snapshots.list()} == there
+        assert snapshots.wait_idle(20)
+        assert len(os.listdir(tmp_path / "v")) == len(there)
+        for name in there - {"kept", "new"}:
+            place = snapshots.view(f"view-{name}", name).bind_source
+            assert place is not None
+            with pytest.raises(OSError, match="Read-only"):
+                (place / "x").touch()
+    finally:
+        snapshots.close()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image store with its layers in a directory, which can be opened again and is checked for leftovers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.image import Image, chain_id
+from mooring_agent.images.store import ImageStore
+from mooring_agent.storage.overlay import OverlaySnapshotter
+from mooring_agent.storage.snapshotter import SnapshotKind
+
+
+class House:
+    """A store over a snapshotter."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.used: set[str] = set()
+        self.open()
+
+    def open(self) -> None:
+        self.snapshots = OverlaySnapshotter(self.root / "overlay")
+        self.store = ImageStore(self.root / "images", self.snapshots, in_use=lambda: self.used)
+
+    def reopen(self) -> None:
+        self.snapshots.close()
+        self.open()
+
+    def expire(self) -> None:
+        """Have a day and more go by for what was left to be gone on with."""
+        for directory in ("leases", "ingest"):
+            for name in os.listdir(self.root / "images" / directory):
+                os.utime(self.root / "images" / directory / name, (0, 0))
+        self.reopen()
+
+    def add(self, name: str | None, data: bytes, config: ImageConfig | None = None) -> Image:
+        return self.store.import_rootfs(io.BytesIO(data), name, config)
+
+    def blobs(self) -> set[str]:
+        return set(os.listdir(self.root / "images" / "blobs" / "sha256"))
+
+    def blob(self, digest: str) -> Path:
+        return self.root / "images" / "blobs" / "sha256" / digest[7:]
+
+    def document(self, digest: str) -> Any:
+        return json.loads(self.blob(digest).read_bytes())
+
+    def index(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads((self.root / "images/index.json").read_text())["manifests"]
+        return found
+
+    def check(self) -> None:
+        """Nothing is there that no image needs, and everything that one needs, undamaged."""
+        needed: set[str] = set()
+        for entry in self.index():
+            needed.add(entry["digest"])
+            manifest = self.document(entry["digest"])
+            if "manifests" in manifest:
+                digest = entry["annotations"]["mooring.index.manifest"]
+                assert digest in {each["digest"] for each in manifest["manifests"]}
+                needed.add(digest)
+                manifest = self.document(digest)
+            needed |= {manifest["config"]["digest"], *(each["digest"] for each in manifest["layers"])}
+        assert self.blobs() == {digest[7:] for digest in needed}
+        for name in self.blobs():
+            data = (self.root / "images/blobs/sha256" / name).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == name
+        assert os.listdir(self.root / "images" / "ingest") == []
+        assert os.listdir(self.root / "images" / "leases") == []
+        chains = {
+            chain_id(image.diff_ids[: count + 1])
+            for image in self.store.list()
+            for count in range(len(image.diff_ids))
+        }
+        assert {info.key for info in self.snapshots.list()} == chains
+        assert all(info.kind is SnapshotKind.COMMITTED for info in self.snapshots.list())
+        assert self.snapshots.wait_idle(20)

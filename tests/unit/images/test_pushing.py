@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mooring_agent.errors import NotFound, Unavailable
+from mooring_agent.images.image import ProgressEvent
+from mooring_agent.images.turns import Cancelled
+from unit.images.houses import House
+from unit.images.repositories import Built, Repository, build, layer
+
+NAME = "registry.example/me/web:1"
+LAYERS = tuple(layer(number) for number in range(4))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.check()
+    house.snapshots.close()
+
+
+def pulled(house: House, name: str = NAME) -> tuple[Built, Repository]:
+    repository = Repository()
+    built = repository.add(build(*LAYERS), "1")
+    house.store.pull(repository, name)
+    return built, repository
+
+
+def test_a_push_sends_the_bytes_that_came(house: House) -> None:
+    built, _ = pulled(house)
+    sink = Repository()
+    house.store.tag(NAME, "other.example/web:2")
+    events: list[ProgressEvent] = []
+    assert house.store.push(sink, "other.example/web:2", progress=events.append) == built.manifest.digest
+    assert sink.tags == {"2": built.manifest.digest}
+    assert sink.blobs == built.blobs
+    assert {event.detail for event in events} == {each.short for each in (*built.layers, built.config)}
+
+
+def test_nothing_is_sent_that_is_there(house: House) -> None:
+    built, _ = pulled(house)
+    sink = Repository()
+    house.store.tag(NAME, "other.example/web:2")
+    sink.blobs[built.layers[0].digest] = built.blobs[built.layers[0].digest]
+    house.store.push(sink, "other.example/web:2")
+    assert built.layers[0].digest not in sink.received
+    sink.received.clear()
+    house.store.push(sink, "other.example/web:2")
+    assert not sink.received
+
+
+def test_blobs_are_mounted_from_where_they_came(house: House) -> None:
+    built, origin = pulled(house)
+    house.reopen()  # the candidates are remembered
+    sink = Repository(others={"me/web": origin})
+    house.store.tag(NAME, "registry.example/you/app:1")
+    house.store.push(sink, "registry.example/you/app:1")
+    assert not sink.received
+    elsewhere = Repository(others={"me/web": origin})
+    house.store.tag(NAME, "other.example/app:1")
+    house.store.push(elsewhere, "other.example/app:1")
+    assert set(elsewhere.received) == {built.config.digest, *(each.digest for each in built.layers)}
+
+
+def test_a_damaged_blob_is_not_sent(house: House) -> None:
+    built, _ = pulled(house)
+    path = house.blob(built.layers[2].digest)
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"?")
+    with pytest.raises(Unavailable, match=rf"{built.layers[2].digest}.* is damaged"):
+        house.store.push(Repository(), NAME)
+    path.write_bytes(good)
+
+
+def test_a_sink_that_changes_the_manifest_is_told(house: House) -> None:
+    class Changing(Repository):
+        def push_manifest(self, reference: str, media_type: str, body: bytes) -> str:
+            return super().push_manifest(reference, media_type, body + b" ")
+
+    pulled(house)
+    with pytest.raises(Unavailable, match="it changes what it is sent"):
+        house.store.push(Changing(), NAME)
+
+
+def test_names_that_are_not_here_and_pushes_given_up(house: House) -> None:
+    with pytest.raises(NotFound, match=r"web:1: give an image this name first"):
+        house.store.push(Repository(), NAME)
+    pulled(house)
+    cancelled = threading.Event()
+    cancelled.set()
+    sink = Repository()
+    with pytest.raises(Cancelled):
+        house.store.push(sink, NAME, cancelled=cancelled)
+    assert not sink.types
+
+
+def test_a_removal_during_a_push_takes_nothing_from_it(house: House) -> None:
+    built, _ = pulled(house)
+
+    class Removing(Repository):
+        def has_blob(self, digest: str) -> bool:
+            if house.store.list():
+                house.store.remove(NAME)
+            return False
+
+    sink = Removing()
+    house.store.push(sink, NAME, parallel=1)
+    assert sink.blobs == built.blobs
+    house.add("other", LAYERS[0])
