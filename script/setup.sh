@@ -18,7 +18,8 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # shellcheck disable=SC2034  # read by the scripts that source this file
 test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
-    openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs
+    openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs libisal2
+    docker-registry skopeo openssl apache2-utils
 )
 
 say() {
@@ -37,9 +38,12 @@ _package_present() {
     openssh-client) command -v ssh ;;
     procps) command -v ps ;;
     tini) command -v tini-static ;;
+    apache2-utils) command -v htpasswd ;;
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
-    mmdebstrap | zstd | curl | wrk | runc | crun | podman | gcc | shellcheck) command -v "$1" ;;
+    docker-registry | skopeo | openssl | mmdebstrap | zstd | curl | wrk | runc | crun | podman | umoci | gcc | shellcheck)
+        command -v "$1"
+        ;;
     *) [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]] ;;
     esac >/dev/null 2>&1
 }

@@ -33,6 +33,20 @@ class InvalidSpec(MooringError):
     code = "invalid"
 
 
+class Unauthorized(MooringError):
+    """Another party wants to know who is asking, and was not told or does not believe it."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Denied(MooringError):
+    """Another party knows who is asking, and does not allow it."""
+
+    status = 403
+    code = "denied"
+
+
 class NotFound(MooringError):
     """The named thing does not exist."""
 

@@ -26,15 +26,22 @@ GROUP = f"mrgb-{os.getpid()}"
 PODMAN_GROUP = "libpod_parent"
 
 
+def has(program: str) -> bool:
+    """Whether a program is installed."""
+    return shutil.which(program) is not None
+
+
 class PeerMissing(Exception):
     """A peer is not installed, or does not run here."""
 
 
 @contextmanager
-def mooring() -> Iterator[AgentUnderTest]:
-    """An agent, with nothing left of it afterwards."""
+def mooring(directory: Path | None = None) -> Iterator[AgentUnderTest]:
+    """An agent, its data below `directory` if given, with nothing left of it afterwards."""
     with tempfile.TemporaryDirectory(prefix="mrgb-", dir=_volatile()) as run:
-        agent = AgentUnderTest(user="script/bench", run_root=Path(run) / "run", pool=None)
+        agent = AgentUnderTest(
+            user="script/bench", run_root=Path(run) / "run", pool=None, directory=directory
+        )
         try:
             agent.start()
             yield agent
@@ -251,13 +258,20 @@ class Podman:
 @contextmanager
 def podman(base: Path, archive: Path) -> Iterator[Podman]:
     """podman with runc, and the image `bench`. Raises PeerMissing."""
+    with podman_store(base) as engine:
+        engine.call("import", str(archive), "bench")
+        yield engine
+
+
+@contextmanager
+def podman_store(base: Path) -> Iterator[Podman]:
+    """podman with runc, without an image. Raises PeerMissing."""
     if shutil.which("podman") is None or shutil.which("runc") is None:
         raise PeerMissing("podman or runc is not installed")
     base.mkdir(parents=True)
     engine = Podman(base)
     found = groups(PODMAN_GROUP)
     try:
-        engine.call("import", str(archive), "bench")
         yield engine
     except subprocess.CalledProcessError as error:
         raise PeerMissing(f"podman does not run here: {error}") from error

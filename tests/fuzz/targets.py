@@ -31,10 +31,15 @@ from mooring_agent.engine.resources import CgroupSpec, ContainerSpec
 from mooring_agent.errors import MooringError
 from mooring_agent.images import changes, tar_reader
 from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.content import MEDIA_MANIFEST
 from mooring_agent.images.dockerfile.ignore import Ignore
 from mooring_agent.images.dockerfile.plan import plan_stages
 from mooring_agent.images.dockerfile.stages import parse_dockerfile
 from mooring_agent.images.reference import Reference
+from mooring_agent.images.registry.auth import parse_challenges
+from mooring_agent.images.registry.client import next_page
+from mooring_agent.images.registry.documents import check_manifest
+from mooring_agent.images.registry.refusals import parse_refusal, parse_retry_after
 from mooring_agent.images.specs import normalise_image_spec
 from mooring_agent.images.stream import HashingReader, decompress, detect
 from mooring_agent.keeper import messages
@@ -90,6 +95,27 @@ def _json(data: bytes, valid: Any) -> Any:
             return json.loads(data)
     # Through its text and back, as it would come from outside.
     return json.loads(as_bytes(mutated(valid, data)))
+
+
+@target(
+    b'Basic realm="x", Bearer realm="https://a/token",service="b",scope="repository:c:pull"',
+    b'</v2/x/tags/list?last=b&n=2>; rel="next"',
+    b'{"errors":[{"code":"DENIED","message":"no"}]}',
+    b'{"schemaVersion":2,"config":{},"layers":[]}',
+    b"Wed, 25 Nov 2026 21:03:51 GMT",
+)
+def registry(data: bytes) -> None:
+    """Headers and documents of a registry's answers."""
+    text = data.decode("latin-1")
+    parse_challenges([text])
+    following = next_page(text, "https://a.example/v2/x/tags/list")
+    assert following is None or following.startswith("https://a.example")
+    seconds = parse_retry_after(text, 0.0)
+    assert seconds is None or seconds >= 0
+    assert str(parse_refusal(data)).isprintable()
+    for media_type in (None, MEDIA_MANIFEST, text):
+        with suppress(MooringError):
+            check_manifest(data, media_type, "it")
 
 
 @target(b"busybox", b"a.example:5000/x/y:tag@sha256:" + b"0" * 64)

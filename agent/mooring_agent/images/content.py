@@ -410,8 +410,11 @@ class ContentStore:
 
     def _replace(self, path: Path, document: dict[str, Any]) -> None:
         temporary = self._ingest / f"{next(self._numbers)}-{path.name}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -19,11 +19,12 @@ from typing import TypeVar
 
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
+from mooring_agent.images.member_names import shown, split_path
 from mooring_agent.images.stream import Digest, HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from mooring_agent.storage.changes import OVERLAY_OPAQUE, is_whiteout
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
-from mooring_agent.storage.tree import delete_tree
+from mooring_agent.storage.tree import delete_tree, exists, has_default_acl
 
 _Made = TypeVar("_Made")
 
@@ -109,27 +110,6 @@ def apply_layer(
     return AppliedLayer(reader.digest, reader.position, unpacking.file_bytes, unpacking.entries)
 
 
-def split_path(path: bytes) -> tuple[bytes, bytes]:
-    """Return parent and last component of a member's name, cleaned of `.`, empty parts and a leading slash.
-
-    The root itself is (b"", b""). Raises InvalidSpec when the name leads out of the root; `a/../b` stays
-    inside and is `b`.
-    """
-    parts: list[bytes] = []
-    for part in path.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise InvalidSpec(f"archive member {_shown(path)} leads out of the root file system")
-            parts.pop()
-        elif part and part != b".":
-            parts.append(part)
-    return (b"/".join(parts[:-1]), parts[-1]) if parts else (b"", b"")
-
-
-def _shown(path: bytes) -> str:
-    return repr(path[:200].decode(errors="backslashreplace"))
-
-
 class _Unpacking:
     """The state of one layer being unpacked."""
 
@@ -159,7 +139,7 @@ class _Unpacking:
         self._owner = os.geteuid(), os.getegid()
         self._exact_modes = exact_modes
         self._plain = self._is_plain(os.fstat(root_fd)) and target.whiteouts is WhiteoutStyle.OVERLAY
-        if self._plain and _has_default_acl(root_fd):
+        if self._plain and has_default_acl(root_fd):
             self._plain = False
 
     def add(self, entry: tar.TarEntry) -> None:
@@ -170,7 +150,7 @@ class _Unpacking:
             raise InvalidSpec(f"the archive has more than the limit of {self._limits.entries} members")
         if entry.size > self._limits.file_bytes:
             raise InvalidSpec(
-                f"archive member {_shown(entry.path)} has {entry.size} bytes, more than the limit of "
+                f"archive member {shown(entry.path)} has {entry.size} bytes, more than the limit of "
                 f"{self._limits.file_bytes}"
             )
         try:
@@ -194,7 +174,7 @@ class _Unpacking:
     def _failure(self, path: bytes, error: OSError) -> MooringError:
         """What an error of the kernel means: a disk that takes no more, or an impossible archive."""
         if error.errno not in _NO_SPACE:
-            return InvalidSpec(f"archive member {_shown(path)} cannot be unpacked: {error.strerror or error}")
+            return InvalidSpec(f"archive member {shown(path)} cannot be unpacked: {error.strerror or error}")
         return Unavailable(
             f"{self._target.directory} takes no more after {self._reader.position} bytes ({error.strerror}): "
             "free some space or see the kernel's log, then try again"
@@ -215,7 +195,7 @@ class _Unpacking:
                 self._plain = self._plain and not entry.xattrs and self._is_plain(os.fstat(self._root_fd))
                 self._directory_times[b""] = entry.mtime_ns
                 return
-            raise InvalidSpec(f"archive member {_shown(entry.path)} would replace the root directory itself")
+            raise InvalidSpec(f"archive member {shown(entry.path)} would replace the root directory itself")
         if name.startswith(_WHITEOUT):
             self._whiteout(parent, name)
             return
@@ -237,7 +217,7 @@ class _Unpacking:
             self._attributes_at(parent_fd, name, entry)
         else:
             raise InvalidSpec(
-                f"archive member {_shown(entry.path)} is of type {entry.kind!r}: expected a file, link, "
+                f"archive member {shown(entry.path)} is of type {entry.kind!r}: expected a file, link, "
                 "directory, device or FIFO"
             )
 
@@ -255,7 +235,7 @@ class _Unpacking:
                 if offset:
                     os.lseek(fd, offset, os.SEEK_SET)
                 if length and self._reader.copy_to(fd, length) != length:
-                    raise InvalidSpec(f"the archive ends within {_shown(entry.path)}: it is truncated")
+                    raise InvalidSpec(f"the archive ends within {shown(entry.path)}: it is truncated")
             if entry.parts is not None:
                 os.ftruncate(fd, entry.size)
             if not is_owner:
@@ -298,16 +278,16 @@ class _Unpacking:
     def _hard_link(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
         to_parent, to_name = split_path(entry.link)
         if not to_name:
-            raise InvalidSpec(f"archive member {_shown(entry.path)} is a hard link to the root directory")
+            raise InvalidSpec(f"archive member {shown(entry.path)} is a hard link to the root directory")
         to_fd = self._parent(to_parent, make=False)
         if name == to_name and os.path.sameopenfile(parent_fd, to_fd):
-            raise InvalidSpec(f"archive member {_shown(entry.path)} is a hard link to itself")
+            raise InvalidSpec(f"archive member {shown(entry.path)} is a hard link to itself")
         try:
             # Asked before what is at `name` is removed for it.
             os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
         except FileNotFoundError:
             raise InvalidSpec(
-                f"archive member {_shown(entry.path)} is a hard link to {_shown(entry.link)}, which is not "
+                f"archive member {shown(entry.path)} is a hard link to {shown(entry.link)}, which is not "
                 "in the archive before it"
             ) from None
         self._make(
@@ -377,7 +357,7 @@ class _Unpacking:
             return fd
         if is_whiteout(status):
             return self._make_directory(parent_fd, name)
-        raise NotADirectoryError(errno.ENOTDIR, f"{_shown(prefix)} is no directory")
+        raise NotADirectoryError(errno.ENOTDIR, f"{shown(prefix)} is no directory")
 
     def _inherit(self, fd: int, path: bytes) -> None:
         """Give a directory that the archive does not list the attributes that it has in the layers below."""
@@ -409,7 +389,7 @@ class _Unpacking:
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise InvalidSpec(
-                f"archive member {_shown(parent + b'/' + name)} removes no name: the archive is hostile"
+                f"archive member {shown(parent + b'/' + name)} removes no name: the archive is hostile"
             )
         parent_fd = self._parent(parent)
         overlay = self._target.whiteouts is WhiteoutStyle.OVERLAY
@@ -426,7 +406,7 @@ class _Unpacking:
             path = parent + b"/" + hidden if parent else hidden
             if path in self._written:
                 self._keep_written(path)
-            elif _exists(parent_fd, hidden):
+            elif exists(parent_fd, hidden):
                 self._clear(parent_fd, hidden)
 
     def _overlay_whiteout(self, parent_fd: int, name: bytes) -> None:
@@ -507,22 +487,3 @@ class _Unpacking:
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _has_default_acl(directory: int) -> bool:
-    """Whether files made in a directory get permissions from it, acl(5)."""
-    try:
-        os.getxattr(directory, "system.posix_acl_default")
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.ENOTSUP):
-            return False
-        raise
-    return True
-
-
-def _exists(dir_fd: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from mooring_agent.images.image import Image
 from mooring_agent.images.leases import Leases
 from mooring_agent.images.origins import Origins
 from mooring_agent.images.turns import Turns
-from mooring_agent.storage.snapshotter import SnapshotKind, Snapshotter
+from mooring_agent.storage.snapshotter import SnapshotInfo, SnapshotKind, Snapshotter
 
 _log = logging.getLogger(__name__)
 
@@ -101,15 +101,15 @@ class StoreState:
                 self.content.remove(digest)
                 reached("images-collect-blob")
             needed = self.holdings.chains() | leased
-            for snapshot in reversed(self.snapshots.list()):  # newest first: children before their parents
-                if snapshot.kind is SnapshotKind.COMMITTED and snapshot.key not in needed:
-                    size = self.snapshots.usage(snapshot.key).bytes if measure else 0
+            for key in _topmost_first(self.snapshots.list()):
+                if key not in needed:
+                    size = self.snapshots.usage(key).bytes if measure else 0
                     try:
-                        self.snapshots.remove(snapshot.key)
+                        self.snapshots.remove(key)
                     except Conflict:
                         continue  # a container is built on it: it goes when that has gone
                     except Unavailable as error:
-                        _log.warning("layer %s stays for now: %s", snapshot.key, error)
+                        _log.warning("layer %s stays for now: %s", key, error)
                         continue
                     freed += size
                     reached("images-collect-layer")
@@ -121,3 +121,16 @@ class StoreState:
             self.leases.expire(0)
             # Who has a turn asks for the lock before it opens what is here, so it is in use or seen as taken.
             return self.content.drop_partials(0, except_for=self.turns.taken())
+
+
+def _topmost_first(snapshots: Iterable[SnapshotInfo]) -> list[str]:
+    """The committed snapshots, each before its parent."""
+    parents = {each.key: each.parent for each in snapshots if each.kind is SnapshotKind.COMMITTED}
+
+    def depth(key: str) -> int:
+        count, below = 0, parents[key]
+        while below is not None:
+            count, below = count + 1, parents.get(below)
+        return count
+
+    return sorted(parents, key=depth, reverse=True)

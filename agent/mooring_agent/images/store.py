@@ -83,6 +83,7 @@ class ImageStore:
                 return found
             named = self._state.holdings.name(found, (name,))
             self._state.save()
+            self._state.collect()  # the manifest that bore the name may be needed no more
             return named
 
     def remove(self, reference: str, *, force: bool = False) -> Removed:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -153,3 +154,23 @@ def delete_tree(
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def has_default_acl(directory: int) -> bool:
+    """Whether files made in a directory get permissions from it, acl(5)."""
+    try:
+        os.getxattr(directory, "system.posix_acl_default")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
+def exists(dir_fd: int, name: bytes) -> bool:
+    """Whether an open directory has something of a name, a dangling link included."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.archive import archive_directory
-from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer, split_path
+from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
+from mooring_agent.images.member_names import split_path
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 from unit.images.archives import archive, directory, hard_link, in_pieces, link, member
 
