@@ -23,6 +23,8 @@ from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
 from .berthing import Berthing
+from .buildruns import BuildRuns
+from .builds import Builds
 from .container import Container
 from .containers import Containers
 from .desired import DesiredContainers
@@ -105,6 +107,8 @@ class Engine:
             joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
+        self._build_runs = BuildRuns(self.lifecycle, self._launching, self.snapshotter, self.networks)
+        self.builds = Builds(self.images, self._build_runs, self.events)
         self.image_service = Images(self.images, self.database, self.events, self.containers.vacate)
         self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
         self.desired = DesiredContainers(self.containers, self.registry, self.images)
@@ -152,6 +156,7 @@ class Engine:
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
+        await self.builds.close()
         await self.containers.vacate()
         if self._flusher is not None:
             self._flusher.cancel()
@@ -295,7 +300,7 @@ class Engine:
         )
 
     def _process_ended(self, event: messages.Exited) -> None:
-        if not self.lifecycle.exited(event):
+        if not self.lifecycle.exited(event) and not self._build_runs.exited(event):
             self.execs.exited(event)
 
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
@@ -304,6 +309,7 @@ class Engine:
         await self.containers.vacate()
         present = set()
         others = []
+        runs = set()
         for record in records:
             event = messages.Exited(
                 record["id"], record["exit_code"] or 0, record["known"], record["finished_at"] or 0.0
@@ -314,10 +320,15 @@ class Engine:
                 self._compare(container, record, event)
             elif record["id"] != record["container"]:
                 others.append(record)
+            elif record["id"] in self._build_runs:
+                runs.add(record["id"])
+                if record["exit_code"] is not None:
+                    self._build_runs.exited(event)
             elif record["exit_code"] is None:
                 self.lifecycle.run_soon(self.lifecycle.dispose(record["id"]))
             else:
                 self.lifecycle.run_soon(self.lifecycle.link.request(messages.Forget(record["id"])))
+        self._build_runs.lost_but(runs)
         self.execs.take_inventory(others)
         for container in self.registry:
             if container.running and container.id not in present:

@@ -79,7 +79,9 @@ def fetch_url(source: str, checksum: str, directory: Path, name: str, stop: Stop
                 file.write(chunk)
             modified = _modified(answer.headers.get("Last-Modified"))
     except urllib.error.HTTPError as error:
-        raise Unavailable(f"{source} cannot be fetched: the server answered {error.code} {error.reason}") from None
+        raise Unavailable(
+            f"{source} cannot be fetched: the server answered {error.code} {error.reason}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(
@@ -180,9 +182,7 @@ def unpack_archive(descriptor: int, directory: Path) -> None:
     with open(os.dup(descriptor), "rb") as file:
         file.seek(0)
         head, chunks = peek(read_chunks(file))
-        apply_layer(
-            decompress(chunks, detect(head)), UnpackTarget(directory, WhiteoutStyle.DELETE, ())
-        )
+        apply_layer(decompress(chunks, detect(head)), UnpackTarget(directory, WhiteoutStyle.DELETE, ()))
 
 
 def open_regular(path: Path) -> int | None:

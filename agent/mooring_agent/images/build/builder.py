@@ -216,7 +216,7 @@ class _Build:
         """The images that a plan needs, ready to be built on, by name."""
         found: dict[str, StageResult] = {}
         for stage in plan.stages:
-            wanted = {name: self._platform for name in stage.images}
+            wanted = dict.fromkeys(stage.images, self._platform)
             if stage.parent is None and stage.base.image != SCRATCH:
                 named = stage.base.platform
                 wanted[stage.base.image] = Platform.parse(named) if named else self._platform
@@ -256,9 +256,7 @@ class _Build:
     def _stages(self, work: Work, plan: BuildPlan, images: Mapping[str, StageResult]) -> StageResult:
         """Build the stages, those that do not need each other at the same time."""
         futures: dict[int, Future[StageResult]] = {}
-        scratch = StageResult(
-            (), {"Env": [f"PATH={configuring.DEFAULT_PATH}"]}, (), self._platform, "", ""
-        )
+        scratch = StageResult((), {"Env": [f"PATH={configuring.DEFAULT_PATH}"]}, (), self._platform, "", "")
 
         def build(stage: PlannedStage, first_step: int) -> StageResult:
             for index in stage.needs:  # they began before this one, so somebody is at work on them
@@ -335,4 +333,3 @@ def _platform_args(platform: Platform, target: str) -> dict[str, str]:
             f"{word}VARIANT": one.variant,
         }
     return known
-

@@ -46,15 +46,6 @@ class Record:
         return {self.layer.digest, self.chain} if self.layer is not None else set()
 
 
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """A record as it is listed: `used_at` in seconds since the epoch, `in_image`: an image has its layer."""
-
-    record: Record
-    used_at: float
-    in_image: bool
-
-
 def cache_key(parent: str, *parts: Any) -> str:
     """The key of an instruction: the layers below it, and all that it depends on (JSON values)."""
     return hashlib.sha256(json.dumps([parent, *parts], sort_keys=True).encode()).hexdigest()

@@ -45,9 +45,7 @@ class CacheMounts:
                 shutil.rmtree(path)
 
     @contextmanager
-    def use(
-        self, name: str, sharing: Sharing, fill: Callable[[Path], None], stop: Stop
-    ) -> Iterator[Path]:
+    def use(self, name: str, sharing: Sharing, fill: Callable[[Path], None], stop: Stop) -> Iterator[Path]:
         """The directory of a cache; `fill` makes its first content. A locked one is waited for."""
         prefix = hashlib.sha256(name.encode()).hexdigest()[:32]
         if sharing is Sharing.LOCKED:

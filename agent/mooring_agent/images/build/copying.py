@@ -112,7 +112,7 @@ class Placing:
         """Copy one path, in which no character stands for others."""
         origin = tree.resolve(os.fsencode(path))
         status = tree.lstat(origin)
-        is_directory = status is not None and stat.S_ISDIR(status.st_mode) or not origin
+        is_directory = (status is not None and stat.S_ISDIR(status.st_mode)) or not origin
         if status is None and origin:
             raise InvalidSpec(f"{path!r} is not in {what}")
         into = destination.endswith("/") or several

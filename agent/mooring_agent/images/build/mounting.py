@@ -63,8 +63,8 @@ class Mounting:
         for mount in self.mounts:
             if mount.kind is MountKind.SSH:
                 raise NotSupported(
-                    "--mount=type=ssh is not supported: no agent of ssh is forwarded to builds; pass a deploy "
-                    "key as a secret (--mount=type=secret) instead"
+                    "--mount=type=ssh is not supported: no ssh agent is forwarded to builds; give a deploy key "
+                    "as a secret (--mount=type=secret) instead"
                 )
             if mount.kind is MountKind.SECRET and mount.required and mount.secret_id not in self.secrets:
                 raise NotFound(
@@ -102,11 +102,10 @@ class Mounting:
                     self.caches.use(self._cache_name(mount), sharing, lambda at: self._fill(mount, at), stop)  # noqa: B023
                 )
                 yield RunBind(target, (path,), mount.read_only)
-            elif mount.kind is MountKind.SECRET:
-                if mount.secret_id in self.secrets and (mount.env is None or mount.target):
-                    mode = _SECRET_MODE if mount.mode is None else mount.mode
-                    content = self.secrets[mount.secret_id]
-                    yield RunFile(target, content, mode, mount.uid or 0, mount.gid or 0)
+            elif mount.secret_id in self.secrets and (mount.env is None or mount.target):
+                mode = _SECRET_MODE if mount.mode is None else mount.mode
+                content = self.secrets[mount.secret_id]
+                yield RunFile(target, content, mode, mount.uid or 0, mount.gid or 0)
 
     def _bind(self, mount: Mount, target: str) -> RunBind:
         tree, path = self._source(mount)

@@ -45,9 +45,7 @@ class StageResult:
 class StageBuild:
     """Builds one stage. Raises MooringError with the place of the instruction."""
 
-    def __init__(
-        self, work: Work, planned: PlannedStage, base: StageResult, first_step: int
-    ) -> None:
+    def __init__(self, work: Work, planned: PlannedStage, base: StageResult, first_step: int) -> None:
         """`base` is what it begins with; `first_step` is the number of its FROM."""
         self._work = work
         self._planned = planned
@@ -95,9 +93,7 @@ class StageBuild:
             case language.Transfer():
                 self._transfer(expanded)
             case language.Workdir():
-                self._config = configuring.configure(
-                    self._config, expanded, has_command=self._has_command
-                )
+                self._config = configuring.configure(self._config, expanded, has_command=self._has_command)
                 self._workdir(expanded)
             case language.Maintainer(author=author):
                 self._now = replace(self._now, author=author)
@@ -105,9 +101,7 @@ class StageBuild:
             case _:
                 if isinstance(expanded, language.Cmd):
                     self._has_command = True
-                self._config = configuring.configure(
-                    self._config, expanded, has_command=self._has_command
-                )
+                self._config = configuring.configure(self._config, expanded, has_command=self._has_command)
                 self._tell(expanded)
 
     def _lookup(self, name: str) -> str | None:
@@ -212,4 +206,3 @@ class StageBuild:
             layers = (*self._now.layers, Layer(record.layer, record.diff_id))
             self._now = replace(self._now, layers=layers)
         self._tell(instruction, record, argv)
-

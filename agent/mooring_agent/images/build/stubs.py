@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,3 +109,12 @@ class InPlace:
 
     def _place(self, path: bytes) -> Path:
         return self._root / os.fsdecode(path)
+
+
+def _give(place: Path, status: os.stat_result, xattrs: Mapping[bytes, bytes]) -> None:
+    """Give a directory the attributes of another, since overlay shows the topmost's."""
+    os.chown(place, status.st_uid, status.st_gid)
+    os.chmod(place, stat.S_IMODE(status.st_mode))
+    for name, value in xattrs.items():
+        os.setxattr(place, name, value)
+    os.utime(place, ns=(status.st_atime_ns, status.st_mtime_ns))

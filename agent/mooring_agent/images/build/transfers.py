@@ -92,9 +92,9 @@ class Transfers:
         """All sources of ADD; returns how many were found."""
         remote = [one for one in add.sources if adding.is_git(one) or adding.is_url(one)]
         if add.checksum and (len(remote) != 1 or adding.is_git(remote[0]) or len(add.sources) > 1):
-            raise InvalidSpec("--checksum says something about one URL of a file: expected that as the source")
+            raise InvalidSpec("--checksum is about the one URL of a file: expected that as the only source")
         if add.keep_git_dir is not None and not any(map(adding.is_git, remote)):
-            raise InvalidSpec("--keep-git-dir says something about a git repository: expected one as a source")
+            raise InvalidSpec("--keep-git-dir is about git repositories: expected one as a source")
         found = 0
         for source in add.sources:
             if adding.is_git(source):
@@ -106,9 +106,7 @@ class Transfers:
                 found += placing.copy(tree, fetched.name, destination, how, what=source)
             elif adding.is_url(source):
                 name = "" if destination.endswith("/") or several else posixpath.basename(destination)
-                fetched = adding.fetch_url(
-                    source, add.checksum, self._new_directory(), name, self._work.stop
-                )
+                fetched = adding.fetch_url(source, add.checksum, self._new_directory(), name, self._work.stop)
                 tree = self._work.opened(fetched.directory)
                 unpack = bool(add.unpack)
                 self._put_file(placing, tree, fetched.name, destination, how, owner, several, unpack, source)

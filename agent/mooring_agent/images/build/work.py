@@ -115,4 +115,3 @@ class Work:
         with self.state.taking("record of the build cache"):
             self.state.build_cache.put(record)
         return record
-

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds for asyncio: begun by a request, followed by it, and given up when nobody follows any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Callable
+
+from ..errors import NotFound, NotSupported
+from ..images.build.builder import Builder
+from ..images.build.options import BuildOptions
+from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune_cache
+from ..images.image import Image, Progress
+from ..images.platform import Platform, check_platform
+from ..images.store import ImageStore
+from ..images.turns import Stop
+from .buildruns import BuildRuns
+from .events import EventBus
+from .inflow import ChunkQueue
+
+_STOP_SECONDS = 30.0
+
+Pull = Callable[[str, Platform, Progress, Stop], Image]
+"""Gets an image from its registry; called in a thread."""
+
+
+class Builds:
+    """The builds of this agent."""
+
+    def __init__(self, store: ImageStore, runs: BuildRuns, events: EventBus) -> None:
+        self._store = store
+        self._runs = runs
+        self._events = events
+        self._builder = Builder(store.state)
+        self._cancelled: dict[asyncio.Task[Image], threading.Event] = {}
+        self.pull: Pull | None = None
+
+    async def build(self, options: BuildOptions, chunks: AsyncIterable[bytes], progress: Progress) -> Image:
+        """Build an image from a context that arrives in pieces, read no faster than it is unpacked.
+
+        When the caller is cancelled the build is given up, and nothing of it is left when this returns.
+        """
+        source = ChunkQueue()
+        cancelled = threading.Event()
+        runner = self._runs.runner(asyncio.get_running_loop())
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                self._builder.build, options, source.chunks(), runner, self, progress, cancelled
+            )
+        )
+        self._cancelled[work] = cancelled
+        try:
+            await source.feed(chunks, work)
+            image = await asyncio.shield(work)
+        except BaseException as error:
+            cancelled.set()
+            source.fail(error)
+            await asyncio.wait((work,), timeout=_STOP_SECONDS)
+            raise
+        finally:
+            self._cancelled.pop(work, None)
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        for tag in options.tags or (image.id,):
+            self._events.publish("image", "build", image.id, {"name": tag})
+        return image
+
+    async def close(self) -> None:
+        """Give up all builds."""
+        for cancelled in self._cancelled.values():
+            cancelled.set()
+        if self._cancelled:
+            await asyncio.wait(tuple(self._cancelled), timeout=_STOP_SECONDS)
+
+    def base(
+        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+    ) -> Image:
+        """An image to build on; see images/build `Bases`."""
+        image = None
+        if not pull:
+            try:
+                image = self._store.get(reference)
+            except NotFound:
+                if self.pull is None:
+                    raise
+        if image is None:
+            if self.pull is None:
+                raise NotSupported(
+                    f"image {reference} is to be pulled, and this agent has no registry client: import or load "
+                    "it, and build without --pull"
+                )
+            image = self.pull(reference, platform, progress, stop)
+        if (image.os, image.architecture) != (platform.os, platform.architecture):
+            check_platform(image.name, image.architecture, image.os)
+        return image
+
+    # The cache
+
+    async def cache(self) -> CacheUsage:
+        """What the build cache has."""
+        return await asyncio.to_thread(measure_cache, self._store.state, self._builder.cache_mounts)
+
+    async def prune_cache(
+        self, *, unused_for: float = 0.0, keep_bytes: int = 0, everything: bool = True
+    ) -> CachePruned:
+        """Delete of the build cache what has not been used for `unused_for` seconds, the longest unused first
+        until `keep_bytes` are left; without `everything` what an image has, too, stays.
+        """
+        return await asyncio.to_thread(
+            prune_cache,
+            self._store.state,
+            self._builder.cache_mounts,
+            unused_for=unused_for,
+            keep_bytes=keep_bytes,
+            everything=everything,
+        )
