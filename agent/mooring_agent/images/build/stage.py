@@ -54,8 +54,7 @@ class StageBuild:
         self._has_command = False
         self._config: dict[str, Any] = dict(base.config)
         self._arguments = dict(base.arguments)
-        if planned.parent is None:
-            self._config.pop("OnBuild", None)  # they are among the instructions
+        self._config.pop("OnBuild", None)  # they are among the instructions
 
     def run(self) -> StageResult:
         """Do all instructions."""
