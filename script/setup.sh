@@ -17,10 +17,9 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 # shellcheck disable=SC2034  # read by the scripts that source this file
 test_packages=(
-    buildah # the reference that builds are compared with
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
     openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs libisal2
-    docker-registry skopeo openssl apache2-utils
+    docker-registry skopeo openssl apache2-utils buildah git
 )
 
 say() {

@@ -54,7 +54,7 @@ class _Pending:
             self._size -= len(event.detail) if event.step == OUTPUT else 0
             return event
         if self._dropped:
-            text = f"[{self._dropped} characters of output were left out: they came faster than they were read]\n"
+            text = f"[{self._dropped} characters of output that came too fast are left out]\n"
             self._dropped = 0
             return ProgressEvent(OUTPUT, detail=text)
         return None

@@ -51,6 +51,7 @@ _LOOK = 0.2  # seconds between two looks at whether a build goes on
 _KILL_TIMEOUT = 10.0
 _GROUP_TIMEOUT = 5.0
 _LOG_FILES = 4
+_GROUP_FILE = "group"
 
 
 @dataclass(eq=False)
@@ -169,14 +170,16 @@ class BuildRuns:
         parent = self._launching.parent_group(container.spec)
         if shape.unified:
             container.group = f"{parent}/{berth.slot}"
+            etc = self._launching.etc_directory(container.id)
+            (etc / _GROUP_FILE).write_text(container.group)  # it has not the name by which it would be swept
         self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
         for number, endpoint in enumerate(container.endpoints):
             await self._networks.connect(endpoint, berth.pid, f"eth{number}", number == 0)
         rootfs = self._snapshotter.rootfs(request.key)
         if request.stubs is not None:
             rootfs = replace(rootfs, lower=(request.stubs, *rootfs.lower))
-        etc = self._launching.etc_directory(container.id)
-        plan = self._launching.plan(container, rootfs, {}, mounts=list(_mounts(request.mounts, etc)))
+        mounts = _mounts(request.mounts, self._launching.etc_directory(container.id))
+        plan = self._launching.plan(container, rootfs, {}, mounts=list(mounts))
         order = messages.Launch(
             slot=berth.slot,
             id=container.id,
@@ -193,17 +196,16 @@ class BuildRuns:
 
     async def _attend(self, run: _Run, output: Output) -> None:
         """Hand on what it writes until it has ended, or kill it when the build is given up."""
-        if self._watch is None:
-            self._watch = DirectoryWatch()
+        watch = self._watch = self._watch or DirectoryWatch()
         directory = self._launching.log_directory(run.container)
 
         async def hand_on() -> None:
             chunks = follow(
                 LogReader(directory),
                 directory,
-                self._watch,
+                watch,
                 run.ended.is_set,
-                run.container.wakers,  # type: ignore[arg-type]
+                run.container.wakers,
             )
             async for chunk in chunks:
                 output(chunk.data)
@@ -270,6 +272,14 @@ class Runner:
                 stop.check()
                 raise Cancelled("the command was given up")
             return exit_code
+
+
+def abandoned_group(etc_directory: Path) -> str | None:
+    """The control group of a command whose agent was killed, where that is not called after its id."""
+    try:
+        return (etc_directory / _GROUP_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return None
 
 
 def _container(request: RunRequest) -> Container:

@@ -86,8 +86,8 @@ class Builds:
         if image is None:
             if self.pull is None:
                 raise NotSupported(
-                    f"image {reference} is to be pulled, and this agent has no registry client: import or load "
-                    "it, and build without --pull"
+                    f"image {reference} is to be pulled, and this agent pulls nothing for builds: import or "
+                    "load it, and build without --pull"
                 )
             image = self.pull(reference, platform, progress, stop)
         if (image.os, image.architecture) != (platform.os, platform.architecture):

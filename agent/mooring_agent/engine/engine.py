@@ -23,7 +23,7 @@ from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
 from .berthing import Berthing
-from .buildruns import BuildRuns
+from .buildruns import BuildRuns, abandoned_group
 from .builds import Builds
 from .container import Container
 from .containers import Containers
@@ -115,6 +115,7 @@ class Engine:
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None
+        self._abandoned_groups: list[str] = []  # of commands of builds, whose agent was killed
 
     async def start(self) -> None:
         """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""
@@ -376,6 +377,8 @@ class Engine:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for entry in directory.iterdir():
                 if _is_id(entry.name) and entry.name not in known:
+                    if (group := abandoned_group(entry)) is not None:
+                        self._abandoned_groups.append(group)
                     shutil.rmtree(entry, ignore_errors=True)
 
     async def _sweep_groups(self) -> None:
@@ -383,8 +386,9 @@ class Engine:
         parent = self.config.cgroup_parent
         for name in self.hierarchy.group(parent).children():
             if _is_id(name) and self.registry.find(name) is None:
-                group = self.hierarchy.group(f"{parent}/{name}")
-                await asyncio.to_thread(group.remove, _SWEEP_SECONDS)
+                self._abandoned_groups.append(f"{parent}/{name}")
+        for path in self._abandoned_groups:
+            await asyncio.to_thread(self.hierarchy.group(path).remove, _SWEEP_SECONDS)
 
     def _container_name(self, id: str) -> str:
         container = self.registry.find(id)

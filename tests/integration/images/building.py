@@ -109,7 +109,7 @@ def unpack_image(agent: AgentUnderTest, image_id: str, directory: Path) -> Path:
 
 
 def tree_of(root: Path, *, times: bool = False) -> dict[str, tuple[Any, ...]]:
-    """Everything below a directory by its path: type, mode, owner, content or link, attributes, other names."""
+    """Everything below a directory by its path: type, mode, owner, content or link, xattrs, other names."""
     found: dict[str, tuple[Any, ...]] = {}
     names: dict[tuple[int, int], list[str]] = {}
     for top, directories, files in os.walk(root):

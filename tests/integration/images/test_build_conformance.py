@@ -70,10 +70,10 @@ class Buildah:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Iterator[Buildah]:
+def reference(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Buildah:
     if shutil.which("buildah") is None:
         pytest.skip("needs buildah: install the package buildah")
-    yield Buildah(tmp_path_factory.mktemp("buildah"), busybox_rootfs)
+    return Buildah(tmp_path_factory.mktemp("buildah"), busybox_rootfs)
 
 
 @pytest.fixture(scope="module")

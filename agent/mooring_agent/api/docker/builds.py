@@ -88,8 +88,8 @@ def build_options(query: Query) -> BuildOptions:
     """The options of a build from its parameters. Raises InvalidSpec and NotSupported naming one."""
     if query.text("version") not in ("", "1"):
         raise NotSupported(
-            "BuildKit's sessions are not spoken: build with DOCKER_BUILDKIT=0, or with 'mooring build', which "
-            "knows BuildKit's Dockerfiles"
+            "BuildKit's sessions are not spoken: build with DOCKER_BUILDKIT=0 or 'mooring build', both of "
+            "which know BuildKit's Dockerfiles"
         )
     for name, what in (
         ("remote", "a context that the agent fetches"),

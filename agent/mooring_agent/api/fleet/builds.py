@@ -86,7 +86,7 @@ class BuildCalls:
         )
 
     async def prune(self, request: Request) -> Reply:
-        """Delete of the cache what has not been used for `unused_for` seconds, until `keep_bytes` are left."""
+        """Delete what has not been used for `unused_for` seconds, until `keep_bytes` are left."""
         query = request.query
         pruned = await self._builds.prune_cache(
             unused_for=query.number("unused_for", 0.0, minimum=0) or 0.0,

@@ -67,8 +67,8 @@ class Builder:
         """Build an image from a context, a tar archive that comes in pieces, and give it its tags.
 
         Nothing is left of a build that fails but what it has put into the cache. Raises DockerfileError and
-        InvalidSpec for what is wrong with Dockerfile or context, BuildFailed for a command that fails, NotFound
-        for an image that is not there, Unavailable, Cancelled when `cancelled` is set.
+        InvalidSpec for what is wrong with Dockerfile or context, BuildFailed for a command that fails,
+        NotFound for an image that is not there, Unavailable, Cancelled when `cancelled` is set.
         """
         options = options.checked()
         try:

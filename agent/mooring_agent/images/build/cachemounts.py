@@ -31,7 +31,7 @@ class CacheMount:
 
 
 class CacheMounts:
-    """Cache directories below `root`, each named after the hash of its id and a number. For several threads."""
+    """Cache directories below `root`, named after the hash of their id and a number. For several threads."""
 
     def __init__(self, root: Path) -> None:
         """Open them; what was being filled when a process was killed is deleted."""

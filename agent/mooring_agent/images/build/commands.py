@@ -185,7 +185,7 @@ def _target(mount: RunMount) -> tuple[str, bool]:
 
 
 def _outside(mounts: tuple[RunMount, ...]) -> tuple[RunMount, ...]:
-    """Those whose place is in the snapshot: not in what is mounted itself, or in a file system of the kernel."""
+    """Those whose place is in the snapshot: not in what is mounted too, or in a file system of the kernel."""
     above = ["/dev/", "/proc/", "/sys/"]
     found = []
     for mount in mounts:

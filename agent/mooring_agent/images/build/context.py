@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The build context: a directory as a tar stream, and a tar stream as a directory that is private to a build.
 
-What arrives is hostile as layers are: it is unpacked through descriptors with RESOLVE_IN_ROOT (see layers.py).
-An ignore file is heeded on both sides: by who sends, to send less, and by who receives, who cannot know.
+What arrives is hostile as layers are: it is unpacked through descriptors with RESOLVE_IN_ROOT (layers.py). An
+ignore file is heeded on both sides: by who sends, to send less, and by who receives, who cannot know.
 """
 
 from __future__ import annotations

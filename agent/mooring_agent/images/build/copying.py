@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where COPY puts things: the rules of its sources and its destination, on trees that are only read.
 
-They are those of BuildKit: the content of a directory is copied, not itself; a destination with a slash at its
-end is a directory; links in the destination and at the end of a source are followed, and links below a source
-are copied as they are; what is missing on the way is made with mode 0755.
+They are those of BuildKit: the content of a directory is copied, not itself; a destination with a slash at
+its end is a directory; links in the destination and at the end of a source are followed, and links below a
+source are copied as they are; what is missing on the way is made with mode 0755.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Placing:
         return self.base.resolve(os.fsencode(text))
 
     def kind(self, path: bytes) -> bytes | None:
-        """Whether there is a directory, a link or something else; None for nothing. The root is always there."""
+        """Whether there is a directory (the root always is), a link or something else; None for nothing."""
         if not path:
             return tar.DIRECTORY
         item = self._items.get(path)

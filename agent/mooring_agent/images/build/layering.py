@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A layer from what an instruction did: from an archive of what it puts there, or from what a command wrote."""
+"""The layer of an instruction: from an archive of what it puts there, or from what a command wrote."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Mounting:
         for mount in self.mounts:
             if mount.kind is MountKind.SSH:
                 raise NotSupported(
-                    "--mount=type=ssh is not supported: no ssh agent is forwarded to builds; give a deploy key "
+                    "--mount=type=ssh is not supported: no ssh agent is forwarded to builds; give a key "
                     "as a secret (--mount=type=secret) instead"
                 )
             if mount.kind is MountKind.SECRET and mount.required and mount.secret_id not in self.secrets:

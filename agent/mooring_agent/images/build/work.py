@@ -99,8 +99,7 @@ class Work:
         """Put what an instruction came to into the cache."""
         chain, size = "", 0
         if layer is not None:
-            chain = chain_id([parent, layer.diff_id]) if parent else layer.diff_id
-            assert chain is not None
+            chain = (chain_id([parent, layer.diff_id]) or "") if parent else layer.diff_id
             size = self.state.snapshots.usage(chain).bytes
         record = Record(
             key=key,
