@@ -19,7 +19,7 @@ from pathlib import Path
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.content import MAX_DOCUMENT
-from mooring_agent.images.layers import split_path
+from mooring_agent.images.member_names import split_path
 from mooring_agent.images.stream import CHUNK, HashingReader, decompress, detect, peek
 
 _BLOB = re.compile(r"blobs/sha256/([a-f0-9]{64})")

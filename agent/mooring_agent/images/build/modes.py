@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--chmod`: octal, or symbolic as chmod(1) of POSIX has it (`u=rwX,go-w`), without a umask. Pure."""
+"""`--chmod`: octal, or symbolic as chmod(1) has it (`u=rwX,go-w`), without a umask. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from mooring_agent.images.dockerfile.errors import DockerfileError
 _OCTAL = re.compile(r"[0-7]{1,5}")
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
 _ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
-_SHIFTS = {"u": 6, "g": 3, "o": 0}
-_SPECIAL = {"u": 0o4000, "g": 0o2000}
+_AFFECTED = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
+_BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "X": 0, "s": 0o6000, "t": 0o1000}
+_COPIED = {"u": 6, "g": 3, "o": 0}  # how far the bits of a class are from those of others
+_EXECUTE = 0o111
+_SET_IDS = 0o6000
 _ALL = 0o7777
 
 
@@ -22,51 +25,41 @@ class Modes:
         self._octal = int(text, 8) if _OCTAL.fullmatch(text) else None
         if self._octal is not None and self._octal > _ALL:
             raise _bad(text)
-        self._clauses: list[tuple[str, str, str]] = []
+        self._changes: list[tuple[int, str, str]] = []
         if self._octal is None:
             for clause in text.split(","):
                 found = _CLAUSE.fullmatch(clause)
                 if found is None:
                     raise _bad(text)
-                whose = "ugo" if not found[1] or "a" in found[1] else found[1]
-                self._clauses += [(whose, sign, what) for sign, what in _ACTION.findall(found[2])]
+                affected = 0
+                for who in found[1] or "a":
+                    affected |= _AFFECTED[who]
+                self._changes += [(affected, sign, what) for sign, what in _ACTION.findall(found[2])]
 
     def apply(self, mode: int, *, directory: bool) -> int:
         """The mode of a file or directory that had `mode`."""
         if self._octal is not None:
             return self._octal
-        for whose, sign, what in self._clauses:
-            mode = _changed(mode, whose, sign, what, directory)
+        for affected, sign, what in self._changes:
+            mode = _changed(mode, affected, sign, what, directory)
         return mode
 
 
-def _changed(mode: int, whose: str, sign: str, what: str, directory: bool) -> int:
-    bits = mask = 0
-    for who in dict.fromkeys(whose):
-        shift = _SHIFTS[who]
-        mask |= 0o7 << shift | _SPECIAL.get(who, 0)
-        bits |= _bits(mode, what, directory) << shift
-        if "s" in what:
-            bits |= _SPECIAL.get(who, 0)
-    if "t" in what and len(set(whose)) == len(_SHIFTS):
-        bits |= 0o1000
-        mask |= 0o1000
+def _changed(mode: int, affected: int, sign: str, what: str, directory: bool) -> int:
+    if what in _COPIED:
+        bits = (mode >> _COPIED[what] & 0o7) * _EXECUTE
+    else:
+        bits = sum(_BITS[letter] for letter in dict.fromkeys(what))
+    # A directory keeps these bits unless they are named, as GNU chmod has it.
+    kept = _SET_IDS & ~(bits & affected) if directory else 0
+    if "X" in what and (directory or mode & _EXECUTE):
+        bits |= _EXECUTE
+    bits &= affected & ~kept
     if sign == "+":
         return mode | bits
     if sign == "-":
         return mode & ~bits
-    if directory:
-        mask &= ~(0o6000 & ~bits)  # a directory keeps these unless they are named, as GNU chmod has it
-    return mode & ~mask | bits
-
-
-def _bits(mode: int, what: str, directory: bool) -> int:
-    if what in _SHIFTS and what:
-        return mode >> _SHIFTS[what] & 0o7
-    bits = (4 if "r" in what else 0) | (2 if "w" in what else 0) | (1 if "x" in what else 0)
-    if "X" in what and (directory or mode & 0o111):
-        bits |= 1
-    return bits
+    return mode & (~affected | kept) | bits
 
 
 def _bad(text: str) -> DockerfileError:
