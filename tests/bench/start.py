@@ -66,9 +66,11 @@ def main() -> None:
         host = agent.api("GET", "/mooring/v1/host")
         keeper = host["keeper"]["pid"]
         pids = [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
-        resident = processes.resident_memory(pids)
+        occupied = processes.proportional_memory(pids)
     print_table("start: medians; the ratio says how many times better Mooring is", rows)
-    print(f"agent, keeper, zygote and guardian at the end: {resident / 2**20:.1f} MiB resident")
+    print(
+        f"agent, keeper, zygote and guardian at the end: {occupied / 2**20:.1f} MiB, shared pages counted once"
+    )
 
 
 def _beside_docker(

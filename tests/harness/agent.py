@@ -49,7 +49,8 @@ class AgentUnderTest:
     Everything is below `base`, a short directory, since the path of a unix socket may have 107 bytes at most.
     `user` says in messages whose agent it is. `expect_traceback=True` is for a test that provokes one in the
     agent's log; else `end` fails on it. `run_root` is another place for it than below `base`;
-    `pool` None leaves the number of launchers that wait to the agent, `directory` is where `base` is made.
+    `pool` None leaves the number of launchers that wait to the agent. `program` is what `mooring` is run by,
+    `directory` is where `base` is made.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class AgentUnderTest:
         user: str = "a test",
         run_root: Path | None = None,
         pool: int | None = 10,
+        program: Sequence[str] = (sys.executable, "-m", "mooring_agent"),
         directory: Path | None = None,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or _directory_for_roots()))
@@ -73,6 +75,7 @@ class AgentUnderTest:
         )
         self.arguments = tuple(arguments)
         self.pool = pool
+        self.program = tuple(program)
         self.user = user
         self.expect_traceback = expect_traceback
         self.log_path = self.base / "agent.log"
@@ -95,7 +98,7 @@ class AgentUnderTest:
         """Return the command line of the agent; its socket is where it is by default."""
         config = self.config
         return [
-            *(sys.executable, "-m", "mooring_agent", "agent"),
+            *(*self.program, "agent"),
             *("--data-root", str(config.data_root)),
             *("--run-root", str(config.run_root)),
             *("--cgroup-parent", config.cgroup_parent),

@@ -301,6 +301,7 @@ class Engine:
         )
 
     def _process_ended(self, event: messages.Exited) -> None:
+        self.execs.container_ended(event.id)
         if not self.lifecycle.exited(event) and not self._build_runs.exited(event):
             self.execs.exited(event)
 

@@ -38,13 +38,23 @@ class ExecSpec:
     hangs_up: bool = False
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A plan, and what it was made of but for the command."""
+@dataclass(eq=False)
+class KnownPlan:
+    """A plan, what it was made of but for the command, and how many execs in a row have had it."""
 
     container_spec: ContainerSpec
     spec: ExecSpec
     plan: JoinPlan
+    uses: int = 0
+
+    def with_command(self, argv: tuple[str, ...]) -> JoinPlan:
+        """The plan for this command, as `arguments` gives it."""
+        return replace(self.plan, process=replace(self.plan.process, args=argv))
+
+
+def arguments(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """A command as a plan has it. Raises InvalidSpec."""
+    return compile_arguments({"args": argv})
 
 
 class ExecPlans:
@@ -54,10 +64,12 @@ class ExecPlans:
 
     def __init__(self, launching: Launching) -> None:
         self._launching = launching
-        self._last: dict[str, _Known] = {}
+        self._last: dict[str, KnownPlan] = {}
 
-    def plan(self, container: Container, spec: ExecSpec) -> JoinPlan:
-        """The plan for a process in a running container. Raises InvalidSpec."""
+    def plan(self, container: Container, spec: ExecSpec) -> KnownPlan:
+        """The plan for a process in a running container; the same object as for the last one that was alike.
+        Raises InvalidSpec.
+        """
         plain = replace(spec, argv=("",))
         known = self._last.get(container.id)
         if (
@@ -67,13 +79,13 @@ class ExecPlans:
             or known.plan.start_time != container.start_time
             or known.spec != plain
         ):
-            known = _Known(container.spec, plain, self._make(container, spec))
+            known = KnownPlan(container.spec, plain, self._make(container, spec))
             self._last.pop(container.id, None)
             while len(self._last) >= _REMEMBERED:
                 del self._last[next(iter(self._last))]
             self._last[container.id] = known
-        args = compile_arguments({"args": spec.argv})
-        return replace(known.plan, process=replace(known.plan.process, args=args))
+        known.uses += 1
+        return known
 
     def _make(self, container: Container, spec: ExecSpec) -> JoinPlan:
         capabilities = list(all_capabilities() if spec.privileged else capabilities_of(container.spec))

@@ -13,18 +13,19 @@ import struct
 import termios
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
-from ..keeper.client import KeeperRefused, StartRefused
+from ..keeper.client import JoinerGone, KeeperClient, KeeperRefused, StartRefused
 from ..linux.syscalls import TIOCSIG
 from ..runtime.join import start_time
 from .container import Container
 from .events import EventBus
-from .execplans import ExecPlans, ExecSpec
+from .execplans import ExecPlans, ExecSpec, KnownPlan, arguments
+from .execstandby import ExecStandby
 from .foreground import foreground
 from .launching import Launching
 from .lifecycle import Lifecycle
@@ -90,6 +91,7 @@ class Execs:
         self._registry = registry
         self._lifecycle = lifecycle
         self._plans = ExecPlans(launching)
+        self._standby = ExecStandby(lifecycle)
         self._events = events
         self._execs: dict[str, Exec] = {}
         # Set when the agent is about to end: then clients are cut off, and have not left.
@@ -140,13 +142,17 @@ class Execs:
             stderr=spec.stderr and not detach,
             note=_note(spec, detach),
         )
+        known = self._plans.plan(container, spec)
+        args = arguments(spec.argv)
+        joiner = "" if detach else self._standby.take(container, known, args)
         process.asked = True
         try:
-            launched, descriptors = await client.execute(request, self._plans.plan(container, spec).encode())
+            launched, descriptors = await self._execute(client, request, known, args, joiner)
         except StartRefused as error:
             process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
             raise
         reached("exec.started")
+        self._standby.note(container, known)
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
         self._events.publish("container", "exec_start", container.id, {"name": container.name, "execID": id})
@@ -157,6 +163,19 @@ class Execs:
                 os.close(descriptor)
             return None
         return self._streams(process, descriptors)
+
+    async def _execute(
+        self,
+        client: KeeperClient,
+        request: messages.Exec,
+        known: KnownPlan,
+        args: tuple[str, ...],
+        joiner: str,
+    ) -> tuple[messages.Launched, list[int]]:
+        if joiner:
+            with suppress(JoinerGone):
+                return await client.execute(replace(request, joiner=joiner, args=list(args)), None)
+        return await client.execute(request, known.with_command(args).encode())
 
     async def attach(self, id: str) -> ExecStreams:
         """Take up its streams again, after a restart of the agent: what it has written meanwhile waits in its
@@ -286,6 +305,10 @@ class Execs:
             "truncated": any(size > max_output for size in sizes.values()),
             "timed_out": timed_out,
         }
+
+    def container_ended(self, container_id: str) -> None:
+        """Nothing may stand by in a container that has ended; other ids are passed over."""
+        self._standby.drop(container_id)
 
     def exited(self, event: messages.Exited) -> None:
         """News from the keeper: a process that is not a container's has ended."""

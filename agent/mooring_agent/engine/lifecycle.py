@@ -138,15 +138,17 @@ class Lifecycle:
             await self._thaw(container)
         self._publish(container, "unpause")
 
-    async def ended(self, container: Container) -> int:
-        """Wait for the next end of its process; the exit code."""
+    def ended(self, container: Container) -> asyncio.Future[int]:
+        """The next end of its process, from this call on, not from when it is awaited: the exit code."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        container.ended.append(future)
-        try:
-            return await future
-        finally:
+
+        def forget(_: object) -> None:
             if future in container.ended:
                 container.ended.remove(future)
+
+        container.ended.append(future)
+        future.add_done_callback(forget)
+        return future
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
@@ -263,9 +265,8 @@ class Lifecycle:
     def process_ended(self, container: Container, exit_code: int, known: bool, finished_at: float) -> None:
         """Take note of an end, and see what has to follow."""
         container.exit_code, container.exit_known, container.finished_at = exit_code, known, finished_at
-        container.error = (
-            "" if known else "its exit code is not known: nobody was left to see the process end"
-        )
+        unknown = "its exit code is not known: nobody was left to see the process end"
+        container.error = "" if known else unknown
         container.pid = None
         container.status = "restarting" if restarts(container) else "exited"
         container.oom_killed = self._oom_killed(container)
@@ -426,7 +427,7 @@ class Lifecycle:
         self._publish(container, "stop")
 
     async def _end(self, container: Container, number: int, patience: float) -> None:
-        over = asyncio.ensure_future(self.ended(container))
+        over = self.ended(container)
         try:
             await self._signal(container, number)
             reached("stop.signalled")
@@ -439,8 +440,7 @@ class Lifecycle:
                 if not await within(over, _KILL_TIMEOUT):
                     raise Unavailable(
                         f"container {container.name} cannot be stopped: process {container.pid} did not end "
-                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang in the kernel on "
-                        "storage that does not answer"
+                        f"{_KILL_TIMEOUT:g} s after SIGKILL; it may hang on storage that does not answer"
                     )
         finally:
             over.cancel()

@@ -40,7 +40,7 @@ _RETRY_PAUSE = 0.02
 # logs.
 _REQUEST_TIMEOUT = 10.0
 # What waits for processes of a container's own: launchers that are forked, storage that is mounted.
-_START_REQUESTS = (messages.Acquire, messages.Launch, messages.Exec, messages.Upgrade)
+_START_REQUESTS = (messages.Acquire, messages.Launch, messages.Exec, messages.PrepareExec, messages.Upgrade)
 _START_REQUEST_TIMEOUT = 45.0
 
 
@@ -225,15 +225,31 @@ class KeeperClient:
         assert isinstance(answer, messages.Launched)
         return answer
 
-    async def execute(self, request: messages.Exec, plan: bytes) -> tuple[messages.Launched, list[int]]:
-        """Start a process in a container. Raises StartRefused."""
+    async def prepare_exec(self, request: messages.PrepareExec, plan: bytes) -> None:
+        """Have a joiner join a container, for an `execute` that names it."""
         file = messages.memory_file(plan)
         try:
-            answer, descriptors = await self.request(request, [file])
-        except KeeperRefused as refusal:
-            raise StartRefused(refusal.message, refusal.exit_code) from None
+            await self.request(request, [file])
         finally:
             os.close(file)
+
+    async def execute(
+        self, request: messages.Exec, plan: bytes | None
+    ) -> tuple[messages.Launched, list[int]]:
+        """Start a process in a container; `plan` is None where the request names a joiner.
+
+        Raises StartRefused, and JoinerGone for a joiner that does not do; then nothing was started.
+        """
+        files = [] if plan is None else [messages.memory_file(plan)]
+        try:
+            answer, descriptors = await self.request(request, files)
+        except KeeperRefused as refusal:
+            if plan is None and refusal.gone:
+                raise JoinerGone(refusal.message) from None
+            raise StartRefused(refusal.message, refusal.exit_code) from None
+        finally:
+            for file in files:
+                os.close(file)
         assert isinstance(answer, messages.Launched)
         return answer, descriptors
 
@@ -372,6 +388,10 @@ class StartRefused(LaunchFailed):
         self.exit_code = exit_code
         if exit_code in (126, 127):
             self.status = 400
+
+
+class JoinerGone(Unavailable):
+    """A joiner that was prepared is not there any more, or does not fit any more. It has started nothing."""
 
 
 def _sealed_interpreter() -> int:

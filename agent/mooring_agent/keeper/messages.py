@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType
 from typing import Any
 
@@ -102,14 +102,17 @@ class Launch:
 
 @dataclass(frozen=True)
 class Release:
-    """The launcher `slot` is not needed. Answered with Done when nothing of it is left."""
+    """The launcher `slot`, or the joiner of this name that is prepared, is not needed. Answered with Done,
+    for a launcher when nothing of it is left.
+    """
 
     slot: str
 
 
 @dataclass(frozen=True)
 class Exec:
-    """Start process `id` in the container `container`; descriptor 0 is the join plan.
+    """Start process `id` in the container `container`; descriptor 0 is the join plan. Or `joiner` is one that
+    PrepareExec has made for just such an exec, and `args` are the arguments.
 
     Answered with Launched, and with descriptors: the terminal's master alone, or what was asked for of
     standard input (its writing end), output and error (their reading ends), in this order. `note` is kept
@@ -123,6 +126,22 @@ class Exec:
     stdout: bool
     stderr: bool
     note: str = ""
+    joiner: str = ""
+    args: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PrepareExec:
+    """Let a joiner, known as `joiner` from now on, become what descriptor 0, a join plan that is `ahead`,
+    says. The other fields are those of the Exec that may follow; a Release does otherwise, or the end of the
+    connection. Answered with Done. Not for terminals.
+    """
+
+    joiner: str
+    container: str
+    stdin: bool
+    stdout: bool
+    stderr: bool
 
 
 @dataclass(frozen=True)
@@ -245,6 +264,7 @@ Message = (
     | Launch
     | Release
     | Exec
+    | PrepareExec
     | Launched
     | Signal
     | Resize
@@ -259,9 +279,15 @@ Message = (
     | Failed
     | Exited
 )
+
+
+def _default(found: Field[Any]) -> Any:
+    return found.default_factory() if found.default_factory is not MISSING else found.default
+
+
 _TYPES: dict[str, Any] = {kind.__name__: kind for kind in Message.__args__}
 _DEFAULTS = {
-    kind: {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    kind: {each.name: _default(each) for each in fields(kind) if _default(each) is not MISSING}
     for kind in Message.__args__
 }
 
@@ -294,7 +320,7 @@ _NAME_MAX = 200  # bytes; with what is appended to it a name of a file has 255 a
 
 def field_kinds(kind: Any) -> dict[str, tuple[type, ...]]:
     """What may be in each field of a dataclass; for `check_fields`."""
-    return {field.name: _KINDS[field.type] for field in fields(kind)}
+    return {each.name: _KINDS[each.type] for each in fields(kind)}
 
 
 def check_fields(kinds: dict[str, tuple[type, ...]], content: dict[str, Any]) -> None:
@@ -342,7 +368,7 @@ def decode(packet: bytes) -> tuple[int, Message]:
         try:
             message: Message = kind(**content)
         except TypeError:
-            known = {field.name for field in fields(kind)}
+            known = {each.name for each in fields(kind)}
             message = kind(**{name: value for name, value in content.items() if name in known})
         return number, message
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -23,6 +23,7 @@ from .children import Child
 from .connections import Client, Connections
 from .diagnostics import complain
 from .eventloop import EventLoop
+from .execs import Execs
 from .guardian import Legacy
 from .handover import State, pack, take_back
 from .launchers import Launchers
@@ -77,9 +78,11 @@ class Keeper:
         channel.setblocking(False)
         self._processes = Processes(self._loop, channel, f"{run_root}/keeper", self._tell_end)
         zygote = Zygote(f"{run_root}/stage", lambda pid: self._processes.expect_end(pid, nothing))
-        self._starts = Starts(self._loop, Launchers(zygote), self._processes)
+        launchers = Launchers(zygote)
+        self._starts = Starts(self._loop, launchers, self._processes)
+        self._execs = Execs(self._loop, launchers, self._processes, self._starts)
         self._connections = Connections(
-            self._loop, listener, self._dispatch, self._starts.release_all_of, self._consider_idleness
+            self._loop, listener, self._dispatch, self._release_all_of, self._consider_idleness
         )
         self._handlers: dict[type, Callable[..., None]] = {
             messages.Hello: self._hello,
@@ -89,6 +92,7 @@ class Keeper:
             messages.Prepare: self._prepare,
             messages.Launch: self._launch,
             messages.Exec: self._exec,
+            messages.PrepareExec: self._prepare_exec,
             messages.Signal: self._signal,
             messages.Resize: self._resize,
             messages.Streams: self._give_streams,
@@ -120,8 +124,16 @@ class Keeper:
         self._processes.reap()
         self._consider_idleness()
         self._loop.run()
-        self._starts.dismiss_all()
+        self._dismiss_all()
         self._processes.await_expected(_END_SECONDS)
+
+    def _release_all_of(self, client: Client) -> None:
+        self._starts.release_all_of(client)
+        self._execs.release_all_of(client)
+
+    def _dismiss_all(self) -> None:
+        self._starts.dismiss_all()
+        self._execs.release_all()
 
     def _when_idle(self) -> bool:
         """Refill the pool, but not while requests come: a fork and a launcher that prepares itself
@@ -194,6 +206,8 @@ class Keeper:
         self, client: Client, message: messages.Configure, descriptors: list[int], reply: Reply
     ) -> None:
         self._starts.configure(self._shape(message.shape), message.size)
+        if not message.size:
+            self._execs.release_all()
         reply(messages.Done())
 
     def _acquire(
@@ -212,6 +226,7 @@ class Keeper:
     def _release(
         self, client: Client, message: messages.Release, descriptors: list[int], reply: Reply
     ) -> None:
+        self._execs.release(message.slot)
         self._starts.release(message.slot, lambda: reply(messages.Done()))
 
     def _prepare(
@@ -224,7 +239,13 @@ class Keeper:
         self._starts.launch(client, message, descriptors[:1], reply)
 
     def _exec(self, client: Client, message: messages.Exec, descriptors: list[int], reply: Reply) -> None:
-        self._starts.execute(client, message, _plan(descriptors), reply)
+        self._execs.execute(client, message, descriptors[:1], reply)
+
+    def _prepare_exec(
+        self, client: Client, message: messages.PrepareExec, descriptors: list[int], reply: Reply
+    ) -> None:
+        self._execs.prepare(client, message, _plan(descriptors))
+        reply(messages.Done())
 
     def _signal(self, client: Client, message: messages.Signal, descriptors: list[int], reply: Reply) -> None:
         self._child(message.id).signal(message.number)
@@ -322,7 +343,7 @@ class Keeper:
         if asked_by < 0:  # whoever wanted it has gone
             self._stay(program, reply, "nobody waits for it")
             return
-        self._starts.dismiss_all()
+        self._dismiss_all()
         clients = self._connections.hand_over()
         if asked_by not in clients:
             self._stay(program, reply, "nobody waits for it")

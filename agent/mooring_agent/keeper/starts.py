@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from ..failpoints import reached
@@ -17,7 +16,7 @@ from ..runtime.join import start_time
 from ..runtime.launch import GOING, in_words
 from ..runtime.plan import Shape
 from . import messages
-from .children import Child, open_exec_streams
+from .children import Child
 from .connections import Client
 from .diagnostics import complain
 from .eventloop import EventLoop
@@ -43,7 +42,7 @@ class Refused(Exception):
 
 
 @dataclass
-class _Start:
+class Start:
     """A launcher or a joiner on its way to its execve. `reply` is there once somebody waits for that."""
 
     child: Child
@@ -51,6 +50,7 @@ class _Start:
     launcher: Launcher | None = None
     reply: Reply | None = None
     going: bool = False
+    unheard: bool = False
     failure: messages.Failed | None = None
 
 
@@ -62,7 +62,7 @@ class Starts:
         self._launchers = launchers
         self._processes = processes
         self._pool_rests = False
-        self._prepared: dict[str, _Start] = {}  # by slot
+        self._prepared: dict[str, Start] = {}  # by slot
         self._awaited = 0  # answers that are owed
 
     @property
@@ -231,8 +231,8 @@ class Starts:
             raise Refused(f"slot {request.slot} has a plan already")
         start, given = self._begin(launcher, request)
         self._prepared[launcher.slot] = start
-        _send(launcher.channel, b"plan", [plan, *given])
-        _close(given)
+        send(launcher.channel, b"plan", [plan, *given])
+        close(given)
         self._follow(start)
 
     def _acquired(self, client: Client, slot: str) -> Launcher:
@@ -259,7 +259,7 @@ class Starts:
             self._processes.journal.write(child.record)
             reached("keeper.recorded")
         except OSError:
-            _close(given)
+            close(given)
             if launcher.slot not in self._prepared:
                 self._processes.undo(child)
             self.dismiss(launcher)
@@ -271,11 +271,11 @@ class Starts:
         self._processes.expect_start(child)
         if self._prepared.pop(launcher.slot, None) is None:
             self._follow(start)
-        _send(launcher.channel, b"plan" if plan else b"go", [*plan, *given])
-        _close(given)
+        send(launcher.channel, b"plan" if plan else b"go", [*plan, *given])
+        close(given)
         reached("keeper.handed")
 
-    def _begin(self, launcher: Launcher, request: Request) -> tuple[_Start, list[int]]:
+    def _begin(self, launcher: Launcher, request: Request) -> tuple[Start, list[int]]:
         """Make all that a container's process needs beside its plan; the standard streams for it. Raises
         Refused, OSError.
         """
@@ -299,55 +299,17 @@ class Starts:
         try:
             self._open_streams(child, request, given)
         except OSError:
-            _close(given)
+            close(given)
             self._processes.undo(child)
             self.dismiss(launcher)
             raise
         self._loop.remove(launcher.channel.fileno())
-        return _Start(child, launcher.channel, launcher), given
+        return Start(child, launcher.channel, launcher), given
 
-    def execute(self, client: Client, request: messages.Exec, plan: int, reply: Reply) -> None:
-        """Start a process in a running container. Raises Refused."""
-        container = self._processes.children.get(request.container)
-        if container is None or not container.running:
-            raise Refused(f"container {request.container} does not run")
-        if request.id in self._processes.children:
-            raise Refused(f"exec {request.id} has been started already")
-        ours: list[int] = []
-        given: list[int] = []
-        if not request.terminal:
-            ours, given = open_exec_streams(request.stdin, request.stdout, request.stderr)
-        channel = self._take_joiner()
-        record = Record(
-            request.id,
-            request.container,
-            pid=0,
-            start_time=0,
-            terminal=request.terminal,
-            stdin=request.stdin and not request.terminal,
-            note=request.note,
-        )
-        child = Child(record, own=True, exec_streams=ours, owner=client)
-        if record.stdin:
-            child.stdin = os.dup(ours[0])
+    def await_exec(self, start: Start) -> None:
+        """Answer for a joiner that is about to start its process."""
         self._awaited += 1
-        self._follow(_Start(child, channel, reply=reply, going=True))
-        _send(channel, b"plan", [plan, *given])
-        _close(given)
-        reached("keeper.exec-handed")
-
-    def _take_joiner(self) -> socket.socket:
-        """The channel of a joiner that waits; one that has ended meanwhile is passed over."""
-        while True:
-            joiner, channel = self._launchers.take_joiner()
-            self._processes.expect_end(joiner, nothing)
-            try:
-                channel.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                return channel
-            except OSError:
-                pass
-            channel.close()
+        self._follow(start)
 
     def _open_streams(self, child: Child, request: Request, given: list[int]) -> None:
         """Make the log and, without a terminal, the pipes; what the container gets of them is added to
@@ -367,7 +329,7 @@ class Starts:
         self._processes.hold(child.record.id, child.stdin)
         return reader
 
-    def _follow(self, start: _Start) -> None:
+    def _follow(self, start: Start) -> None:
         """Hear what a launcher or joiner says up to its execve, which closes the channel, or its report of
         failure.
         """
@@ -377,6 +339,8 @@ class Starts:
                 packet, descriptors, _, _ = socket.recv_fds(start.channel, messages.PACKET_MAX, 1)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it has ended with something unread, so that it has begun nothing
+                packet, descriptors, start.unheard = b"", [], True
             except OSError:
                 packet, descriptors = b"", []
             if packet == b"terminal":
@@ -387,14 +351,14 @@ class Starts:
                 start.going = True
             elif packet:
                 report = json.loads(packet)
-                start.failure = messages.Failed(report["error"], report["exit_code"])
+                start.failure = messages.Failed(**{"message": report.pop("error"), **report})
             else:
                 self._loop.remove(start.channel.fileno())
                 self._over(start)
 
         self._loop.add(start.channel.fileno(), heard)
 
-    def _over(self, start: _Start) -> None:
+    def _over(self, start: Start) -> None:
         """The channel has closed."""
         launcher = start.launcher
         if start.reply is None:
@@ -407,7 +371,7 @@ class Starts:
         if launcher is not None:
             self._launchers.remove(launcher)
         if start.failure is None and not (start.going and start.child.record.pid):
-            start.failure = messages.Failed(_SILENT_END, gone=True)
+            start.failure = messages.Failed(_SILENT_END, gone=launcher is not None or start.unheard)
         if start.failure is not None:
             self._not_started(start.child, launcher)
             start.reply(start.failure, ())
@@ -433,20 +397,26 @@ class Starts:
         self._processes.add(child)
         reached("keeper.executed")
         reply(messages.Launched(child.record.pid, child.record.start_time), child.exec_streams)
+        self._processes.claim(child)
+        if child.exec_streams:
+            self._processes.reap()  # a short one has ended by now: then the guardian need not hear of it
         if child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])
-        self._processes.claim(child)
 
 
-def _close(descriptors: list[int]) -> None:
+def close(descriptors: list[int]) -> None:
+    """Close all of them."""
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def _send(channel: socket.socket, word: bytes, descriptors: list[int]) -> None:
-    """Tell a launcher or joiner something; one that has ended says so by the end of its channel."""
-    with suppress(OSError):
+def send(channel: socket.socket, word: bytes, descriptors: list[int]) -> bool:
+    """Tell a launcher or joiner something; False for one that has ended, whose channel says so too."""
+    try:
         socket.send_fds(channel, [word], descriptors)
+    except OSError:
+        return False
+    return True
 
 
 def _receive(channel: socket.socket) -> bytes:

@@ -49,7 +49,7 @@ def spawn_sibling(path: str, argv: Sequence[str], environment: Mapping[str, str]
     reap. Signals must be at their defaults, and the caller single-threaded. Raises OSError when there can be
     no process.
     """
-    chain = _Chain(path, argv, environment)
+    chain = _Chain(path, argv, environment, _rehearsed.pop() if _rehearsed else _new_memory())
     ctypes.set_errno(0)
     pid: int = _libc.clone(
         _libc.setcontext,
@@ -64,16 +64,28 @@ def spawn_sibling(path: str, argv: Sequence[str], environment: Mapping[str, str]
 
 
 def rehearse() -> None:
-    """Do all of it but the clone, which has the pages that it needs copied while nobody waits."""
-    _Chain("/proc", ("rehearsal",), {"PATH": "/proc"})
+    """Do all of it but the clone, which has the pages that it needs made and copied while nobody waits."""
+    memory = _new_memory()
+    memory[3 * _PIECE : 4 * _PIECE] = bytes(_PIECE)
+    _Chain("/proc", ("rehearsal",), {"PATH": "/proc"}, memory)
+    _rehearsed[:] = [memory]
+
+
+# The memory of the last rehearsal, for the chain that is played.
+_rehearsed: list[mmap.mmap] = []
+
+
+def _new_memory() -> mmap.mmap:
+    return mmap.mmap(-1, 4 * _PIECE)
 
 
 class _Chain:
     """The contexts of the child, and what they refer to: `first` begins with them, on `stack`."""
 
-    def __init__(self, path: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._memory = mmap.mmap(-1, 4 * _PIECE)
-        self._anchor = ctypes.c_char.from_buffer(self._memory)
+    def __init__(
+        self, path: str, argv: Sequence[str], environment: Mapping[str, str], memory: mmap.mmap
+    ) -> None:
+        self._anchor = ctypes.c_char.from_buffer(memory)
         self._given = (
             ctypes.c_char_p(_whole(os.fsencode(path))),
             _strings([os.fsencode(each) for each in argv]),

@@ -7,6 +7,7 @@ namespace, as the keeper's own child (CLONE_PARENT), so that the keeper learns i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,11 +16,13 @@ import time
 from ..linux import keys, spawn, syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
-from .launch import receive_plan, report, set_up_stdio
+from .launch import in_words, receive_plan, report, set_up_stdio
 from .notifying import Notifying
 from .plan import JoinPlan, Process
+from .users import sources
 
 _LINGER = 0.002  # seconds
+_WORD_MAX = 64 << 10
 
 
 def run_joiner(channel: socket.socket, *, ahead: bool = False) -> None:
@@ -72,6 +75,30 @@ def parent_and_start_time(pid: int) -> tuple[int, int]:
     return int(fields[1]), int(fields[19])
 
 
+class _Word:
+    """Waits until the process of a plan that is `ahead` is to be started."""
+
+    def __init__(self, channel: socket.socket, groups: tuple[int, ...], directory: str) -> None:
+        self._channel = channel
+        self._groups = groups
+        self._directory = directory
+        self._sources = sources()
+
+    def __call__(self) -> tuple[str, ...]:
+        """The arguments of the process. Then this one is in the container's groups. Raises Stale."""
+        packet = self._channel.recv(_WORD_MAX)
+        if not packet:
+            os._exit(0)
+        try:
+            stage.move_into(self._groups)
+            os.chdir(self._directory)  # a directory of this name, if there is another one by now
+        except OSError as error:
+            raise process.Stale(in_words(error)) from None
+        if sources() != self._sources:
+            raise process.Stale("the container's users have changed")
+        return tuple(json.loads(packet))
+
+
 def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     os.umask(0)
     last_capability = process.read_last_capability()
@@ -87,7 +114,11 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     if plan.process.apparmor_profile or plan.process.selinux_label:
         process.set_labels(plan.process)
     cgroup = os.open(plan.groups[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if plan.unified else -1
-    if not plan.unified:
+    groups: tuple[int, ...] = ()
+    if plan.ahead:
+        # Only with the word does it become one of the container's processes, to be counted and frozen.
+        groups = stage.open_groups(plan.groups)
+    elif not plan.unified:
         stage.join_groups(plan.groups)
     for file in plan.enter:
         stage.write(file, "0")
@@ -112,8 +143,9 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
             plan.process,
             last_capability,
             install_filter,
-            channel.fileno(),
+            (channel.fileno(), *groups),
             lambda pid: channel.send(b"pid %d" % pid),
+            _Word(channel, groups, plan.process.cwd) if plan.ahead else None,
         )
         syscalls.close_range(0)
         # The end of this process keeps a processor busy for a millisecond, which others wait for now.

@@ -56,6 +56,8 @@ def report(channel: socket.socket, error: BaseException) -> int:
     """Tell the keeper why there will be no process; return the exit status to leave with."""
     exit_code = error.exit_code if isinstance(error, process.CannotRun) else 125
     message = {"error": in_words(error)[:_REPORT_MAX], "exit_code": exit_code}
+    if isinstance(error, process.Stale):
+        message["gone"] = True
     try:
         channel.send(json.dumps(message).encode())
     except OSError:

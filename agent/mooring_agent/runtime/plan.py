@@ -238,6 +238,7 @@ class JoinPlan:
     the container's own group directories; `enter` are files to write "0" into instead, as in `Shape`.
     `spawn` says that the process needs no terminal, and that its filter of system calls lets it start others:
     then it can be started in less time. `state` is the container's, JSON, for the filter's listener.
+    `ahead` says that the command comes later, with the word to start it; only with `spawn`.
     """
 
     pid: int
@@ -248,6 +249,7 @@ class JoinPlan:
     namespaces: tuple[str, ...] = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
     enter: tuple[str, ...] = ()
     spawn: bool = False
+    ahead: bool = False
     state: str = ""
     keyring: str = ""
 

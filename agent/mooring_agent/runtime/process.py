@@ -47,6 +47,10 @@ class CannotRun(Exception):
         self.exit_code = exit_code
 
 
+class Stale(CannotRun):
+    """What was made ahead does not fit any more. Nothing has been started, and what is made anew will fit."""
+
+
 def read_last_capability() -> int:
     """The highest capability this kernel knows. Read while /proc is still the host's."""
     descriptor = os.open(_LAST_CAP_FILE, os.O_RDONLY | os.O_CLOEXEC)
@@ -205,18 +209,20 @@ def become(
             ready()
         os.execve(path, args, environment)
 
-    _execute(process.args, _settle(process, last_capability, install_filter, keep), run)
+    _execute(process.args, _settle(process, last_capability, install_filter, (keep,)), run)
 
 
 def spawn(
     process: Process,
     last_capability: int,
     install_filter: Callable[[], None] | None,
-    keep: int,
+    keep: tuple[int, ...],
     tell: Callable[[int], object],
+    word: Callable[[], tuple[str, ...]] | None = None,
 ) -> None:
     """Start the process as a sibling, in a session of its own, after becoming all that it shall be; `tell` is
-    called with its pid, also when it ends at once because it cannot be executed.
+    called with its pid, also when it ends at once because it cannot be executed. `keep` are the descriptors
+    that stay open. `word` waits until it is to be started, and answers the arguments to take instead.
 
     It shares this process's memory until its execve, where a fork would have to copy each page that it
     touches. The filter of system calls has to allow that. Raises CannotRun or OSError.
@@ -232,7 +238,8 @@ def spawn(
             raise _cannot_execute(args[0], None if failure in (errno.ENOENT, errno.ENOTDIR) else failure)
         return pid
 
-    _execute(process.args, _settle(process, last_capability, install_filter, keep), run)
+    environment = _settle(process, last_capability, install_filter, keep)
+    _execute(word() if word is not None else process.args, environment, run)
 
 
 def rehearse() -> None:
@@ -259,7 +266,10 @@ def rehearse() -> None:
 
 
 def _settle(
-    process: Process, last_capability: int, install_filter: Callable[[], None] | None, keep: int
+    process: Process,
+    last_capability: int,
+    install_filter: Callable[[], None] | None,
+    keep: tuple[int, ...],
 ) -> dict[str, str]:
     """Become everything that the process shall be but its program; the program's environment."""
     if not process.args:
@@ -276,7 +286,7 @@ def _settle(
     os.umask(process.umask if process.umask is not None else 0o022)
     _make_working_directory(process.cwd)
     also = install_filter.connection if isinstance(install_filter, Notifying) else -1
-    _close_others((keep, also), 3 + process.preserve_fds)
+    _close_others((*keep, also), 3 + process.preserve_fds)
     # Only now, when nothing is opened any more: the limit may leave no room for a descriptor.
     for number, soft, hard in process.rlimits:
         resource.setrlimit(number, (soft, hard))

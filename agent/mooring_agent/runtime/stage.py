@@ -45,6 +45,18 @@ def join_groups(directories: tuple[str, ...]) -> None:
         write(f"{directory}/tasks", "0")
 
 
+def open_groups(directories: tuple[str, ...]) -> tuple[int, ...]:
+    """Descriptors for `move_into`: with them a process may move itself whoever it is by then."""
+    return tuple(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC) for directory in directories)
+
+
+def move_into(groups: tuple[int, ...]) -> None:
+    """`join_groups` of groups that have been opened before; closes them. Raises OSError."""
+    for descriptor in groups:
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+
+
 def make_groups(shape: Shape, name: str) -> tuple[str, ...]:
     """Make the group `name` in each hierarchy of the shape, with the shape's settings."""
     directories = tuple(f"{parent}/{name}" for parent in shape.groups)

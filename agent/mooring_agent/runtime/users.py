@@ -57,6 +57,21 @@ def read_identity(user: str, additional: tuple[int, ...] = (), groups: tuple[str
     return Identity(identity.uid, identity.gid, tuple(dict.fromkeys(more)), identity.home)
 
 
+def sources() -> list[tuple[int, ...]]:
+    """What tells the files of `read_identity` from others, or from themselves after a change."""
+    found: list[tuple[int, ...]] = []
+    for path in ("/etc/passwd", "/etc/group"):
+        try:
+            status = os.stat(path)
+        except OSError:
+            found.append(())
+        else:
+            found.append(
+                (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            )
+    return found
+
+
 def _find_user(wanted: str, passwd: str) -> tuple[int, int, str, str]:
     number = _number(wanted)
     for fields in _entries(passwd, 6):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -84,21 +84,22 @@ def test_what_is_not_well_formed_is_refused(parameters: dict[str, str]) -> None:
 
 def test_the_options_of_the_mooring_api() -> None:
     document = {
-        "text": "FROM x", "tags": ["a"], "args": {"A": "1"}, "secrets": {"s": base64.b64encode(b"x").decode()},
-        "source_date_epoch": 5, "platform": "amd64", "time_limit": 3, "memory": 1 << 24,
+        "text": "FROM x", "tags": ["a"], "args": {"A": "1"},
+        "secrets": {"s": base64.b64encode(b"hush").decode()}, "memory": 1 << 24,
+        "source_date_epoch": 5, "platform": "amd64", "time_limit": 3,
     }  # fmt: skip
     found = read_options(json.dumps(document).encode())
     assert found == BuildOptions(
         text=b"FROM x",
         tags=("a",),
         args={"A": "1"},
-        secrets={"s": b"x"},
+        secrets={"s": b"hush"},
         epoch=5,
         platform=Platform("linux", "amd64"),
         time_limit=3.0,
         limits=RunLimits(memory=1 << 24),
     )
-    assert "x" not in repr(found).replace("text=b'FROM x'", "").partition("limits")[0].partition("args")[2]
+    assert "hush" not in repr(found)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +159,10 @@ def test_a_build_is_told_line_by_line(api: Served, engine: FakeEngine) -> None:
     assert engine.builds.options[0].tags == ("web:2",)
     assert engine.builds.contexts == [b"the context"]
 
-    engine.builds.failure = cast(Exception, ZeroDivisionError("inside"))
+    engine.builds.failure = ZeroDivisionError("a detail")
     error = lines(api.call("POST", "/mooring/v1/builds", b"{}\n").body)[-1]["error"]
     assert error["status"] == 500
-    assert "inside" not in error["message"]
+    assert "a detail" not in error["message"]
     assert api.call("POST", "/mooring/v1/builds", b'{"x": 1}\n').status == 400
 
 
