@@ -27,7 +27,7 @@ from mooring_agent.images.dockerfile.heredocs import parse_heredoc
 from mooring_agent.images.dockerfile.instructions import CommandLine, Run
 from mooring_agent.images.dockerfile.mounts import Mount
 from mooring_agent.images.dockerfile.plan import PlannedStage
-from mooring_agent.images.ingest import is_there, temporary_snapshot
+from mooring_agent.images.ingest import temporary_snapshot
 from mooring_agent.images.platform import Platform, check_platform
 from mooring_agent.storage.snapshotter import WhiteoutStyle
 
@@ -151,11 +151,11 @@ class Commands:
             reached("build-ran")
             if exit_code:
                 raise BuildFailed(command.location, exit_code, tail.text())
+            untouched: frozenset[bytes] = frozenset()
             if in_place is not None:
                 in_place.clear()
-            made = work.layering.from_snapshot(key, below, work.latest)
-            assert made is None or is_there(snapshots, chain_of((*below, made)))
-            return made
+                untouched = in_place.untouched(tree)
+            return work.layering.from_snapshot(key, below, work.latest, untouched)
 
 
 def _command(line: CommandLine, config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[RunFile, ...]]:

@@ -8,6 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mooring_agent.failpoints import reached
@@ -54,13 +55,16 @@ class Layering:
             publish_layer(self._state, self._lease, layer, _chain(below, layer.diff_id))
             return Layer(layer.descriptor, layer.diff_id)
 
-    def from_snapshot(self, key: str, below: tuple[Layer, ...], latest: int | None) -> Layer | None:
+    def from_snapshot(
+        self, key: str, below: tuple[Layer, ...], latest: int | None, untouched: AbstractSet[bytes]
+    ) -> Layer | None:
         """Make a layer of what the active snapshot `key` changed, which becomes that layer; None if nothing.
 
-        No time in it is later than `latest`. Raises as from_archive.
+        No time in it is later than `latest`. That directories among `untouched` are said to have changed is
+        no change. Raises as from_archive.
         """
         state = self._state
-        if not _prepare(state.snapshots, key, latest):
+        if not _prepare(state.snapshots, key, latest, untouched):
             return None
         packer, digest = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS), hashlib.sha256()
         with state.taking("layer"), state.content.ingest() as blob:
@@ -95,13 +99,13 @@ def _chain(below: tuple[Layer, ...], diff_id: str) -> str:
     return chain_id((*(layer.diff_id for layer in below), diff_id)) or ""
 
 
-def _prepare(snapshots: Snapshotter, key: str, latest: int | None) -> bool:
+def _prepare(snapshots: Snapshotter, key: str, latest: int | None, untouched: AbstractSet[bytes]) -> bool:
     """Take out sockets, which no layer can hold, and set times back; returns whether anything has changed."""
     found = False
     root_fd = os.open(snapshots.unpack_target(key).directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for change in list(snapshots.changes(key)):
-            found = True
+            found = found or change.kind is not ChangeKind.MODIFIED or change.path not in untouched
             if change.kind is ChangeKind.DELETED:
                 continue
             parent, _, name = change.path.rpartition(b"/")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mooring_agent.images.build.tree import Tree
+from mooring_agent.images.layers import FOREIGN_XATTRS
 
 STANDARD = (
     *((path, True) for path in ("/dev", "/proc", "/sys")),
@@ -91,7 +92,7 @@ class InPlace:
             make(root, stub)
 
     def clear(self) -> None:
-        """Take away what nothing was written to."""
+        """Take away what nothing was written to, and give the directories above it their times back."""
         touched = set()
         for stub in reversed(self._stubs):
             place = self._place(stub.path)
@@ -106,6 +107,22 @@ class InPlace:
         for parent, mtime_ns in self._times.items():
             if parent not in touched:
                 os.utime(self._place(parent), ns=(mtime_ns, mtime_ns))
+
+    def untouched(self, tree: Tree) -> frozenset[bytes]:
+        """The directories in which stubs were made and that are as they are in `tree`, but for the time of
+        their last change of status, which nobody can set back.
+        """
+        return frozenset(path for path in self._times if self._is_alike(tree, path))
+
+    def _is_alike(self, tree: Tree, path: bytes) -> bool:
+        before, now, place = tree.lstat(path), os.lstat(self._place(path)), self._place(path)
+        if before is None:
+            return False
+        xattrs = {os.fsencode(name): os.getxattr(place, name) for name in os.listxattr(place)}
+        return (before.st_mode, before.st_uid, before.st_gid, before.st_mtime_ns, tree.xattrs(path)) == (
+            *(now.st_mode, now.st_uid, now.st_gid, now.st_mtime_ns),
+            {name: value for name, value in xattrs.items() if not name.startswith(FOREIGN_XATTRS)},
+        )
 
     def _place(self, path: bytes) -> Path:
         return self._root / os.fsdecode(path)
