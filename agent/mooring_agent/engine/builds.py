@@ -7,12 +7,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, Callable
 
-from ..errors import NotFound, NotSupported
+from ..errors import InvalidSpec, NotFound, NotSupported
 from ..images.build.builder import Builder
 from ..images.build.options import BuildOptions
 from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune_cache
 from ..images.image import Image, Progress
-from ..images.platform import Platform, check_platform
+from ..images.platform import Platform
 from ..images.store import ImageStore
 from ..images.turns import Stop
 from .buildruns import BuildRuns
@@ -90,8 +90,12 @@ class Builds:
                     "load it, and build without --pull"
                 )
             image = self.pull(reference, platform, progress, stop)
-        if (image.os, image.architecture) != (platform.os, platform.architecture):
-            check_platform(image.name, image.architecture, image.os)
+        runnable = {(one.os, one.architecture) for one in platform.runs()}
+        if (image.os, image.architecture) not in runnable:
+            raise InvalidSpec(
+                f"image {image.name} is for {image.os}/{image.architecture}, the build for {platform}: "
+                "expected an image of that platform"
+            )
         return image
 
     # The cache

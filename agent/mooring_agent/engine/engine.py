@@ -170,6 +170,7 @@ class Engine:
 
     async def tear_down(self) -> None:
         """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
+        await self.builds.close()
         await self.containers.vacate()
         await self._remove_all()
         for name in self.groups.names():

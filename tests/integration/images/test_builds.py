@@ -426,6 +426,19 @@ COPY --from=fast / /
     assert built.error["exit_code"] == 3
 
 
+def test_stages_that_do_not_need_each_other_run_at_the_same_time(
+    agent: AgentUnderTest, tmp_path: Path
+) -> None:
+    def stage(own: str, other: str) -> str:
+        wait = f"until test -e /c/{other}; do usleep 20000; done"
+        return f"FROM busybox AS {own}\nRUN --mount=type=cache,id=meet,target=/c touch /c/{own}; {wait}\n"
+
+    dockerfile = stage("one", "two") + stage("two", "one") + "FROM busybox\n"
+    dockerfile += "COPY --from=one /bin/busybox /one\nCOPY --from=two /bin/busybox /two\n"
+    context = write_context(tmp_path / "context", dockerfile)
+    assert build(agent, context, time_limit=30).error is None
+
+
 # --- clients
 
 

@@ -126,6 +126,7 @@ def test_options_that_cannot_be_are_refused() -> None:
         BuildOptions(epoch=-1),
         BuildOptions(args={"SOURCE_DATE_EPOCH": "yesterday"}),
         BuildOptions(time_limit=0),
+        BuildOptions(network="container:other"),
     ):
         with pytest.raises(InvalidSpec):
             options.checked()

@@ -14,11 +14,11 @@ from mooring_agent.images.platform import Platform
 from mooring_agent.images.reference import Reference
 
 EPOCH = "SOURCE_DATE_EPOCH"
-NETWORKS = ("default", "none", "host")
 
 _MOST_SECRET = 500 << 10  # bytes; what BuildKit takes
 _LATEST = (1 << 33) - 1  # of a tar header's octal time
 _TIME_LIMIT = 6 * 3600.0
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -73,6 +73,10 @@ class BuildOptions:
                 raise InvalidSpec(
                     f"secret {name} has {len(content)} bytes, more than the {_MOST_SECRET} that one may have"
                 )
+        if not _NETWORK.fullmatch(self.network):
+            raise InvalidSpec(
+                f"network {self.network!r} is none for builds: expected default, none, host or the name of one"
+            )
         if self.time_limit <= 0:
             raise InvalidSpec(f"the time limit is {self.time_limit} s: expected more than 0")
         self.latest()
