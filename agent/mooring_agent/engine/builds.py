@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
+from typing import Any
 
 from ..errors import InvalidSpec, NotFound, NotSupported
 from ..images.build.builder import Builder
@@ -14,15 +16,16 @@ from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune
 from ..images.image import Image, Progress
 from ..images.platform import Platform
 from ..images.store import ImageStore
-from ..images.turns import Stop
+from ..images.turns import Cancelled, Stop
 from .buildruns import BuildRuns
 from .events import EventBus
 from .inflow import ChunkQueue
 
 _STOP_SECONDS = 30.0
+_LOOK = 0.2  # seconds between two looks at whether a build goes on
 
-Pull = Callable[[str, Platform, Progress, Stop], Image]
-"""Gets an image from its registry; called in a thread."""
+Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
+"""Gets an image from its registry."""
 
 
 class Builds:
@@ -34,6 +37,7 @@ class Builds:
         self._events = events
         self._builder = Builder(store.state)
         self._cancelled: dict[asyncio.Task[Image], threading.Event] = {}
+        self._loop: asyncio.AbstractEventLoop
         self.pull: Pull | None = None
 
     async def build(self, options: BuildOptions, chunks: AsyncIterable[bytes], progress: Progress) -> Image:
@@ -43,7 +47,8 @@ class Builds:
         """
         source = ChunkQueue()
         cancelled = threading.Event()
-        runner = self._runs.runner(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        runner = self._runs.runner(self._loop)
         work = asyncio.ensure_future(
             asyncio.to_thread(
                 self._builder.build, options, source.chunks(), runner, self, progress, cancelled
@@ -89,7 +94,7 @@ class Builds:
                     f"image {reference} is to be pulled, and this agent pulls nothing for builds: import or "
                     "load it, and build without --pull"
                 )
-            image = self.pull(reference, platform, progress, stop)
+            image = self._pulled(self.pull(reference, platform, progress), stop)
         runnable = {(one.os, one.architecture) for one in platform.runs()}
         if (image.os, image.architecture) not in runnable:
             raise InvalidSpec(
@@ -97,6 +102,21 @@ class Builds:
                 "expected an image of that platform"
             )
         return image
+
+    def _pulled(self, pulling: Coroutine[Any, Any, Image], stop: Stop) -> Image:
+        """Have the event loop do a pull, for a thread of a build."""
+        work = asyncio.run_coroutine_threadsafe(pulling, self._loop)
+        while True:
+            try:
+                return work.result(_LOOK)
+            except concurrent.futures.TimeoutError:
+                if work.done():
+                    raise
+                try:
+                    stop.check()
+                except Cancelled:
+                    work.cancel()
+                    raise
 
     # The cache
 

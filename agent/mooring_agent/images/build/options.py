@@ -75,7 +75,7 @@ class BuildOptions:
                 )
         if not _NETWORK.fullmatch(self.network):
             raise InvalidSpec(
-                f"network {self.network!r} is none for builds: expected default, none, host or the name of one"
+                f"network {self.network!r} is none for builds: expected default, none, host or another's name"
             )
         if self.time_limit <= 0:
             raise InvalidSpec(f"the time limit is {self.time_limit} s: expected more than 0")

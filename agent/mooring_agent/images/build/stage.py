@@ -67,7 +67,9 @@ class StageBuild:
             self._work.reporting.step(self._step, instruction.location.source)
             try:
                 self._do(instruction)
-            except (DockerfileError, BuildFailed, Cancelled):
+            except DockerfileError as error:
+                raise error.at(instruction.location) from None
+            except (BuildFailed, Cancelled):
                 raise
             except MooringError as error:
                 error.put_before(f"{place_of(instruction.location)}: ")
