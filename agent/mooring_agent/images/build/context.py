@@ -20,6 +20,7 @@ from mooring_agent.images.build.tree import Tree
 from mooring_agent.images.dockerfile.ignore import Ignore
 from mooring_agent.images.stream import detect, peek
 from mooring_agent.images.unpacking import unpack_layer
+from mooring_agent.storage.changes import is_opaque, is_whiteout
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
 DOCKERFILE = "Dockerfile"
@@ -71,7 +72,8 @@ def receive_context(
     the Dockerfile, a bad ignore file; Unavailable when the disk is full.
     """
     head, whole = peek(chunks)
-    unpack_layer(whole, UnpackTarget(directory, WhiteoutStyle.DELETE, ()), detect(head))
+    unpack_layer(whole, UnpackTarget(directory, WhiteoutStyle.OVERLAY, ()), detect(head))
+    _refuse_whiteouts(directory)
     tree = Tree((directory,))
     try:
         if text is None:
@@ -86,6 +88,23 @@ def receive_context(
     finally:
         tree.close()
     return Context(Tree((directory,)), text)
+
+
+def _refuse_whiteouts(directory: Path) -> None:
+    """In a layer names that begin with .wh. remove others; in a context they would be files that get lost."""
+    for top, directories, files in os.walk(directory):
+        marked = [name for name in files if is_whiteout(os.lstat(os.path.join(top, name)))]
+        marked += [
+            f"{name}/.wh..wh..opq"
+            for name in directories
+            if not os.path.islink(path := os.path.join(top, name)) and is_opaque(os.fsencode(path))
+        ]
+        if marked:
+            name = os.path.relpath(os.path.join(top, marked[0]), directory)
+            raise InvalidSpec(
+                f"the build context removes {name!r}, as layers do with names that begin with .wh.: rename "
+                "that file, or leave it out with an ignore file"
+            )
 
 
 def _read_ignore(tree: Tree, dockerfile: str) -> tuple[Ignore, str]:

@@ -88,3 +88,14 @@ def test_a_context_stays_in_its_directory(tmp_path: Path, path: str) -> None:
     except InvalidSpec:
         pass
     assert os.listdir(tmp_path) == ["there"]
+
+
+@pytest.mark.parametrize("name", ["d/.wh.g", ".wh.g", "d/.wh..wh..opq"])
+def test_names_that_mean_something_in_layers_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    hostile = archive(member("Dockerfile", data=b"FROM scratch\n"), member("d/f"), member(name))
+    with pytest.raises(InvalidSpec, match=r"\.wh\."):
+        receive_context(iter((hostile,)), tmp_path / "there")
+    context = trees.write(tmp_path / "context", {".wh.f": ("file", "")})
+    with pytest.raises(InvalidSpec, match=r"\.wh\."):
+        list(archive_context(context))
