@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ class Mounting:
 
     def ready(self, held: ExitStack, stop: Stop) -> Iterator[RunMount]:
         """Yield the mounts, those above first; what they need is kept until `held` is closed."""
+        caches = self._caches(held, stop)
         for mount in sorted(self.mounts, key=lambda one: self.target(one).count("/")):
             target = self.target(mount)
             if mount.kind is MountKind.TMPFS:
@@ -97,15 +99,20 @@ class Mounting:
             elif mount.kind is MountKind.BIND:
                 yield self._bind(mount, target)
             elif mount.kind is MountKind.CACHE:
-                sharing = mount.sharing or Sharing.SHARED
-                path = held.enter_context(
-                    self.caches.use(self._cache_name(mount), sharing, lambda at: self._fill(mount, at), stop)  # noqa: B023
-                )
-                yield RunBind(target, (path,), mount.read_only)
+                yield RunBind(target, (caches[self._cache_name(mount)],), mount.read_only)
             elif mount.secret_id in self.secrets and (mount.env is None or mount.target):
                 mode = _SECRET_MODE if mount.mode is None else mount.mode
                 content = self.secrets[mount.secret_id]
                 yield RunFile(target, content, mode, mount.uid or 0, mount.gid or 0)
+
+    def _caches(self, held: ExitStack, stop: Stop) -> dict[str, Path]:
+        """The directories of all caches by name, each once; all builds lock them in the same order."""
+        named = {self._cache_name(mount): mount for mount in self.mounts if mount.kind is MountKind.CACHE}
+        found = {}
+        for name, mount in sorted(named.items(), key=lambda one: one[0]):
+            sharing = mount.sharing or Sharing.SHARED
+            found[name] = held.enter_context(self.caches.use(name, sharing, partial(self._fill, mount), stop))
+        return found
 
     def _bind(self, mount: Mount, target: str) -> RunBind:
         tree, path = self._source(mount)

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from mooring_agent.images.build.cache import BuildCache, Record, cache_key
 from mooring_agent.images.build.cachemounts import CacheMounts
+from mooring_agent.images.build.mounting import Mounting
+from mooring_agent.images.build.running import RunBind
+from mooring_agent.images.build.tree import Tree
 from mooring_agent.images.content import MEDIA_LAYER, Descriptor
-from mooring_agent.images.dockerfile.mounts import Sharing
+from mooring_agent.images.dockerfile.mounts import Mount, MountKind, Sharing
 from mooring_agent.images.turns import Cancelled, Stop
 
 DIGEST = "sha256:" + "1" * 64
@@ -83,3 +86,21 @@ def test_cache_mounts_are_shared_private_or_locked(tmp_path: Path) -> None:
     again = CacheMounts(tmp_path / "mounts")
     assert all(again.remove(mount) for mount in again.list())
     assert os.listdir(tmp_path / "mounts") == []
+
+
+def test_a_cache_that_is_mounted_twice_is_locked_once(tmp_path: Path) -> None:
+    kept = {"kind": MountKind.CACHE, "id": "one", "sharing": Sharing.LOCKED, "read_only": False}
+    mounting = Mounting(
+        (Mount(target="/a", **kept), Mount(target="b/c", **kept)),  # type: ignore[arg-type]
+        "/w",
+        lambda name: (Tree(()), "nothing"),
+        {},
+        CacheMounts(tmp_path / "mounts"),
+        tmp_path,
+    )
+    with ExitStack() as held:
+        first, second = mounting.ready(held, Stop("the build"))
+        assert isinstance(first, RunBind)
+        assert isinstance(second, RunBind)
+        assert (first.target, second.target) == ("/a", "/w/b/c")
+        assert first.sources == second.sources
