@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     _containers(commands)
     _processes(commands)
     _images(commands)
+    _build(commands)
     _state(commands)
     _declared(commands)
     _system(commands)
@@ -264,6 +265,35 @@ def _images(commands: _Commands) -> None:
         command.add_argument("--dry-run", action="store_true", help="say what would be done")
     rm = _command(group, "rm", "remove images", "images.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
+
+
+def _build(commands: _Commands) -> None:
+    build = _command(commands, "build", "build an image from a Dockerfile", "build.build")
+    build.add_argument("context", metavar="DIR|-", help="the build context; - is a tar archive on stdin")
+    build.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile (default: Dockerfile in DIR)")
+    build.add_argument("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]")
+    build.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]")
+    build.add_argument("--target", default="", metavar="STAGE", help="the stage to build")
+    build.add_argument("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=NAME]")
+    build.add_argument("--no-cache", action="store_true", help="run everything anew")
+    build.add_argument("--pull", action="store_true", help="get the newest base images")
+    build.add_argument(
+        "--network", default="", metavar="NAME", help="that of RUN: default, none, host or one"
+    )
+    build.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    build.add_argument("--platform", default="", metavar="OS/ARCH")
+    build.add_argument("-m", "--memory", type=int, default=0, metavar="BYTES", help="what RUN may use")
+    build.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
+    build.add_argument(
+        "--source-date-epoch", type=int, metavar="SECONDS", help="the time that nothing in it is later than"
+    )
+    build.add_argument("--time-limit", type=float, metavar="SECONDS", help="give up after so long")
+    build.add_argument("-q", "--quiet", action="store_true", help="print the image's id alone")
+    cache = _group(commands, "build-cache", "what builds keep for the next ones")
+    _command(cache, "ls", "list it", "build.cache", output=True)
+    prune = _command(cache, "prune", "delete it, the longest unused first", "build.prune")
+    prune.add_argument("--unused-for", type=float, default=0, metavar="SECONDS")
+    prune.add_argument("--keep-bytes", type=int, default=0, metavar="BYTES")
 
 
 def _state(commands: _Commands) -> None:

@@ -23,6 +23,8 @@ from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
 from .berthing import Berthing
+from .buildruns import BuildRuns, abandoned_group
+from .builds import Builds
 from .container import Container
 from .containers import Containers
 from .desired import DesiredContainers
@@ -105,12 +107,15 @@ class Engine:
             joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
+        self._build_runs = BuildRuns(self.lifecycle, self._launching, self.snapshotter, self.networks)
+        self.builds = Builds(self.images, self._build_runs, self.events)
         self.image_service = Images(self.images, self.database, self.events, self.containers.vacate)
         self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
         self.desired = DesiredContainers(self.containers, self.registry, self.images)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None
+        self._abandoned_groups: list[str] = []  # of commands of builds, whose agent was killed
 
     async def start(self) -> None:
         """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""
@@ -152,6 +157,7 @@ class Engine:
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
+        await self.builds.close()
         await self.containers.vacate()
         if self._flusher is not None:
             self._flusher.cancel()
@@ -164,6 +170,7 @@ class Engine:
 
     async def tear_down(self) -> None:
         """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
+        await self.builds.close()
         await self.containers.vacate()
         await self._remove_all()
         for name in self.groups.names():
@@ -296,7 +303,7 @@ class Engine:
 
     def _process_ended(self, event: messages.Exited) -> None:
         self.execs.container_ended(event.id)
-        if not self.lifecycle.exited(event):
+        if not self.lifecycle.exited(event) and not self._build_runs.exited(event):
             self.execs.exited(event)
 
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
@@ -305,6 +312,7 @@ class Engine:
         await self.containers.vacate()
         present = set()
         others = []
+        runs = set()
         for record in records:
             event = messages.Exited(
                 record["id"], record["exit_code"] or 0, record["known"], record["finished_at"] or 0.0
@@ -315,10 +323,15 @@ class Engine:
                 self._compare(container, record, event)
             elif record["id"] != record["container"]:
                 others.append(record)
+            elif record["id"] in self._build_runs:
+                runs.add(record["id"])
+                if record["exit_code"] is not None:
+                    self._build_runs.exited(event)
             elif record["exit_code"] is None:
                 self.lifecycle.run_soon(self.lifecycle.dispose(record["id"]))
             else:
                 self.lifecycle.run_soon(self.lifecycle.link.request(messages.Forget(record["id"])))
+        self._build_runs.lost_but(runs)
         self.execs.take_inventory(others)
         for container in self.registry:
             if container.running and container.id not in present:
@@ -366,6 +379,8 @@ class Engine:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for entry in directory.iterdir():
                 if _is_id(entry.name) and entry.name not in known:
+                    if (group := abandoned_group(entry)) is not None:
+                        self._abandoned_groups.append(group)
                     shutil.rmtree(entry, ignore_errors=True)
 
     async def _sweep_groups(self) -> None:
@@ -373,8 +388,9 @@ class Engine:
         parent = self.config.cgroup_parent
         for name in self.hierarchy.group(parent).children():
             if _is_id(name) and self.registry.find(name) is None:
-                group = self.hierarchy.group(f"{parent}/{name}")
-                await asyncio.to_thread(group.remove, _SWEEP_SECONDS)
+                self._abandoned_groups.append(f"{parent}/{name}")
+        for path in self._abandoned_groups:
+            await asyncio.to_thread(self.hierarchy.group(path).remove, _SWEEP_SECONDS)
 
     def _container_name(self, id: str) -> str:
         container = self.registry.find(id)

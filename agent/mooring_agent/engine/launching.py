@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..cgroups.devices import DEFAULT_RULES
 from ..cgroups.hierarchy import Hierarchy
@@ -187,10 +188,12 @@ class Launching:
         rootfs: Rootfs,
         volume_paths: Mapping[str, str],
         around: Surroundings = PLAIN,
+        mounts: Iterable[Mapping[str, Any]] = (),
     ) -> LaunchPlan:
-        """The launch plan of a container."""
+        """The launch plan of a container; `mounts` are further ones, as the runtime-spec has them."""
         files = around.files_of or container.id
         config = runtime_config(container, str(self.etc_directory(files)), volume_paths, around)
+        config["mounts"] += mounts
         settings = self.hierarchy.settings(resources_of(container.spec))
         if around is not PLAIN and self.hierarchy.device_settings():
             rules = device_rules(container.spec, around.devices)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mooring_agent.errors import Conflict, NotFound, Unavailable
 from mooring_agent.failpoints import reached
+from mooring_agent.images.build.cache import BuildCache
 from mooring_agent.images.content import ContentStore, Descriptor
 from mooring_agent.images.holdings import Holding, Holdings
 from mooring_agent.images.image import Image
@@ -38,6 +39,7 @@ class StoreState:
         self.in_use = in_use
         self.leases = Leases(root / "leases")
         self.turns = Turns()
+        self.build_cache = BuildCache(root / "build-cache")
         self.origins = Origins(self.content)
         self.holdings = Holdings(self.content, self.layer_size)
         self.collect()
@@ -91,7 +93,7 @@ class StoreState:
         """
         with self.lock:
             self.leases.expire()
-            leased = self.leases.resources()
+            leased = self.leases.resources() | self.build_cache.resources()
             keep = self.holdings.digests() | leased
             freed = 0
             for digest in self.content.digests() - keep:

@@ -53,6 +53,11 @@ class ImageStore:
         self._state = StoreState(root, snapshotter, in_use)
         self._maker = Maker(self._state)
 
+    @property
+    def state(self) -> StoreState:
+        """The store's parts, for what makes images in a way of its own (build/)."""
+        return self._state
+
     def get(self, reference: str) -> Image:
         """Return the image of a name, an ID or the beginning of an ID.
 

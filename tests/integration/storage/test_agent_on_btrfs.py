@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentFailed, AgentUnderTest
+from integration.images.building import build, config_file, tree_of, unpack_image, write_context
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
 
@@ -93,3 +94,31 @@ def test_a_data_root_stays_with_its_driver(agent: AgentUnderTest) -> None:
     finally:
         agent.arguments = before
         agent.start()
+
+
+def test_builds_leave_what_commands_wrote_and_no_more(agent: AgentUnderTest, tmp_path: Path) -> None:
+    dockerfile = """
+FROM busybox AS one
+COPY f /d/f
+RUN --mount=type=cache,target=/lacking/c --mount=type=tmpfs,target=/t rm /bin/vi; echo x > /d/x; ln /d/x /d/y
+RUN --mount=type=bind,from=busybox,target=/not/b,rw touch /not/b/z
+FROM busybox
+RUN --mount=from=one,target=/one cat /one/d/x > /x
+COPY --from=one /d /d
+"""
+    context = write_context(tmp_path / "context", dockerfile, {"f": "f\n"})
+    one = build(agent, context, target="one")
+    tree = tree_of(unpack_image(agent, one.id, tmp_path / "one"))
+    assert {"d/f", "d/x", "d/y"} <= set(tree)
+    assert {"bin/vi", "lacking", "t", "not"} & set(tree) == set()
+    assert [entry.get("empty_layer", False) for entry in config_file(agent, one.id)["history"][1:]] == [
+        False,
+        False,
+        True,
+    ]
+    built = build(agent, context)
+    assert built.hits == 3
+    assert {"x", "d/f", "d/x", "d/y"} <= set(tree_of(unpack_image(agent, built.id, tmp_path / "two")))
+    assert build(agent, context).id == built.id
+    put(agent, "built", image=built.id)
+    assert inside(agent, "built", "cat /x /d/f") == "x\nf\n"

@@ -22,6 +22,8 @@ from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome
 from mooring_agent.engine.resources import ContainerSpec, merge
 from mooring_agent.errors import Conflict, NotFound
+from mooring_agent.images.build.options import BuildOptions
+from mooring_agent.images.build.pruning import CachePruned
 from mooring_agent.images.image import Image, Progress, ProgressEvent
 from mooring_agent.images.store import Removed
 from mooring_agent.network.records import Endpoint
@@ -350,6 +352,27 @@ class FakeImages:
         return Removed(image.references, (image.id,))
 
 
+class FakeBuilds:
+    """Tells what it was asked, and fails as it is told."""
+
+    def __init__(self) -> None:
+        self.options: list[BuildOptions] = []
+        self.contexts: list[bytes] = []
+        self.failure: Exception | None = None
+
+    async def build(self, options: BuildOptions, chunks: AsyncIterator[bytes], progress: Progress) -> Image:
+        self.options.append(options)
+        self.contexts.append(b"".join([chunk async for chunk in chunks]))
+        progress(ProgressEvent("step", 1, 1, "Step 1/1 : FROM x"))
+        progress(ProgressEvent("output", detail="said\n"))
+        if self.failure is not None:
+            raise self.failure
+        return IMAGE
+
+    async def prune_cache(self, **how: Any) -> CachePruned:
+        return CachePruned(tuple(f"{name}={value}" for name, value in how.items()), 5)
+
+
 class FakeEngine:
     """The engine's face towards the API."""
 
@@ -361,6 +384,7 @@ class FakeEngine:
         self.volumes = FakeDeclared("volume", path="/volumes/x")
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
+        self.builds = FakeBuilds()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

@@ -142,7 +142,7 @@ def test_events(api: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "part"),
     [
-        ("POST", "/build", 501, "docker build"),
+        ("POST", "/commit", 501, "docker commit"),
         ("PUT", "/containers/x/archive?path=/", 501, "docker cp"),
         ("POST", "/images/a/b:1/push", 501, "docker push"),
         ("GET", "/swarm", 503, "not a swarm manager"),

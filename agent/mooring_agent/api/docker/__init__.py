@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .attach import AttachCalls
+from .builds import BuildCalls
 from .containers import ContainerCalls
 from .events import EventCalls
 from .execs import ExecCalls
@@ -32,6 +33,7 @@ def routes(engine: Engine) -> list[Route]:
         ExecCalls(engine),
         StatsCalls(engine),
         ImageCalls(engine),
+        BuildCalls(engine),
         NetworkCalls(engine),
         VolumeCalls(engine),
         EventCalls(engine),

@@ -10,8 +10,6 @@ from ..messages import Reply, Request
 from ..router import Call, Route
 
 _MISSING = (
-    ("POST", "/build", "docker build"),
-    ("POST", "/build/prune", "docker builder prune"),
     ("POST", "/commit", "docker commit"),
     ("GET", "/containers/{id}/archive", "docker cp"),
     ("HEAD", "/containers/{id}/archive", "docker cp"),

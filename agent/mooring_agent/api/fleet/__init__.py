@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .builds import BuildCalls
 from .containers import ContainerCalls
 from .declared import DeclaredCalls
 from .events import EventCalls
@@ -31,6 +32,7 @@ def routes(engine: Engine) -> list[Route]:
         ExecCalls(engine),
         ShellCalls(engine),
         ImageCalls(engine),
+        BuildCalls(engine),
         *DeclaredCalls.of(engine),
         StateCalls(engine),
         EventCalls(engine),

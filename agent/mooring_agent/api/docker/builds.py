@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`docker build` with the classic builder, and `docker builder prune`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidSpec, NotSupported
+from ...images.build.context import DOCKERFILE
+from ...images.build.options import BuildOptions, RunLimits
+from ...images.build.reporting import NOTE, OUTPUT, STEP, WARNING
+from ...images.dockerfile.durations import parse_duration
+from ...images.platform import Platform
+from ...images.reference import Reference
+from ..building import follow_build
+from ..messages import Reply, Request, Stream, encode, json_response
+from ..query import Query
+from ..router import Route
+
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+
+_PERIOD = 100_000  # microseconds, the kernel's default period of a CPU quota
+_SHORT = 12 + len("sha256:")
+
+
+class BuildCalls:
+    """Calls about builds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._builds = engine.builds
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        yield Route("POST", "/build", self.build, versioned=True, abandon=True)
+        yield Route("POST", "/build/prune", self.prune, versioned=True)
+
+    async def build(self, request: Request) -> Reply:
+        """Build from the context in the body; the answer is the messages that the client renders."""
+        options = build_options(request.query).checked()
+        quiet = request.query.flag("q")
+        return Stream(self._rendered(options, request.body, quiet))
+
+    async def _rendered(
+        self, options: BuildOptions, body: AsyncIterator[bytes], quiet: bool
+    ) -> AsyncIterator[bytes]:
+        events: Any = follow_build(self._builds, options, body)
+        try:
+            async for event in events:
+                if "progress" in event:
+                    for text in _texts(event["progress"], quiet):
+                        yield encode({"stream": text})
+                elif "error" in event:
+                    error = event["error"]
+                    detail = {"code": error.get("exit_code", error["status"]), "message": error["message"]}
+                    yield encode({"errorDetail": detail, "error": error["message"]})
+                else:
+                    image = event["image"]
+                    yield encode({"aux": {"ID": image.id}})
+                    if quiet:
+                        yield encode({"stream": f"{image.id}\n"})
+                        continue
+                    yield encode({"stream": f"Successfully built {image.id[7:_SHORT]}\n"})
+                    for tag in options.tags:
+                        name = Reference.parse(tag).familiar
+                        yield encode({"stream": f"Successfully tagged {name}\n"})
+        finally:
+            await events.aclose()
+
+    async def prune(self, request: Request) -> Reply:
+        """Delete what the build cache has and no image; with `all` everything that it has."""
+        filters = request.query.filters(("until", "unused-for"))
+        ages = [*filters.get("until", ()), *filters.get("unused-for", ())]
+        keep = request.query.integer("keep-storage", 0, minimum=0) or request.query.integer(
+            "reserved-space", 0, minimum=0
+        )
+        pruned = await self._builds.prune_cache(
+            unused_for=max((parse_duration("until", age) / 1e9 for age in ages), default=0.0),
+            keep_bytes=keep or 0,
+            everything=request.query.flag("all"),
+        )
+        return json_response({"CachesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.freed})
+
+
+def build_options(query: Query) -> BuildOptions:
+    """The options of a build from its parameters. Raises InvalidSpec and NotSupported naming one."""
+    if query.text("version") not in ("", "1"):
+        raise NotSupported(
+            "BuildKit's sessions are not spoken: build with DOCKER_BUILDKIT=0 or 'mooring build', both of "
+            "which know BuildKit's Dockerfiles"
+        )
+    for name, what in (
+        ("remote", "a context that the agent fetches"),
+        ("outputs", "another output than an image"),
+        ("squash", "squashing"),
+        ("cachefrom", "a cache of images"),
+        ("ulimits", "ulimits of builds"),
+        ("cgroupparent", "a cgroup for builds"),
+        ("isolation", "isolation"),
+        ("securityopt", "security options of builds"),
+    ):
+        if query.text(name) not in ("", "0", "[]", "null", "false", "default"):
+            raise NotSupported(f"{name}={query.text(name)} is not supported: {what} is not there for builds")
+    network = query.text("networkmode")
+    quota, period = query.integer("cpuquota", 0), query.integer("cpuperiod", 0)
+    platform = query.text("platform")
+    limits = RunLimits(
+        memory=query.integer("memory", 0, minimum=0) or None,
+        memory_swap=query.integer("memswap", 0, minimum=-1) or None,
+        cpu_shares=query.integer("cpushares", 0, minimum=0) or None,
+        cpus=quota / (period or _PERIOD) if quota else None,
+        cpuset_cpus=query.text("cpusetcpus") or None,
+        cpuset_mems=query.text("cpusetmems") or None,
+        shm_size=query.integer("shmsize", 0, minimum=0) or None,
+        extra_hosts=tuple(_list(query, "extrahosts")),
+    )
+    return BuildOptions(
+        dockerfile=query.text("dockerfile") or DOCKERFILE,
+        tags=tuple(tag for tag in query.many("t") if tag),
+        args=_mapping(query, "buildargs"),
+        labels=_mapping(query, "labels"),
+        target=query.text("target"),
+        no_cache=query.flag("nocache"),
+        pull=query.text("pull") not in ("", "0", "false"),
+        network="default" if network in ("", "bridge") else network,
+        platform=Platform.parse(platform) if platform else None,
+        limits=limits,
+    )
+
+
+def _texts(event: dict[str, Any], quiet: bool) -> Iterator[str]:
+    """How an event is shown."""
+    kind, text = event["step"], event["detail"]
+    if quiet and kind != WARNING:
+        return
+    if kind == STEP:
+        yield f"{text}\n"
+    elif kind == NOTE:
+        yield f" ---> {text}\n"
+    elif kind == WARNING:
+        yield f"[Warning] {text}\n"
+    elif kind == OUTPUT:
+        yield text
+
+
+def _mapping(query: Query, name: str) -> dict[str, str]:
+    value = _json(query, name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidSpec(f'{name} is no JSON object: expected one such as {{"NAME": "value"}}')
+    found = {}
+    for key, text in value.items():
+        if text is None:
+            continue  # a name for whose value the client's environment has none
+        if not isinstance(text, str):
+            raise InvalidSpec(f"{name} has {key}={text!r}: expected a text")
+        found[key] = text
+    return found
+
+
+def _list(query: Query, name: str) -> list[str]:
+    values = []
+    for text in query.many(name):
+        if text.startswith("["):
+            decoded = json.loads(text)
+            values += [str(one) for one in decoded]
+        elif text:
+            values += text.split(",")
+    return values
+
+
+def _json(query: Query, name: str) -> Any:
+    text = query.text(name)
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidSpec(f"{name} is not JSON ({error})") from None

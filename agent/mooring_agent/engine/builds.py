@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds for asyncio: begun by a request, followed by it, and given up when nobody follows any more."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterable, Callable, Coroutine
+from typing import Any
+
+from ..errors import InvalidSpec, NotFound, NotSupported
+from ..images.build.builder import Builder
+from ..images.build.options import BuildOptions
+from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune_cache
+from ..images.image import Image, Progress
+from ..images.platform import Platform
+from ..images.store import ImageStore
+from ..images.turns import Cancelled, Stop
+from .buildruns import BuildRuns
+from .events import EventBus
+from .inflow import ChunkQueue
+
+_STOP_SECONDS = 30.0
+_LOOK = 0.2  # seconds between two looks at whether a build goes on
+
+Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
+"""Gets an image from its registry."""
+
+
+class Builds:
+    """The builds of this agent."""
+
+    def __init__(self, store: ImageStore, runs: BuildRuns, events: EventBus) -> None:
+        self._store = store
+        self._runs = runs
+        self._events = events
+        self._builder = Builder(store.state)
+        self._cancelled: dict[asyncio.Task[Image], threading.Event] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self.pull: Pull | None = None
+
+    async def build(self, options: BuildOptions, chunks: AsyncIterable[bytes], progress: Progress) -> Image:
+        """Build an image from a context that arrives in pieces, read no faster than it is unpacked.
+
+        When the caller is cancelled the build is given up, and nothing of it is left when this returns.
+        """
+        source = ChunkQueue()
+        cancelled = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        runner = self._runs.runner(self._loop)
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                self._builder.build, options, source.chunks(), runner, self, progress, cancelled
+            )
+        )
+        self._cancelled[work] = cancelled
+        try:
+            await source.feed(chunks, work)
+            image = await asyncio.shield(work)
+        except BaseException as error:
+            cancelled.set()
+            source.fail(error)
+            await asyncio.wait((work,), timeout=_STOP_SECONDS)
+            raise
+        finally:
+            self._cancelled.pop(work, None)
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        for tag in options.tags or (image.id,):
+            self._events.publish("image", "build", image.id, {"name": tag})
+        return image
+
+    async def close(self) -> None:
+        """Give up all builds."""
+        for cancelled in self._cancelled.values():
+            cancelled.set()
+        if self._cancelled:
+            await asyncio.wait(tuple(self._cancelled), timeout=_STOP_SECONDS)
+
+    def base(
+        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+    ) -> Image:
+        """An image to build on; see images/build `Bases`."""
+        image = None
+        if not pull:
+            try:
+                image = self._store.get(reference)
+            except NotFound:
+                if self.pull is None:
+                    raise
+        if image is None:
+            if self.pull is None:
+                raise NotSupported(
+                    f"image {reference} is to be pulled, and this agent pulls nothing for builds: import or "
+                    "load it, and build without --pull"
+                )
+            image = self._pulled(self.pull(reference, platform, progress), stop)
+        runnable = {(one.os, one.architecture) for one in platform.runs()}
+        if (image.os, image.architecture) not in runnable:
+            raise InvalidSpec(
+                f"image {image.name} is for {image.os}/{image.architecture}, the build for {platform}: "
+                "expected an image of that platform"
+            )
+        return image
+
+    def _pulled(self, pulling: Coroutine[Any, Any, Image], stop: Stop) -> Image:
+        """Have the event loop do a pull, for a thread of a build."""
+        work = asyncio.run_coroutine_threadsafe(pulling, self._loop)
+        while True:
+            try:
+                return work.result(_LOOK)
+            except concurrent.futures.TimeoutError:
+                if work.done():
+                    raise
+                try:
+                    stop.check()
+                except Cancelled:
+                    work.cancel()
+                    raise
+
+    # The cache
+
+    async def cache(self) -> CacheUsage:
+        """What the build cache has."""
+        return await asyncio.to_thread(measure_cache, self._store.state, self._builder.cache_mounts)
+
+    async def prune_cache(
+        self, *, unused_for: float = 0.0, keep_bytes: int = 0, everything: bool = True
+    ) -> CachePruned:
+        """Delete of the build cache what has not been used for `unused_for` seconds, the longest unused first
+        until `keep_bytes` are left; without `everything` what an image has, too, stays.
+        """
+        return await asyncio.to_thread(
+            prune_cache,
+            self._store.state,
+            self._builder.cache_mounts,
+            unused_for=unused_for,
+            keep_bytes=keep_bytes,
+            everything=everything,
+        )
