@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,19 +28,7 @@ from mooring_agent.images.image import Image, Progress, ProgressEvent
 from mooring_agent.images.store import Removed
 from mooring_agent.network.records import Endpoint
 
-IMAGE = Image(
-    id="sha256:" + "ab" * 32,
-    manifest_digest="sha256:" + "cd" * 32,
-    references=("docker.io/library/web:1",),
-    created_at=1_700_000_000.0,
-    architecture="amd64",
-    os="linux",
-    config={"Cmd": ["serve"], "ExposedPorts": {"80/tcp": {}}, "Labels": {"made": "here"}},
-    history=({"created_by": "import"},),
-    diff_ids=("sha256:" + "ef" * 32,),
-    chain_id="sha256:" + "ef" * 32,
-    size=2_000_000,
-)
+from .fake_images import IMAGE, FakeCommits, FakeImages
 
 
 class FakeStreams:
@@ -385,6 +373,8 @@ class FakeEngine:
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.builds = FakeBuilds()
+        self.declared_images = self.image_service
+        self.commits = FakeCommits()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

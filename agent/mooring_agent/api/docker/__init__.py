@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from .attach import AttachCalls
 from .builds import BuildCalls
+from .commits import CommitCalls
 from .containers import ContainerCalls
+from .diskusage import DiskUsageCalls
 from .events import EventCalls
 from .execs import ExecCalls
 from .images import ImageCalls
+from .imagetransfers import ImageTransferCalls
 from .lifecycle import LifecycleCalls
 from .networks import NetworkCalls
 from .stats import StatsCalls
@@ -32,8 +35,11 @@ def routes(engine: Engine) -> list[Route]:
         AttachCalls(engine),
         ExecCalls(engine),
         StatsCalls(engine),
+        ImageTransferCalls(engine),
         ImageCalls(engine),
         BuildCalls(engine),
+        CommitCalls(engine),
+        DiskUsageCalls(engine),
         NetworkCalls(engine),
         VolumeCalls(engine),
         EventCalls(engine),

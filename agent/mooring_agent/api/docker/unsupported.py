@@ -10,28 +10,17 @@ from ..messages import Reply, Request
 from ..router import Call, Route
 
 _MISSING = (
-    ("POST", "/commit", "docker commit"),
     ("GET", "/containers/{id}/archive", "docker cp"),
     ("HEAD", "/containers/{id}/archive", "docker cp"),
     ("PUT", "/containers/{id}/archive", "docker cp"),
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
-    ("GET", "/containers/{id}/changes", "docker diff"),
-    ("GET", "/containers/{id}/export", "docker export"),
     ("POST", "/containers/prune", "docker container prune"),
-    ("GET", "/distribution/{ref:path}/json", "docker manifest inspect"),
     ("POST", "/grpc", "the session of buildkit"),
-    ("GET", "/images/get", "docker save"),
-    ("POST", "/images/load", "docker load"),
-    ("POST", "/images/prune", "docker image prune"),
-    ("GET", "/images/search", "docker search"),
-    ("GET", "/images/{ref:path}/get", "docker save"),
-    ("POST", "/images/{ref:path}/push", "docker push"),
     ("POST", "/networks/prune", "docker network prune"),
     ("POST", "/networks/{id}/connect", "docker network connect"),
     ("POST", "/networks/{id}/disconnect", "docker network disconnect"),
     ("GET", "/plugins", "docker plugin"),
     ("POST", "/session", "the session of buildkit"),
-    ("GET", "/system/df", "docker system df"),
     ("POST", "/volumes/prune", "docker volume prune"),
 )
 _SWARM = (
