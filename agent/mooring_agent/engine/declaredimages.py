@@ -15,6 +15,7 @@ from ..images.image import Image, Progress, no_progress
 from ..images.specs import made_from, normalise_image_spec, source_of, without_credentials
 from ..images.store import ImageStore
 from ..state.database import Database
+from .builds import Builds
 from .images import Images
 from .imagesources import ImageSource, sources
 from .outcome import Action, outcome
@@ -23,11 +24,11 @@ from .outcome import Action, outcome
 class DeclaredImages:
     """Declares images. What is stored and shown of a spec has no credentials in it."""
 
-    def __init__(self, images: Images, store: ImageStore, database: Database) -> None:
+    def __init__(self, images: Images, store: ImageStore, builds: Builds, database: Database) -> None:
         self._images = images
         self._store = store
         self._connection = database.connection
-        self._sources = sources(images, store)
+        self._sources = sources(images, store, builds)
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(
@@ -47,13 +48,13 @@ class DeclaredImages:
             if dry_run:
                 return outcome(actions, before, shown, None)
             if reason:
-                state = source.state(wanted)
+                state = await source.state(wanted)
                 image = await source.make(reference, wanted, progress or no_progress)
                 self._remember(reference, wanted, image, state)
             else:
                 image = self._store.get(reference)
                 if before != shown:  # adopted, or with another policy
-                    self._remember(reference, wanted, image, source.state(wanted))
+                    self._remember(reference, wanted, image, await source.state(wanted))
         return outcome(actions, before, shown, image.view())
 
     async def delete(self, reference: str, *, dry_run: bool = False) -> dict[str, Any]:
@@ -92,12 +93,12 @@ class DeclaredImages:
             return before, "it was made from another spec"
         if result["id"] != image.id and not adopts:
             return before, "the name has been given to another image since"
-        state = source.state(wanted)
+        state = await source.state(wanted)
         if state and state != result["source"]:
             return before, f"what it was {_PAST[source_of(wanted)]} from has changed"
         return before, await source.outdated(reference, wanted)
 
-    def _remember(self, reference: str, wanted: dict[str, Any], image: Image, state: list[int]) -> None:
+    def _remember(self, reference: str, wanted: dict[str, Any], image: Image, state: list[int | str]) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO declared VALUES ('image', ?, ?, ?, ?)",
             (
@@ -114,7 +115,7 @@ class DeclaredImages:
         ).fetchone()
 
 
-_PAST = {"import": "imported", "load": "loaded"}
+_PAST = {"import": "imported", "load": "loaded", "build": "built"}
 
 
 def _hash(wanted: dict[str, Any]) -> str:

@@ -16,6 +16,8 @@ from .. import __version__
 from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
 from ..errors import Conflict, MooringError, NotFound
+from ..images.image import Image, Progress
+from ..images.platform import Platform
 from ..images.registry.client import Registries
 from ..images.registry.settings import RegistriesSettings
 from ..images.store import ImageStore
@@ -122,7 +124,8 @@ class Engine:
             self.containers.vacate,
             lambda: [container.image_id for container in self.registry],
         )
-        self.declared_images = DeclaredImages(self.image_service, self.images, self.database)
+        self.builds.pull = self._pull_for_build
+        self.declared_images = DeclaredImages(self.image_service, self.images, self.builds, self.database)
         self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
         self.desired = DesiredContainers(self.containers, self.registry, self.images, self.image_service)
         self.commits = Commits(self.containers, self.images, self.events)
@@ -320,6 +323,9 @@ class Engine:
         self.execs.container_ended(event.id)
         if not self.lifecycle.exited(event) and not self._build_runs.exited(event):
             self.execs.exited(event)
+
+    async def _pull_for_build(self, reference: str, platform: Platform, progress: Progress) -> Image:
+        return (await self.image_service.pull(reference, platform=platform, progress=progress)).image
 
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
         """Compare what the keeper has with what is known here, after every connection to it."""

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InvalidSpec, NotFound, Unavailable
+from ..images.build.context import DOCKERFILE, archive_context, digest_context
+from ..images.build.options import BuildOptions
 from ..images.config import ImageConfig
 from ..images.image import Image, Progress
 from ..images.platform import Platform
@@ -15,6 +19,7 @@ from ..images.reference import Reference
 from ..images.registry.settings import Credentials
 from ..images.specs import TemplateSpec
 from ..images.store import ImageStore
+from .builds import Builds
 from .images import Images
 
 _PIECE = 1 << 20  # bytes
@@ -27,7 +32,7 @@ class ImageSource(Protocol):
         """Whether an image that came by its name in another way will do."""
         ...
 
-    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
         """What tells whether that has changed which the image is made from; empty if nothing does."""
         ...
 
@@ -54,7 +59,7 @@ class _Local:
     def adopts(self, wanted: Mapping[str, Any]) -> bool:
         return False
 
-    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
         return []
 
     async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
@@ -74,7 +79,7 @@ class _Template(_Local):
 
 
 class _Import(_Local):
-    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
         return _file_state(wanted["import"]["path"])
 
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
@@ -86,7 +91,7 @@ class _Import(_Local):
 
 
 class _Load(_Local):
-    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
         return _file_state(wanted["load"]["path"])
 
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
@@ -114,6 +119,41 @@ class _Load(_Local):
         return self._store.tag(chosen.id, reference)
 
 
+class _Build(_Local):
+    """A directory of this host. Its content counts, and that of secrets does not."""
+
+    def __init__(self, images: Images, store: ImageStore, builds: Builds) -> None:
+        super().__init__(images, store)
+        self._builds = builds
+
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
+        build = wanted["build"]
+        directory = Path(build["context"])
+        if not directory.exists():
+            return []  # built once, and the context tidied away: the image is what counts
+        return [await asyncio.to_thread(digest_context, directory, build.get("dockerfile", DOCKERFILE))]
+
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        build = wanted["build"]
+        directory = _existing(reference, "built", build["context"])
+        dockerfile = build.get("dockerfile", DOCKERFILE)
+        options = BuildOptions(
+            dockerfile=dockerfile,
+            tags=(str(Reference.parse(reference)),),
+            args=build.get("args", {}),
+            labels=build.get("labels", {}),
+            target=build.get("target", ""),
+            no_cache=build.get("no_cache", False),
+            pull=build.get("pull", False),
+            network=build.get("network", "default"),
+            secrets={id: _secret(id, path) for id, path in build.get("secrets", {}).items()},
+            epoch=build.get("source_date_epoch"),
+        ).checked()
+        return await self._builds.build(
+            options, _made_by_thread(archive_context(directory, dockerfile)), progress
+        )
+
+
 class _Pull:
     """The registry of the name, or of another name, by a policy."""
 
@@ -123,7 +163,7 @@ class _Pull:
     def adopts(self, wanted: Mapping[str, Any]) -> bool:
         return "from" not in wanted["pull"]
 
-    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+    async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
         return []
 
     async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
@@ -157,13 +197,14 @@ class _Pull:
         return await self._images.tag(pulled.image.id, reference)
 
 
-def sources(images: Images, store: ImageStore) -> dict[str, ImageSource]:
+def sources(images: Images, store: ImageStore, builds: Builds) -> dict[str, ImageSource]:
     """The sources by the key of an image spec."""
     return {
         "template": _Template(images, store),
         "import": _Import(images, store),
         "load": _Load(images, store),
         "pull": _Pull(images),
+        "build": _Build(images, store, builds),
     }
 
 
@@ -182,13 +223,28 @@ def _existing(reference: str, what: str, path: str) -> Path:
     return Path(path)
 
 
-def _file_state(path: str) -> list[int]:
+def _file_state(path: str) -> list[int | str]:
     """What tells a changed archive from the one that was taken. A directory is taken as it was."""
     try:
         found = Path(path).stat()
     except FileNotFoundError:
         return []  # taken once, and the archive tidied away: the image is what counts
     return [found.st_size, found.st_mtime_ns]
+
+
+def _secret(id: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidSpec(
+            f"the secret {id} cannot be read from {path} ({error.strerror}): expected a file of this host"
+        ) from error
+
+
+async def _made_by_thread(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    with closing(pieces):
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            yield piece
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mooring_agent.errors import InvalidSpec, NotSupported
+from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.config import check_env_name, check_port, check_signal, check_workdir
 from mooring_agent.images.platform import Platform
 from mooring_agent.images.reference import Reference
@@ -151,9 +151,32 @@ def _load(value: Any) -> dict[str, Any]:
 
 
 def _build(value: Any) -> dict[str, Any]:
-    raise NotSupported(
-        "image build is not supported by this agent: build the image elsewhere, then pull or load it"
-    )
+    if isinstance(value, str):
+        value = {"context": value}
+    _mapping("image build", value)
+    _known("image build", value, ("context", *_BUILD))
+    result: dict[str, Any] = {"context": _path("image build context", value.get("context"), "a directory")}
+    for key, read in _BUILD.items():
+        if value.get(key) is not None:
+            result[key] = read(f"image build {key}", value[key])
+    return result
+
+
+def _flag(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidSpec(f"{what} is {value!r}: expected true or false")
+    return value
+
+
+def _seconds(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidSpec(f"{what} is {value!r}: expected seconds since 1970")
+    return value
+
+
+def _files(what: str, value: Any) -> dict[str, str]:
+    _mapping(what, value)
+    return {_string(what, key): _path(f"{what} {key}", value[key], "a file") for key in sorted(value)}
 
 
 def _template(value: Any) -> dict[str, Any]:
@@ -255,6 +278,17 @@ _SOURCES: dict[str, tuple[Callable[[Any], dict[str, Any]], bool]] = {
     "pull": (_pull, False),
     "load": (_load, False),
     "build": (_build, False),
+}
+_BUILD: dict[str, Callable[[str, Any], Any]] = {
+    "dockerfile": _string,
+    "args": _pairs,
+    "target": _string,
+    "labels": _pairs,
+    "network": _string,
+    "no_cache": _flag,
+    "pull": _flag,
+    "secrets": _files,
+    "source_date_epoch": _seconds,
 }
 _CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "cmd": _strings,

@@ -215,3 +215,44 @@ def test_settings_come_from_a_file(
         target = f"{host}/team/tls:1"
         assert push(agent, "busybox", {"to": target})["changed"]
         assert agent.api("POST", f"{IMAGES}/{target}/pull", {})["changed"]
+
+
+def test_a_declared_build_follows_its_context(agent: AgentUnderTest, tmp_path: Path) -> None:
+    declare(agent, "base:1", {"template": "busybox"})
+    (tmp_path / "Dockerfile").write_text("FROM base:1\nCOPY text /text\nRUN cat /text /text > /twice\n")
+    (tmp_path / "text").write_text("one\n")
+    spec = {"build": {"context": str(tmp_path), "labels": {"text": "built"}}}
+
+    assert declare(agent, "app:1", spec, dry_run=True)["changed"]
+    first = declare(agent, "app:1", spec)
+    (tmp_path / "text").touch()
+
+    assert (first["changed"], label(agent, "app:1")) == (True, "built")
+    for dry_run in (True, False):
+        assert not declare(agent, "app:1", spec, dry_run=dry_run)["changed"]
+
+    (tmp_path / "text").write_text("two\n")
+    announced = declare(agent, "app:1", spec, dry_run=True)
+    second = declare(agent, "app:1", spec)
+
+    assert announced["actions"] == second["actions"]
+    assert second["actions"][0]["reason"] == "what it was built from has changed"
+    assert second["result"]["id"] != first["result"]["id"]
+    agent.api(
+        "PUT", "/mooring/v1/containers/app", {"image": "app:1", "command": ["sleep", "60"], "stop_timeout": 0}
+    )
+    answer = agent.api("POST", "/mooring/v1/containers/app/exec", {"argv": ["cat", "/twice"]})
+    agent.api("DELETE", "/mooring/v1/containers/app")
+    assert answer["stdout"] == "two\ntwo\n"
+
+
+def test_a_build_pulls_what_it_is_built_on(
+    publisher: AgentUnderTest, plain: RegistryUnderTest, tmp_path: Path
+) -> None:
+    name = f"{plain.host}/team/base:1"
+    publish(publisher, name, "base")
+    (tmp_path / "Dockerfile").write_text(f"FROM {name}\nRUN echo made > /made\n")
+
+    built = declare(publisher, "pulled:1", {"build": {"context": str(tmp_path)}})
+
+    assert built["result"]["config"]["Labels"]["text"] == "base"

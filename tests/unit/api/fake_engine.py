@@ -23,9 +23,8 @@ from mooring_agent.engine.outcome import Action, outcome
 from mooring_agent.engine.resources import ContainerSpec, merge
 from mooring_agent.errors import Conflict, NotFound
 from mooring_agent.images.build.options import BuildOptions
-from mooring_agent.images.build.pruning import CachePruned
+from mooring_agent.images.build.pruning import CachePruned, CacheUsage
 from mooring_agent.images.image import Image, Progress, ProgressEvent
-from mooring_agent.images.store import Removed
 from mooring_agent.network.records import Endpoint
 
 from .fake_images import IMAGE, FakeCommits, FakeImages
@@ -286,60 +285,6 @@ class FakeDeclared:
         self.dropped += list(names)
 
 
-class FakeImages:
-    """One image, and room for what is imported."""
-
-    def __init__(self) -> None:
-        self.imported: list[tuple[bytes, str | None, Any, str]] = []
-        self.tagged: list[str] = []
-
-    async def list(self) -> tuple[Image, ...]:
-        return (IMAGE,)
-
-    async def get(self, reference: str) -> Image:
-        if reference in ("web:1", "web", IMAGE.id, IMAGE.id[7:19]):
-            return IMAGE
-        raise NotFound(f"no such image: {reference}")
-
-    async def put(
-        self, reference: str, spec: dict[str, Any], *, dry_run: bool, progress: Progress | None
-    ) -> dict[str, Any]:
-        if progress is not None:
-            work = progress
-            await asyncio.to_thread(lambda: work(ProgressEvent("unpack", 1, 2, "layer")))
-        if reference == "bad/one:1":
-            raise Conflict("image bad/one:1 is in use")
-        if reference == "crash":
-            raise ZeroDivisionError("secret")
-        return outcome([Action("create", "image", reference, "")], None, spec, IMAGE.view())
-
-    async def delete(self, reference: str, *, dry_run: bool = False) -> dict[str, Any]:
-        return outcome([], None, None, None)
-
-    async def import_stream(
-        self,
-        chunks: AsyncIterable[bytes],
-        reference: str | None,
-        config: Any,
-        progress: Any,
-        comment: str,
-        architecture: str | None = None,
-    ) -> Image:
-        content = b"".join([piece async for piece in chunks])
-        if content == b"bad":
-            raise Conflict("this is no tar")
-        self.imported.append((content, reference, config, comment))
-        return IMAGE
-
-    async def tag(self, image: str, reference: str) -> Image:
-        self.tagged.append(reference)
-        return IMAGE
-
-    async def remove(self, reference: str, *, force: bool = False) -> Removed:
-        image = await self.get(reference)
-        return Removed(image.references, (image.id,))
-
-
 class FakeBuilds:
     """Tells what it was asked, and fails as it is told."""
 
@@ -356,6 +301,9 @@ class FakeBuilds:
         if self.failure is not None:
             raise self.failure
         return IMAGE
+
+    async def cache(self) -> CacheUsage:
+        return CacheUsage((), (), 0)
 
     async def prune_cache(self, **how: Any) -> CachePruned:
         return CachePruned(tuple(f"{name}={value}" for name, value in how.items()), 5)

@@ -143,7 +143,6 @@ def test_events(api: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "part"),
     [
-        ("POST", "/commit", 501, "docker commit"),
         ("PUT", "/containers/x/archive?path=/", 501, "docker cp"),
         ("GET", "/images/search?term=x", 501, "docker search"),
         ("GET", "/swarm", 503, "not a swarm manager"),

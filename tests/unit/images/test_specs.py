@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_agent.errors import InvalidSpec, NotSupported
+from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.config import ImageConfig, merge_env
 from mooring_agent.images.specs import (
     TemplateSpec,
@@ -147,9 +147,26 @@ def test_credentials_are_neither_stored_nor_told_in_errors() -> None:
         assert "secret" not in caught.value.message
 
 
-def test_a_build_is_refused_with_a_way_out() -> None:
-    with pytest.raises(NotSupported, match="pull or load it"):
-        normalise_image_spec({"build": {"path": "/srv/web"}})
+def test_a_build_has_its_context_on_the_host() -> None:
+    given = {"context": "/srv/web", "args": {"V": 2}, "secrets": {"key": "/etc/key"}, "pull": True}
+
+    assert normalise_image_spec({"build": "/srv/web"}) == {"build": {"context": "/srv/web"}}
+    assert normalise_image_spec({"build": given}) == {"build": {**given, "args": {"V": "2"}}}
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ({"contxt": "/srv/web"}, "did you mean context"),
+        ({"context": "web"}, "expected an absolute path of a directory"),
+        ({"context": "/srv", "pull": "yes"}, "expected true or false"),
+        ({"context": "/srv", "secrets": {"key": "here"}}, "expected an absolute path of a file"),
+        ({"context": "/srv", "source_date_epoch": -1}, "expected seconds since 1970"),
+    ],
+)
+def test_what_a_build_cannot_be_made_of_is_named(build: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidSpec, match=words):
+        normalise_image_spec({"build": build})
 
 
 json_values = st.recursive(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
-from mooring_agent.images.build.items import Item, archive_items, item_of
+from mooring_agent.images.build.items import Item, archive_items, digest_items, item_of
 from mooring_agent.images.build.tree import Tree
 from mooring_agent.images.dockerfile.ignore import Ignore
 from mooring_agent.images.stream import detect, peek
@@ -36,12 +37,27 @@ class Context:
     dockerfile: bytes
 
 
-def archive_context(directory: Path, dockerfile: str = DOCKERFILE) -> Iterator[bytes]:
+def archive_context(directory: Path, dockerfile: str = DOCKERFILE) -> Generator[bytes, None, None]:
     """Yield a directory as the tar archive of a context, without what its ignore file leaves out.
 
     The Dockerfile and the ignore file are always in it. Owners and extended attributes are not. Raises
     InvalidSpec when it is no directory or the ignore file is not valid.
     """
+    with _gathered(directory, dockerfile) as items:
+        yield from archive_items(items)
+
+
+def digest_context(directory: Path, dockerfile: str = DOCKERFILE) -> str:
+    """What tells a directory, as `archive_context` takes it, from one with other content; times do not count.
+
+    Raises InvalidSpec as that does.
+    """
+    with _gathered(directory, dockerfile) as items:
+        return digest_items(items)
+
+
+@contextmanager
+def _gathered(directory: Path, dockerfile: str) -> Iterator[list[Item]]:
     if not directory.is_dir():
         raise InvalidSpec(f"the build context {directory} is no directory: expected one with a Dockerfile")
     tree = Tree((directory,))
@@ -58,7 +74,7 @@ def archive_context(directory: Path, dockerfile: str = DOCKERFILE) -> Iterator[b
             found = tree.lstat(path)
             if found is not None:
                 _take(items, tree, path, found)
-        yield from archive_items(items.values())
+        yield list(items.values())
     finally:
         tree.close()
 
