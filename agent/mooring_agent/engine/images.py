@@ -8,6 +8,7 @@ import builtins
 import hashlib
 import json
 import queue
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from io import RawIOBase
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import InvalidSpec, MooringError, NotFound
 from ..images.config import ImageConfig
 from ..images.image import Image, Progress, no_progress
-from ..images.specs import TemplateSpec, normalise_image_spec
+from ..images.specs import TemplateSpec, made_from, normalise_image_spec
 from ..images.store import ImageStore
 from ..state.database import Database
 from .events import EventBus
@@ -54,7 +55,7 @@ class Images:
         wanted = normalise_image_spec(spec)
         fingerprint = _hash(wanted)
         async with self._making.setdefault(reference, asyncio.Lock()):
-            before, reason = self._compare(reference, fingerprint)
+            before, reason = self._compare(reference, wanted, fingerprint)
             if not reason:
                 image = self._store.get(reference)
                 return outcome([], before, wanted, None if dry_run else image.view())
@@ -143,7 +144,9 @@ class Images:
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'image' ORDER BY name")
         return [row["name"] for row in rows]
 
-    def _compare(self, reference: str, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
+    def _compare(
+        self, reference: str, wanted: dict[str, Any], fingerprint: str
+    ) -> tuple[dict[str, Any] | None, str]:
         """What is declared, and why it is not what is wanted; an empty reason means that it is."""
         row = self._declared(reference)
         try:
@@ -160,6 +163,9 @@ class Images:
         source = _source_state(before)
         if source and source != json.loads(row["result"])["source"]:
             return before, "what it was imported from has changed"
+        max_age = TemplateSpec.from_spec(wanted["template"]).max_age if "template" in wanted else None
+        if max_age is not None and time.time() - self._store.built_at(image) > max_age:
+            return before, f"its template was built more than {wanted['template']['max_age']} ago"
         return before, ""
 
     def _make(self, reference: str, wanted: dict[str, Any], progress: Progress) -> Image:
@@ -173,7 +179,10 @@ class Images:
             raise InvalidSpec(
                 f"image {reference} is to be imported from {path}, which does not exist on this host"
             )
-        return self._store.import_rootfs(path, reference, config, progress)
+        metadata = wanted["import"].get("metadata")
+        return self._store.import_rootfs(
+            path, reference, config, progress, metadata=Path(metadata) if metadata else None
+        )
 
     def _declared(self, reference: str) -> Any:
         return self._connection.execute(
@@ -224,7 +233,7 @@ class _ChunkFile(RawIOBase):
 
 
 def _hash(wanted: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(made_from(wanted), sort_keys=True).encode()).hexdigest()
 
 
 def _source_state(wanted: dict[str, Any]) -> builtins.list[int]:
