@@ -146,9 +146,9 @@ class UnifiedImage:
             if top != _ROOTFS:
                 continue
             found = True
-            entry.path = b"./" + below
             if entry.kind == tar.HARD_LINK:
                 entry.link = _below_rootfs(entry)
+            entry.path = b"./" + below
             yield member_header(entry)
             left = entry.stored
             while left and (piece := self._reader.read(min(left, _PIECE))):
