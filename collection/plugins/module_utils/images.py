@@ -20,8 +20,12 @@ def _image(client: Client, params: Params, mode: Mode) -> Result:
     if params["state"] == "absent":
         outcome = client.call("DELETE", path, query={"force": params["force"], "dry_run": mode.check})
         return task_result(outcome, f"image {name}", mode, image=None)
-    targets = _targets(params)
-    outcome = _followed(client, "PUT", path, _spec(params), mode)
+    targets, spec = _targets(params), _spec(params)
+    if spec:
+        outcome = _followed(client, "PUT", path, spec, mode)
+    else:
+        image = client.call("GET", path)  # it has to be there, however it came
+        outcome = {"changed": False, "actions": [], "before": None, "after": None, "result": image}
     pushes = [_pushed(client, target, params, outcome, mode) for target in targets]
     whole = {
         **outcome,
@@ -33,11 +37,9 @@ def _image(client: Client, params: Params, mode: Mode) -> Result:
 
 
 def _spec(params: Params) -> dict[str, Any]:
-    """Return the agent's spec; without a source the image has to be there, however it came."""
+    """Return the agent's spec; empty if nothing is said but the name."""
     spec = arguments.given(params, arguments.IMAGE)
-    if not set(spec) & set(arguments.IMAGE_SOURCES):
-        spec["pull"] = {"policy": "never"}
-    elif "pull" in spec:
+    if "pull" in spec:
         # Sub-options that all are absent are a wish for the defaults.
         pull = {key: value for key, value in spec["pull"].items() if value is not None}
         spec["pull"] = {**pull, **_credentials(params)}

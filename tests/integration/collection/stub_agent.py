@@ -49,8 +49,6 @@ class Resources:
         if kind == "image":
             if len(SOURCES & set(data)) != 1:
                 raise InvalidSpec(f"image {name} has {sorted(data)}, expected one of {sorted(SOURCES)}")
-            if data.get("pull", {}).get("policy") == "never":
-                wanted = self.view("image", name)["spec"]
         else:
             wanted = SPECS[kind].parse(data, name=check_name(kind, name))
         stored = self.specs.get((kind, name))
