@@ -145,7 +145,7 @@ class ImageCalls:
 
 
 def prune_filter(body: Mapping[str, Any], now: float) -> PruneFilter:
-    """Read which images are to go, `now` in seconds since 1970; raises InvalidSpec naming the option. Pure."""
+    """Read which images are to go, `now` in seconds since 1970; raises InvalidSpec naming the option."""
     fields = Fields(body, "prune", ("all", "until", "labels", "without"))
     return PruneFilter(
         all=fields.flag("all"),
