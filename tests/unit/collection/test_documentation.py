@@ -10,7 +10,13 @@ import pytest
 import yaml
 from ansible.parsing.plugin_docs import read_docstring
 from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, limits
-from ansible_collections.mooring.fleet.plugins.module_utils import arguments, asking, declared, document, images
+from ansible_collections.mooring.fleet.plugins.module_utils import (
+    arguments,
+    asking,
+    declared,
+    document,
+    images,
+)
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import Operation
 
 from mooring_agent.engine.resources import CgroupSpec, ContainerSpec, Declared, NetworkSpec, options_of
