@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,6 @@ from harness.agent import AgentUnderTest
 from harness.registry import PASSWORD, USER, RegistryUnderTest
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[RegistryUnderTest]:
-    with RegistryUnderTest() as registry:
-        yield registry
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RegistryUnderTest]:
-    with RegistryUnderTest(auth=True) as registry:
-        yield registry
 
 
 def pushed(agent: AgentUnderTest, registry: RegistryUnderTest, name: str, text: str = "one") -> str:
