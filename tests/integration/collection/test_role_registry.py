@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The role that runs a registry, on a real agent: converged, used by skopeo and the agent, changed, removed."""
+"""The role that runs a registry, on a real agent: converged, used by skopeo and the agent, removed."""
 
 from __future__ import annotations
 
