@@ -7,6 +7,7 @@ import asyncio
 import builtins
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -37,16 +38,21 @@ class DeclaredImages:
         """Make `reference` name an image that is made as `spec` says, unless it does: an Outcome."""
         wanted = normalise_image_spec(spec)
         shown = without_credentials(wanted)
-        source = self._sources[source_of(wanted)]
+        kind = source_of(wanted)
         lock = self._making.setdefault(reference, asyncio.Lock())
         async with lock:
+            if kind is None:
+                return await self._put_tags(reference, wanted["tags"], dry_run=dry_run)
+            source = self._sources[kind]
             before, reason = await self._compare(reference, wanted, source)
             if reason:
                 source.refuse(reference, wanted, reason)
             action = Action("create" if before is None else "replace", "image", reference, reason)
             actions = [action] if reason else []
+            tags = wanted.get("tags", [])
             if dry_run:
-                return outcome(actions, before, shown, None)
+                made = None if reason else self._store.get(reference).id
+                return outcome([*actions, *self._to_tag(tags, made)], before, shown, None)
             if reason:
                 state = await source.state(wanted)
                 image = await source.make(reference, wanted, progress or no_progress)
@@ -55,10 +61,45 @@ class DeclaredImages:
                 image = self._store.get(reference)
                 if before != shown:  # adopted, or with another policy
                     self._remember(reference, wanted, image, await source.state(wanted))
+            actions += await self._tag(tags, image)
+            image = self._store.get(reference)
         return outcome(actions, before, shown, image.view())
 
-    async def delete(self, reference: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """See to it that nothing is called `reference`. Raises Conflict while a container uses the image."""
+    async def _put_tags(self, reference: str, tags: list[str], *, dry_run: bool) -> dict[str, Any]:
+        """Give an image that is there further names. Raises NotFound."""
+        image = self._store.get(reference)
+        actions = self._to_tag(tags, image.id)
+        missing = {action.name for action in actions}
+        before = {"tags": [tag for tag in tags if tag not in missing]}
+        if not dry_run:
+            await self._tag(tags, image)
+        result = None if dry_run else self._store.get(reference).view()
+        return outcome(actions, before, {"tags": tags}, result)
+
+    async def _tag(self, tags: Sequence[str], image: Image) -> builtins.list[Action]:
+        actions = self._to_tag(tags, image.id)
+        for action in actions:
+            await self._images.tag(image.id, action.name)
+        return actions
+
+    def _to_tag(self, tags: Sequence[str], image_id: str | None) -> builtins.list[Action]:
+        """What it takes that all tags are names of an image; of one that is yet to be made without its ID."""
+        actions = []
+        for tag in tags:
+            try:
+                named = self._store.get(tag).id
+            except NotFound:
+                actions.append(Action("tag", "image", tag, "nothing has this name"))
+                continue
+            if named != image_id:
+                actions.append(Action("tag", "image", tag, f"it names {named[7:19]}"))
+        return actions
+
+    async def delete(self, reference: str, *, dry_run: bool = False, force: bool = False) -> dict[str, Any]:
+        """See to it that nothing is called `reference`.
+
+        Raises Conflict while a container uses the image; with `force` it loses its name all the same.
+        """
         try:
             image = self._store.get(reference)
         except NotFound:
@@ -66,7 +107,7 @@ class DeclaredImages:
         row = self._declared(reference)
         before = json.loads(row["spec"]) if row else {"id": image.id}
         if not dry_run:
-            await self._images.remove(reference)
+            await self._images.remove(reference, force=force)
         return outcome([Action("remove", "image", reference, "it is not wanted")], before, None, None)
 
     def declared(self) -> builtins.list[str]:

@@ -330,8 +330,10 @@ class Images:
         self._tell_deleted(removed)
         return removed
 
-    async def prune(self, wanted: PruneFilter) -> Removed:
+    async def prune(self, wanted: PruneFilter, *, dry_run: bool = False) -> Removed:
         """Delete images that no container uses; see ImageStore.prune."""
+        if dry_run:
+            return await self._workers.run(lambda _: self._store.prune(wanted, dry_run=True))
         await self._vacate()
         removed = await self._workers.run(lambda _: self._store.prune(wanted))
         self._tell_deleted(removed)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -70,6 +71,12 @@ class _Local:
 
 
 class _Template(_Local):
+    async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
+        max_age = TemplateSpec.from_spec(wanted["template"]).max_age
+        if max_age is None or time.time() - self._store.built_at(self._store.get(reference)) <= max_age:
+            return ""
+        return f"its template was built more than {wanted['template']['max_age']} ago"
+
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
         config = ImageConfig.from_spec(wanted.get("config", {}))
         template = TemplateSpec.from_spec(wanted["template"])
@@ -80,13 +87,16 @@ class _Template(_Local):
 
 class _Import(_Local):
     async def state(self, wanted: Mapping[str, Any]) -> list[int | str]:
-        return _file_state(wanted["import"]["path"])
+        files = (wanted["import"]["path"], wanted["import"].get("metadata"))
+        return [number for path in files if path is not None for number in _file_state(path)]
 
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
         config = ImageConfig.from_spec(wanted.get("config", {}))
         path = _existing(reference, "imported", wanted["import"]["path"])
+        metadata = Path(wanted["import"]["metadata"]) if "metadata" in wanted["import"] else None
         return await self._images.made(
-            reference, lambda: self._store.import_rootfs(path, reference, config, progress)
+            reference,
+            lambda: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
         )
 
 

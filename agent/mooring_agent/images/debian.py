@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The template `debian`: a root file system by mmdebstrap(1), from the mirrors that the host's apt uses."""
+"""The templates `debian` and `ubuntu`: root file systems by mmdebstrap(1), from the host's mirrors."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
@@ -14,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -36,12 +37,21 @@ _REVISION = 1  # of how it is built; part of the cache key
 _GRACE = 15.0  # seconds that mmdebstrap gets to clean up when it is told to end
 _TAIL = 8  # lines of its output in an error
 _HOST_FILE = "00mooring-host"
+_SOURCES = "host.sources"
 _ETC = Path("/etc/apt")
+_UBUNTU_KEYS = (  # where mmdebstrap, and apt, find the keys of Ubuntu's archive
+    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    "/etc/apt/trusted.gpg.d/ubuntu-*.gpg",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class DebianBuild:
-    """What a build needs; where `sources` is empty, mmdebstrap chooses the mirror."""
+    """What a build needs.
+
+    `sources` are those of the host's apt. Where they are empty the spec's mirror is used, and without one
+    that which mmdebstrap knows for the suite.
+    """
 
     program: str
     spec: TemplateSpec
@@ -51,6 +61,18 @@ class DebianBuild:
     def version(self) -> str:
         """What the template is made from, for the cache: changes with the host's mirrors."""
         return f"{_REVISION}-{hashlib.sha256(self.sources.encode()).hexdigest()}"
+
+    @property
+    def origin(self) -> str:
+        """Where the packages come from, for a message."""
+        if self.sources:
+            return "the mirrors of the host's apt"
+        if self.spec.mirror:
+            return self.spec.mirror
+        return (
+            f"the public mirror, since the host's apt has none of {self.spec.name}: if this host does not "
+            "reach it, give one that it does with the option mirror"
+        )
 
     def command(self, scratch: Path) -> list[str]:
         """The command line; it reads what `prepare` has written to `scratch`."""
@@ -64,14 +86,18 @@ class DebianBuild:
         ]
         if self.spec.packages:
             command.append(f"--include={','.join(self.spec.packages)}")
+        if self.spec.components and not self.sources:
+            command.append(f"--components={','.join(self.spec.components)}")
         command += [self.spec.suite, "-"]
         if self.sources:
-            command.append(str(scratch / "debian.sources"))
+            command.append(str(scratch / _SOURCES))
+        elif self.spec.mirror:
+            command.append(self.spec.mirror)
         return command
 
     def prepare(self, scratch: Path) -> None:
         """Write the sources, and the host's settings, which do not stay in the image."""
-        (scratch / "debian.sources").write_text(self.sources)
+        (scratch / _SOURCES).write_text(self.sources)
         for name in ("apt.conf.d", "auth.conf.d"):
             (scratch / "etc" / name).mkdir(parents=True)
         (scratch / "etc/apt.conf.d" / _HOST_FILE).write_text(_fetch_settings())
@@ -83,18 +109,30 @@ class DebianBuild:
 
 
 def find_debian(spec: TemplateSpec) -> DebianBuild:
-    """Find mmdebstrap and the host's mirrors; raises MissingProgram naming the package."""
+    """Find mmdebstrap and the host's mirrors.
+
+    Raises MissingProgram naming the package, for ubuntu on another distribution also when there are no keys
+    to tell Ubuntu's packages by.
+    """
     program = shutil.which("mmdebstrap")
     if program is None:
         raise MissingProgram(
-            "the template debian needs the program mmdebstrap, which is not here: install package mmdebstrap"
+            f"the template {spec.name} needs the program mmdebstrap, which is not here: "
+            "install package mmdebstrap"
         )
     release = _os_release()
     sources = []
-    if release.get("ID") == "debian":
-        sources = distribution_sources(
-            host_sources(_ETC), release.get("VERSION_CODENAME", "stable"), spec.suite
+    if release.get("ID") == spec.name:
+        if not spec.mirror:
+            codename = release.get("VERSION_CODENAME", "stable")
+            sources = distribution_sources(host_sources(_ETC), codename, spec.suite)
+    elif spec.name == "ubuntu" and not any(map(glob.glob, _UBUNTU_KEYS)):
+        raise MissingProgram(
+            "the template ubuntu needs the keys of Ubuntu's archive, which are not here: install package "
+            f"ubuntu-keyring, or bring its file ubuntu-archive-keyring.gpg to {Path(_UBUNTU_KEYS[0]).parent}"
         )
+    if spec.components:
+        sources = [replace(source, components=spec.components) for source in sources]
     return DebianBuild(program, spec, "\n".join(source.stanza() for source in sources))
 
 
@@ -137,8 +175,8 @@ def debian_layer(
         if status != 0:
             why = f"took longer than {deadline:g} s" if late.is_set() else f"ended with status {status}"
             raise Unavailable(
-                f"the template debian {build.spec.suite} was not built: mmdebstrap {why}: "
-                f"{' | '.join(tail) or 'it said nothing'}"
+                f"the template {build.spec.name} {build.spec.suite} was not built from {build.origin}: "
+                f"mmdebstrap {why}: {' | '.join(tail) or 'it said nothing'}"
             )
     finally:
         timer.cancel()

@@ -10,16 +10,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
-from mooring_agent.images.archive import archive_directory
 from mooring_agent.images.content import MEDIA_LAYER, BlobWriter, ContentStore, Descriptor
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.layers import AppliedLayer, Limits
 from mooring_agent.images.platform import elf_architecture
-from mooring_agent.images.stream import Compression, decompress, detect, peek, read_chunks
+from mooring_agent.images.stream import Compression, decompress, detect, peek
 from mooring_agent.images.unpacking import unpack_layer
 from mooring_agent.linux.paths import openat2
 from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
@@ -137,28 +134,6 @@ def is_there(snapshots: Snapshotter, key: str) -> bool:
     except NotFound:
         return False
     return True
-
-
-@contextmanager
-def open_source(source: Path | BinaryIO, private: Path) -> Iterator[tuple[Iterator[bytes], int | None, bool]]:
-    """Open what is to be imported: chunks, number of bytes if known, whether they want packing.
-
-    Raises InvalidSpec for a path that is not there, cannot be read, or holds `private`, the store itself.
-    """
-    if not isinstance(source, Path):
-        yield read_chunks(source), None, False
-        return
-    try:
-        if source.is_dir():
-            if private.resolve().is_relative_to(source.resolve()):
-                raise InvalidSpec(f"it holds {private}, the agent's own images: import a directory beside it")
-            yield archive_directory(source), None, True
-            return
-        file = open(source, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InvalidSpec(f"it cannot be opened: {error.strerror}") from error
-    with file:
-        yield read_chunks(file), os.fstat(file.fileno()).st_size or None, False
 
 
 def _ingest(

@@ -18,16 +18,18 @@ from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.content import MEDIA_CONFIG, MEDIA_MANIFEST, Descriptor
 from mooring_agent.images.holdings import Holding
 from mooring_agent.images.image import Image, Progress, ProgressEvent
-from mooring_agent.images.ingest import IncomingLayer, commit_or_share, incoming_layer, open_source, watched
+from mooring_agent.images.ingest import IncomingLayer, commit_or_share, incoming_layer, watched
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.platform import OS, Platform, host_architecture
 from mooring_agent.images.readying import ensure_layers
+from mooring_agent.images.rootfs_sources import open_rootfs
 from mooring_agent.images.specs import TemplateSpec
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.templates import open_template
 
 _TEMPLATE = "mooring.template.key"  # on a layer's descriptor: what it was built from
+_BUILT = "mooring.template.built"  # and when, in seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Maker:
         config: ImageConfig,
         progress: Progress,
         *,
+        metadata: Path | None,
         architecture: str | None,
         operating_system: str,
         comment: str,
@@ -108,19 +111,26 @@ class Maker:
         title = str(source) if isinstance(source, Path) else "import from a stream"
         try:
             with (
-                open_source(source, self._state.content.root) as (chunks, total, pack),
+                open_rootfs(source, self._state.content, metadata, progress) as rootfs,
                 incoming_layer(
                     self._state.content,
                     self._state.snapshots,
-                    watched(chunks, title, total, progress),
+                    watched(rootfs.chunks, title, rootfs.total, progress),
                     limits=limits,
-                    pack=pack,
+                    pack=rootfs.pack,
                 ) as layer,
             ):
-                platform = Platform(
-                    operating_system, architecture or layer.architecture or host_architecture()
+                told = rootfs.metadata()
+                known = architecture or told.check_architecture(layer.architecture) or host_architecture()
+                return self._publish(
+                    layer,
+                    names,
+                    config.over(ImageConfig(labels=told.labels)),
+                    Platform(operating_system, known),
+                    f"mooring import {title}",
+                    comment,
+                    told.created,
                 )
-                return self._publish(layer, names, config, platform, f"mooring import {title}", comment)
         except InvalidSpec as error:
             raise InvalidSpec(f"{title}: {error.message}", code=error.code) from error
 
@@ -135,7 +145,7 @@ class Maker:
         with self._state.lock:
             building = self._building.setdefault(source.key, threading.Lock())
         with building:
-            image = self._from_cache(source.key, names, whole, platform, made_by)
+            image = self._from_cache(source.key, template.max_age, names, whole, platform, made_by)
             if image is not None:
                 progress(ProgressEvent("done", detail=f"{source.title} is here already"))
                 return image
@@ -147,7 +157,7 @@ class Maker:
                     self._state.snapshots,
                     watched(chunks, source.title, None, progress),
                     pack=True,
-                    annotations={_TEMPLATE: source.key},
+                    annotations={_TEMPLATE: source.key, _BUILT: f"{time.time():.0f}"},
                 ) as layer,
             ):
                 return self._publish(layer, names, whole, platform, made_by, "")
@@ -160,25 +170,41 @@ class Maker:
         platform: Platform,
         made_by: str,
         comment: str,
+        created: float | None = None,
     ) -> Image:
         """Make the image of a layer that came in, or find the equal one that is there."""
         try:
             with self._state.leases.hold(made_by) as lease:
                 publish_layer(self._state, lease, layer, layer.diff_id)
                 return self._register(
-                    lease, (layer.descriptor,), (layer.diff_id,), names, config, platform, made_by, comment
+                    lease,
+                    (layer.descriptor,),
+                    (layer.diff_id,),
+                    names,
+                    config,
+                    platform,
+                    made_by,
+                    comment,
+                    created,
                 )
         finally:
             self._state.collect()
 
     def _from_cache(
-        self, key: str, names: tuple[str, ...], config: ImageConfig, platform: Platform, made_by: str
+        self,
+        key: str,
+        max_age: float | None,
+        names: tuple[str, ...],
+        config: ImageConfig,
+        platform: Platform,
+        made_by: str,
     ) -> Image | None:
         state = self._state
         with state.leases.hold(made_by) as lease:
             with state.lock:
-                holding = next((each for each in state.holdings.all() if _built_from(each, key)), None)
-                if holding is None:
+                built = [each for each in state.holdings.all() if _built_from(each, key)]
+                holding = max(built, key=built_at, default=None)
+                if holding is None or (max_age is not None and time.time() - built_at(holding) > max_age):
                     return None
                 lease.add(*holding.chains(), *holding.digests())
             ensure_layers(state, holding)
@@ -195,6 +221,7 @@ class Maker:
         platform: Platform,
         made_by: str,
         comment: str,
+        created: float | None = None,
     ) -> Image:
         state = self._state
         wanted = (diff_ids, config.to_oci(), platform.architecture, platform.os)
@@ -205,15 +232,21 @@ class Maker:
                         image = state.holdings.name(image, names)
                         state.save()
                     return image
-            created = rfc3339(time.time())
-            history = (step(created, created_by=made_by, comment=comment),)
-            new = NewImage(platform, config.to_oci(), history, created=created)
+            moment = rfc3339(time.time() if created is None else created)
+            history = (step(moment, created_by=made_by, comment=comment),)
+            new = NewImage(platform, config.to_oci(), history, created=moment)
             return write_image(state, lease, layers, diff_ids, new, names)
 
 
 def _built_from(holding: Holding, key: str) -> bool:
     """Whether an image is the one layer that was built from a template's key."""
     return [layer.annotations.get(_TEMPLATE) for layer in holding.manifest.layers] == [key]
+
+
+def built_at(holding: Holding) -> float:
+    """When the layer of an image was built from a template, in seconds since the epoch; 0: not known."""
+    times = [layer.annotations.get(_BUILT, "") for layer in holding.manifest.layers]
+    return float(times[0]) if len(times) == 1 and times[0].isdecimal() else 0.0
 
 
 def publish_layer(state: StoreState, lease: Lease, layer: IncomingLayer, chain: str) -> None:

@@ -46,9 +46,14 @@ _ALIASES = {  # other names of architectures that people and indexes write → a
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
     "i386": ("386", ""),
+    "i686": ("386", ""),
     "aarch64": ("arm64", ""),
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
+    "armv6l": ("arm", "v6"),
+    "armv7l": ("arm", "v7"),
+    "armv8l": ("arm", "v8"),
+    "loongarch64": ("loong64", ""),
 }
 _USUAL = {("arm64", "v8"): "", ("amd64", "v1"): "", ("arm", ""): "v7"}  # what a variant means if not told
 _ARM_VARIANTS = {"armv6l": "v6", "armv7l": "v7", "armv8l": "v8"}

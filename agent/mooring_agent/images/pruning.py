@@ -73,12 +73,16 @@ def remove(
     return Removed(tuple(leaving), (image.id,) if delete else ())
 
 
-def prune(state: StoreState, wanted: PruneFilter, used: AbstractSet[str]) -> Removed:
+def prune(
+    state: StoreState, wanted: PruneFilter, used: AbstractSet[str], *, dry_run: bool = False
+) -> Removed:
     """See ImageStore.prune; called with the lock held."""
     going = [
         image for image in state.holdings.catalogue.images() if image.id not in used and wanted.matches(image)
     ]
     untagged = [name for image in going for name in state.holdings.names_of(image.id)]
+    if dry_run:
+        return Removed(tuple(untagged), tuple(image.id for image in going))
     for image in going:
         state.holdings.discard(image.id)
     if going:

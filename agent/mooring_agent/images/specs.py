@@ -17,43 +17,69 @@ from mooring_agent.images.reference import Reference
 POLICIES = ("always", "missing", "newer", "never")
 """When an image is pulled: at any rate, if it is not here, if its registry has another one, not at all."""
 
-_IMPORT_KEYS = ("path",)
+_IMPORT_KEYS = ("path", "metadata")
+_BOOTSTRAPPED = ("name", "suite", "variant", "packages", "mirror", "components", "max_age")
 _LOAD_KEYS = ("path", "from")
 _PULL_KEYS = ("policy", "platform", "from", "credentials")
 _CREDENTIAL_KEYS = ("username", "password")
 _TEMPLATE_KEYS = {
     "busybox": ("name",),
-    "debian": ("name", "suite", "variant", "packages"),
+    "debian": _BOOTSTRAPPED,
+    "ubuntu": _BOOTSTRAPPED,
 }
+_DEFAULT_SUITES = {"debian": "bookworm", "ubuntu": "noble"}
 _VARIANTS = ("essential", "apt", "required", "minbase", "buildd", "important", "standard")  # mmdebstrap(1)
 _SUITE = re.compile(r"[a-z][a-z0-9.+-]*")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?")  # Debian policy 5.6.1, with an architecture
+_MIRROR = re.compile(r"https?://[^\s\[\]]+")
+_COMPONENT = re.compile(r"[a-z0-9][a-z0-9./-]*")
+_AGE = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateSpec:
-    """Which root file system to build, all defaults filled in; suite, variant and packages are Debian's."""
+    """Which root file system to build, all defaults filled in; what follows the name is for apt's world.
+
+    Without `mirror` and `components` those of the host's apt are meant. `max_age` is in seconds: what was
+    built longer ago is built anew. None: it is not.
+    """
 
     name: str
     suite: str = ""
     variant: str = ""
     packages: tuple[str, ...] = ()
+    mirror: str = ""
+    components: tuple[str, ...] = ()
+    max_age: float | None = None
 
     @classmethod
     def from_spec(cls, template: Mapping[str, Any]) -> TemplateSpec:
         """Read the `template` of a normalised image spec."""
-        if template["name"] != "debian":
-            return cls(template["name"])
+        name = template["name"]
+        if name not in _DEFAULT_SUITES:
+            return cls(name)
         return cls(
-            "debian",
-            template.get("suite", "bookworm"),
+            name,
+            template.get("suite", _DEFAULT_SUITES[name]),
             template.get("variant", "minbase"),
             tuple(sorted(template.get("packages", ()))),
+            template.get("mirror", ""),
+            tuple(template.get("components", ())),
+            parse_age(template["max_age"]) if "max_age" in template else None,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON."""
-        return asdict(self) | {"packages": list(self.packages)}
+    def made_from(self) -> dict[str, Any]:
+        """What of the spec decides what is built, as JSON: not when it is built anew."""
+        return {key: value for key, value in asdict(self).items() if key != "max_age"}
+
+
+def parse_age(text: str) -> float:
+    """Read an age like `7d` or `12h` (s, m, h, d, w) as seconds; raises InvalidSpec."""
+    match = _AGE.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise InvalidSpec(f"age {text!r} is not valid: expected a number and one of s, m, h, d, w, as 7d")
+    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,16 +87,20 @@ def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
     Defaults are not filled in, so two specs that were given alike stay alike when a default moves. Raises
     InvalidSpec naming the key, its value and what was expected; an unknown key is answered with the nearest
-    known one.
+    known one. A spec of tags alone is about an image that is there, however it came.
     """
     _mapping("image", spec)
-    _known("image", spec, (*_SOURCES, "config"))
+    _known("image", spec, (*_SOURCES, "config", "tags"))
+    tags = _tags(spec["tags"]) if spec.get("tags") is not None else []
+    named: dict[str, Any] = {"tags": tags} if tags else {}
     given = [key for key in _SOURCES if spec.get(key) is not None]
+    if not given and tags and spec.get("config") is None:
+        return named
     if len(given) != 1:
         found = " and ".join(given) if given else "none"
         raise InvalidSpec(f"image spec has {found} of {', '.join(_SOURCES)}: expected exactly one of them")
     read, configurable = _SOURCES[given[0]]
-    result: dict[str, Any] = {given[0]: read(spec[given[0]])}
+    result: dict[str, Any] = {given[0]: read(spec[given[0]]), **named}
     if spec.get("config") and not configurable:
         raise InvalidSpec(
             f"image config cannot be given with {given[0]}: the image brings its own; leave it out"
@@ -82,24 +112,29 @@ def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def source_of(spec: Mapping[str, Any]) -> str:
-    """Which of the sources a normalised image spec has."""
-    return next(key for key in _SOURCES if key in spec)
+def source_of(spec: Mapping[str, Any]) -> str | None:
+    """Which of the sources a normalised image spec has; None for one of tags alone."""
+    return next((key for key in _SOURCES if key in spec), None)
 
 
 def without_credentials(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A normalised image spec as it may be stored and shown."""
     return {
         key: {name: part for name, part in value.items() if name != "credentials"}
+        if isinstance(value, Mapping)
+        else value
         for key, value in spec.items()
     }
 
 
 def made_from(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a normalised image spec makes the image: not when to look for a newer one, nor who one is."""
-    if "pull" not in spec:
-        return dict(spec)
-    return {"pull": {key: spec["pull"][key] for key in ("from", "platform") if key in spec["pull"]}}
+    """What of a normalised image spec makes the image: not when to make it anew, nor who one is, nor tags."""
+    result = {key: value for key, value in spec.items() if key != "tags"}
+    if "pull" in spec:
+        result["pull"] = {key: spec["pull"][key] for key in ("from", "platform") if key in spec["pull"]}
+    if "template" in spec:
+        result["template"] = {key: value for key, value in spec["template"].items() if key != "max_age"}
+    return result
 
 
 def check_policy(value: Any, where: str) -> str:
@@ -204,6 +239,21 @@ def _template(value: Any) -> dict[str, Any]:
         result["packages"] = sorted(
             {_matching("package", package, _PACKAGE, "a Debian package name") for package in packages}
         )
+    if value.get("mirror") is not None:
+        result["mirror"] = _matching(
+            "image template mirror",
+            value["mirror"],
+            _MIRROR,
+            "an address that begins with http:// or https://",
+        )
+    if value.get("components") is not None:
+        result["components"] = [
+            _matching("component", component, _COMPONENT, "a word like main")
+            for component in dict.fromkeys(_strings("image template components", value["components"]))
+        ]
+    if value.get("max_age") is not None:
+        result["max_age"] = _string("image template max_age", value["max_age"])
+        parse_age(result["max_age"])
     return result
 
 
@@ -212,13 +262,25 @@ def _import(value: Any) -> dict[str, Any]:
         value = {"path": value}
     _mapping("image import", value)
     _known("image import", value, _IMPORT_KEYS)
-    return {"path": _path("image import path", value.get("path"), "a tar file or directory")}
+    result = {"path": _path("image import path", value.get("path"), "a tar file or directory")}
+    if value.get("metadata") is not None:
+        what = "LXC's metadata (metadata.yaml, or a tar file)"
+        result["metadata"] = _path("image import metadata", value["metadata"], what)
+    return result
 
 
 def _path(what: str, path: Any, of: str) -> str:
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         raise InvalidSpec(f"{what} {path!r} is not valid: expected an absolute path of {of}")
     return path
+
+
+def _tags(value: Any) -> list[str]:
+    names = [Reference.parse(name) for name in _strings("image tags", value)]
+    for name in names:
+        if name.digest is not None:
+            raise InvalidSpec(f"image tag {name.familiar!r} has a digest: expected a name, maybe with a tag")
+    return sorted({name.familiar for name in names})
 
 
 def _config(value: Any) -> dict[str, Any]:

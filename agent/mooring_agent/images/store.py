@@ -21,7 +21,7 @@ from mooring_agent.images.exporting import export_rootfs
 from mooring_agent.images.image import Image, Progress, no_progress
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
-from mooring_agent.images.making import Maker
+from mooring_agent.images.making import Maker, built_at
 from mooring_agent.images.platform import OS, Platform
 from mooring_agent.images.pruning import PruneFilter, Removed, prune, remove
 from mooring_agent.images.pulling import PARALLEL, Puller
@@ -115,14 +115,15 @@ class ImageStore:
         with self._state.lock:
             return remove(self._state, self.get(reference), reference, used, force=force)
 
-    def prune(self, wanted: PruneFilter | None = None) -> Removed:
+    def prune(self, wanted: PruneFilter | None = None, *, dry_run: bool = False) -> Removed:
         """Delete images that no container uses, those without a tag unless `wanted` says more.
 
-        What broken-off pulls left to go on with goes too, and is in the bytes freed.
+        What broken-off pulls left to go on with goes too, and is in the bytes freed. With `dry_run` nothing
+        goes, and no bytes are told.
         """
         used = self._state.in_use()
         with self._state.lock:
-            return prune(self._state, wanted or PruneFilter(), used)
+            return prune(self._state, wanted or PruneFilter(), used, dry_run=dry_run)
 
     def pull(
         self,
@@ -296,6 +297,7 @@ class ImageStore:
         config: ImageConfig | None = None,
         progress: Progress = no_progress,
         *,
+        metadata: Path | None = None,
         architecture: str | None = None,
         operating_system: str = OS,
         comment: str = "",
@@ -303,7 +305,9 @@ class ImageStore:
     ) -> Image:
         """Make an image of one layer from a tar archive, plain or packed, a stream of one, or a directory.
 
-        The architecture is found out from the programs in it unless given. Importing the same content with
+        The architecture is found out from the programs in it unless given. `metadata` is LXC's, a file of its
+        own; an Incus image in one archive brings it along, and a root file system may be a squashfs where the
+        host has unsquashfs (see lxc.py). Importing the same content with
         the same config again gives the same image. Raises InvalidSpec naming the source for what cannot be
         read as a root file system, Unavailable when the disk is full or the source fails.
         """
@@ -312,6 +316,7 @@ class ImageStore:
             _names(reference),
             config or ImageConfig(),
             progress,
+            metadata=metadata,
             architecture=architecture,
             operating_system=operating_system,
             comment=comment,
@@ -325,11 +330,16 @@ class ImageStore:
         config: ImageConfig | None = None,
         progress: Progress = no_progress,
     ) -> Image:
-        """Make an image from a template; what was built before from the same things is not built again.
+        """Make an image from a template; what was built from the same things, not too long ago, is not again.
 
         Raises MissingProgram naming the package that the host lacks.
         """
         return self._maker.from_template(template, _names(reference), config or ImageConfig(), progress)
+
+    def built_at(self, image: Image) -> float:
+        """When an image was built from a template, in seconds since the epoch; 0: it was not."""
+        with self._state.lock:
+            return max(map(built_at, self._state.holdings.of_image(image.id)), default=0.0)
 
     def ensure_unpacked(self, image: Image, progress: Progress = no_progress) -> str:
         """Return the snapshot to prepare a container on; a lookup, unless layers have to be unpacked again.

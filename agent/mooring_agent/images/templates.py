@@ -57,12 +57,12 @@ def _open_debian(spec: TemplateSpec) -> Template:
         return debian_layer(debian, scratch, progress)
 
     key = _key(spec, debian.version)
-    return Template(key, f"template debian {spec.suite}", host_architecture(), DEBIAN_DEFAULTS, build)
+    return Template(key, f"template {spec.name} {spec.suite}", host_architecture(), DEBIAN_DEFAULTS, build)
 
 
-_OPENERS = {"busybox": _open_busybox, "debian": _open_debian}
+_OPENERS = {"busybox": _open_busybox, "debian": _open_debian, "ubuntu": _open_debian}
 
 
 def _key(spec: TemplateSpec, version: str) -> str:
-    text = json.dumps([spec.to_dict(), host_architecture(), version], sort_keys=True)
+    text = json.dumps([spec.made_from(), host_architecture(), version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

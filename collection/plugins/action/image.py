@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.mooring.fleet.plugins.module_utils.declared import IMAGE
+from ansible_collections.mooring.fleet.plugins.module_utils.images import IMAGE
 from ansible_collections.mooring.fleet.plugins.plugin_utils.agent_action import AgentAction
 
 

@@ -85,9 +85,53 @@ CONTAINER: Arguments = {
     "state": {"type": "str", "choices": ["running", "stopped", "absent"], "default": "running"},
 }
 
-IMAGE: Arguments = {
+CREDENTIALS: Arguments = {
+    "credentials": {
+        "type": "dict",
+        "options": {
+            "username": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+        },
+    },
+}
+
+IMAGE_SOURCES: Arguments = {
+    "pull": {
+        "type": "dict",
+        "options": {
+            "policy": {"type": "str", "choices": ["always", "missing", "newer", "never"]},
+            "platform": {"type": "str"},
+            "from": {"type": "str"},
+        },
+    },
+    "build": {
+        "type": "dict",
+        "options": {
+            "context": {"type": "str", "required": True},
+            "dockerfile": {"type": "str"},
+            "args": {"type": "dict"},
+            "target": {"type": "str"},
+            "labels": {"type": "dict"},
+            "network": {"type": "str", "choices": ["default", "none", "host"]},
+            "no_cache": {"type": "bool"},
+            "pull": {"type": "bool"},
+            "secrets": {"type": "dict", "no_log": False},
+            "source_date_epoch": {"type": "int"},
+        },
+    },
+    "load": {
+        "type": "dict",
+        "options": {"path": {"type": "str", "required": True}, "from": {"type": "str"}},
+    },
     "template": {"type": "raw"},
-    "import": {"type": "dict", "options": {"path": {"type": "str", "required": True}}},
+    "import": {
+        "type": "dict",
+        "options": {"path": {"type": "str", "required": True}, "metadata": {"type": "str"}},
+    },
+}
+
+IMAGE: Arguments = {
+    **IMAGE_SOURCES,
     "config": {
         "type": "dict",
         "options": {
@@ -101,6 +145,14 @@ IMAGE: Arguments = {
             "stop_signal": {"type": "str"},
         },
     },
+    "tags": {"type": "list", "elements": "str"},
+}
+
+IMAGE_PRUNE: Arguments = {
+    "all": {"type": "bool"},
+    "until": {"type": "str"},
+    "labels": {"type": "list", "elements": "str"},
+    "without": {"type": "list", "elements": "str"},
 }
 
 NETWORK: Arguments = {

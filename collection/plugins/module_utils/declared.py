@@ -8,12 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.mooring.fleet.plugins.module_utils import arguments
-from ansible_collections.mooring.fleet.plugins.module_utils.client import (
-    AgentError,
-    Client,
-    reference,
-    segment,
-)
+from ansible_collections.mooring.fleet.plugins.module_utils.client import Client, segment
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import Mode, Operation, Result
 
 Params = Mapping[str, Any]
@@ -48,29 +43,6 @@ def _container(client: Client, params: Params, mode: Mode) -> Result:
     return task_result(outcome, f"container {params['name']}", mode, container=outcome["result"])
 
 
-def _image(client: Client, params: Params, mode: Mode) -> Result:
-    path = f"/images/{reference(params['name'])}"
-    if params["state"] == "absent":
-        outcome = client.call("DELETE", path, query={"dry_run": mode.check})
-    else:
-        outcome = _followed(client, path, arguments.given(params, arguments.IMAGE), mode)
-    return task_result(outcome, f"image {params['name']}", mode, image=outcome["result"])
-
-
-def _followed(client: Client, path: str, spec: dict[str, Any], mode: Mode) -> Any:
-    # An image may take minutes; the lines of its progress say that the agent is at work.
-    for line in client.follow("PUT", path, spec, {"dry_run": mode.check}):
-        if "error" in line:
-            raise AgentError(line["error"]["message"], line["error"]["code"])
-        if "outcome" in line:
-            return line["outcome"]
-    raise AgentError(
-        f"the agent at {client.name} ended its answer to {path} without an outcome, expected one; run the "
-        "task again, and see the agent's log if that does not help",
-        "unavailable",
-    )
-
-
 def _simple(kind: str, table: arguments.Arguments) -> Callable[[Client, Params, Mode], Result]:
     def run(client: Client, params: Params, mode: Mode) -> Result:
         path = f"/{kind}s/{segment(params['name'])}"
@@ -87,14 +59,6 @@ CONTAINER = Operation(
     {**arguments.NAME, **arguments.CONTAINER},
     _container,
     {"required_if": [("state", "running", ["image"]), ("state", "stopped", ["image"])]},
-)
-IMAGE = Operation(
-    {**arguments.NAME, **arguments.PRESENCE, **arguments.IMAGE},
-    _image,
-    {
-        "mutually_exclusive": [("template", "import")],
-        "required_if": [("state", "present", ["template", "import"], True)],
-    },
 )
 NETWORK = Operation(
     {**arguments.NAME, **arguments.PRESENCE, **arguments.NETWORK}, _simple("network", arguments.NETWORK)

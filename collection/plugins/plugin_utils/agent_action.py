@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 from ansible_collections.mooring.fleet.plugins.module_utils.client import AgentError, AgentUnreachable
@@ -31,11 +32,11 @@ class AgentAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the task's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        params = self._validated()
+        params, secrets = self._validated()
         answer = None if self._task.async_val else self._from_here(params)
         if answer is None:
-            answer = self._on_the_host(task_vars)
-        return {**result, **answer}
+            return {**result, **self._on_the_host(task_vars)}
+        return {**result, **remove_values(answer, secrets)}  # as Ansible does with a module's answer
 
     def _from_here(self, params: dict[str, Any]) -> dict[str, Any] | None:
         client = reach(self, params["socket"], params["timeout"])
@@ -62,7 +63,8 @@ class AgentAction(ActionBase):
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return answer
 
-    def _validated(self) -> dict[str, Any]:
+    def _validated(self) -> tuple[dict[str, Any], set[str]]:
+        """Return the options, and the values of those that are not to be shown."""
         validator = ArgumentSpecValidator(self.operation.argument_spec, **self.operation.constraints)
         checked = validator.validate(self._task.args)
         if checked.errors.errors:
@@ -71,4 +73,4 @@ class AgentAction(ActionBase):
                 message = f"Unsupported parameters for ({self._task.action}) module: {message}"
             raise AnsibleActionFail(message)
         params: dict[str, Any] = checked.validated_parameters
-        return params
+        return params, set(checked._no_log_values)

@@ -32,19 +32,23 @@ SPECS: dict[str, type[Declared]] = {
 }
 
 
+SOURCES = {"pull", "build", "load", "template", "import"}
+
+
 class Resources:
-    """What the stub was told."""
+    """What the stub was told, and what the registries have: the spec that was pushed."""
 
     def __init__(self) -> None:
         self.specs: dict[tuple[str, str], Any] = {}
+        self.pushed: dict[str, Any] = {}
+        self.credentials: list[Any] = []
+        self.forced: list[str] = []
 
     def put(self, kind: str, name: str, data: Any, *, dry_run: bool) -> dict[str, Any]:
         wanted: Any = data
         if kind == "image":
-            if len({"template", "import"} & set(data)) != 1:
-                raise InvalidSpec(
-                    f"image {name} has {sorted(data)}, expected one of template and import; give one"
-                )
+            if len(SOURCES & set(data)) != 1:
+                raise InvalidSpec(f"image {name} has {sorted(data)}, expected one of {sorted(SOURCES)}")
         else:
             wanted = SPECS[kind].parse(data, name=check_name(kind, name))
         stored = self.specs.get((kind, name))
@@ -93,6 +97,30 @@ class Resources:
             "result": None,
         }
 
+    def push(self, name: str, body: Any, *, dry_run: bool) -> dict[str, Any]:
+        spec = self.view("image", name)["spec"]
+        target = body.get("to", name)
+        self.credentials.append(body.get("credentials"))
+        there = self.pushed.get(target) == spec
+        action = {"action": "push", "kind": "image", "name": target, "reason": "it does not have it"}
+        if not dry_run:
+            self.pushed[target] = spec
+        return {
+            "changed": not there,
+            "actions": [] if there else [action],
+            "before": None,
+            "after": None,
+            "result": None if dry_run else {"name": target, "digest": "sha256:0"},
+        }
+
+    def prune(self, body: Any, *, dry_run: bool) -> dict[str, Any]:
+        names = [name for kind, name in self.specs if kind == "image"] if body.get("all") else []
+        if not dry_run:
+            for name in names:
+                del self.specs["image", name]
+        freed = 0 if dry_run else 1000 * len(names)
+        return {"changed": bool(names), "untagged": names, "deleted": names, "freed": freed}
+
     def apply(self, document: Any, *, dry_run: bool, prune: bool) -> dict[str, Any]:
         items = order(document)
         answers = [self._item(item.kind, item.name, item.spec, dry_run=dry_run) for item in items]
@@ -118,7 +146,11 @@ class Resources:
         if (kind, name) not in self.specs:
             raise NotFound(f"no such {kind}: {name}; expected one of {[key[1] for key in self.specs]}")
         spec = self.specs[kind, name]
-        return {"name": name, "state": getattr(spec, "state", None), "spec": _shown(spec)}
+        view = {"name": name, "state": getattr(spec, "state", None), "spec": _shown(spec)}
+        if kind == "image":
+            labels = spec.get("config", {}).get("labels", {})
+            view |= {"id": f"sha256:{name}", "references": [name], "config": {"Labels": labels}}
+        return view
 
     def views(self, kind: str) -> list[dict[str, Any]]:
         return [self.view(*key) for key in self.specs if key[0] == kind]
@@ -173,6 +205,12 @@ class _Handler(BaseHTTPRequestHandler):
         if name.endswith("/exec"):
             resources.view(kind, name.removesuffix("/exec"))
             return _executed(body)
+        if kind == "image" and self.command == "POST":
+            if name == "prune":
+                return resources.prune(body, dry_run=dry_run)
+            return resources.push(name.removesuffix("/push"), body, dry_run=dry_run)
+        if kind == "image" and query.get("force") == "true":
+            resources.forced.append(name)
         if self.command == "PUT":
             return resources.put(kind, name, body, dry_run=dry_run)
         if self.command == "DELETE":

@@ -168,6 +168,105 @@ def test_asking_and_executing(controller: Controller) -> None:
     assert runs.result("nobody")["code"] == "not_found"
 
 
+IMAGE = "mooring.fleet.image"
+
+
+def test_an_image_is_pushed_unless_it_is_there(controller: Controller, stub: StubAgent) -> None:
+    login = {"username": "fleet", "password": "s3cret-word"}
+    image = {"name": "web:1", "pull": {"policy": "newer"}, "credentials": login}
+    run = controller.run(
+        [
+            {"name": "check", IMAGE: {**image, "push": True}, "check_mode": True, "diff": True},
+            {"name": "push", IMAGE: {**image, "push": True}, "diff": True},
+            {"name": "again", IMAGE: {**image, "push": True}},
+            {"name": "two", IMAGE: {"name": "web:1", "push": {"to": ["a:1", "b:1"]}}},
+            {"name": "check three", IMAGE: {"name": "web:1", "push": {"to": "c:1"}}, "check_mode": True},
+            {"name": "gone", IMAGE: {"name": "web:1", "state": "absent", "force": True}},
+        ],
+        "-vvv",
+    )
+
+    assert run.code == 0, run.output
+    assert [action["action"] for action in run.result("check")["actions"]] == ["create", "push"]
+    assert [action["action"] for action in run.result("push")["actions"]] == ["create", "push"]
+    assert run.result("check")["pushed"] == []
+    assert run.result("push")["pushed"] == [{"name": "web:1", "digest": "sha256:0"}]
+    assert not run.result("again")["changed"]
+    assert [push["name"] for push in run.result("two")["pushed"]] == ["a:1", "b:1"]
+    assert run.result("check three")["changed"]
+    assert sorted(stub.resources.pushed) == ["a:1", "b:1", "web:1"]
+    assert stub.resources.credentials == [login, login, None, None, None]
+    assert stub.resources.pushed["web:1"] == {"pull": {"policy": "newer", "credentials": login}}
+    assert stub.resources.forced == ["web:1"]
+    assert "s3cret-word" not in run.output
+    assert not any("s3cret-word" in str(line["result"].get("invocation")) for line in run.lines)
+
+
+def test_a_source_has_its_options_and_an_image_its_tags(controller: Controller, stub: StubAgent) -> None:
+    build = {
+        "context": "/srv/web",
+        "args": {"VERSION": "2"},
+        "no_cache": True,
+        "secrets": {"token": "/root/token"},
+        "source_date_epoch": 1700000000,
+    }
+    load = {"path": "/srv/web.tar", "from": "web:3"}
+    lxc = {"path": "/srv/rootfs.squashfs", "metadata": "/srv/metadata.yaml"}
+    run = controller.run(
+        [
+            {IMAGE: {"name": "built", "build": build, "tags": ["web", "web:2"]}},
+            {IMAGE: {"name": "loaded", "load": load}},
+            {IMAGE: {"name": "imported", "import": lxc}},
+            {IMAGE: {"name": "pulled", "pull": {}}},
+        ]
+    )
+
+    assert run.code == 0, run.output
+    assert {name: spec for (_, name), spec in stub.resources.specs.items()} == {
+        "built": {"build": build, "tags": ["web", "web:2"]},
+        "loaded": {"load": load},
+        "imported": {"import": lxc},
+        "pulled": {"pull": {}},
+    }
+
+
+def test_images_are_asked_about_and_pruned(controller: Controller, stub: StubAgent) -> None:
+    info, prune = "mooring.fleet.image_info", "mooring.fleet.image_prune"
+    labelled = {"name": "web", "template": "busybox", "config": {"labels": {"tier": "web"}}}
+    run = controller.run(
+        [
+            {IMAGE: labelled},
+            {IMAGE: {"name": "db", "template": "busybox"}},
+            {"name": "all", info: {}, "check_mode": True},
+            {"name": "named", info: {"names": ["db", "db", "nothing"]}},
+            {"name": "labelled", info: {"labels": ["tier=web"]}},
+            {"name": "unlike", info: {"labels": ["tier=db"]}},
+            {"name": "dangling", info: {"dangling": True}},
+            {"name": "none", prune: {}},
+            {"name": "check", prune: {"all": True}, "check_mode": True},
+            {"name": "prune", prune: {"all": True, "until": "24h", "labels": ["a"], "without": ["b"]}},
+        ]
+    )
+
+    assert run.code == 0, run.output
+    names = {
+        task: [image["name"] for image in run.result(task)["images"]]
+        for task in ("all", "named", "labelled", "unlike", "dangling")
+    }
+    assert names == {
+        "all": ["web", "db"],
+        "named": ["db"],
+        "labelled": ["web"],
+        "unlike": [],
+        "dangling": [],
+    }
+    assert not run.result("none")["changed"]
+    assert (run.result("check")["changed"], run.result("check")["freed"]) == (True, 0)
+    pruned = run.result("prune")
+    assert (pruned["changed"], pruned["deleted"], pruned["freed"]) == (True, ["web", "db"], 2000)
+    assert stub.resources.specs == {}
+
+
 BAD: list[tuple[Task, str, str | None]] = [
     (
         task("container", "memory", image="x", memory=-5),
@@ -184,7 +283,13 @@ BAD: list[tuple[Task, str, str | None]] = [
     (task("container", "boolean", image="x", env={"A": True}), "put it in quotes", "invalid"),
     (task("container", "log", image="x", log={"max_sise": 1}), "max_sise", None),
     (task("image", "both", template="busybox", **{"import": {"path": "/x"}}), "mutually exclusive", None),
-    (task("image", "neither"), "any of the following are missing: template, import", None),
+    (task("image", "neither"), "no such image: image1", "not_found"),
+    (task("image", "load", load={"from": "x"}), "missing required arguments: path found in load", None),
+    (
+        task("image", "push", template="busybox", push="away"),
+        "push is 'away', expected true, or a",
+        "invalid",
+    ),
     (task("network", "driver", driver="ipvlan"), "value of driver must be one of: bridge", None),
     (task("cgroup", "swap", memory_swap="1g"), "without memory, expected both", "invalid"),
 ]

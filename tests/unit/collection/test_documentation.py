@@ -10,7 +10,13 @@ import pytest
 import yaml
 from ansible.parsing.plugin_docs import read_docstring
 from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, limits
-from ansible_collections.mooring.fleet.plugins.module_utils import arguments, asking, declared, document
+from ansible_collections.mooring.fleet.plugins.module_utils import (
+    arguments,
+    asking,
+    declared,
+    document,
+    images,
+)
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import Operation
 
 from mooring_agent.engine.resources import CgroupSpec, ContainerSpec, Declared, NetworkSpec, options_of
@@ -26,7 +32,9 @@ OPERATIONS: dict[str, Operation] = {
     "container_exec": asking.CONTAINER_EXEC,
     "container_info": asking.CONTAINER_INFO,
     "host_info": asking.HOST_INFO,
-    "image": declared.IMAGE,
+    "image": images.IMAGE,
+    "image_info": images.IMAGE_INFO,
+    "image_prune": images.IMAGE_PRUNE,
     "network": declared.NETWORK,
 }
 

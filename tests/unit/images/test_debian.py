@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_the_host_s_mirrors_are_used_and_its_secrets_taken_away_again(stand_in: 
     build = find_debian(SPEC)
     assert build.program == str(stand_in.program)
     assert "URIs: http://mirror.example/debian\nSuites: trixie\nComponents: main\n" in build.sources
-    stand_in.says('printf "%s\\n" "$@"; cat "$0" >/dev/null; cat ' + str(stand_in.scratch / "debian.sources"))
+    stand_in.says('printf "%s\\n" "$@"; cat "$0" >/dev/null; cat ' + str(stand_in.scratch / "host.sources"))
     output = b"".join(debian_layer(build, stand_in.scratch, lambda event: None)).decode()
     assert "--variant=minbase" in output
     assert "--include=curl,vim" in output
@@ -91,6 +92,75 @@ def test_another_distribution_s_mirrors_are_not_used(
     build = find_debian(SPEC)
     assert build.sources == ""
     assert build.command(stand_in.scratch)[-2:] == ["trixie", "-"]
+
+
+def test_a_mirror_of_one_s_own_is_handed_on(stand_in: StandIn) -> None:
+    build = find_debian(replace(SPEC, mirror="http://mine.example/debian", components=("main", "contrib")))
+    assert build.sources == ""
+    assert build.command(stand_in.scratch)[-4:] == [
+        "--components=main,contrib",
+        "trixie",
+        "-",
+        "http://mine.example/debian",
+    ]
+
+
+def test_components_replace_those_of_the_host_s_mirrors(stand_in: StandIn) -> None:
+    build = find_debian(replace(SPEC, components=("main", "contrib")))
+    assert "URIs: http://mirror.example/debian\nSuites: trixie\nComponents: main contrib\n" in build.sources
+    assert not [word for word in build.command(stand_in.scratch) if word.startswith("--components")]
+
+
+UBUNTU = TemplateSpec("ubuntu", "noble", "minbase", ("curl",))
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ubuntu-archive-keyring.gpg"
+    path.touch()
+    monkeypatch.setattr(debian, "_UBUNTU_KEYS", (str(path),))
+    return path
+
+
+def test_ubuntu_is_built_from_a_given_mirror(stand_in: StandIn, keys: Path) -> None:
+    build = find_debian(replace(UBUNTU, mirror="http://mine.example/ubuntu", components=("main", "universe")))
+    assert build.command(stand_in.scratch)[:3] == [str(stand_in.program), "--format=tar", "--variant=minbase"]
+    assert build.command(stand_in.scratch)[-5:] == [
+        "--include=curl",
+        "--components=main,universe",
+        "noble",
+        "-",
+        "http://mine.example/ubuntu",
+    ]
+
+
+def test_ubuntu_is_built_from_an_ubuntu_host_s_mirrors(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian, "_UBUNTU_KEYS", ())
+    monkeypatch.setattr(debian, "_os_release", lambda: {"ID": "ubuntu", "VERSION_CODENAME": "jammy"})
+    (debian._ETC / "sources.list").write_text(
+        "deb http://mirror.example/ubuntu jammy main universe\n"
+        "deb http://mirror.example/ubuntu jammy-security main universe\n"
+        "deb http://ppa.example/x jammy main\n"
+    )
+    build = find_debian(UBUNTU)
+    assert "Suites: noble\nComponents: main universe\n" in build.sources
+    assert "Suites: noble-security\n" in build.sources
+
+
+def test_ubuntu_without_keys_or_mirror_says_what_to_do(
+    stand_in: StandIn, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.says("echo 'E: cannot connect' >&2; exit 25")
+    with pytest.raises(
+        Unavailable,
+        match=r"ubuntu noble was not built from the public mirror.*give one .* option mirror.*E: cannot",
+    ):
+        list(debian_layer(find_debian(UBUNTU), stand_in.scratch, lambda event: None))
+    keys.unlink()
+    with pytest.raises(MissingProgram, match=r"keys of Ubuntu's archive.*ubuntu-keyring"):
+        find_debian(UBUNTU)
 
 
 def test_the_key_follows_the_mirrors(stand_in: StandIn) -> None:

@@ -13,6 +13,7 @@ from mooring_agent.images.specs import (
     TemplateSpec,
     made_from,
     normalise_image_spec,
+    parse_age,
     without_credentials,
 )
 
@@ -26,6 +27,28 @@ from mooring_agent.images.specs import (
         (
             {"template": {"name": "debian", "suite": "trixie", "packages": ["nginx", "curl", "nginx"]}},
             {"template": {"name": "debian", "suite": "trixie", "packages": ["curl", "nginx"]}},
+        ),
+        (
+            {
+                "template": {
+                    "name": "ubuntu",
+                    "mirror": "http://mirror.example/ubuntu",
+                    "components": ["universe", "main", "universe"],
+                    "max_age": "7d",
+                }
+            },
+            {
+                "template": {
+                    "name": "ubuntu",
+                    "mirror": "http://mirror.example/ubuntu",
+                    "components": ["universe", "main"],
+                    "max_age": "7d",
+                }
+            },
+        ),
+        (
+            {"import": {"path": "/srv/rootfs.squashfs", "metadata": "/srv/incus.tar.xz"}},
+            {"import": {"path": "/srv/rootfs.squashfs", "metadata": "/srv/incus.tar.xz"}},
         ),
         ({"import": "/srv/root.tar"}, {"import": {"path": "/srv/root.tar"}}),
         ({"pull": True}, {"pull": {}}),
@@ -104,7 +127,15 @@ def test_a_spec_has_one_form(given_spec: dict[str, Any], normalised: dict[str, A
         ({"pull": True, "config": {"cmd": ["x"]}}, ["config", "with pull", "leave it out"]),
         ({"load": "web.tar"}, ["'web.tar'", "absolute path", "archive"]),
         ({"load": {"path": "/x", "name": "y"}}, ["'name'", "path, from"]),
-        ({"template": "alpine"}, ["'alpine'", "busybox, debian"]),
+        ({"template": "alpine"}, ["'alpine'", "busybox, debian, ubuntu"]),
+        ({"template": {"name": "busybox", "max_age": "7d"}}, ["'max_age'", "expected name"]),
+        ({"template": {"name": "debian", "max_age": "week"}}, ["'week'", "7d"]),
+        ({"template": {"name": "debian", "max_age": "0d"}}, ["'0d'", "7d"]),
+        ({"template": {"name": "debian", "max_age": 7}}, ["max_age", "7", "string"]),
+        ({"template": {"name": "ubuntu", "mirror": "ftp.example"}}, ["'ftp.example'", "https://"]),
+        ({"template": {"name": "ubuntu", "mirror": "http://x/ [trusted=yes]"}}, ["https://"]),
+        ({"template": {"name": "ubuntu", "components": ["--x"]}}, ["'--x'", "main"]),
+        ({"import": {"path": "/x", "metadata": "meta.yaml"}}, ["'meta.yaml'", "absolute path"]),
         ({"template": 7}, ["7", "mapping"]),
         ({"template": {"name": "busybox", "suite": "bookworm"}}, ["'suite'", "expected name"]),
         ({"template": {"name": "debian", "suite": "../x"}}, ["'../x'", "bookworm"]),
@@ -208,6 +239,22 @@ def test_a_template_gets_its_defaults_only_when_it_is_built() -> None:
         "debian", "bookworm", "minbase", ("curl", "vim")
     )
     assert TemplateSpec.from_spec({"name": "busybox"}) == TemplateSpec("busybox")
+    assert TemplateSpec.from_spec({"name": "ubuntu"}) == TemplateSpec("ubuntu", "noble", "minbase")
+
+
+@given(st.integers(1, 999_999), st.sampled_from(["s", "m", "h", "d", "w"]))
+def test_an_age_is_a_number_of_seconds(number: int, unit: str) -> None:
+    seconds = parse_age(f"{number}{unit}")
+    assert seconds == number * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[unit]
+
+
+def test_when_to_build_anew_does_not_decide_what_is_built() -> None:
+    old, new = (
+        normalise_image_spec({"template": {"name": "debian", "max_age": age}}) for age in ("1d", "2d")
+    )
+    assert made_from(old) == made_from(new) == {"template": {"name": "debian"}}
+    keys = [TemplateSpec.from_spec(spec["template"]).made_from() for spec in (old, new)]
+    assert keys[0] == keys[1]
 
 
 text = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1, max_size=8)

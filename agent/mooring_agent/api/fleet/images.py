@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..fields import Fields
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
 from ..progress import report
 from ..router import Route
-from ..timestamps import parse
+from ..timestamps import moment_or_span
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -72,7 +73,11 @@ class ImageCalls:
     async def delete(self, request: Request) -> Reply:
         """Make the reference name nothing; an image that has no name left goes."""
         return json_response(
-            await self._declared.delete(request.params["ref"], dry_run=request.query.flag("dry_run"))
+            await self._declared.delete(
+                request.params["ref"],
+                dry_run=request.query.flag("dry_run"),
+                force=request.query.flag("force"),
+            )
         )
 
     async def pull(self, request: Request) -> Reply:
@@ -110,7 +115,8 @@ class ImageCalls:
 
     async def prune(self, request: Request) -> Reply:
         """Delete images that no container uses: those without a name, with `all` the others too."""
-        removed = await self._images.prune(prune_filter(await request.json()))
+        wanted = prune_filter(await request.json(), time.time())
+        removed = await self._images.prune(wanted, dry_run=request.query.flag("dry_run"))
         return json_response(
             {
                 "changed": bool(removed.deleted),
@@ -138,12 +144,12 @@ class ImageCalls:
         return await _answer(request, work, abandon=True)
 
 
-def prune_filter(body: Mapping[str, Any]) -> PruneFilter:
-    """Read which images are to go; raises InvalidSpec naming the option. Pure."""
+def prune_filter(body: Mapping[str, Any], now: float) -> PruneFilter:
+    """Read which images are to go, `now` in seconds since 1970; raises InvalidSpec naming the option."""
     fields = Fields(body, "prune", ("all", "until", "labels", "without"))
     return PruneFilter(
         all=fields.flag("all"),
-        until=parse(fields.text("until"), "until"),
+        until=moment_or_span(fields.text("until"), "until", now),
         labels=tuple(fields.texts("labels")),
         without=tuple(fields.texts("without")),
     )
