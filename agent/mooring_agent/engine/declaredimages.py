@@ -136,7 +136,7 @@ class DeclaredImages:
             return before, "the name has been given to another image since"
         state = await source.state(wanted)
         if state and state != result["source"]:
-            return before, f"what it was {_PAST[source_of(wanted)]} from has changed"
+            return before, f"what it was {_PAST[str(source_of(wanted))]} from has changed"
         return before, await source.outdated(reference, wanted)
 
     def _remember(self, reference: str, wanted: dict[str, Any], image: Image, state: list[int | str]) -> None:
