@@ -86,6 +86,4 @@ def test_a_source_that_cannot_be_read_is_told(inflater: Inflater) -> None:
 
 def test_a_killed_process_is_told(inflater: Inflater) -> None:
     with fed(PLAIN) as source, pytest.raises(Unavailable, match=rf"{inflater.pid}, was killed"):
-        list(
-            map(lambda piece: os.kill(inflater.pid, signal.SIGKILL), inflater.read(source, Compression.NONE))
-        )
+        [os.kill(inflater.pid, signal.SIGKILL) for piece in inflater.read(source, Compression.NONE)]
