@@ -118,15 +118,13 @@ class Containers:
         if await self._unpack_again(image):
             self.registry.require_free(name)
         self._check_host(name, spec)
-        container = self._standby.take(spec, image)
-        made_ahead = container is not None
-        if container is None:
-            container = self._make(spec, image, name)
+        made_ahead = self._standby.take(spec, image)
+        container = made_ahead if made_ahead is not None else self._make(spec, image, name)
         container.name, container.created_at = name, time.time()
         container.auto_remove, container.managed = auto_remove, managed
         container.extra, container.replaces = extra or {}, replaces
         try:
-            if not made_ahead:
+            if made_ahead is None:
                 await self._equip_or_make_room(container, image)
             reached("create.prepared")
             named = [volume for volume in spec.volumes if volume.type == "volume"]
@@ -140,7 +138,7 @@ class Containers:
             self._discard(container)
             raise
         self._publish(container, "create")
-        if not made_ahead:
+        if made_ahead is None:
             asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
         self._standby.note(spec, image, self.lifecycle.link.client)
         return container
