@@ -7,7 +7,6 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ..network.records import Endpoint
@@ -177,11 +176,6 @@ class Container:
             **resolved,
             **json.loads(row["run"]),
         )
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot, random(4)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def vars_of(port: PortMapping) -> dict[str, Any]:

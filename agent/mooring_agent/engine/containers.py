@@ -10,12 +10,13 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..failpoints import reached
 from ..images.image import Image, check_runnable
+from ..images.ingest import is_there
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..linux.inotify import DirectoryWatch
@@ -30,6 +31,7 @@ from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
 from .logs import LogChunk, LogReader, Selection, read_lines
 from .logs import follow as follow_log
+from .mountpoints import prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare, merge, options_of
@@ -113,19 +115,16 @@ class Containers:
         self.registry.require_free(name)
         image = self._images.get(spec.image)
         check_runnable(image)
-        if image.chain_id is None or not self._snapshotter_has(image.chain_id):
-            await asyncio.to_thread(self._images.ensure_unpacked, image)
+        if await self._unpack_again(image):
             self.registry.require_free(name)
         self._check_host(name, spec)
-        container = self._standby.take(spec, image)
-        made_ahead = container is not None
-        if container is None:
-            container = self._make(spec, image, name)
+        made_ahead = self._standby.take(spec, image)
+        container = made_ahead if made_ahead is not None else self._make(spec, image, name)
         container.name, container.created_at = name, time.time()
         container.auto_remove, container.managed = auto_remove, managed
         container.extra, container.replaces = extra or {}, replaces
         try:
-            if not made_ahead:
+            if made_ahead is None:
                 await self._equip_or_make_room(container, image)
             reached("create.prepared")
             named = [volume for volume in spec.volumes if volume.type == "volume"]
@@ -139,10 +138,17 @@ class Containers:
             self._discard(container)
             raise
         self._publish(container, "create")
-        if not made_ahead:
+        if made_ahead is None:
             asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
         self._standby.note(spec, image, self.lifecycle.link.client)
         return container
+
+    async def _unpack_again(self, image: Image) -> bool:
+        """Have the layers of an image there, which a power failure may have taken; False if they were."""
+        if image.chain_id is not None and is_there(self._snapshotter, image.chain_id):
+            return False
+        await asyncio.to_thread(self._images.ensure_unpacked, image)
+        return True
 
     async def vacate(self) -> None:
         """Undo what has been made ahead of any request: whoever removes a network or an image needs that."""
@@ -163,13 +169,15 @@ class Containers:
             for network in container.spec.networks
             if not is_alone(network.name)
         )
-        self._snapshotter.prepare(container.id, image.chain_id)
+        prepare_layer(self._snapshotter, container.id, image.chain_id)
         os.makedirs(self._launching.log_directory(container), mode=0o700)
 
     async def start(self, reference: str) -> None:
         """Run it, unless it runs. One that is to be removed at its end is so too if it cannot begin."""
         container = self.get(reference)
         try:
+            with suppress(NotFound):  # an image that only its containers hold on to
+                await self._unpack_again(self._images.get(container.image_id))
             await self.lifecycle.start(container)
         except MooringError:
             if container.auto_remove and not container.running:
@@ -441,20 +449,11 @@ class Containers:
             await self._networks.unpublish(container.id)
             container.ports = ()
 
-    def _snapshotter_has(self, key: str) -> bool:
-        try:
-            self._snapshotter.stat(key)
-        except NotFound:
-            return False
-        return True
-
     def _discard(self, container: Container) -> None:
         """Undo all that `_equip` has made, as far as it is there."""
         self._networks.release(container.id)
-        try:
+        with suppress(NotFound):
             self._snapshotter.remove(container.id)
-        except NotFound:
-            pass
         for directory in (self._launching.directory(container), self._launching.etc_directory(container.id)):
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -19,10 +19,11 @@ from ..errors import Conflict, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
+from ..linux.boot import boot_id
 from ..network.service import NetworkService
 from .background import Background, within
 from .berthing import Berthing
-from .container import Container, boot_id
+from .container import Container
 from .events import EventBus
 from .joining import Joining
 from .keeper_link import KeeperLink

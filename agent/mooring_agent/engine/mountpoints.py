@@ -2,7 +2,9 @@
 """A thin layer above an image with the empty files and directories over which a container's own are mounted.
 
 An image seldom has an /etc/hosts. Without this layer each start would make it in the container's layer, after
-copying /etc up; docker keeps an "init layer" for each container to the same end.
+copying /etc up, and they would be among the changes of the container; docker keeps an "init layer" for each
+container to the same end. Where snapshots are stacked, the layer is a directory that is mounted with the
+others; else it is a snapshot of the image, of which those of its containers are made.
 """
 
 from __future__ import annotations
@@ -11,12 +13,18 @@ import os
 import secrets
 import shutil
 import stat
+import uuid
 from collections.abc import Collection
 from pathlib import Path
+
+from ..errors import NotFound
+from ..images.ingest import commit_or_share, is_there, temporary_snapshot
+from ..storage.snapshotter import Snapshotter
 
 _FILES = ("hosts", "hostname", "resolv.conf")
 _DIRECTORIES = ("dev", "proc", "sys")
 _NAME_LENGTH = 16
+_ATTEMPTS = 3  # to be faster than the collector, which takes such a snapshot while no container needs it
 
 
 class MountPoints:
@@ -64,6 +72,46 @@ class MountPoints:
             _make_files(draft / "etc", files, like=etc)
         draft.rename(place)
         return place
+
+
+def prepare_layer(snapshots: Snapshotter, key: str, chain_id: str | None) -> None:
+    """Make the snapshot `key`, a container's, on its image, so that no mount point counts as its change."""
+    if snapshots.stacked or chain_id is None:
+        snapshots.prepare(key, chain_id)
+        return
+    name = f"mountpoints@{chain_id}"
+    for attempt in range(1, _ATTEMPTS + 1):
+        if not is_there(snapshots, name):
+            draft = f"extract-{uuid.uuid4().hex}"
+            with temporary_snapshot(snapshots, draft, chain_id) as target:
+                _complete(target.directory)
+                commit_or_share(snapshots, draft, name)
+        try:
+            snapshots.prepare(key, name)
+            return
+        except NotFound:
+            if attempt == _ATTEMPTS:
+                raise
+
+
+def _complete(root: Path) -> None:
+    """Make what a whole root file system, which nobody else writes to, lacks of them."""
+    _add(root, directories=_DIRECTORIES)
+    etc = root / "etc"
+    if etc.is_dir() and not etc.is_symlink():
+        _add(etc, files=_FILES)
+
+
+def _add(directory: Path, *, directories: Collection[str] = (), files: Collection[str] = ()) -> None:
+    found = os.lstat(directory)
+    present = set(os.listdir(directory))
+    for name in set(directories) - present:
+        (directory / name).mkdir()
+        (directory / name).chmod(0o755)
+    for name in set(files) - present:
+        (directory / name).touch()
+        (directory / name).chmod(0o644)
+    os.utime(directory, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def _make_files(directory: Path, names: list[str], *, like: Path) -> None:

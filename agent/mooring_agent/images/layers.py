@@ -20,7 +20,7 @@ from typing import TypeVar
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.member_names import shown, split_path
-from mooring_agent.images.stream import Digest, HashingReader
+from mooring_agent.images.stream import Buffer, Digest, HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from mooring_agent.storage.changes import OVERLAY_OPAQUE, is_whiteout
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
@@ -74,7 +74,7 @@ class AppliedLayer:
 
 
 def apply_layer(
-    chunks: Iterator[bytes],
+    chunks: Iterator[Buffer],
     target: UnpackTarget,
     limits: Limits | None = None,
     *,
@@ -83,8 +83,8 @@ def apply_layer(
 ) -> AppliedLayer:
     """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
 
-    `digest` is a SHA-256 object to use, `umask` what this process's umask is known to be: with 0, files are
-    made with their mode at once.
+    A chunk may change when the next one is asked for. `digest` is a SHA-256 object to use, `umask` what this
+    process's umask is known to be: with 0, files are made with their mode at once.
 
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
@@ -483,7 +483,3 @@ class _Unpacking:
         self._retired.clear()
         while self._deep:
             delete_tree(self._root_fd, self._deep.pop(), self._park)
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

@@ -253,10 +253,13 @@ def _feed(chunks: Iterator[bytes], pipe: BinaryIO, failure: list[BaseException])
         failure.append(error)
 
 
-class Digest(Protocol):
-    """What hashlib's objects offer, and pipeline.ThreadedSha256."""
+Buffer = bytes | memoryview
 
-    def update(self, data: bytes, /) -> None:
+
+class Digest(Protocol):
+    """What hashlib's objects offer, and pipeline.Inflater."""
+
+    def update(self, data: Buffer, /) -> None:
         """Add some bytes."""
 
     def hexdigest(self) -> str:
@@ -264,9 +267,12 @@ class Digest(Protocol):
 
 
 class HashingReader:
-    """Reads a stream of chunks by count, hashing all of it and refusing more than `limit` bytes."""
+    """Reads a stream of chunks by count, hashing all of it and refusing more than `limit` bytes.
 
-    def __init__(self, chunks: Iterable[bytes], limit: int, digest: Digest | None = None) -> None:
+    A chunk is done with before the next one is asked for.
+    """
+
+    def __init__(self, chunks: Iterable[Buffer], limit: int, digest: Digest | None = None) -> None:
         """`digest` is one of SHA-256, made here unless given."""
         self._chunks = iter(chunks)
         self._limit = limit
@@ -294,7 +300,7 @@ class HashingReader:
         while size and self._fill():
             part = self._view[:size]
             self._view = self._view[size:]
-            parts.append(part)
+            parts.append(bytes(part))
             size -= len(part)
         return b"".join(parts)
 

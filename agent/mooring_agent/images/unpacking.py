@@ -36,7 +36,8 @@ SMALL = 1 << 20  # bytes of an archive as it comes; below, a process costs more 
 _STALL = 300.0  # seconds without a sign of life; a disk that is busy may take some
 _ATTEMPTS = 2  # to get a process; one that was idle may just have been killed
 _TURN = 3600.0  # seconds to wait until another layer is done
-_IDLE = 5.0  # seconds that a process waits for the next layer
+_IDLE = 30.0  # seconds that a process waits for the next layer; a new one takes a third of one to begin
+_END = 5.0  # seconds for a process to end by itself
 _START = 20.0  # seconds for a process to come up
 _PIPE = 1 << 20  # bytes, pipe(7); what an unprivileged user may have at most
 _PACKAGE = Path(__file__).parent.parent.parent
@@ -145,7 +146,7 @@ class _Process:
             os.close(self._pipe)
         self._control.close()
         try:
-            self._process.wait(_IDLE if self.usable else 0)
+            self._process.wait(_END if self.usable else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -430,6 +430,11 @@ def file_system_type(fd: int) -> int:
     return int(struct.unpack_from("=l" if struct.calcsize("l") == 4 else "=q", buffer.raw)[0])
 
 
+def syncfs(fd: int) -> None:
+    """Write out the whole file system that `fd` is on, syncfs(2)."""
+    _check(_libc.syncfs(ctypes.c_int(fd)), "syncfs")
+
+
 def setfsuid(uid: int) -> int:
     """Set whom this thread makes and opens files as, setfsuid(2); who that was before.
 

@@ -50,6 +50,7 @@ class BtrfsSnapshotter(RecordedSnapshotter):
     """The btrfs driver; see Snapshotter for what its methods promise."""
 
     driver = "btrfs"
+    stacked = False
 
     def __init__(self, root: Path) -> None:
         """Open the snapshots below `root`, made if absent, and put right what a killed process left.

@@ -43,6 +43,7 @@ class OverlaySnapshotter(RecordedSnapshotter):
     """The overlay driver; see Snapshotter for what its methods promise."""
 
     driver = "overlay"
+    stacked = True
 
     def __init__(self, root: Path) -> None:
         """Open the snapshots below `root`, made if absent, and put right what a killed process left.

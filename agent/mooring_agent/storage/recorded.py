@@ -6,7 +6,9 @@ against the row, on which the promise about `kill -9` rests, is here:
 
 - a directory is made before its row and thrown away after it, so one without a row belongs to nobody and is
   deleted at the next open. A temporary snapshot is simply one that has no row yet;
-- a row whose directory is gone is forgotten at the next open, with a warning.
+- a row whose directory is gone is forgotten at the next open, with a warning;
+- after a power failure a row may be there and its files empty. So is forgotten what had been committed in an
+  earlier boot and not been synced; layers are unpacked again from their blobs, which are synced.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mooring_agent.errors import Conflict, NotFound, Unavailable
+from mooring_agent.linux.boot import boot_id
 from mooring_agent.storage.records import Record, Records
 from mooring_agent.storage.snapshotter import (
     Change,
@@ -30,6 +33,7 @@ from mooring_agent.storage.snapshotter import (
     UnpackTarget,
     Usage,
 )
+from mooring_agent.storage.syncing import Syncing
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ class RecordedSnapshotter(ABC):
     """The part of a Snapshotter that no driver changes; see there for what the methods promise."""
 
     driver: str
+    stacked: bool
 
     def __init__(self, root: Path, layers: str) -> None:
         """Open the snapshots below `root`, made if absent, whose directories are in `root/layers`.
@@ -53,6 +58,8 @@ class RecordedSnapshotter(ABC):
         self._layers = f"{root}/{layers}"
         self._layers_fd = os.open(self._layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._numbers = itertools.count(1)
+        self._boot = boot_id()
+        self._syncing = Syncing(self._layers_fd, self._begin_sync, self._end_sync)
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
         """Create the active snapshot `key`: a directory and, unless temporary, a row."""
@@ -65,6 +72,8 @@ class RecordedSnapshotter(ABC):
             record = Record(number, SnapshotKind.ACTIVE, parent, time.time(), temporary)
             with self._lock:
                 self._records.add(key, record)
+                if parent is not None and below is not None and below.unsynced and not self.stacked:
+                    self._records.synced({parent: below})  # what is copied is written out for it
         except (OSError, Unavailable) as error:
             with self._lock:
                 self._records.give_up(key, parent)
@@ -98,8 +107,9 @@ class RecordedSnapshotter(ABC):
     def commit(self, key: str, name: str) -> None:
         """Turn the active snapshot `key` into `name`: one row; the directory keeps its number."""
         with self._lock:
-            committed = self._records.commit(key, name)
+            committed = self._records.commit(key, name, self._boot)
             self._seal(committed)
+        self._syncing.want()
 
     def remove(self, key: str) -> None:
         """Delete the row; the directory goes in the background."""
@@ -147,6 +157,7 @@ class RecordedSnapshotter(ABC):
 
     def close(self) -> None:
         """Close the database and stop deleting."""
+        self._syncing.close()
         with self._lock:
             if self._closed:
                 return
@@ -156,7 +167,16 @@ class RecordedSnapshotter(ABC):
             self._records.close()
 
     def _load(self) -> None:
-        """Put right what a killed process left: rows without a directory, directories without a row."""
+        """Put right what a killed process left: rows without a directory, directories without a row.
+
+        And what a power failure may have: layers that were not synced.
+        """
+        for key, record in self._records.unsynced().items():
+            if record.unsynced == self._boot:
+                self._syncing.want()
+                continue
+            _log.warning("snapshot %s may not have survived the last shutdown: it is forgotten", key)
+            self._records.drop(key)
         present = {int(name) for name in os.listdir(self._layers_fd) if name.isdecimal()}
         for key, record in self._records.items():
             if record.kind is not SnapshotKind.VIEW and record.number not in present:
@@ -168,6 +188,15 @@ class RecordedSnapshotter(ABC):
         self._numbers = itertools.count(max(known | present, default=0) + 1)
         for number in present - known:
             self._discard_layer(number)
+
+    def _begin_sync(self) -> dict[str, Record]:
+        with self._lock:
+            return self._records.unsynced()
+
+    def _end_sync(self, snapshots: dict[str, Record]) -> None:
+        with self._lock:
+            if not self._closed:
+                self._records.synced(snapshots)
 
     def _path(self, record: Record) -> Path:
         """The directory of a snapshot."""

@@ -3,7 +3,8 @@
 
 What happened is decided by the row alone, whatever lies on the disk: files without a row belong to nobody.
 Commits are not flushed to the platter one by one (synchronous=NORMAL): killing the process loses nothing, a
-power failure may lose the last rows, never the consistency of the rest.
+power failure may lose the last rows, never the consistency of the rest. It may leave a row whose files are
+empty, so the row of what was committed says in which boot, until its files are known to be on the disk.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,8 @@ CREATE TABLE IF NOT EXISTS snapshots (
     parent TEXT,
     created_at REAL NOT NULL,
     bytes INTEGER,
-    inodes INTEGER
+    inodes INTEGER,
+    unsynced TEXT
 ) WITHOUT ROWID
 """
 _LOCK_WAIT = 2.0  # seconds to wait for another process to give up the directory
@@ -36,7 +38,10 @@ _LOCK_WAIT = 2.0  # seconds to wait for another process to give up the directory
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One snapshot: the number of its directory, and whether it has no row because it is temporary."""
+    """One snapshot: the number of its directory, and whether it has no row because it is temporary.
+
+    `unsynced` is the boot in which it was committed, as long as its files may not be on the disk.
+    """
 
     number: int
     kind: SnapshotKind
@@ -44,6 +49,7 @@ class Record:
     created_at: float
     temporary: bool = False
     usage: Usage | None = None
+    unsynced: str | None = None
 
     def info(self, key: str) -> SnapshotInfo:
         """The snapshot as callers see it."""
@@ -63,10 +69,13 @@ class Records:
         self._records: dict[str, Record] = {}
         self._reserved: set[str] = set()
         self._children: dict[str, set[str]] = {}
-        for row in self._database.execute("SELECT * FROM snapshots"):
-            key, number, kind, parent, created_at, size, inodes = row
+        for row in self._database.execute(
+            "SELECT key, number, kind, parent, created_at, bytes, inodes, unsynced FROM snapshots"
+        ):
+            key, number, kind, parent, created_at, size, inodes, unsynced = row
             usage = None if size is None else Usage(size, inodes)
-            self._remember(key, Record(number, SnapshotKind(kind), parent, created_at, usage=usage))
+            record = Record(number, SnapshotKind(kind), parent, created_at, usage=usage, unsynced=unsynced)
+            self._remember(key, record)
 
     def close(self) -> None:
         """Close the database."""
@@ -122,19 +131,27 @@ class Records:
         self._reserved.discard(key)
         self._remember(key, record)
 
-    def commit(self, key: str, name: str) -> Record:
-        """Make the active snapshot `key` the committed `name`, in one statement; returns its record."""
+    def commit(self, key: str, name: str, boot: str) -> Record:
+        """Make the active snapshot `key` the committed `name`, in one statement; returns its record.
+
+        It counts as not synced since the boot `boot`.
+        """
         record = self.active(key)
         self.check_new(name)
         committed = replace(
-            record, kind=SnapshotKind.COMMITTED, created_at=time.time(), temporary=False, usage=None
+            record,
+            kind=SnapshotKind.COMMITTED,
+            created_at=time.time(),
+            temporary=False,
+            usage=None,
+            unsynced=boot,
         )
         if record.temporary:
             self._insert(name, committed)
         else:
             self._write(
-                "UPDATE snapshots SET key = ?, kind = ?, created_at = ? WHERE key = ?",
-                (name, committed.kind, committed.created_at, key),
+                "UPDATE snapshots SET key = ?, kind = ?, created_at = ?, unsynced = ? WHERE key = ?",
+                (name, committed.kind, committed.created_at, boot, key),
             )
         self._forget(key)
         self._remember(name, committed)
@@ -173,6 +190,23 @@ class Records:
         except Unavailable as error:
             _log.info("what snapshot %s occupies is measured again: %s", key, error)
 
+    def unsynced(self) -> dict[str, Record]:
+        """What was committed and is not known to be on the disk."""
+        return {key: record for key, record in self._records.items() if record.unsynced is not None}
+
+    def synced(self, snapshots: Mapping[str, Record]) -> None:
+        """Note that these are on the disk, as far as they are there and the same."""
+        for key, record in snapshots.items():
+            found = self._records.get(key)
+            if found is None or found.number != record.number:
+                continue
+            try:
+                self._write("UPDATE snapshots SET unsynced = NULL WHERE key = ?", (key,))
+            except Unavailable as error:
+                _log.info("snapshot %s counts as not written out for now: %s", key, error)
+                continue
+            self._records[key] = replace(found, unsynced=None)
+
     def check_new(self, key: str) -> None:
         """Raise Conflict for a key in use, InvalidSpec for one that cannot be."""
         if check_key(key) in self._records or key in self._reserved:
@@ -180,8 +214,9 @@ class Records:
 
     def _insert(self, key: str, record: Record) -> None:
         self._write(
-            "INSERT INTO snapshots (key, number, kind, parent, created_at) VALUES (?, ?, ?, ?, ?)",
-            (key, record.number, record.kind, record.parent, record.created_at),
+            "INSERT INTO snapshots (key, number, kind, parent, created_at, unsynced) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (key, record.number, record.kind, record.parent, record.created_at, record.unsynced),
         )
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
@@ -216,6 +251,9 @@ def _open_database(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN IMMEDIATE")
         database.execute(_SCHEMA)
+        columns = {row[1] for row in database.execute("PRAGMA table_info(snapshots)")}
+        if "unsynced" not in columns:  # made by an agent that did not know of it
+            database.execute("ALTER TABLE snapshots ADD COLUMN unsynced TEXT")
         database.execute("COMMIT")
     except sqlite3.OperationalError as error:
         database.close()

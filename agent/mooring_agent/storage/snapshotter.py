@@ -171,13 +171,16 @@ class Snapshotter(Protocol):
     `prepare`, `commit` and `remove` that returned has happened, what had not returned has happened wholly
     or not at all, and the files of what did not happen are deleted.
 
-    `driver` is the name of the way that this is done, as `docker info` tells it.
+    `driver` is the name of the way that this is done, as `docker info` tells it. `stacked` says whether a
+    snapshot has only what differs from its parent, which shows through; else it begins as a copy of all that
+    the parent has.
 
     All methods may be called from any thread. Errors: NotFound (no such key), Conflict (key in use, has
     children, wrong kind), InvalidSpec (a hostile or empty key).
     """
 
     driver: str
+    stacked: bool
 
     def prepare(self, key: str, parent: str | None, *, temporary: bool = False) -> Rootfs:
         """Create the active snapshot `key` on the committed `parent` (None: empty); returns its rootfs."""

@@ -12,6 +12,8 @@ import pytest
 
 from harness.agent import AgentFailed, AgentUnderTest
 from integration.images.building import build, config_file, tree_of, unpack_image, write_context
+from mooring_agent.storage.btrfs import BtrfsSnapshotter
+from unit.storage.snapshotter_contract import changes_of
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
 
@@ -71,6 +73,26 @@ def test_layers_are_shared_by_containers_with_users_of_their_own(agent: AgentUnd
     for path in found:
         assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1000)
         assert os.stat(path.parent / "bin/busybox").st_uid == 0
+
+
+def test_only_what_a_container_writes_is_among_its_changes(agent: AgentUnderTest) -> None:
+    silent, writer = (put(agent, name)["id"] for name in ("silent", "writer"))
+    inside(agent, "writer", "echo mine >/note; echo more >/etc/more; rm /bin/vi")
+    agent.api("POST", "/mooring/v1/containers/writer/restart?timeout=0")
+    assert agent.terminate() == 0
+    snapshots = BtrfsSnapshotter(agent.config.data_root / "btrfs")
+    try:
+        assert changes_of(snapshots, silent) == {}
+        assert changes_of(snapshots, writer) == {
+            "bin": "modified",
+            "bin/vi": "deleted",
+            "etc": "modified",
+            "etc/more": "added",
+            "note": "added",
+        }
+    finally:
+        snapshots.close()
+        agent.start()
 
 
 def test_a_killed_agent_finds_its_snapshots_again(agent: AgentUnderTest) -> None:

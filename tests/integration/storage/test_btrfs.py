@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -12,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from mooring_agent.engine.mountpoints import prepare_layer
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.images.store import ImageStore
 from mooring_agent.linux import btrfs
+from mooring_agent.storage import recorded
 from mooring_agent.storage.btrfs import BtrfsSnapshotter
 from mooring_agent.storage.snapshotter import Snapshotter, WhiteoutStyle
-from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
+from unit.images.archives import archive, directory, member
+from unit.storage.snapshotter_contract import SnapshotterContract, add_layer, changes_of
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
 
@@ -182,3 +187,54 @@ def test_a_kill_leaves_what_was_answered_for_and_no_subvolume_else(
                 (place / "x").touch()
     finally:
         snapshots.close()
+
+
+def test_a_commit_has_what_a_container_wrote(tmp_path: Path) -> None:
+    snapshots = BtrfsSnapshotter(tmp_path / "btrfs")
+    try:
+        store = ImageStore(tmp_path / "images", snapshots)
+        rootfs = archive(
+            directory("etc"), member("etc/name", data=b"one\n"), member("big", data=b"b" * 500_000)
+        )
+        base = store.import_rootfs(io.BytesIO(rootfs), "base:1")
+        prepare_layer(snapshots, "container", base.chain_id)
+        upper = snapshots.rootfs("container").upper
+        assert upper is not None
+        assert (upper / "etc/hosts").exists()
+        assert store.commit("container", base, "same:1").diff_ids == base.diff_ids
+        (upper / "etc/name").unlink()
+        (upper / "made").mkdir()
+        (upper / "made/note").write_text("mine")
+        os.link(upper / "made/note", upper / "linked")
+        image = store.commit("container", base, "mine:1")
+        assert len(image.diff_ids) == 2
+        layer = store.history("mine:1")[0]
+        assert 0 < layer.size < 100_000, "more than the changes are in the layer"
+        prepare_layer(snapshots, "copy", image.chain_id)
+        copied = snapshots.rootfs("copy").upper
+        assert copied is not None
+        assert not (copied / "etc/name").exists()
+        assert (copied / "big").stat().st_size == 500_000
+        assert (copied / "linked").read_text() == "mine"
+        assert (copied / "linked").stat().st_ino == (copied / "made/note").stat().st_ino
+        assert changes_of(snapshots, "copy") == {}
+        store.prune()
+        snapshots.remove("copy")
+        prepare_layer(snapshots, "copy", image.chain_id)  # the collector may have been there
+    finally:
+        snapshots.close()
+
+
+def test_a_layer_with_a_snapshot_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = BtrfsSnapshotter(tmp_path)
+    add_layer(snapshots, "base", None, {"a": "1"})
+    add_layer(snapshots, "other", None, {"a": "1"})
+    snapshots.prepare("container", "base")
+    snapshots.close()
+    monkeypatch.setattr(recorded, "boot_id", lambda: "another")
+    snapshots = BtrfsSnapshotter(tmp_path)
+    assert {each.key for each in snapshots.list()} == {"base", "container"}
+    assert changes_of(snapshots, "container") == {}
+    snapshots.close()

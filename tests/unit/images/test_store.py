@@ -24,6 +24,7 @@ from mooring_agent.images.image import Image, ProgressEvent
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.platform import host_architecture
 from mooring_agent.images.store import ImageStore, Removed
+from mooring_agent.storage import recorded
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.snapshotter import SnapshotKind
 from unit.images.archives import archive, directory, link, member
@@ -315,6 +316,20 @@ def test_layers_that_are_gone_are_unpacked_again(house: House) -> None:
     rootfs = house.snapshots.prepare("container", image.chain_id)
     assert (rootfs.lower[0] / "etc/name").read_text() == "one\n"
     house.snapshots.remove("container")
+
+
+def test_layers_that_a_power_failure_may_have_taken_are_unpacked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = house.add("web", gzip.compress(ROOTFS))
+    assert image.chain_id is not None
+    (house.snapshots.prepare("c", image.chain_id).lower[0] / "etc/name").write_text("")
+    house.snapshots.remove("c")
+    monkeypatch.setattr(recorded, "boot_id", lambda: "another")
+    house.reopen()
+    rootfs = house.snapshots.prepare("c", house.store.ensure_unpacked(house.store.get("web")))
+    assert (rootfs.lower[0] / "etc/name").read_text() == "one\n"
+    house.snapshots.remove("c")
 
 
 def test_damage_is_told_by_name(house: House) -> None:

@@ -93,6 +93,17 @@ def test_a_process_is_used_again_and_ends_when_idle(tmp_path: Path) -> None:
     assert workers() != [first]
 
 
+def test_all_others_come_before_it(tmp_path: Path) -> None:
+    unpack_layer(in_pieces(LAYER, PIECE), target(tmp_path / "one"), Compression.NONE)
+    (worker,) = workers()
+    children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    assert len(children) == 1, "inflating has a process of its own"
+    for pid in (worker, int(children[0])):
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= 15
+        assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+    eventually(lambda: not Path(f"/proc/{children[0]}").exists(), 10, "the end of the process that inflates")
+
+
 def test_a_killed_idle_process_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "_IDLE", 5.0)
     unpack_layer(in_pieces(LAYER, PIECE), target(tmp_path / "one"), Compression.NONE)

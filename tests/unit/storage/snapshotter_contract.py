@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import eventually
 from mooring_agent.errors import Conflict, InvalidSpec, NotFound
+from mooring_agent.storage import recorded, syncing
 from mooring_agent.storage.snapshotter import Rootfs, SnapshotKind, Snapshotter, WhiteoutStyle
 
 _IDLE = 20.0  # seconds
@@ -351,6 +353,49 @@ class SnapshotterContract(ABC):
             again.remove("base")
         finally:
             again.close()
+
+    def test_layers_that_were_not_synced_do_not_outlive_the_boot(
+        self, snapshots: Snapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced = threading.Event()
+        monkeypatch.setattr(syncing, "_DELAY", 0.0)
+        monkeypatch.setattr(syncing, "syncfs", lambda fd: synced.set())
+        add_layer(snapshots, "below", None, {"a": "1"})
+        assert synced.wait(_IDLE)
+        eventually(lambda: not snapshots._records.unsynced(), _IDLE, "the note of it")  # type: ignore[attr-defined]
+        monkeypatch.setattr(syncing, "_DELAY", 600.0)
+        snapshots = self.reopen(snapshots, tmp_path)
+        add_layer(snapshots, "above", "below", {"b": "2"})
+        snapshots.prepare("container", "below")
+        snapshots = self.reopen(snapshots, tmp_path)
+        assert {each.key for each in snapshots.list()} == {"below", "above", "container"}
+        monkeypatch.setattr(recorded, "boot_id", lambda: "another")
+        snapshots = self.reopen(snapshots, tmp_path)
+        assert {each.key for each in snapshots.list()} == {"below", "container"}
+        add_layer(snapshots, "above", "below", {"b": "2"})
+        assert find(snapshots.prepare("another", "above"), "b") is not None
+        snapshots.close()
+
+    def test_a_sync_that_fails_is_tried_again_with_the_next(
+        self, snapshots: Snapshotter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = iter([OSError(5, "Input/output error"), None])
+        asked = threading.Semaphore(0)
+
+        def sync(fd: int) -> None:
+            answer = next(answers)
+            asked.release()
+            if answer is not None:
+                raise answer
+
+        monkeypatch.setattr(syncing, "_DELAY", 0.0)
+        monkeypatch.setattr(syncing, "syncfs", sync)
+        add_layer(snapshots, "one", None, {"a": "1"})
+        assert asked.acquire(timeout=_IDLE)
+        assert list(snapshots._records.unsynced()) == ["one"]  # type: ignore[attr-defined]
+        add_layer(snapshots, "two", None, {"a": "1"})
+        assert asked.acquire(timeout=_IDLE)
+        eventually(lambda: not snapshots._records.unsynced(), _IDLE, "the note of it")  # type: ignore[attr-defined]
 
     def test_the_directory_has_one_owner(self, snapshots: Snapshotter, tmp_path: Path) -> None:
         with pytest.raises(Conflict, match="in use"):

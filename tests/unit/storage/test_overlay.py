@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
+from mooring_agent.storage import recorded
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.records import Records
 from mooring_agent.storage.snapshotter import Rootfs, Snapshotter, WhiteoutStyle
@@ -179,5 +181,40 @@ def test_a_kill_leaves_what_was_answered_for_and_no_files_else(
         for key in there - {"base"}:
             snapshots.remove(key)
         snapshots.remove("base")
+    finally:
+        snapshots.close()
+
+
+def test_a_container_outlives_the_layer_that_was_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    add_layer(snapshots, "layer", None, {"a": "1"})
+    upper = snapshots.prepare("container", "layer").upper
+    snapshots.close()
+    monkeypatch.setattr(recorded, "boot_id", lambda: "another")
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        with pytest.raises(NotFound, match="no such snapshot: layer"):
+            snapshots.rootfs("container")
+        add_layer(snapshots, "layer", None, {"a": "1"})
+        rootfs = snapshots.rootfs("container")
+        assert rootfs.upper == upper
+        assert (rootfs.lower[0] / "a").read_text() == "1"
+    finally:
+        snapshots.close()
+
+
+def test_a_database_of_an_older_agent_is_taken(tmp_path: Path) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    add_layer(snapshots, "layer", None, {"a": "1"})
+    snapshots.close()
+    database = sqlite3.connect(tmp_path / "snapshots.db")
+    database.execute("ALTER TABLE snapshots DROP COLUMN unsynced")
+    database.close()
+    snapshots = OverlaySnapshotter(tmp_path)
+    try:
+        assert [each.key for each in snapshots.list()] == ["layer"]
+        add_layer(snapshots, "another", "layer", {"a": "1"})
     finally:
         snapshots.close()
