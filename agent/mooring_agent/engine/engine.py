@@ -38,6 +38,7 @@ from .launching import Launching
 from .lifecycle import Lifecycle
 from .mountpoints import MountPoints
 from .networks import Networks
+from .peers import Peers
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
@@ -67,6 +68,7 @@ class Engine:
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
+        self.peers = Peers(self.images, self.database)
         self._launching = Launching(config, self.hierarchy)
         self.volumes = Volumes(
             self.database,
@@ -141,6 +143,7 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
         self.lifecycle.run_soon(self._sweep_groups())
@@ -157,6 +160,7 @@ class Engine:
             self._flusher.cancel()
         self.lifecycle.close()
         self.events.close()
+        await self.peers.close()
         await self.networks.stop()
         self.snapshotter.close()
         self.database.close()

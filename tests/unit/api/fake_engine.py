@@ -361,6 +361,7 @@ class FakeEngine:
         self.volumes = FakeDeclared("volume", path="/volumes/x")
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
+        self.peers = SimpleNamespace()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

@@ -15,6 +15,7 @@ from .events import EventCalls
 from .execs import ExecCalls
 from .host import HostCalls
 from .images import ImageCalls
+from .peers import PeerCalls
 from .shell import ShellCalls
 from .state import StateCalls
 
@@ -31,6 +32,7 @@ def routes(engine: Engine) -> list[Route]:
         ExecCalls(engine),
         ShellCalls(engine),
         ImageCalls(engine),
+        PeerCalls(engine),
         *DeclaredCalls.of(engine),
         StateCalls(engine),
         EventCalls(engine),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mooring_agent.errors import MooringError
 from mooring_agent.images.peering.election import NOTHING, Answer, Holds
-from mooring_agent.images.peering.settings import PeerSettings
+from mooring_agent.images.peering.settings import PeerTls
 from mooring_agent.images.registry.connections import Broken, ConnectionPool, Limits, Response
 from mooring_agent.images.registry.settings import Tls, TlsSettings, file_stamp
 
@@ -50,8 +50,8 @@ class PeerFailed(Exception):
 class PeerClient:
     """Connections to the peers. Safe for threads."""
 
-    def __init__(self, settings: PeerSettings, patience: Patience) -> None:
-        self._settings, self.patience = settings, patience
+    def __init__(self, tls: PeerTls | None, patience: Patience) -> None:
+        self._certificates, self.patience = tls, patience
         limits = Limits(patience.connect, patience.stall, patience.stall)
         # Peers are asked directly, whatever proxies the registries need.
         self._pool = ConnectionPool(limits, environment={})
@@ -153,7 +153,7 @@ class PeerClient:
             raise PeerFailed(error.message) from error
 
     def _tls(self) -> TlsSettings:
-        tls = self._settings.tls
+        tls = self._certificates
         if tls is None:
             return TlsSettings(Tls.OFF)
         files = (tls.ca_file, tls.certificate, tls.key)
