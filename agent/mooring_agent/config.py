@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import InvalidSpec
 
@@ -36,7 +38,8 @@ class AgentConfig:
     """The settled configuration of one agent; make it with `AgentConfig.make`.
 
     `pool` is how many launchers are kept ready, as many as their memory allows. `storage_driver` is one of
-    STORAGE_DRIVERS, what was asked for; storage/choose.py says what becomes of it.
+    STORAGE_DRIVERS, what was asked for; storage/choose.py says what becomes of it. `registries` is the
+    part of the configuration that images/registry/settings.py reads.
     """
 
     data_root: Path
@@ -48,6 +51,7 @@ class AgentConfig:
     name: str
     pool: int
     storage_driver: str
+    registries: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)  # with passwords
 
     @classmethod
     def make(
@@ -62,6 +66,7 @@ class AgentConfig:
         pool: int = DEFAULT_POOL,
         pool_memory: int = DEFAULT_POOL_MEMORY,
         storage_driver: str = "auto",
+        registries: Mapping[str, Any] | None = None,
     ) -> AgentConfig:
         """Fill in what was not given and check the rest. Raises InvalidSpec.
 
@@ -117,6 +122,7 @@ class AgentConfig:
             name=name or "",
             pool=min(pool, pool_memory // LAUNCHER_MEMORY),
             storage_driver=storage_driver,
+            registries=registries or {},
         )
 
     @property

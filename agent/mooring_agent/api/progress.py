@@ -25,10 +25,13 @@ _running: set[asyncio.Task[Any]] = set()
 
 async def report(
     work: Callable[[Callable[[ProgressEvent], None]], Awaitable[Any]],
+    *,
+    abandon: bool = False,
 ) -> AsyncIterator[dict[str, Any]]:
     """Run `work(progress)`; yields {"progress": …} any number of times, then {"outcome": …} or {"error": …}.
 
-    `progress` may be called from any thread. If the reader leaves, the work goes on to its end.
+    `progress` may be called from any thread. If the reader leaves, the work goes on to its end, or is
+    cancelled with `abandon`.
     """
     loop = asyncio.get_running_loop()
     pending: deque[ProgressEvent] = deque(maxlen=_MAX_PENDING)
@@ -45,14 +48,18 @@ async def report(
     _running.add(task)
     task.add_done_callback(_running.discard)
     task.add_done_callback(lambda _: news.set())
-    while True:
-        await news.wait()
-        news.clear()
-        finished = task.done()
-        while pending:
-            yield {"progress": pending.popleft().to_dict()}
-        if finished:
-            break
+    try:
+        while True:
+            await news.wait()
+            news.clear()
+            finished = task.done()
+            while pending:
+                yield {"progress": pending.popleft().to_dict()}
+            if finished:
+                break
+    finally:
+        if abandon:
+            task.cancel()
     yield task.result()
 
 

@@ -16,6 +16,9 @@ _UNIX = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]+)?")
 _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9})\d*)?)?([Zz]|[+-]\d{2}:\d{2})?"
 )
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SPAN = re.compile(rf"(?:{_PART.pattern})+")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NANOS = 1_000_000_000
 
 
@@ -56,6 +59,13 @@ def parse(text: str, name: str) -> float | None:
     raise InvalidSpec(
         f"{name}={text!r} is no time: expected RFC 3339, such as 2024-01-31T12:00:00Z, or Unix seconds"
     )
+
+
+def moment_or_span(text: str, name: str, now: float) -> float | None:
+    """A time as `parse` reads it, or a span before `now` such as "10m" or "1h30m" (Go's ParseDuration)."""
+    if _SPAN.fullmatch(text):
+        return now - sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    return parse(text, name)
 
 
 def _zone(text: str | None) -> timezone:

@@ -15,24 +15,16 @@ from ..api.logformat import configure
 from ..api.server import Server
 from ..config import AgentConfig
 from ..engine.engine import Engine
+from .settings import agent_settings
 
 log = logging.getLogger(__name__)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the agent. Raises MooringError if it cannot start."""
-    configure(arguments.log_level)
-    config = AgentConfig.make(
-        data_root=arguments.data_root,
-        run_root=arguments.run_root,
-        socket=vars(arguments).get("socket"),
-        cgroup_parent=arguments.cgroup_parent,
-        network_prefix=arguments.network_prefix,
-        name=arguments.name,
-        pool=arguments.pool,
-        pool_memory=arguments.pool_memory,
-        storage_driver=arguments.storage_driver,
-    )
+    settings = agent_settings(arguments)
+    configure(settings.pop("log_level", "info"))
+    config = AgentConfig.make(**settings)
     _allow_many_descriptors()
     asyncio.run(_serve(config))
     return 0

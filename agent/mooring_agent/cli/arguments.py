@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     _containers(commands)
     _processes(commands)
     _images(commands)
+    _layers(commands)
     _state(commands)
     _declared(commands)
     _system(commands)
@@ -78,49 +79,62 @@ def _group(commands: _Commands, name: str, help: str) -> _Commands:
 def _agent(commands: _Commands) -> None:
     agent = commands.add_parser("agent", help="run the agent in the foreground")
     agent.set_defaults(call="agent.run")
+    agent.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings in YAML, over which these options go (default: /etc/mooring/agent.yaml if it exists)",
+    )
+    # What is not given here may be in the file, so no option has a default of its own.
+    unset = argparse.SUPPRESS
     roots = (
         (DEFAULT_DATA_ROOT, "data", "images and state"),
         (DEFAULT_RUN_ROOT, "run", "what a reboot may take"),
     )
     for default, name, what in roots:
         agent.add_argument(
-            f"--{name}-root", default=str(default), metavar="DIR", help=f"{what} (default: {default})"
+            f"--{name}-root", default=unset, metavar="DIR", help=f"{what} (default: {default})"
         )
     agent.add_argument(
         "--socket",
         metavar="PATH",
-        default=argparse.SUPPRESS,
+        default=unset,
         help="where it answers (default: RUN-ROOT/mooring.sock)",
     )
-    agent.add_argument("--cgroup-parent", metavar="NAME", help="the cgroup above all containers")
+    agent.add_argument(
+        "--cgroup-parent", default=unset, metavar="NAME", help="the cgroup above all containers"
+    )
     agent.add_argument(
         "--network-prefix",
-        default=DEFAULT_NETWORK_PREFIX,
+        default=unset,
         metavar="CIDR",
         help=f"networks take a /24 of this (default: {DEFAULT_NETWORK_PREFIX})",
     )
     agent.add_argument(
         "--pool",
         type=int,
-        default=DEFAULT_POOL,
+        default=unset,
         metavar="N",
         help=f"launchers to keep ready for containers, 0 for none (default: {DEFAULT_POOL})",
     )
     agent.add_argument(
         "--pool-memory",
         type=int,
-        default=DEFAULT_POOL_MEMORY,
+        default=unset,
         metavar="MIB",
         help=f"mebibytes that they may take together (default: {DEFAULT_POOL_MEMORY})",
     )
     agent.add_argument(
         "--storage-driver",
         choices=STORAGE_DRIVERS,
-        default="auto",
+        default=unset,
         help="how layers are kept below the data root (default: auto, btrfs on btrfs and overlay elsewhere)",
     )
-    agent.add_argument("--name", metavar="NAME", help="how the agent calls itself (default: the host's name)")
-    agent.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    agent.add_argument(
+        "--name", default=unset, metavar="NAME", help="how the agent calls itself (default: the host's name)"
+    )
+    agent.add_argument(
+        "--log-level", default=unset, choices=("debug", "info", "warning", "error"), help="(default: info)"
+    )
 
 
 def _containers(commands: _Commands) -> None:
@@ -264,6 +278,64 @@ def _images(commands: _Commands) -> None:
         command.add_argument("--dry-run", action="store_true", help="say what would be done")
     rm = _command(group, "rm", "remove images", "images.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
+    _image_moves(group)
+
+
+def _image_moves(group: _Commands) -> None:
+    pull = _command(group, "pull", "pull images from their registries", "imagemoves.pull")
+    pull.add_argument("names", nargs="+", metavar="NAME[:TAG|@DIGEST]")
+    pull.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="other than that of the host")
+    push = _command(group, "push", "push an image to a registry, unless it is there", "imagemoves.push")
+    push.add_argument("name", metavar="NAME[:TAG]")
+    push.add_argument("--to", metavar="NAME[:TAG]", help="under this name")
+    push.add_argument("--dry-run", action="store_true", help="say what would be done")
+    for command in (pull, push):
+        command.add_argument("--username", metavar="USER", help="in place of what the agent knows")
+        command.add_argument(
+            "--password-stdin", action="store_true", help="read its password from standard input"
+        )
+    save = _command(group, "save", "write images as an archive", "imagemoves.save")
+    save.add_argument("names", nargs="+", metavar="NAME")
+    save.add_argument("-o", "--output", metavar="FILE", help="(default: standard output)")
+    load = _command(group, "load", "take in the images of an archive", "imagemoves.load")
+    load.add_argument("-i", "--input", metavar="FILE", help="(default: standard input)")
+    tag = _command(group, "tag", "give an image one more name", "imagemoves.tag")
+    tag.add_argument("name", metavar="NAME|ID")
+    tag.add_argument("reference", metavar="NAME[:TAG]")
+    history = _command(group, "history", "show how an image was made", "imagemoves.history", output=True)
+    history.add_argument("name", metavar="NAME")
+    verify = _command(group, "verify", "read all of an image, or of all images", "imagemoves.verify")
+    verify.add_argument("name", nargs="?", metavar="NAME")
+    verify.add_argument("--repair", action="store_true", help="fetch what is damaged again")
+    prune = _command(group, "prune", "delete images that no container uses", "imagemoves.prune")
+    prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
+    prune.add_argument("--until", metavar="TIME", help="only those made before")
+    prune.add_argument(
+        "--label", action="append", default=[], metavar="K[=V]", help="only those with this label"
+    )
+    prune.add_argument(
+        "--without-label", action="append", default=[], metavar="K[=V]", help="only those without it"
+    )
+    inspect = _command(group, "inspect", "show all about images", "imagemoves.inspect")
+    inspect.add_argument("names", nargs="+", metavar="NAME")
+    inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
+
+
+def _layers(commands: _Commands) -> None:
+    commit = _command(commands, "commit", "make an image of a container", "imagemoves.commit")
+    commit.add_argument("container", metavar="CONTAINER")
+    commit.add_argument("reference", nargs="?", metavar="NAME[:TAG]")
+    commit.add_argument("-a", "--author", metavar="TEXT")
+    commit.add_argument("-m", "--message", metavar="TEXT")
+    commit.add_argument(
+        "-c", "--change", action="append", default=[], metavar="INSTRUCTION", help="of a Dockerfile"
+    )
+    commit.add_argument("--no-pause", action="store_true", help="do not freeze it meanwhile")
+    export = _command(commands, "export", "write a container's files as a tar archive", "imagemoves.export")
+    export.add_argument("container", metavar="CONTAINER")
+    export.add_argument("-o", "--output", metavar="FILE", help="(default: standard output)")
+    diff = _command(commands, "diff", "show what a container changed of its image", "imagemoves.diff")
+    diff.add_argument("container", metavar="CONTAINER")
 
 
 def _state(commands: _Commands) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,11 +21,14 @@ from ..images.image import check_runnable
 from ..images.store import ImageStore
 from .container import Container
 from .containers import Containers, spec_view
+from .images import Images
 from .outcome import Action, outcome
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare
 
 logger = logging.getLogger(__name__)
+
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,13 @@ class Plan:
 class DesiredContainers:
     """Declares containers."""
 
-    def __init__(self, containers: Containers, registry: Registry, images: ImageStore) -> None:
+    def __init__(
+        self, containers: Containers, registry: Registry, images: ImageStore, image_service: Images
+    ) -> None:
         self._containers = containers
         self._registry = registry
         self._images = images
+        self._image_service = image_service
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -62,7 +69,8 @@ class DesiredContainers:
         existing = self._registry.find(name)
         if existing is not None and existing.name != name:
             existing = None  # the name is the beginning of another one's id
-        plan = self._plan(name, existing, wanted, tolerant=dry_run)
+        pulled = await self._pull(wanted, dry_run=dry_run)
+        plan = self._plan(name, existing, wanted, pulled, tolerant=dry_run)
         before = None if existing is None else _shown(existing.spec, existing.running)
         after = _shown(wanted, wanted.state == "running")
         if dry_run:
@@ -108,11 +116,35 @@ class DesiredContainers:
         """
         return self._locks.setdefault(name, asyncio.Lock())
 
+    async def _pull(self, wanted: ContainerSpec, *, dry_run: bool) -> str:
+        """Pull the image if the policy says so; returns why a dry run would."""
+        image = wanted.image
+        if wanted.pull == "never" or image.startswith("sha256:") or _ID.fullmatch(image):
+            return ""
+        reason = await self._image_service.to_pull(image, wanted.pull)
+        if not reason or dry_run:
+            return reason
+        try:
+            await self._image_service.pull(image)
+        except MooringError as error:
+            error.put_before(f"image {image} is to be pulled, since {reason}: ")
+            raise
+        return ""
+
     # Planning
 
-    def _plan(self, name: str, existing: Container | None, wanted: ContainerSpec, *, tolerant: bool) -> Plan:
+    def _plan(
+        self,
+        name: str,
+        existing: Container | None,
+        wanted: ContainerSpec,
+        pulled: str,
+        *,
+        tolerant: bool,
+    ) -> Plan:
+        """The plan; `pulled` says why the image would be pulled first, if it would."""
         running = wanted.state == "running"
-        image_id, missing = self._image(wanted, tolerant)
+        image_id, missing = self._image(wanted, pulled, tolerant)
         if existing is None:
             reason = f"it does not exist{missing}"
             actions = [Action("create", "container", name, reason)]
@@ -121,7 +153,10 @@ class DesiredContainers:
             return Plan(tuple(actions), create=True, start=running)
         changes = compare(existing.spec, wanted)
         reasons = [str(change) for change in changes if not change.live]
-        if (
+        if image_id and pulled:
+            reasons.append(f"image {wanted.image} is pulled, since {pulled}, needs a replacement")
+            missing = ""
+        elif (
             image_id
             and image_id != existing.image_id
             and not any(change.field == "image" for change in changes)
@@ -152,16 +187,17 @@ class DesiredContainers:
             tuple(actions), live=live_change, start=running and not active, stop=not running and active
         )
 
-    def _image(self, wanted: ContainerSpec, tolerant: bool) -> tuple[str, str]:
+    def _image(self, wanted: ContainerSpec, pulled: str, tolerant: bool) -> tuple[str, str]:
         """The image's id; a dry run takes one that is not there yet for one that will be, and says so."""
         try:
             image = self._images.get(wanted.image)
         except NotFound:
             if not tolerant:
                 raise
-            return "", f"; image {wanted.image} is not on this host yet"
+            how = ", and is pulled unless it is declared" if pulled else ""
+            return "", f"; image {wanted.image} is not on this host yet{how}"
         check_runnable(image)
-        return image.id, ""
+        return image.id, f"; image {wanted.image} is pulled, since {pulled}" if pulled else ""
 
     # Execution
 

@@ -16,6 +16,8 @@ from .. import __version__
 from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
 from ..errors import Conflict, MooringError, NotFound
+from ..images.registry.client import Registries
+from ..images.registry.settings import RegistriesSettings
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
@@ -23,8 +25,10 @@ from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
 from .berthing import Berthing
+from .commits import Commits
 from .container import Container
 from .containers import Containers
+from .declaredimages import DeclaredImages
 from .desired import DesiredContainers
 from .document import Documents
 from .events import EventBus
@@ -58,6 +62,7 @@ class Engine:
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
+        registries = Registries(RegistriesSettings.parse(config.registries))
         self._lock = _lock(config)
         self.database = Database(config.data_root / "state.db")
         self.hierarchy = cgroups.detect()
@@ -107,9 +112,19 @@ class Engine:
             joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
-        self.image_service = Images(self.images, self.database, self.events, self.containers.vacate)
+        self.image_service = Images(
+            self.images,
+            registries,
+            self.peers,
+            self.database,
+            self.events,
+            self.containers.vacate,
+            lambda: [container.image_id for container in self.registry],
+        )
+        self.declared_images = DeclaredImages(self.image_service, self.images, self.database)
         self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
-        self.desired = DesiredContainers(self.containers, self.registry, self.images)
+        self.desired = DesiredContainers(self.containers, self.registry, self.images, self.image_service)
+        self.commits = Commits(self.containers, self.images, self.events)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None
@@ -160,6 +175,7 @@ class Engine:
             self._flusher.cancel()
         self.lifecycle.close()
         self.events.close()
+        await self.image_service.close()
         await self.peers.close()
         await self.networks.stop()
         self.snapshotter.close()
@@ -276,21 +292,21 @@ class Engine:
     def _make_documents(self) -> Documents:
         return Documents(
             put={
-                "image": self.image_service.put,
+                "image": self.declared_images.put,
                 "network": self.network_put,
                 "volume": self.volumes.put,
                 "cgroup": self.groups.put,
                 "container": self.desired.put,
             },
             delete={
-                "image": self.image_service.delete,
+                "image": self.declared_images.delete,
                 "network": self.network_delete,
                 "volume": self.volumes.delete,
                 "cgroup": self.groups.delete,
                 "container": self.desired.delete,
             },
             managed={
-                "image": self.image_service.declared,
+                "image": self.declared_images.declared,
                 "network": self.network_resources.declared,
                 "volume": self.volumes.managed,
                 "cgroup": self.groups.names,

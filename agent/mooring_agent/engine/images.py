@@ -1,41 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image store for asyncio, and images as declared resources."""
+"""The image store for asyncio: what is slow happens in threads, what happened is told as an event."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import hashlib
-import json
-import queue
-from collections.abc import AsyncIterable, Awaitable, Callable
-from io import RawIOBase
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+import logging
+import threading
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from ..errors import InvalidSpec, MooringError, NotFound
+from ..errors import MooringError, NotFound
 from ..images.config import ImageConfig
+from ..images.content import Descriptor
 from ..images.image import Image, Progress, no_progress
-from ..images.specs import TemplateSpec, normalise_image_spec
+from ..images.platform import Platform
+from ..images.pruning import PruneFilter, Removed
+from ..images.reference import Reference
+from ..images.registry.client import Registries, Repository
+from ..images.registry.settings import Credentials
 from ..images.store import ImageStore
+from ..images.usage import DiskUsage, HistoryEntry
+from ..images.verifying import Verdict
 from ..state.database import Database
 from .events import EventBus
+from .imageworkers import ImageWorkers, SharedWork, streamed
 from .outcome import Action, outcome
+from .peers import Peers
+from .uploads import as_file, taken_in
 
-_CHUNKS_AHEAD = 16
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image that was pulled; `digest` is what its name points to, `changed` whether it did not before."""
+
+    image: Image
+    digest: str
+    changed: bool
 
 
 class Images:
-    """Declares images, and lets slow work happen in threads."""
+    """Images by name: found, moved, made and removed.
+
+    Work whose caller is cancelled ends: a pull when the last of those who wait for it has left.
+    """
 
     def __init__(
-        self, store: ImageStore, database: Database, events: EventBus, vacate: Callable[[], Awaitable[None]]
+        self,
+        store: ImageStore,
+        registries: Registries,
+        peers: Peers,
+        database: Database,
+        events: EventBus,
+        vacate: Callable[[], Awaitable[None]],
+        users: Callable[[], Iterable[str]],
     ) -> None:
+        """`vacate` undoes what stands by on images, `users` gives the image of each container."""
         self._store = store
-        self._vacate = vacate
+        self._registries = registries
+        self._peers = peers
         self._connection = database.connection
         self._events = events
-        self._making: dict[str, asyncio.Lock] = {}
+        self._vacate = vacate
+        self._users = users
+        self._workers = ImageWorkers()
+        self._pulls: SharedWork[Image] = SharedWork()
+
+    async def close(self) -> None:
+        """End what is under way; a pull goes on from there when it is begun again."""
+        self._registries.close()
+        await self._workers.close()
+
+    # Looking
 
     async def list(self) -> tuple[Image, ...]:
         """All images, newest first."""
@@ -45,58 +85,198 @@ class Images:
         """The image of a name, an id or the beginning of an id. Raises NotFound."""
         return self._store.get(reference)
 
-    async def put(
-        self, reference: str, spec: dict[str, Any], *, dry_run: bool = False, progress: Progress | None = None
-    ) -> dict[str, Any]:
-        """Make `reference` name an image that is made as `spec` says, unless it is there from the
-        same spec.
-        """
-        wanted = normalise_image_spec(spec)
-        fingerprint = _hash(wanted)
-        async with self._making.setdefault(reference, asyncio.Lock()):
-            before, reason = self._compare(reference, fingerprint)
-            if not reason:
-                image = self._store.get(reference)
-                return outcome([], before, wanted, None if dry_run else image.view())
-            action = Action("create" if before is None else "replace", "image", reference, reason)
-            if dry_run:
-                return outcome([action], before, wanted, None)
-            await self._vacate()
-            source = _source_state(wanted)
-            image = await asyncio.to_thread(self._make, reference, wanted, progress or no_progress)
-            self._connection.execute(
-                "INSERT OR REPLACE INTO declared VALUES ('image', ?, ?, ?, ?)",
-                (reference, json.dumps(wanted), fingerprint, json.dumps({"id": image.id, "source": source})),
-            )
-        self._events.publish("image", "import", image.id, {"name": reference})
-        return outcome([action], before, wanted, image.view())
+    async def history(self, reference: str) -> tuple[HistoryEntry, ...]:
+        """How an image came to be, newest first."""
+        return await asyncio.to_thread(self._store.history, reference)
 
-    async def delete(self, reference: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """See to it that nothing is called `reference`. Raises Conflict while a container uses the image."""
+    async def usage(self) -> DiskUsage:
+        """How much of the disk images take."""
+        return await asyncio.to_thread(self._store.usage, Counter(self._users()))
+
+    async def pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
+        """What a name points to, and the manifest of the image here. Raises NotFound."""
+        return self._store.pointed(reference)
+
+    # Registries
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        platform: Platform | None = None,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> Pulled:
+        """Get an image from the registry of its name; who pulls the same at the same time shares the work."""
+        name = Reference.parse(reference)
+        before = self._digest(str(name))
+
+        async def work(tell: Progress) -> Image:
+            def pull(cancelled: threading.Event) -> Image:
+                repository = self._registries.repository(name, credentials)
+                with self._peers.source(repository, name) as source:
+                    return self._store.pull(
+                        source, str(name), platform=platform, progress=tell, cancelled=cancelled
+                    )
+
+            return await self._workers.run(pull)
+
+        image = await self._pulls.run((name, platform, credentials), work, progress)
+        digest = self._digest(str(name)) or image.manifest_digest
+        self._publish("pull", image.id, name.familiar)
+        return Pulled(image, digest, digest != before)
+
+    async def push(
+        self,
+        reference: str,
+        *,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> Descriptor:
+        """Send the image of a name to the registry of that name; returns what is there now."""
+        name = Reference.parse(reference)
+        image = self._store.get(reference)
+        await self._workers.run(
+            lambda cancelled: self._store.push(
+                self._registries.repository(name, credentials),
+                reference,
+                progress=progress or no_progress,
+                cancelled=cancelled,
+            )
+        )
+        self._publish("push", image.id, name.familiar)
+        return self._store.pointed(reference)[1]
+
+    async def push_declared(
+        self,
+        reference: str,
+        *,
+        to: str | None = None,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """See to it that a registry has the image of a name, under that name or `to`: an Outcome.
+
+        Nothing is sent, and nothing changed, when its digest is there already.
+        """
+        image = self._store.get(reference)
+        target = Reference.parse(to or reference)
+        digest = image.manifest_digest
+        if to is None and Reference.parse(reference).digest is None:
+            digest = self._store.pointed(reference)[1].digest
+        reason = await self._to_push(target, digest, credentials)
+        actions = [Action("push", "image", target.familiar, reason)] if reason else []
+        if dry_run or not reason:
+            result = None if dry_run else {"name": target.familiar, "digest": digest}
+            return outcome(actions, None, None, result)
+        lent = to is not None and str(target) not in image.references
+        if lent:
+            await self.tag(image.id, str(target))
+        try:
+            there = await self.push(str(target), credentials=credentials, progress=progress)
+        finally:
+            if lent and image.references:
+                await self.remove(str(target))
+        return outcome(actions, None, None, {"name": target.familiar, "digest": there.digest})
+
+    async def remote(self, reference: str, credentials: Credentials | None = None) -> Descriptor:
+        """What the registry of a name has under it now, without pulling it."""
+        name = Reference.parse(reference)
+        asked = name.digest or name.tag or ""
+        return await self._workers.run(
+            lambda _: self._registries.repository(name, credentials).resolve(asked)
+        )
+
+    async def at_registry(self, reference: str, credentials: Credentials | None, ask: Any) -> Any:
+        """What `ask(repository)` returns, in a thread."""
+        name = Reference.parse(reference)
+        return await self._workers.run(lambda _: ask(self._registries.repository(name, credentials)))
+
+    async def check_login(self, host: str, credentials: Credentials) -> str:
+        """Raise Unauthorized if a registry does not take the credentials; the identity token if any."""
+        login = await self._workers.run(lambda _: self._registries.check_login(host, credentials))
+        return login.identity_token
+
+    async def to_pull(
+        self,
+        reference: str,
+        policy: str,
+        *,
+        by: str | None = None,
+        platform: Platform | None = None,
+        credentials: Credentials | None = None,
+    ) -> str:
+        """Why a policy wants an image pulled, `by` another name if given; empty if it does not.
+
+        `always` and `newer` ask the registry for the digest that it has now; `newer` is content with what is
+        here when it does not answer.
+        """
         try:
             image = self._store.get(reference)
         except NotFound:
-            return outcome([], None, None, None)
-        row = self._declared(reference)
-        before = json.loads(row["spec"]) if row else {"id": image.id}
-        if not dry_run:
-            await self.remove(reference)
-        return outcome([Action("remove", "image", reference, "it is not wanted")], before, None, None)
+            return "it is not on this host"
+        if str(_named(reference)) not in (*image.references, *image.digests):
+            return ""  # an ID: it cannot become another image
+        if platform is not None and not _fits(image, platform):
+            return f"it is for {image.os}/{image.architecture} and {platform} is wanted"
+        if policy not in ("always", "newer"):
+            return ""
+        try:
+            there = await self.remote(by or reference, credentials)
+        except MooringError as error:
+            if policy == "always":
+                raise
+            logger.warning("no newer image was looked for image=%s error=%r", reference, error.message)
+            return ""
+        here = {digest.rpartition("@")[2] for digest in image.digests} | {image.manifest_digest}
+        return "" if there.digest in here else f"its registry has {there.digest[7:19]} now"
 
-    async def remove(self, reference: str, *, force: bool = False) -> Any:
-        """Take the name away, and the image with its last one (images `Removed`)."""
-        image = self._store.get(reference)
-        await self._vacate()
-        removed = await asyncio.to_thread(self._store.remove, reference, force=force)
-        self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (reference,))
-        self._events.publish("image", "delete" if removed.deleted else "untag", image.id, {"name": reference})
-        return removed
+    async def _to_push(self, name: Reference, digest: str, credentials: Credentials | None) -> str:
+        try:
+            there = await self.remote(str(name), credentials)
+        except NotFound:
+            return f"{name.domain} does not have it"
+        return "" if there.digest == digest else f"{name.domain} has {there.digest[7:19]} under this name"
 
-    async def tag(self, image: str, reference: str) -> Image:
-        """Give an image one more name."""
-        tagged = await asyncio.to_thread(self._store.tag, image, reference)
-        self._events.publish("image", "tag", tagged.id, {"name": reference})
-        return tagged
+    def _digest(self, name: str) -> str:
+        """What a name points to; empty if it points to nothing."""
+        try:
+            return self._store.pointed(name)[0].digest
+        except NotFound:
+            return ""
+
+    # Archives
+
+    async def load(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        platform: Platform | None = None,
+        progress: Progress | None = None,
+    ) -> builtins.list[Image]:
+        """Take in the images of an archive that arrives in pieces: all or none."""
+        images = await taken_in(
+            chunks,
+            lambda upload: self._workers.run(
+                lambda cancelled: self._store.load(
+                    upload.pieces(),
+                    platform=platform,
+                    progress=progress or no_progress,
+                    cancelled=cancelled,
+                )
+            ),
+        )
+        for image in images:
+            self._publish("load", image.id, image.name)
+        return images
+
+    async def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+        """The archive of images as a stream. Raises NotFound at once."""
+        chunks = await asyncio.to_thread(self._store.save, references)
+        for reference in references:
+            self._publish("save", self._store.get(reference).id, reference)
+        return streamed(chunks)
 
     async def import_stream(
         self,
@@ -111,130 +291,87 @@ class Images:
 
         `architecture`, of the image's programs, is found out from them unless given.
         """
-        source = _ChunkFile()
-        work = asyncio.create_task(
-            asyncio.to_thread(
-                self._store.import_rootfs,
-                cast(BinaryIO, source),
-                reference,
-                config,
-                progress or no_progress,
-                comment=comment,
-                architecture=architecture,
-            )
+        image = await taken_in(
+            chunks,
+            lambda upload: self._workers.run(
+                lambda _: self._store.import_rootfs(
+                    as_file(upload),
+                    reference,
+                    config,
+                    progress or no_progress,
+                    comment=comment,
+                    architecture=architecture,
+                )
+            ),
         )
-        try:
-            async for chunk in chunks:
-                while not work.done() and not source.offer(chunk):
-                    await asyncio.wait([work], timeout=0.005)
-                if work.done():
-                    break
-        except BaseException as error:
-            source.fail(error)
-            await asyncio.wait([work])
-            raise
-        source.end()
-        image = await work
-        self._events.publish("image", "import", image.id, {"name": reference or image.id})
+        self._publish("import", image.id, reference or image.id)
         return image
 
-    def declared(self) -> builtins.list[str]:
-        """The references that were declared."""
-        rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'image' ORDER BY name")
-        return [row["name"] for row in rows]
+    async def made(self, reference: str, make: Callable[[], Image], event: str = "import") -> Image:
+        """An image that `make` makes under a name, in a thread."""
+        await self._vacate()
+        image = await self._workers.run(lambda _: make())
+        self._publish(event, image.id, reference)
+        return image
 
-    def _compare(self, reference: str, fingerprint: str) -> tuple[dict[str, Any] | None, str]:
-        """What is declared, and why it is not what is wanted; an empty reason means that it is."""
-        row = self._declared(reference)
-        try:
-            image = self._store.get(reference)
-        except NotFound:
-            return None, "it does not exist"
-        if row is None:
-            return {"id": image.id}, "an image of this name was made in another way"
-        before = json.loads(row["spec"])
-        if row["spec_hash"] != fingerprint:
-            return before, "it was made from another spec"
-        if json.loads(row["result"])["id"] != image.id:
-            return before, "the name has been given to another image since"
-        source = _source_state(before)
-        if source and source != json.loads(row["result"])["source"]:
-            return before, "what it was imported from has changed"
-        return before, ""
+    # Names, and the end
 
-    def _make(self, reference: str, wanted: dict[str, Any], progress: Progress) -> Image:
-        config = ImageConfig.from_spec(wanted.get("config", {}))
-        if "template" in wanted:
-            return self._store.from_template(
-                TemplateSpec.from_spec(wanted["template"]), reference, config, progress
+    async def tag(self, image: str, reference: str) -> Image:
+        """Give an image one more name."""
+        tagged = await asyncio.to_thread(self._store.tag, image, reference)
+        self._publish("tag", tagged.id, reference)
+        return tagged
+
+    async def remove(self, reference: str, *, force: bool = False) -> Removed:
+        """Take the name away, and the image with its last one."""
+        image = self._store.get(reference)
+        await self._vacate()
+        removed = await asyncio.to_thread(self._store.remove, reference, force=force)
+        self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (reference,))
+        for name in removed.untagged:
+            self._publish("untag", image.id, Reference.parse(name).familiar)
+        self._tell_deleted(removed)
+        return removed
+
+    async def prune(self, wanted: PruneFilter) -> Removed:
+        """Delete images that no container uses; see ImageStore.prune."""
+        await self._vacate()
+        removed = await self._workers.run(lambda _: self._store.prune(wanted))
+        self._tell_deleted(removed)
+        self._events.publish("image", "prune", "", {"reclaimed": str(removed.freed)})
+        return removed
+
+    async def verify(
+        self, reference: str | None = None, *, repair: bool = False, progress: Progress | None = None
+    ) -> builtins.list[Verdict]:
+        """Read all of an image, or of all images; with `repair` what is damaged is fetched again."""
+
+        def repository(name: str) -> Repository:
+            return self._registries.repository(Reference.parse(name))
+
+        return await self._workers.run(
+            lambda cancelled: self._store.verify(
+                reference,
+                repositories=repository if repair else None,
+                progress=progress or no_progress,
+                cancelled=cancelled,
             )
-        path = Path(wanted["import"]["path"])
-        if not path.exists():
-            raise InvalidSpec(
-                f"image {reference} is to be imported from {path}, which does not exist on this host"
-            )
-        return self._store.import_rootfs(path, reference, config, progress)
+        )
 
-    def _declared(self, reference: str) -> Any:
-        return self._connection.execute(
-            "SELECT * FROM declared WHERE kind = 'image' AND name = ?", (reference,)
-        ).fetchone()
+    def _tell_deleted(self, removed: Removed) -> None:
+        for deleted in removed.deleted:
+            self._publish("delete", deleted, deleted)
+
+    def _publish(self, action: str, image_id: str, name: str) -> None:
+        self._events.publish("image", action, image_id, {"name": name})
 
 
-class _ChunkFile(RawIOBase):
-    """Bytes handed over from the event loop to a thread that reads a file."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue()
-        self._rest = b""
-        self._ended = False
-
-    def offer(self, chunk: bytes) -> bool:
-        """Add a piece unless enough are waiting."""
-        if self._queue.qsize() >= _CHUNKS_AHEAD:
-            return False
-        if chunk:
-            self._queue.put(chunk)
-        return True
-
-    def end(self) -> None:
-        """There is no more."""
-        self._queue.put(b"")
-
-    def fail(self, error: BaseException) -> None:
-        """The rest will never come."""
-        self._queue.put(MooringError(f"the upload ended early: {str(error) or type(error).__name__}"))
-
-    def readable(self) -> bool:
-        """Whether it can be read: yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill as much of the buffer as one piece does."""
-        if not self._rest and not self._ended:
-            piece = self._queue.get()
-            if isinstance(piece, BaseException):
-                raise piece
-            self._ended = not piece
-            self._rest = piece
-        length = min(len(buffer), len(self._rest))
-        buffer[:length] = self._rest[:length]
-        self._rest = self._rest[length:]
-        return length
-
-
-def _hash(wanted: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-
-
-def _source_state(wanted: dict[str, Any]) -> builtins.list[int]:
-    """What tells a changed archive from the one that was imported: size and time. A directory is taken as it
-    was.
-    """
-    if "import" not in wanted:
-        return []
+def _named(reference: str) -> Reference | None:
     try:
-        found = Path(wanted["import"]["path"]).stat()
-    except FileNotFoundError:
-        return []  # imported once, and the archive tidied away: the image is what counts
-    return [found.st_size, found.st_mtime_ns]
+        return Reference.parse(reference)
+    except MooringError:
+        return None  # 64 digits: an ID
+
+
+def _fits(image: Image, platform: Platform) -> bool:
+    return any((image.os, image.architecture) == (each.os, each.architecture) for each in platform.runs())

@@ -88,9 +88,10 @@ class Peers:
 
     def source(self, origin: Source, reference: Reference) -> AbstractContextManager[Source]:
         """What a pull of `reference` reads from: the repository `origin`, with peers ahead if there are."""
-        if self._peering is None:
+        peering = self._peering  # another thread may change it
+        if peering is None:
             return contextlib.nullcontext(origin)
-        return self._peering.source(origin, reference.path)
+        return peering.source(origin, reference.path)
 
     async def _become(self, settings: PeerSettings | None) -> None:
         """Change over; raises what stands against it, with the peers of before back in their place."""

@@ -62,8 +62,8 @@ def push(
 def _send(
     state: StoreState, sink: Sink, blob: Descriptor, name: Reference, stop: Stop, progress: Progress
 ) -> None:
-    def tell(step: str, current: int) -> None:
-        progress(ProgressEvent(step, current, blob.size, blob.short))
+    def tell(step: str, current: int, more: str = "") -> None:
+        progress(ProgressEvent(step, current, blob.size, blob.short + more))
 
     stop.check()
     if sink.has_blob(blob.digest):
@@ -72,7 +72,7 @@ def _send(
     for repository in state.origins.of(blob.digest):
         host, _, path = repository.partition("/")
         if host == name.domain and path != name.path and sink.mount_blob(blob.digest, path):
-            tell("mount", blob.size)
+            tell("mount", blob.size, f" from {path}")
             return
     told = 0.0
 

@@ -9,11 +9,18 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mooring_agent.errors import InvalidSpec
+from mooring_agent.errors import InvalidSpec, NotSupported
 from mooring_agent.images.config import check_env_name, check_port, check_signal, check_workdir
+from mooring_agent.images.platform import Platform
+from mooring_agent.images.reference import Reference
 
-_SOURCES = ("template", "import")
+POLICIES = ("always", "missing", "newer", "never")
+"""When an image is pulled: at any rate, if it is not here, if its registry has another one, not at all."""
+
 _IMPORT_KEYS = ("path",)
+_LOAD_KEYS = ("path", "from")
+_PULL_KEYS = ("policy", "platform", "from", "credentials")
+_CREDENTIAL_KEYS = ("username", "password")
 _TEMPLATE_KEYS = {
     "busybox": ("name",),
     "debian": ("name", "suite", "variant", "packages"),
@@ -60,18 +67,93 @@ def normalise_image_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     _known("image", spec, (*_SOURCES, "config"))
     given = [key for key in _SOURCES if spec.get(key) is not None]
     if len(given) != 1:
-        found = "both" if given else "neither"
-        raise InvalidSpec(f"image spec has {found} of template and import: expected exactly one of them")
-    result: dict[str, Any] = {}
-    if given[0] == "template":
-        result["template"] = _template(spec["template"])
-    else:
-        result["import"] = _import(spec["import"])
+        found = " and ".join(given) if given else "none"
+        raise InvalidSpec(f"image spec has {found} of {', '.join(_SOURCES)}: expected exactly one of them")
+    read, configurable = _SOURCES[given[0]]
+    result: dict[str, Any] = {given[0]: read(spec[given[0]])}
+    if spec.get("config") and not configurable:
+        raise InvalidSpec(
+            f"image config cannot be given with {given[0]}: the image brings its own; leave it out"
+        )
     if spec.get("config") is not None:
         config = _config(spec["config"])
         if config:
             result["config"] = config
     return result
+
+
+def source_of(spec: Mapping[str, Any]) -> str:
+    """Which of the sources a normalised image spec has."""
+    return next(key for key in _SOURCES if key in spec)
+
+
+def without_credentials(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A normalised image spec as it may be stored and shown."""
+    return {
+        key: {name: part for name, part in value.items() if name != "credentials"}
+        for key, value in spec.items()
+    }
+
+
+def made_from(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a normalised image spec makes the image: not when to look for a newer one, nor who one is."""
+    if "pull" not in spec:
+        return dict(spec)
+    return {"pull": {key: spec["pull"][key] for key in ("from", "platform") if key in spec["pull"]}}
+
+
+def check_policy(value: Any, where: str) -> str:
+    """Return a pull policy; raises InvalidSpec, in which `where` names the option."""
+    if value not in POLICIES:
+        raise InvalidSpec(f"{where} {value!r} is not known: expected one of {', '.join(POLICIES)}")
+    return str(value)
+
+
+def parse_credentials(value: Any, where: str) -> dict[str, str]:
+    """Read {username, password}; raises InvalidSpec, which does not repeat what it holds."""
+    if not isinstance(value, Mapping):
+        raise InvalidSpec(f"{where} is not usable: expected a mapping of username and password")
+    _known(where, value, _CREDENTIAL_KEYS)
+    found = {key: value.get(key) for key in _CREDENTIAL_KEYS}
+    if not all(isinstance(text, str) and text for text in found.values()):
+        raise InvalidSpec(f"{where} is not usable: expected username and password, both texts")
+    return {key: str(text) for key, text in found.items()}
+
+
+def _pull(value: Any) -> dict[str, Any]:
+    if value is True:
+        value = {}
+    if isinstance(value, str):
+        value = {"policy": value}
+    _mapping("image pull", value)
+    _known("image pull", value, _PULL_KEYS)
+    result: dict[str, Any] = {}
+    if value.get("policy") is not None:
+        result["policy"] = check_policy(value["policy"], "image pull policy")
+    if value.get("platform") is not None:
+        result["platform"] = str(Platform.parse(_string("image pull platform", value["platform"])))
+    if value.get("from") is not None:
+        result["from"] = Reference.parse(_string("image pull from", value["from"])).familiar
+    if value.get("credentials") is not None:
+        result["credentials"] = parse_credentials(value["credentials"], "image pull credentials")
+    return result
+
+
+def _load(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = {"path": value}
+    _mapping("image load", value)
+    _known("image load", value, _LOAD_KEYS)
+    result = {"path": _path("image load path", value.get("path"), "an archive")}
+    if value.get("from") is not None:
+        result["from"] = Reference.parse(_string("image load from", value["from"])).familiar
+    return result
+
+
+def _build(value: Any) -> dict[str, Any]:
+    raise NotSupported(
+        "image build is not supported by this agent: build the image elsewhere, then pull or load it"
+    )
 
 
 def _template(value: Any) -> dict[str, Any]:
@@ -107,12 +189,13 @@ def _import(value: Any) -> dict[str, Any]:
         value = {"path": value}
     _mapping("image import", value)
     _known("image import", value, _IMPORT_KEYS)
-    path = value.get("path")
+    return {"path": _path("image import path", value.get("path"), "a tar file or directory")}
+
+
+def _path(what: str, path: Any, of: str) -> str:
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidSpec(
-            f"image import path {path!r} is not valid: expected an absolute path of a tar file or directory"
-        )
-    return {"path": path}
+        raise InvalidSpec(f"{what} {path!r} is not valid: expected an absolute path of {of}")
+    return path
 
 
 def _config(value: Any) -> dict[str, Any]:
@@ -165,6 +248,14 @@ def _ports(what: str, value: Any) -> list[str]:
     return sorted({check_port(_scalar(what, item)) for item in value})
 
 
+# How each source is read, and whether `config` goes with it.
+_SOURCES: dict[str, tuple[Callable[[Any], dict[str, Any]], bool]] = {
+    "template": (_template, True),
+    "import": (_import, True),
+    "pull": (_pull, False),
+    "load": (_load, False),
+    "build": (_build, False),
+}
 _CONFIG: dict[str, Callable[[str, Any], Any]] = {
     "cmd": _strings,
     "entrypoint": _strings,

@@ -16,6 +16,7 @@ from mooring_agent.images.archives.loading import load
 from mooring_agent.images.archives.writing import Saved, select, write_archive
 from mooring_agent.images.committing import Commit, commit
 from mooring_agent.images.config import ImageConfig
+from mooring_agent.images.content import Descriptor
 from mooring_agent.images.exporting import export_rootfs
 from mooring_agent.images.image import Image, Progress, no_progress
 from mooring_agent.images.layers import Limits
@@ -70,6 +71,18 @@ class ImageStore:
                 if damaged is not None:
                     raise Unavailable(f"image {name} is damaged: {damaged.reason}") from None
             raise
+
+    def pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
+        """What a name points to, an image or an index, and the manifest of the image that is here of it.
+
+        Raises NotFound.
+        """
+        name = Reference.parse(reference)
+        with self._state.lock:
+            holding = self._state.holdings.by_name(_pulled_name(name))
+        if holding is None:
+            raise NotFound(f"no such image: {name.familiar}")
+        return holding.top, holding.manifest.descriptor
 
     def list(self) -> tuple[Image, ...]:
         """All images, newest first."""

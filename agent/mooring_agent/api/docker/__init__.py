@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .attach import AttachCalls
+from .commits import CommitCalls
 from .containers import ContainerCalls
+from .diskusage import DiskUsageCalls
 from .events import EventCalls
 from .execs import ExecCalls
 from .images import ImageCalls
+from .imagetransfers import ImageTransferCalls
 from .lifecycle import LifecycleCalls
 from .networks import NetworkCalls
 from .stats import StatsCalls
@@ -31,7 +34,10 @@ def routes(engine: Engine) -> list[Route]:
         AttachCalls(engine),
         ExecCalls(engine),
         StatsCalls(engine),
+        ImageTransferCalls(engine),
         ImageCalls(engine),
+        CommitCalls(engine),
+        DiskUsageCalls(engine),
         NetworkCalls(engine),
         VolumeCalls(engine),
         EventCalls(engine),

@@ -13,6 +13,7 @@ from ..messages import Reply, Request, json_response, no_content
 from ..router import Route
 from . import listing, processes
 from .convert import Conversion, convert, convert_update
+from .images import docker_get
 from .inspect import Surroundings, exposed_ports, inspect
 from .render import summary
 
@@ -47,7 +48,7 @@ class ContainerCalls:
         name = request.query.text("name").removeprefix("/") or None
         converted = convert(await request.json())
         spec = dict(converted.spec)
-        await self._engine.image_service.get(spec["image"])
+        await docker_get(self._engine.image_service, spec["image"])
         await self._publish_exposed(converted, spec)
         made = self._name_volumes(converted, spec)
         try:

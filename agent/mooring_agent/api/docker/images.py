@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's images: list, inspect, history, import, tag, remove."""
+"""Docker's images: list, inspect, history, tag, remove, prune."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from time import time
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidSpec, NotFound, NotSupported
-from ...images.changes import apply_changes
-from ...images.config import ImageConfig
+from ...errors import InvalidSpec, NotFound
+from ...images.pruning import PruneFilter
 from ...images.reference import Reference
-from ..messages import Reply, Request, Response, Stream, encode, json_response
-from ..progress import report
+from ..messages import Reply, Request, Response, json_response
+from ..query import Filters
 from ..router import Route
-from ..timestamps import rfc3339_seconds
+from ..timestamps import moment_or_span, rfc3339_seconds
 from .render import has_label
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
+    from ...engine.images import Images
     from ...images.image import Image
+    from ...images.pruning import Removed
 
 _FILTERS = ("before", "dangling", "label", "reference", "since")
+_PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 
 
 class ImageCalls:
@@ -35,7 +38,7 @@ class ImageCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         yield Route("GET", "/images/json", self.list, versioned=True)
-        yield Route("POST", "/images/create", self.create, versioned=True)
+        yield Route("POST", "/images/prune", self.prune, versioned=True)
         yield Route("GET", "/images/{ref:path}/json", self.inspect, versioned=True)
         yield Route("GET", "/images/{ref:path}/history", self.history, versioned=True)
         yield Route("POST", "/images/{ref:path}/tag", self.tag, versioned=True)
@@ -50,6 +53,9 @@ class ImageCalls:
             name: [(await self._images.get(value)).created_at for value in filters.get(name, ())]
             for name in ("before", "since")
         }
+        shared: dict[str, int] = {}
+        if request.query.flag("shared-size"):
+            shared = {each.image.id: each.shared for each in (await self._images.usage()).images}
         entries = []
         for image in images:
             if any(image.created_at >= moment for moment in bounds["before"]) or any(
@@ -58,24 +64,25 @@ class ImageCalls:
                 continue
             names = _names_to_show(image, filters)
             if names is not None and _has_labels(image, filters.get("label", ())):
-                entries.append(_summary(image, names, users[image.id]))
+                entries.append(summary(image, names, users[image.id], shared.get(image.id, -1)))
         return json_response(entries)
 
     async def inspect(self, request: Request) -> Reply:
         """Everything about one image."""
-        image = await self._images.get(request.params["ref"])
+        image = await docker_get(self._images, request.params["ref"])
         return json_response(
             {
                 "Id": image.id,
                 "RepoTags": names(image),
                 "RepoDigests": list(image.view()["digests"]),
                 "Parent": "",
-                "Comment": "",
+                "Comment": image.history[-1].get("comment", "") if image.history else "",
                 "Created": rfc3339_seconds(image.created_at),
                 "DockerVersion": "",
-                "Author": "",
+                "Author": image.author,
                 "Config": _config(image),
                 "Architecture": image.architecture,
+                "Variant": image.variant,
                 "Os": image.os,
                 "Size": image.size,
                 "VirtualSize": image.size,
@@ -86,83 +93,81 @@ class ImageCalls:
         )
 
     async def history(self, request: Request) -> Reply:
-        """How it came to be, newest first."""
-        image = await self._images.get(request.params["ref"])
-        entries = [
+        """How it came to be, newest first, with the bytes of each step."""
+        image = await docker_get(self._images, request.params["ref"])
+        entries: list[dict[str, Any]] = [
             {
                 "Id": "<missing>",
-                "Created": int(image.created_at),
-                "CreatedBy": entry.get("created_by", ""),
+                "Created": int(step.created_at),
+                "CreatedBy": step.created_by,
                 "Tags": None,
-                "Size": 0,
-                "Comment": entry.get("comment", ""),
+                "Size": step.size,
+                "Comment": step.comment,
             }
-            for entry in reversed(image.history or ({},))
+            for step in await self._images.history(image.id)
         ]
-        entries[0] |= {"Id": image.id, "Tags": names(image) or None, "Size": image.size}
+        if entries:
+            entries[0] |= {"Id": image.id, "Tags": names(image) or None}
         return json_response(entries)
-
-    async def create(self, request: Request) -> Reply:
-        """`docker import`: an image from a tar stream in the body. Pulling is refused."""
-        query = request.query
-        if name := query.text("fromImage"):
-            tag = query.text("tag")
-            whole = f"{name}@{tag}" if ":" in tag else f"{name}:{tag or 'latest'}"
-            raise NotFound(
-                f"image {whole} is not on this host, and this agent does not pull from registries; "
-                "import it with 'docker import' or make it with 'mooring image template'"
-            )
-        if query.text("fromSrc") != "-":
-            raise NotSupported(
-                f"fromSrc={query.text('fromSrc')!r} is not supported: "
-                "fetch the file and import it from standard input"
-            )
-        repository, tag = query.text("repo"), query.text("tag")
-        reference = (f"{repository}:{tag}" if tag else repository) if repository else None
-        config = apply_changes(ImageConfig(), query.many("changes"))
-        architecture = _architecture(query.text("platform"))
-        return Stream(self._import(request.body, reference, config, query.text("message"), architecture))
-
-    async def _import(
-        self,
-        body: AsyncIterator[bytes],
-        reference: str | None,
-        config: ImageConfig,
-        comment: str,
-        architecture: str | None,
-    ) -> AsyncIterator[bytes]:
-        """Progress on the way, then the image's id, in the messages that the client renders."""
-        events = report(
-            lambda progress: self._images.import_stream(
-                body, reference, config, progress, comment, architecture
-            )
-        )
-        async for event in events:
-            if "progress" in event:
-                yield _progress_line(event["progress"])
-            elif "error" in event:
-                error = event["error"]
-                message = error["message"]
-                yield encode({"errorDetail": {"code": error["status"], "message": message}, "error": message})
-            else:
-                yield encode({"status": event["outcome"].id})
 
     async def tag(self, request: Request) -> Reply:
         """Give an image a further name."""
         repository, tag = request.query.text("repo"), request.query.text("tag")
         if not repository:
             raise InvalidSpec("repo is missing: give the new name of the image")
-        image = await self._images.get(request.params["ref"])
+        image = await docker_get(self._images, request.params["ref"])
         await self._images.tag(image.id, f"{repository}:{tag}" if tag else repository)
         return Response(201)
 
     async def remove(self, request: Request) -> Reply:
-        """Take a name away, and the image with its last one."""
+        """Take a name away, and the image with its last one.
+
+        `noprune` keeps parents without names, and images of this store have no parents.
+        """
+        request.query.flag("noprune")
+        await docker_get(self._images, request.params["ref"])
         removed = await self._images.remove(request.params["ref"], force=request.query.flag("force"))
-        return json_response(
-            [{"Untagged": Reference.parse(name).familiar} for name in removed.untagged]
-            + [{"Deleted": id} for id in removed.deleted]
-        )
+        return json_response(told(removed))
+
+    async def prune(self, request: Request) -> Reply:
+        """Delete images that no container uses: those without a name, unless `dangling` is false."""
+        filters = request.query.filters(_PRUNE_FILTERS)
+        removed = await self._images.prune(prune_filter(filters, time()))
+        return json_response({"ImagesDeleted": told(removed) or None, "SpaceReclaimed": removed.freed})
+
+
+async def docker_get(images: Images, reference: str) -> Image:
+    """The image; one that is not there is told in dockerd's words, which clients look for."""
+    try:
+        return await images.get(reference)
+    except NotFound:
+        shown = reference
+        if not reference.startswith("sha256:"):
+            shown = Reference.parse(reference).familiar
+        raise NotFound(f"No such image: {shown}") from None
+
+
+def prune_filter(filters: Filters, now: float) -> PruneFilter:
+    """Read the filters of a prune; raises InvalidSpec. `now` is in seconds since the epoch. Pure."""
+    dangling = filters.get("dangling", ("true",))[0]
+    if dangling not in ("true", "1", "false", "0"):
+        raise InvalidSpec(f"filter dangling={dangling!r} is no boolean: expected true or false")
+    until = filters.get("until", ())
+    if len(until) > 1:
+        raise InvalidSpec(f"filter until is given {len(until)} times: expected one time or span")
+    return PruneFilter(
+        all=dangling in ("false", "0"),
+        until=moment_or_span(until[0], "until", now) if until else None,
+        labels=filters.get("label", ()),
+        without=filters.get("label!", ()),
+    )
+
+
+def told(removed: Removed) -> list[dict[str, str]]:
+    """What a removal did, as Docker lists it."""
+    return [{"Untagged": Reference.parse(name).familiar} for name in removed.untagged] + [
+        {"Deleted": id} for id in removed.deleted
+    ]
 
 
 def names(image: Image) -> list[str]:
@@ -198,7 +203,8 @@ def _has_labels(image: Image, wanted: tuple[str, ...]) -> bool:
     return all(has_label(labels, label) for label in wanted)
 
 
-def _summary(image: Image, shown: list[str], users: int) -> dict[str, Any]:
+def summary(image: Image, shown: list[str], users: int, shared: int = -1) -> dict[str, Any]:
+    """One entry of `GET /images/json`; `shared` in bytes, -1 if that is not asked for."""
     return {
         "Id": image.id,
         "ParentId": "",
@@ -206,7 +212,7 @@ def _summary(image: Image, shown: list[str], users: int) -> dict[str, Any]:
         "RepoDigests": list(image.view()["digests"]),
         "Created": int(image.created_at),
         "Size": image.size,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "VirtualSize": image.size,
         "Labels": image.config.get("Labels") or None,
         "Containers": users,
@@ -236,20 +242,3 @@ def _config(image: Image) -> dict[str, Any]:
         "Labels": config.get("Labels") or None,
         "StopSignal": config.get("StopSignal", ""),
     }
-
-
-def _architecture(platform: str) -> str | None:
-    """The processor of a `--platform` such as linux/arm64; None when none is given."""
-    if not platform:
-        return None
-    system, _, rest = platform.partition("/")
-    if system != "linux":
-        raise NotSupported(f"platform {platform} is not supported: expected linux/ARCHITECTURE")
-    return rest.partition("/")[0] or None
-
-
-def _progress_line(event: dict[str, Any]) -> bytes:
-    message: dict[str, Any] = {"status": event["detail"] or event["step"], "id": event["step"]}
-    if event["current"] is not None:
-        message["progressDetail"] = {"current": event["current"], "total": event["total"] or 0}
-    return encode(message)

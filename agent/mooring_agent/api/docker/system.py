@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/_ping`, `/version`, `/info`, `/auth`: what a client asks before it does anything."""
+"""`/_ping`, `/version`, `/info`: what a client asks before it does anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from time import time
 from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...errors import NotSupported
 from ..messages import Reply, Request, Response, json_response
 from ..router import NEWEST_API, OLDEST_API, Route
 from ..timestamps import rfc3339_seconds
@@ -54,7 +53,6 @@ class SystemCalls:
         yield Route("GET", "/_ping", self.ping, versioned=True)
         yield Route("GET", "/version", self.version, versioned=True)
         yield Route("GET", "/info", self.info, versioned=True)
-        yield Route("POST", "/auth", self.auth, versioned=True)
 
     async def ping(self, request: Request) -> Reply:
         """The agent is ready."""
@@ -172,12 +170,6 @@ class SystemCalls:
                 "SecurityOptions": ["name=seccomp,profile=builtin"],
                 "Warnings": [],
             }
-        )
-
-    async def auth(self, request: Request) -> Reply:
-        """Registries are not spoken yet."""
-        raise NotSupported(
-            "docker login is not supported: this agent does not talk to registries; import images instead"
         )
 
 

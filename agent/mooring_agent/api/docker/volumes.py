@@ -37,14 +37,14 @@ class VolumeCalls:
     async def list(self, request: Request) -> Reply:
         """What `docker volume ls` shows."""
         filters = request.query.filters(_FILTERS)
-        shown = [_render(view) for view in self._volumes.list()]
+        shown = [render(view) for view in self._volumes.list()]
         return json_response(
             {"Volumes": [volume for volume in shown if self._passes(volume, filters)], "Warnings": None}
         )
 
     async def inspect(self, request: Request) -> Reply:
         """One volume."""
-        return json_response(_render(self._get(request.params["name"])))
+        return json_response(render(self._get(request.params["name"])))
 
     async def create(self, request: Request) -> Reply:
         """Make one, or answer with the one of that name."""
@@ -62,7 +62,7 @@ class VolumeCalls:
                 raise unsupported(key, value)
         if not any(view["name"] == name for view in self._volumes.list()):
             await self._volumes.put(name, spec, dry_run=False)
-        return json_response(_render(self._get(name)), 201)
+        return json_response(render(self._get(name)), 201)
 
     async def remove(self, request: Request) -> Reply:
         """Remove one that no container uses."""
@@ -111,7 +111,8 @@ def _fits(volume: dict[str, Any], name: str, value: str, dangling: bool) -> bool
     return bool(volume[name.capitalize()] == value)  # driver
 
 
-def _render(view: dict[str, Any]) -> dict[str, Any]:
+def render(view: dict[str, Any]) -> dict[str, Any]:
+    """A volume in Docker's words."""
     created = view.get("created_at")
     return {
         "Name": view["name"],

@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/mooring/v1/images`: declared images, made from a template or an import, with progress."""
+"""`/mooring/v1/images`: declared images, and what moves, cleans and checks images, with progress."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from ...engine.imagesources import credentials_of
+from ...images.platform import Platform
+from ...images.pruning import PruneFilter
+from ...images.specs import parse_credentials
+from ..fields import Fields
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
 from ..progress import report
 from ..router import Route
+from ..timestamps import parse
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
+    from ...images.image import Progress
+    from ...images.registry.settings import Credentials
+    from ...images.usage import DiskUsage
+    from ...images.verifying import Verdict
 
 
 class ImageCalls:
@@ -19,14 +30,22 @@ class ImageCalls:
 
     def __init__(self, engine: Engine) -> None:
         self._images = engine.image_service
+        self._declared = engine.declared_images
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         base = "/mooring/v1/images"
+        one = base + "/{ref:path}"
         yield Route("GET", base, self.list)
-        yield Route("GET", base + "/{ref:path}", self.show)
-        yield Route("PUT", base + "/{ref:path}", self.put)
-        yield Route("DELETE", base + "/{ref:path}", self.delete)
+        yield Route("GET", base + "/usage", self.usage)
+        yield Route("POST", base + "/prune", self.prune)
+        yield Route("POST", base + "/verify", self.verify, abandon=True)
+        yield Route("POST", one + "/pull", self.pull, abandon=True)
+        yield Route("POST", one + "/push", self.push, abandon=True)
+        yield Route("POST", one + "/verify", self.verify, abandon=True)
+        yield Route("GET", one, self.show)
+        yield Route("PUT", one, self.put)
+        yield Route("DELETE", one, self.delete)
 
     async def list(self, request: Request) -> Reply:
         """All images."""
@@ -45,20 +64,138 @@ class ImageCalls:
         spec = await request.json()
         reference = request.params["ref"]
         dry_run = request.query.flag("dry_run")
-        if not request.accepts(NDJSON):
-            return json_response(await self._images.put(reference, spec, dry_run=dry_run, progress=None))
-        events = report(
-            lambda progress: self._images.put(reference, spec, dry_run=dry_run, progress=progress)
+        return await _answer(
+            request,
+            lambda progress: self._declared.put(reference, spec, dry_run=dry_run, progress=progress),
         )
-
-        async def rendered() -> AsyncIterator[bytes]:
-            async for event in events:
-                yield encode(event)
-
-        return Stream(rendered(), NDJSON)
 
     async def delete(self, request: Request) -> Reply:
         """Make the reference name nothing; an image that has no name left goes."""
         return json_response(
-            await self._images.delete(request.params["ref"], dry_run=request.query.flag("dry_run"))
+            await self._declared.delete(request.params["ref"], dry_run=request.query.flag("dry_run"))
         )
+
+    async def pull(self, request: Request) -> Reply:
+        """Pull an image from its registry, without declaring it; given up when nobody waits for it."""
+        body = await request.json()
+        platform = Fields(body, "pull", ("platform", "credentials")).text("platform")
+        wanted = Platform.parse(platform) if platform else None
+        credentials = _credentials(body)
+
+        async def work(progress: Progress | None) -> dict[str, Any]:
+            pulled = await self._images.pull(
+                request.params["ref"], platform=wanted, credentials=credentials, progress=progress
+            )
+            return {
+                "changed": pulled.changed,
+                "digest": pulled.digest,
+                "image": pulled.image.view(),
+            }
+
+        return await _answer(request, work, abandon=True)
+
+    async def push(self, request: Request) -> Reply:
+        """See to it that a registry has the image: an Outcome."""
+        body = await request.json()
+        to = Fields(body, "push", ("to", "credentials")).text("to") or None
+        credentials = _credentials(body)
+        dry_run = request.query.flag("dry_run")
+        return await _answer(
+            request,
+            lambda progress: self._images.push_declared(
+                request.params["ref"], to=to, credentials=credentials, progress=progress, dry_run=dry_run
+            ),
+            abandon=True,
+        )
+
+    async def prune(self, request: Request) -> Reply:
+        """Delete images that no container uses: those without a name, with `all` the others too."""
+        removed = await self._images.prune(prune_filter(await request.json()))
+        return json_response(
+            {
+                "changed": bool(removed.deleted),
+                "untagged": list(removed.untagged),
+                "deleted": list(removed.deleted),
+                "freed": removed.freed,
+            }
+        )
+
+    async def usage(self, request: Request) -> Reply:
+        """How much of the disk images take, in bytes."""
+        return json_response(_usage(await self._images.usage()))
+
+    async def verify(self, request: Request) -> Reply:
+        """Read all of one image, or of all; with `repair` what is damaged is fetched again."""
+        repair = Fields(await request.json(), "verify", ("repair",)).flag("repair")
+
+        async def work(progress: Progress | None) -> dict[str, Any]:
+            verdicts = await self._images.verify(request.params.get("ref"), repair=repair, progress=progress)
+            return {
+                "sound": all(verdict.sound for verdict in verdicts),
+                "images": [_verdict(verdict) for verdict in verdicts],
+            }
+
+        return await _answer(request, work, abandon=True)
+
+
+def prune_filter(body: Mapping[str, Any]) -> PruneFilter:
+    """Read which images are to go; raises InvalidSpec naming the option. Pure."""
+    fields = Fields(body, "prune", ("all", "until", "labels", "without"))
+    return PruneFilter(
+        all=fields.flag("all"),
+        until=parse(fields.text("until"), "until"),
+        labels=tuple(fields.texts("labels")),
+        without=tuple(fields.texts("without")),
+    )
+
+
+async def _answer(
+    request: Request,
+    work: Callable[[Progress | None], Awaitable[Any]],
+    *,
+    abandon: bool = False,
+) -> Reply:
+    """The result whole, or, for who accepts it, as a stream with progress on the way."""
+    if not request.accepts(NDJSON):
+        return json_response(await work(None))
+
+    async def rendered() -> AsyncIterator[bytes]:
+        async for event in report(work, abandon=abandon):
+            yield encode(event)
+
+    return Stream(rendered(), NDJSON)
+
+
+def _credentials(body: Mapping[str, Any]) -> Credentials | None:
+    given = body.get("credentials")
+    return credentials_of(parse_credentials(given, "credentials") if given is not None else None)
+
+
+def _usage(usage: DiskUsage) -> dict[str, Any]:
+    return {
+        "images": [
+            {
+                "id": each.image.id,
+                "references": each.image.view()["references"],
+                "size": each.size,
+                "shared": each.shared,
+                "unique": each.unique,
+                "containers": each.containers,
+            }
+            for each in usage.images
+        ],
+        "layers": usage.layers,
+        "blobs": usage.blobs,
+        "reclaimable": usage.reclaimable,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "id": verdict.image_id,
+        "blobs": verdict.blobs,
+        "sound": verdict.sound,
+        "damages": [asdict(damage) for damage in verdict.damages],
+        "missing_layers": list(verdict.missing_layers),
+    }

@@ -144,12 +144,13 @@ class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 
     Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
-    together, -1 without limit, as Docker counts it.
+    together, -1 without limit, as Docker counts it. `pull` is when the image is pulled.
     """
 
     KIND: ClassVar[str] = "container"
 
     image: str = option(Text("the name of an image", _image), required=True)
+    pull: str = option(Choice("missing", "always", "newer", "never"), default="missing", live=True)
     command: tuple[str, ...] | None = option(Argv())
     entrypoint: tuple[str, ...] | None = option(Argv())
     env: Mapping[str, str] = option(Pairs("environment variables"), default={})

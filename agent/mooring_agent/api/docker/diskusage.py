@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`GET /system/df`: what images, containers and volumes take of the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidSpec, NotFound
+from ...storage.tree import measure_tree
+from ..messages import Reply, Request, json_response
+from ..router import Route
+from . import images as docker_images
+from .inspect import exposed_ports
+from .render import summary
+from .volumes import render
+
+if TYPE_CHECKING:
+    from ...engine.container import Container
+    from ...engine.engine import Engine
+    from ...images.image import Image
+
+_TYPES = ("container", "image", "volume", "build-cache")
+
+
+class DiskUsageCalls:
+    """The call that measures."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        yield Route("GET", "/system/df", self.df, versioned=True)
+
+    async def df(self, request: Request) -> Reply:
+        """What `docker system df` shows; builds keep no cache apart from the images."""
+        wanted = request.query.many("type") or list(_TYPES)
+        for name in wanted:
+            if name not in _TYPES:
+                raise InvalidSpec(f"type={name!r} is not known: expected one of {', '.join(_TYPES)}")
+        answer: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None}
+        if "image" in wanted:
+            usage = await self._engine.image_service.usage()
+            answer["LayersSize"] = usage.layers
+            answer["Images"] = [
+                docker_images.summary(
+                    each.image, docker_images.names(each.image), each.containers, each.shared
+                )
+                for each in usage.images
+            ]
+        if "container" in wanted:
+            answer["Containers"] = await self._containers()
+        if "volume" in wanted:
+            answer["Volumes"] = await self._volumes()
+        return json_response(answer | {"BuildCache": [], "BuilderSize": 0})
+
+    async def _containers(self) -> list[dict[str, Any]]:
+        images = {image.id: image for image in await self._engine.image_service.list()}
+        volumes = {view["name"]: view["path"] for view in self._engine.volumes.list()}
+        entries = []
+        for container in self._engine.containers.list():
+            image = images.get(container.image_id)
+            own = await asyncio.to_thread(self._size, container)
+            config = image.config if image is not None else {}
+            entries.append(
+                summary(container, volumes, exposed_ports(container, config))
+                | {"SizeRw": own, "SizeRootFs": own + _size_of(image)}
+            )
+        return entries
+
+    def _size(self, container: Container) -> int:
+        try:
+            return int(self._engine.snapshotter.usage(container.id).bytes)
+        except NotFound:
+            return 0  # removed meanwhile
+
+    async def _volumes(self) -> list[dict[str, Any]]:
+        users = Counter(name for container in self._engine.containers.list() for _, name in container.volumes)
+        entries = []
+        for view in self._engine.volumes.list():
+            size = await asyncio.to_thread(_measured, Path(view["path"]))
+            usage = {"Size": size, "RefCount": users[view["name"]]}
+            entries.append(render(view) | {"UsageData": usage})
+        return entries
+
+
+def _size_of(image: Image | None) -> int:
+    return image.size if image is not None else 0
+
+
+def _measured(path: Path) -> int:
+    """Bytes of a volume on disk; 0 for one that was removed meanwhile."""
+    try:
+        return measure_tree(path).bytes
+    except OSError:
+        return 0

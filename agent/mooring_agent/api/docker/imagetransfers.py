@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's images on their way: pull, push, import, load, save, and what registries tell."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidSpec, NotFound, NotSupported
+from ...images.changes import apply_changes
+from ...images.config import ImageConfig
+from ...images.content import MAX_DOCUMENT, Descriptor
+from ...images.manifests import Index, is_image, parse_config, parse_manifest
+from ...images.platform import Platform
+from ...images.reference import DEFAULT_DOMAIN, Reference
+from ...images.registry.credentials import parse_auth_config, parse_registry_auth, registry_of_key
+from ..messages import Reply, Request, Stream, encode, json_response
+from ..progress import report
+from ..router import Route
+from .transferlines import LoadLines, PullLines, PushLines, failure, status
+
+if TYPE_CHECKING:
+    from ...engine.engine import Engine
+    from ...images.image import Image, Progress
+    from ...images.registry.client import Repository
+    from ...images.registry.settings import Credentials
+
+_TAR = "application/x-tar"
+_AUTH = "x-registry-auth"
+
+
+class ImageTransferCalls:
+    """Calls that move images."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._images = engine.image_service
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        one = "/images/{ref:path}"
+        yield Route("POST", "/images/create", self.create, versioned=True, abandon=True)
+        yield Route("POST", "/images/load", self.load, versioned=True)
+        yield Route("GET", "/images/get", self.save, versioned=True)
+        yield Route("GET", "/images/search", self.search, versioned=True)
+        yield Route("GET", one + "/get", self.save, versioned=True)
+        yield Route("POST", one + "/push", self.push, versioned=True, abandon=True)
+        yield Route("GET", "/distribution/{ref:path}/json", self.distribution, versioned=True)
+        yield Route("POST", "/auth", self.auth, versioned=True)
+
+    # Registries
+
+    async def create(self, request: Request) -> Reply:
+        """`docker pull`, or `docker import`: an image from a tar stream in the body."""
+        query = request.query
+        if name := query.text("fromImage"):
+            reference = named(name, query.text("tag"))
+            platform = query.text("platform")
+            return Stream(
+                self._pull(reference, Platform.parse(platform) if platform else None, _credentials(request))
+            )
+        if query.text("fromSrc") != "-":
+            raise NotSupported(
+                f"fromSrc={query.text('fromSrc')!r} is not supported: "
+                "fetch the file and import it from standard input"
+            )
+        repository, tag = query.text("repo"), query.text("tag")
+        imported = (f"{repository}:{tag}" if tag else repository) if repository else None
+        config = apply_changes(ImageConfig(), query.many("changes"))
+        architecture = _architecture(query.text("platform"))
+        return Stream(self._import(request.body, imported, config, query.text("message"), architecture))
+
+    async def _pull(
+        self, name: Reference, platform: Platform | None, credentials: Credentials | None
+    ) -> AsyncIterator[bytes]:
+        lines = PullLines()
+        asked = name.digest or name.tag or ""
+        yield encode(status(f"Pulling from {_path(name)}") | {"id": asked})
+
+        async def work(progress: Progress) -> Any:
+            return await self._images.pull(
+                str(name), platform=platform, credentials=credentials, progress=progress
+            )
+
+        async for event in report(work, abandon=True):
+            if "progress" in event:
+                for line in lines.of(event["progress"]):
+                    yield encode(line)
+            elif "error" in event:
+                yield encode(failure(event["error"]["message"], event["error"]["status"]))
+            else:
+                pulled = event["outcome"]
+                what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
+                yield encode(status(f"Digest: {pulled.digest}"))
+                yield encode(status(f"Status: {what} {name.familiar}"))
+
+    async def push(self, request: Request) -> Reply:
+        """`docker push`: one tag, or all of a repository when none is given."""
+        repository, tag = request.params["ref"], request.query.text("tag")
+        names = [named(repository, tag)] if tag else await self._tags(named(repository, ""))
+        for name in names:
+            await self._images.get(str(name))
+        return Stream(self._push(names, _credentials(request)))
+
+    async def _tags(self, wanted: Reference) -> list[Reference]:
+        """All names that a repository has here."""
+        names = [Reference.parse(text) for image in await self._images.list() for text in image.references]
+        found = sorted(name for name in names if name.repository == wanted.repository)
+        if not found:
+            raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_repository}")
+        return found
+
+    async def _push(self, names: list[Reference], credentials: Credentials | None) -> AsyncIterator[bytes]:
+        yield encode(status(f"The push refers to repository [{names[0].repository}]"))
+        for name in names:
+            lines = PushLines((await self._images.get(str(name))).id[7:19])
+            work = _pushing(self._images.push, name, credentials)
+            async for event in report(work, abandon=True):
+                if "progress" in event:
+                    for line in lines.of(event["progress"]):
+                        yield encode(line)
+                elif "error" in event:
+                    yield encode(failure(event["error"]["message"], event["error"]["status"]))
+                    return
+                else:
+                    there: Descriptor = event["outcome"]
+                    yield encode(status(f"{name.tag}: digest: {there.digest} size: {there.size}"))
+                    aux = {"Tag": name.tag, "Digest": there.digest, "Size": there.size}
+                    yield encode({"progressDetail": {}, "aux": aux})
+
+    async def distribution(self, request: Request) -> Reply:
+        """What a registry has under a name, and for which platforms."""
+        name = Reference.parse(request.params["ref"])
+        top, platforms = await self._images.at_registry(
+            str(name), _credentials(request), lambda repository: _described(repository, name)
+        )
+        return json_response(
+            {
+                "Descriptor": {"mediaType": top.media_type, "digest": top.digest, "size": top.size},
+                "Platforms": [platform.to_json() for platform in platforms],
+            }
+        )
+
+    async def auth(self, request: Request) -> Reply:
+        """`docker login`: whether a registry takes the credentials; they are kept by the client."""
+        body = await request.json()
+        given = {key: body.get(key) or "" for key in ("username", "password", "auth", "identitytoken")}
+        credentials = parse_auth_config(given, "the request")
+        if credentials is None:
+            raise InvalidSpec("the login has no credentials: expected username and password")
+        address = body.get("serveraddress") or ""
+        if not isinstance(address, str):
+            raise InvalidSpec("serveraddress is not usable: expected the name of a registry")
+        host = registry_of_key(address) if address else DEFAULT_DOMAIN
+        token = await self._images.check_login(host, credentials)
+        return json_response({"Status": "Login Succeeded", "IdentityToken": token})
+
+    async def search(self, request: Request) -> Reply:
+        """Registries cannot be searched: no specification of theirs has a call for it."""
+        raise NotSupported(
+            "docker search is not supported: it asks an index that is no part of a registry; "
+            "name the image, or look in the registry's own pages"
+        )
+
+    # Archives
+
+    async def _import(
+        self,
+        body: AsyncIterator[bytes],
+        reference: str | None,
+        config: ImageConfig,
+        comment: str,
+        architecture: str | None,
+    ) -> AsyncIterator[bytes]:
+        """Progress on the way, then the image's id, in the messages that the client renders."""
+        events = report(
+            lambda progress: self._images.import_stream(
+                body, reference, config, progress, comment, architecture
+            )
+        )
+        async for event in events:
+            if "progress" in event:
+                yield _progress_line(event["progress"])
+            elif "error" in event:
+                yield encode(failure(event["error"]["message"], event["error"]["status"]))
+            else:
+                yield encode(status(event["outcome"].id))
+
+    async def load(self, request: Request) -> Reply:
+        """`docker load`: the images of an archive in the body."""
+        quiet = request.query.flag("quiet")
+        platform = request.query.text("platform")
+        wanted = Platform.parse(platform) if platform else None
+        return Stream(self._load(request.body, wanted, quiet))
+
+    async def _load(
+        self, body: AsyncIterator[bytes], platform: Platform | None, quiet: bool
+    ) -> AsyncIterator[bytes]:
+        lines = LoadLines()
+        events = report(lambda progress: self._images.load(body, platform=platform, progress=progress))
+        async for event in events:
+            if "progress" in event:
+                for line in [] if quiet else lines.of(event["progress"]):
+                    yield encode(line)
+            elif "error" in event:
+                yield encode(failure(event["error"]["message"], event["error"]["status"]))
+            else:
+                for text in loaded(event["outcome"]):
+                    yield encode({"stream": f"{text}\n"})
+
+    async def save(self, request: Request) -> Reply:
+        """`docker save`: images as an archive."""
+        names = [request.params["ref"]] if "ref" in request.params else request.query.many("names")
+        if not names:
+            raise InvalidSpec("names is missing: say which images are to be saved")
+        return Stream(await self._images.save(names), _TAR)
+
+
+def named(repository: str, tag: str) -> Reference:
+    """A name with the `tag` of a query, which may be a digest. Raises InvalidSpec. Pure."""
+    if not tag:
+        return Reference.parse(repository)
+    return Reference.parse(f"{repository}@{tag}" if ":" in tag else f"{repository}:{tag}")
+
+
+def loaded(images: list[Image]) -> list[str]:
+    """What `docker load` tells of the images that it brought. Pure."""
+    return [
+        text
+        for image in images
+        for text in (
+            [f"Loaded image: {name}" for name in image.view()["references"]]
+            or [f"Loaded image ID: {image.id}"]
+        )
+    ]
+
+
+def _pushing(
+    push: Callable[..., Awaitable[Descriptor]], name: Reference, credentials: Credentials | None
+) -> Callable[[Progress], Awaitable[Descriptor]]:
+    return lambda progress: push(str(name), credentials=credentials, progress=progress)
+
+
+def _path(name: Reference) -> str:
+    return name.path if name.domain == DEFAULT_DOMAIN else name.familiar_repository.partition("/")[2]
+
+
+def _credentials(request: Request) -> Credentials | None:
+    return parse_registry_auth(request.headers.get(_AUTH, ""))
+
+
+def _described(repository: Repository, name: Reference) -> tuple[Descriptor, list[Platform]]:
+    """What a repository has under a name, and the platforms of it."""
+    top, body = repository.manifest(name.digest or name.tag or "")
+    parsed = parse_manifest(body, top)
+    if isinstance(parsed, Index):
+        entries = [entry for entry in parsed.manifests if is_image(entry)]
+        return top, [entry.platform for entry in entries if entry.platform is not None]
+    if parsed.config.size > MAX_DOCUMENT:
+        raise InvalidSpec(f"configuration {parsed.config.digest} has more than {MAX_DOCUMENT} bytes")
+    config = parse_config(b"".join(repository.blob(parsed.config)), parsed.config.digest)
+    return top, [config.platform]
+
+
+def _architecture(platform: str) -> str | None:
+    """The processor of a `--platform` such as linux/arm64; None when none is given."""
+    if not platform:
+        return None
+    system, _, rest = platform.partition("/")
+    if system != "linux":
+        raise NotSupported(f"platform {platform} is not supported: expected linux/ARCHITECTURE")
+    return rest.partition("/")[0] or None
+
+
+def _progress_line(event: dict[str, Any]) -> bytes:
+    message: dict[str, Any] = {"status": event["detail"] or event["step"], "id": event["step"]}
+    if event["current"] is not None:
+        message["progressDetail"] = {"current": event["current"], "total": event["total"] or 0}
+    return encode(message)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container wrote, taken out of it: as an image, as an archive, as a list of changes."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from ..errors import NotFound
+from ..images.committing import Commit
+from ..images.config import merge_env
+from ..images.image import Image, Progress, no_progress
+from ..images.store import ImageStore
+from ..storage.snapshotter import Change
+from .container import Container
+from .containers import Containers
+from .events import EventBus
+from .imageworkers import streamed
+
+
+class Commits:
+    """Reads the layers of containers, whether they run or not."""
+
+    def __init__(self, containers: Containers, images: ImageStore, events: EventBus) -> None:
+        self._containers = containers
+        self._images = images
+        self._events = events
+
+    async def commit(
+        self,
+        reference: str,
+        name: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        changes: tuple[str, ...] = (),
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Make an image of a container: what it wrote, on its image, with what it was told to run.
+
+        `config` are fields of an OCI image configuration that go over the container's, `changes` instructions
+        of a Dockerfile that go over both. With `pause` a running container is frozen meanwhile.
+        """
+        container = self._containers.get(reference)
+        try:
+            image = self._images.get(container.image_id)
+        except NotFound as error:
+            error.put_before(f"container {container.name} cannot be committed without its image: ")
+            raise
+        what = Commit(
+            config=committed_config(container, image) | dict(config or {}),
+            changes=changes,
+            author=author,
+            message=message,
+            created_by=shlex.join(container.argv),
+        )
+        freeze = pause and container.status == "running"
+        if freeze:
+            await self._containers.pause(container.id)
+        try:
+            made = await asyncio.to_thread(
+                self._images.commit, container.id, image, name, what, progress or no_progress
+            )
+        finally:
+            if freeze and container.status == "paused":
+                await self._containers.unpause(container.id)
+        self._events.publish(
+            "container", "commit", container.id, {"name": container.name, "imageID": made.id}
+        )
+        if name is not None:
+            self._events.publish("image", "tag", made.id, {"name": name})
+        return made
+
+    async def changes(self, reference: str) -> list[Change]:
+        """What a container changed of its image, a directory before what is in it."""
+        container = self._containers.get(reference)
+        return await asyncio.to_thread(lambda: list(self._images.changes(container.id)))
+
+    async def export(self, reference: str) -> AsyncIterator[bytes]:
+        """The whole file tree of a container as a tar archive, in pieces."""
+        container = self._containers.get(reference)
+        chunks = await asyncio.to_thread(self._images.export, container.id)
+        self._events.publish("container", "export", container.id, {"name": container.name})
+        return streamed(chunks)
+
+
+def committed_config(container: Container, image: Image) -> dict[str, Any]:
+    """The `config` of an image that is made of a container: its image's, and over it what it was given."""
+    spec = container.spec
+    found = dict(image.config)
+    if spec.entrypoint is not None:
+        found["Entrypoint"] = list(spec.entrypoint)
+        found.pop("Cmd", None)
+    if spec.command is not None:
+        found["Cmd"] = list(spec.command)
+    if spec.env:
+        given = [f"{name}={value}" for name, value in spec.env.items()]
+        found["Env"] = list(merge_env(tuple(found.get("Env") or ()), tuple(given)))
+    if spec.labels:
+        found["Labels"] = {**(found.get("Labels") or {}), **spec.labels}
+    for key, value in (("WorkingDir", spec.workdir), ("User", spec.user), ("StopSignal", spec.stop_signal)):
+        if value:
+            found[key] = value
+    return found

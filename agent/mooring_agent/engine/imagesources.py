@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where declared images come from: one class for each source that an image spec may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import InvalidSpec, NotFound, Unavailable
+from ..images.config import ImageConfig
+from ..images.image import Image, Progress
+from ..images.platform import Platform
+from ..images.reference import Reference
+from ..images.registry.settings import Credentials
+from ..images.specs import TemplateSpec
+from ..images.store import ImageStore
+from .images import Images
+
+_PIECE = 1 << 20  # bytes
+
+
+class ImageSource(Protocol):
+    """One way to make an image; `wanted` is a normalised image spec that has this source."""
+
+    def adopts(self, wanted: Mapping[str, Any]) -> bool:
+        """Whether an image that came by its name in another way will do."""
+        ...
+
+    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+        """What tells whether that has changed which the image is made from; empty if nothing does."""
+        ...
+
+    async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
+        """Why the image that is here is made anew though it is from this spec; empty if it is not."""
+        ...
+
+    def refuse(self, reference: str, wanted: Mapping[str, Any], reason: str) -> None:
+        """Raise what is known ahead to stand against making it, for `reason`."""
+        ...
+
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        """Make the image under its name."""
+        ...
+
+
+class _Local:
+    """What sources on this host have in common."""
+
+    def __init__(self, images: Images, store: ImageStore) -> None:
+        self._images = images
+        self._store = store
+
+    def adopts(self, wanted: Mapping[str, Any]) -> bool:
+        return False
+
+    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+        return []
+
+    async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
+        return ""
+
+    def refuse(self, reference: str, wanted: Mapping[str, Any], reason: str) -> None:
+        return
+
+
+class _Template(_Local):
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        config = ImageConfig.from_spec(wanted.get("config", {}))
+        template = TemplateSpec.from_spec(wanted["template"])
+        return await self._images.made(
+            reference, lambda: self._store.from_template(template, reference, config, progress)
+        )
+
+
+class _Import(_Local):
+    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+        return _file_state(wanted["import"]["path"])
+
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        config = ImageConfig.from_spec(wanted.get("config", {}))
+        path = _existing(reference, "imported", wanted["import"]["path"])
+        return await self._images.made(
+            reference, lambda: self._store.import_rootfs(path, reference, config, progress)
+        )
+
+
+class _Load(_Local):
+    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+        return _file_state(wanted["load"]["path"])
+
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        path = _existing(reference, "loaded", wanted["load"]["path"])
+        return await self._images.made(
+            reference, lambda: self._load(path, reference, wanted["load"].get("from"), progress), "load"
+        )
+
+    def _load(self, path: Path, reference: str, called: str | None, progress: Progress) -> Image:
+        try:
+            loaded = self._store.load(_pieces(path), progress=progress)
+        except OSError as error:
+            raise Unavailable(
+                f"image {reference}: {path} cannot be read ({error.strerror}): expected an archive of images"
+            ) from error
+        chosen = _chosen(loaded, called or reference)
+        if chosen is None and called is None and len(loaded) == 1:
+            chosen = loaded[0]
+        if chosen is None:
+            names = ", ".join(image.name for image in loaded)
+            raise InvalidSpec(
+                f"archive {path} has the images {names}, and {called or reference} is none of them: "
+                "say with load.from which one is meant"
+            )
+        return self._store.tag(chosen.id, reference)
+
+
+class _Pull:
+    """The registry of the name, or of another name, by a policy."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def adopts(self, wanted: Mapping[str, Any]) -> bool:
+        return "from" not in wanted["pull"]
+
+    def state(self, wanted: Mapping[str, Any]) -> list[int]:
+        return []
+
+    async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
+        pull = wanted["pull"]
+        return await self._images.to_pull(
+            reference,
+            pull.get("policy", "missing"),
+            by=pull.get("from"),
+            platform=_platform(pull),
+            credentials=credentials_of(pull.get("credentials")),
+        )
+
+    def refuse(self, reference: str, wanted: Mapping[str, Any], reason: str) -> None:
+        if wanted["pull"].get("policy") == "never":
+            raise NotFound(
+                f"image {reference} would have to be pulled ({reason}), and its pull policy is never: "
+                "bring it here in another way, or choose another policy"
+            )
+
+    async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
+        pull = wanted["pull"]
+        by = pull.get("from", reference)
+        pulled = await self._images.pull(
+            by,
+            platform=_platform(pull),
+            credentials=credentials_of(pull.get("credentials")),
+            progress=progress,
+        )
+        if Reference.parse(by) == Reference.parse(reference):
+            return pulled.image
+        return await self._images.tag(pulled.image.id, reference)
+
+
+def sources(images: Images, store: ImageStore) -> dict[str, ImageSource]:
+    """The sources by the key of an image spec."""
+    return {
+        "template": _Template(images, store),
+        "import": _Import(images, store),
+        "load": _Load(images, store),
+        "pull": _Pull(images),
+    }
+
+
+def credentials_of(given: Mapping[str, str] | None) -> Credentials | None:
+    """Credentials that a request brings."""
+    return Credentials("the request", given["username"], given["password"]) if given else None
+
+
+def _platform(pull: Mapping[str, Any]) -> Platform | None:
+    return Platform.parse(pull["platform"]) if "platform" in pull else None
+
+
+def _existing(reference: str, what: str, path: str) -> Path:
+    if not Path(path).exists():
+        raise InvalidSpec(f"image {reference} is to be {what} from {path}, which does not exist on this host")
+    return Path(path)
+
+
+def _file_state(path: str) -> list[int]:
+    """What tells a changed archive from the one that was taken. A directory is taken as it was."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return []  # taken once, and the archive tidied away: the image is what counts
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _chosen(images: list[Image], name: str) -> Image | None:
+    wanted = str(Reference.parse(name))
+    return next((image for image in images if wanted in image.references), None)
