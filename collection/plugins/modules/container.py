@@ -16,8 +16,8 @@ description:
     and changes what differs.
   - Options that are not given are not sent. Taking one away is a change back to the default.
   - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(pull),
-    O(update_order) and O(state) are changed on the running container. Any other change replaces the container; RV(actions)
-    says why.
+    O(update_order) and O(state) are changed on the running container. Any other change replaces the
+    container; RV(actions) says why.
 options:
   name:
     description:
@@ -39,9 +39,9 @@ options:
   pull:
     description:
       - When the image is pulled from its registry; without it, when it is V(missing) on the host.
-      - V(always) and V(newer) ask the registry each time for the digest that the name has now, and pull if it is
-        another one, V(newer) being content with the image that is there if the registry does not answer. In check
-        mode they ask, too, and pull nothing.
+      - V(always) and V(newer) ask the registry each time for the digest that the name has now, and pull if
+        it is another one, V(newer) being content with the image that is there if the registry does not
+        answer. In check mode they ask, too, and pull nothing.
     type: str
     choices: [missing, always, newer, never]
   command:
