@@ -197,6 +197,7 @@ class ImageStore:
     ) -> builtins.list[Image]:
         """Take in the images of an archive with their names: all of them, or, when it raises, none.
 
+        What is returned has of its names those in the archive alone.
         Archives of `docker save` since Docker 1.10, of podman and skopeo, and OCI archives, plain or packed
         with gzip or zstd. Of an index the image for `platform`, or else for this host, is taken. Raises
         InvalidSpec for an archive that is damaged, hostile or something else, Unavailable when the disk is

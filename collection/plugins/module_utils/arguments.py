@@ -34,6 +34,7 @@ LIMITS: Arguments = {
 
 CONTAINER: Arguments = {
     "image": {"type": "str"},
+    "pull": {"type": "str", "choices": ["missing", "always", "newer", "never"]},
     "command": {"type": "raw"},
     "entrypoint": {"type": "raw"},
     "env": {"type": "dict"},

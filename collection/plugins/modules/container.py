@@ -15,9 +15,9 @@ description:
   - Sends what a container should be to the agent of the host, which compares it with what it was last told,
     and changes what differs.
   - Options that are not given are not sent. Taking one away is a change back to the default.
-  - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(update_order)
-    and O(state) are changed on the running container. Any other change replaces the container; RV(actions)
-    says why.
+  - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(pull),
+    O(update_order) and O(state) are changed on the running container. Any other change replaces the
+    container; RV(actions) says why.
 options:
   name:
     description:
@@ -36,6 +36,14 @@ options:
       - The image, by its name, or its id. Required unless O(state=absent).
       - A name that now leads to another image than it did replaces the container.
     type: str
+  pull:
+    description:
+      - When the image is pulled from its registry; without it, when it is V(missing) on the host.
+      - V(always) and V(newer) ask the registry each time for the digest that the name has now, and pull if
+        it is another one, V(newer) being content with the image that is there if the registry does not
+        answer. In check mode they ask, too, and pull nothing.
+    type: str
+    choices: [missing, always, newer, never]
   command:
     description:
       - What is executed instead of the image's command, as a list, or as a string that is split as a shell

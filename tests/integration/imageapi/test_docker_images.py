@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,6 @@ from harness.agent import AgentUnderTest
 from harness.registry import PASSWORD, USER, RegistryUnderTest
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[RegistryUnderTest]:
-    with RegistryUnderTest() as registry:
-        yield registry
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[RegistryUnderTest]:
-    with RegistryUnderTest(auth=True) as registry:
-        yield registry
 
 
 def pushed(agent: AgentUnderTest, registry: RegistryUnderTest, name: str, text: str = "one") -> str:
@@ -58,6 +45,16 @@ def test_push_and_pull_tell_what_docker_tells(agent: AgentUnderTest, plain: Regi
         agent.docker("inspect", "--format", "{{index .RepoDigests 0}}", name).stdout.strip().endswith(digest)
     )
     agent.docker("rmi", name)
+
+
+def test_all_tags(agent: AgentUnderTest, plain: RegistryUnderTest) -> None:
+    names = [f"{plain.host}/team/tags:{tag}" for tag in ("1", "2")]
+    for name in names:
+        agent.docker("tag", "busybox", name)
+    agent.docker("push", "-a", f"{plain.host}/team/tags")
+    agent.docker("rmi", *names)
+    agent.docker("pull", "-a", f"{plain.host}/team/tags")
+    agent.docker("rmi", *names)
 
 
 def test_run_pulls_what_is_absent(agent: AgentUnderTest, plain: RegistryUnderTest) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,23 +22,9 @@ from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome
 from mooring_agent.engine.resources import ContainerSpec, merge
 from mooring_agent.errors import Conflict, NotFound
-from mooring_agent.images.image import Image, Progress, ProgressEvent
-from mooring_agent.images.store import Removed
 from mooring_agent.network.records import Endpoint
 
-IMAGE = Image(
-    id="sha256:" + "ab" * 32,
-    manifest_digest="sha256:" + "cd" * 32,
-    references=("docker.io/library/web:1",),
-    created_at=1_700_000_000.0,
-    architecture="amd64",
-    os="linux",
-    config={"Cmd": ["serve"], "ExposedPorts": {"80/tcp": {}}, "Labels": {"made": "here"}},
-    history=({"created_by": "import"},),
-    diff_ids=("sha256:" + "ef" * 32,),
-    chain_id="sha256:" + "ef" * 32,
-    size=2_000_000,
-)
+from .fake_images import IMAGE, FakeCommits, FakeImages
 
 
 class FakeStreams:
@@ -296,60 +282,6 @@ class FakeDeclared:
         self.dropped += list(names)
 
 
-class FakeImages:
-    """One image, and room for what is imported."""
-
-    def __init__(self) -> None:
-        self.imported: list[tuple[bytes, str | None, Any, str]] = []
-        self.tagged: list[str] = []
-
-    async def list(self) -> tuple[Image, ...]:
-        return (IMAGE,)
-
-    async def get(self, reference: str) -> Image:
-        if reference in ("web:1", "web", IMAGE.id, IMAGE.id[7:19]):
-            return IMAGE
-        raise NotFound(f"no such image: {reference}")
-
-    async def put(
-        self, reference: str, spec: dict[str, Any], *, dry_run: bool, progress: Progress | None
-    ) -> dict[str, Any]:
-        if progress is not None:
-            work = progress
-            await asyncio.to_thread(lambda: work(ProgressEvent("unpack", 1, 2, "layer")))
-        if reference == "bad/one:1":
-            raise Conflict("image bad/one:1 is in use")
-        if reference == "crash":
-            raise ZeroDivisionError("secret")
-        return outcome([Action("create", "image", reference, "")], None, spec, IMAGE.view())
-
-    async def delete(self, reference: str, *, dry_run: bool = False) -> dict[str, Any]:
-        return outcome([], None, None, None)
-
-    async def import_stream(
-        self,
-        chunks: AsyncIterable[bytes],
-        reference: str | None,
-        config: Any,
-        progress: Any,
-        comment: str,
-        architecture: str | None = None,
-    ) -> Image:
-        content = b"".join([piece async for piece in chunks])
-        if content == b"bad":
-            raise Conflict("this is no tar")
-        self.imported.append((content, reference, config, comment))
-        return IMAGE
-
-    async def tag(self, image: str, reference: str) -> Image:
-        self.tagged.append(reference)
-        return IMAGE
-
-    async def remove(self, reference: str, *, force: bool = False) -> Removed:
-        image = await self.get(reference)
-        return Removed(image.references, (image.id,))
-
-
 class FakeEngine:
     """The engine's face towards the API."""
 
@@ -362,6 +294,8 @@ class FakeEngine:
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.peers = SimpleNamespace()
+        self.declared_images = self.image_service
+        self.commits = FakeCommits()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_agent.errors import InvalidSpec
+from mooring_agent.errors import InvalidSpec, NotSupported
 from mooring_agent.images.config import ImageConfig, merge_env
-from mooring_agent.images.specs import TemplateSpec, normalise_image_spec
+from mooring_agent.images.specs import (
+    TemplateSpec,
+    made_from,
+    normalise_image_spec,
+    without_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +28,31 @@ from mooring_agent.images.specs import TemplateSpec, normalise_image_spec
             {"template": {"name": "debian", "suite": "trixie", "packages": ["curl", "nginx"]}},
         ),
         ({"import": "/srv/root.tar"}, {"import": {"path": "/srv/root.tar"}}),
+        ({"pull": True}, {"pull": {}}),
+        ({"pull": "newer"}, {"pull": {"policy": "newer"}}),
+        (
+            {
+                "pull": {
+                    "policy": "always",
+                    "platform": "aarch64",
+                    "from": "docker.io/library/web",
+                    "credentials": {"username": "me", "password": "secret"},
+                }
+            },
+            {
+                "pull": {
+                    "policy": "always",
+                    "platform": "linux/arm64",
+                    "from": "web:latest",
+                    "credentials": {"username": "me", "password": "secret"},
+                }
+            },
+        ),
+        ({"load": "/srv/web.tar"}, {"load": {"path": "/srv/web.tar"}}),
+        (
+            {"load": {"path": "/srv/web.tar", "from": "web"}},
+            {"load": {"path": "/srv/web.tar", "from": "web:latest"}},
+        ),
         ({"import": {"path": "/srv/root"}, "config": {}}, {"import": {"path": "/srv/root"}}),
         (
             {
@@ -61,10 +91,19 @@ def test_a_spec_has_one_form(given_spec: dict[str, Any], normalised: dict[str, A
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({}, ["neither", "exactly one"]),
-        ({"template": "busybox", "import": "/x"}, ["both", "exactly one"]),
+        ({}, ["none of", "exactly one"]),
+        ({"template": "busybox", "import": "/x"}, ["template and import", "exactly one"]),
         ({"templat": "busybox"}, ["'templat'", "did you mean template"]),
-        ({"template": "busybox", "pull": "always"}, ["'pull'", "expected template, import, config"]),
+        ({"template": "busybox", "pull": "always"}, ["template and pull", "exactly one"]),
+        ({"pull": "sometimes"}, ["'sometimes'", "always, missing, newer, never"]),
+        ({"pull": {"polcy": "never"}}, ["'polcy'", "did you mean policy"]),
+        ({"pull": False}, ["False", "mapping"]),
+        ({"pull": {"platform": "a/b/c/d"}}, ["'a/b/c/d'", "OS/ARCHITECTURE"]),
+        ({"pull": {"from": "Web"}}, ["'Web'", "lower case"]),
+        ({"pull": {"credentials": {"username": "me"}}}, ["credentials", "username and password"]),
+        ({"pull": True, "config": {"cmd": ["x"]}}, ["config", "with pull", "leave it out"]),
+        ({"load": "web.tar"}, ["'web.tar'", "absolute path", "archive"]),
+        ({"load": {"path": "/x", "name": "y"}}, ["'name'", "path, from"]),
         ({"template": "alpine"}, ["'alpine'", "busybox, debian"]),
         ({"template": 7}, ["7", "mapping"]),
         ({"template": {"name": "busybox", "suite": "bookworm"}}, ["'suite'", "expected name"]),
@@ -97,12 +136,44 @@ def test_errors_name_what_is_wrong_and_what_was_expected(spec: dict[str, Any], w
         assert word in caught.value.message
 
 
+def test_credentials_are_neither_stored_nor_told_in_errors() -> None:
+    credentials = {"username": "me", "password": "secret"}
+    spec = normalise_image_spec({"pull": {"policy": "newer", "credentials": credentials}})
+    assert without_credentials(spec) == {"pull": {"policy": "newer"}}
+    assert made_from(spec) == {"pull": {}}
+    for wrong in ({"pull": {"credentials": "secret"}}, {"pull": {"credentials": {"password": "secret"}}}):
+        with pytest.raises(InvalidSpec) as caught:
+            normalise_image_spec(wrong)
+        assert "secret" not in caught.value.message
+
+
+def test_a_build_is_refused_with_a_way_out() -> None:
+    with pytest.raises(NotSupported, match="pull or load it"):
+        normalise_image_spec({"build": {"path": "/srv/web"}})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-keys = st.sampled_from(["template", "import", "config", "name", "path", "cmd", "env", "labels", "packages"])
+keys = st.sampled_from(
+    [
+        "template",
+        "import",
+        "pull",
+        "load",
+        "from",
+        "policy",
+        "config",
+        "name",
+        "path",
+        "cmd",
+        "env",
+        "labels",
+        "packages",
+    ]
+)
 
 
 @given(st.dictionaries(keys, json_values | st.dictionaries(keys, json_values, max_size=3), max_size=4))

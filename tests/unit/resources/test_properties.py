@@ -146,6 +146,7 @@ CONTAINERS = st.fixed_dictionaries(
         "userns": MAPPINGS,
         "time_offsets": st.dictionaries(st.sampled_from(["monotonic", "boottime"]), st.integers(-9, 9)),
         "cgroup": NAMES,
+        "pull": st.sampled_from(["missing", "always", "newer", "never"]),
         "update_order": st.sampled_from(["stop_first", "start_first"]),
         "state": st.sampled_from(["running", "stopped"]),
     },

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
@@ -85,7 +86,11 @@ def load(
             tags = source.tags_by_config.get(holding.image_id, ())
             found.append((holding, tuple(dict.fromkeys((*archived.names, *tags)))))
         reached("images-load-unpacked")
-        return state.register_all(found)
+        images = state.register_all(found)
+        return [
+            replace(image, references=tuple(sorted(names)))
+            for image, (_, names) in zip(images, found, strict=True)
+        ]
 
 
 def _open(

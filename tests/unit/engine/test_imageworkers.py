@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slow work beside the event loop: shared by who asks for it, given up when all have left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from mooring_agent.engine.imageworkers import ImageWorkers, SharedWork, streamed
+from mooring_agent.engine.uploads import Upload, taken_in
+from mooring_agent.images.image import Progress, ProgressEvent
+
+_LIMIT = 10.0
+
+
+def test_two_who_ask_for_the_same_share_the_work_and_its_progress() -> None:
+    async def scenario() -> None:
+        shared: SharedWork[str] = SharedWork()
+        begun, go = asyncio.Event(), asyncio.Event()
+        runs = 0
+
+        async def work(tell: Progress) -> str:
+            nonlocal runs
+            runs += 1
+            begun.set()
+            await go.wait()
+            tell(ProgressEvent("download", 1, 2))
+            return "done"
+
+        seen: list[list[ProgressEvent]] = [[], []]
+        both = [asyncio.ensure_future(shared.run("key", work, events.append)) for events in seen]
+        await asyncio.wait_for(begun.wait(), _LIMIT)
+        go.set()
+        assert await asyncio.gather(*both) == ["done", "done"]
+        assert runs == 1
+        assert seen == [[ProgressEvent("download", 1, 2)]] * 2
+        assert await shared.run("key", work) == "done"
+        assert runs == 2
+
+    asyncio.run(scenario())
+
+
+def test_shared_work_ends_when_the_last_has_left() -> None:
+    async def scenario() -> None:
+        shared: SharedWork[None] = SharedWork()
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def work(tell: Progress) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        first, second = (asyncio.ensure_future(shared.run("key", work)) for _ in range(2))
+        await asyncio.wait_for(begun.wait(), _LIMIT)
+        first.cancel()
+        await asyncio.wait([first], timeout=_LIMIT)
+        assert not ended.is_set()
+        second.cancel()
+        await asyncio.wait_for(ended.wait(), _LIMIT)
+
+    asyncio.run(scenario())
+
+
+def test_a_thread_is_told_that_nobody_waits_any_more() -> None:
+    async def scenario() -> None:
+        workers = ImageWorkers()
+        begun, told = threading.Event(), threading.Event()
+
+        def work(cancelled: threading.Event) -> None:
+            begun.set()
+            if cancelled.wait(_LIMIT):
+                told.set()
+
+        waiting = asyncio.ensure_future(workers.run(work))
+        assert await asyncio.to_thread(begun.wait, _LIMIT)
+        waiting.cancel()
+        assert await asyncio.to_thread(told.wait, _LIMIT)
+        begun.clear()
+        told.clear()
+        other = asyncio.ensure_future(workers.run(work))
+        assert await asyncio.to_thread(begun.wait, _LIMIT)
+        await workers.close()
+        assert told.is_set()
+        await other
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_is_closed_when_its_reader_leaves() -> None:
+    async def scenario() -> None:
+        closed = threading.Event()
+
+        def chunks() -> Iterator[bytes]:
+            try:
+                while True:
+                    yield bytes(1 << 20)
+            finally:
+                closed.set()
+
+        pieces = streamed(chunks())
+        assert len(await anext(pieces)) == 1 << 20
+        await pieces.aclose()  # type: ignore[attr-defined]
+        assert closed.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_reaches_its_reader_or_tells_why_not() -> None:
+    async def scenario() -> None:
+        async def chunks(fail: bool) -> AsyncIterator[bytes]:
+            for number in range(100):
+                yield bytes([number])
+            if fail:
+                raise ConnectionError("the client went away")
+
+        def read(upload: Upload) -> bytes:
+            return b"".join(upload.pieces())
+
+        async def reader(upload: Upload) -> bytes:
+            return await asyncio.to_thread(read, upload)
+
+        assert await taken_in(chunks(False), reader) == bytes(range(100))
+        with pytest.raises(ConnectionError):
+            await taken_in(chunks(True), reader)
+
+    asyncio.run(scenario())
