@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import image_archives, peers
+from bench import image_archives, image_moves, peers
 from bench.engine_api import EngineApi
 from bench.image_archives import Layer
 from bench.report import Bound, Row, alternate, print_table, say, timed
@@ -252,6 +252,8 @@ _PARTS: dict[str, Callable[[Path, Path, int], None]] = {
     "unpack": _unpack,
     "containers": _containers,
     "latency": _latency,
+    "pull": image_moves.pull,
+    "rebuild": image_moves.rebuild,
 }
 
 if __name__ == "__main__":

@@ -125,6 +125,11 @@ class HostileRegistry:
         """Let the next requests of which `METHOD PATH` matches be answered by `action`."""
         self._faults.append(_Fault(re.compile(pattern), action, times))
 
+    def forget_faults(self) -> None:
+        """Behave from now on."""
+        with self._lock:
+            self._faults.clear()
+
     def enter(self, connection: socket.socket) -> None:
         with self._lock:
             self.connections += 1

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -117,6 +119,11 @@ class RegistryUnderTest:
         return f"127.0.0.1:{self._wire.port}"
 
     @property
+    def port(self) -> int:
+        """Where the registry itself listens on loopback, past what counts."""
+        return self._port
+
+    @property
     def url(self) -> str:
         """The address with its scheme."""
         return f"{'https' if self.tls else 'http'}://{self.host}"
@@ -213,6 +220,27 @@ class RegistryUnderTest:
                 return True
         except OSError:
             return False
+
+
+@contextmanager
+def registry_inside(registry: RegistryUnderTest, pid: int) -> Iterator[str]:
+    """The same registry, on the same storage, in the network namespace of a process; yields its HOST:PORT."""
+    address = f"127.0.0.1:{registry.port}"
+    config = registry.directory / "config.yml"
+    enter = ["nsenter", f"--net=/proc/{pid}/ns/net", "docker-registry", "serve", str(config)]
+    with open(registry.directory / "log-inside", "ab") as log:
+        process = subprocess.Popen(enter, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    ask = ["nsenter", f"--net=/proc/{pid}/ns/net", "curl", "-sf", f"http://{address}/v2/"]
+    try:
+        eventually(
+            lambda: subprocess.run(ask, capture_output=True, timeout=10, check=False).returncode == 0,
+            20,
+            f"the first answer of the registry in the network of process {pid}",
+        )
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10 * PATIENCE)
 
 
 class Wire:

@@ -46,6 +46,7 @@ from .launching import Launching
 from .lifecycle import Lifecycle
 from .mountpoints import MountPoints
 from .networks import Networks
+from .peers import Peers
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
@@ -76,6 +77,7 @@ class Engine:
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
+        self.peers = Peers(self.images, self.database)
         self._launching = Launching(config, self.hierarchy)
         self.volumes = Volumes(
             self.database,
@@ -119,6 +121,7 @@ class Engine:
         self.image_service = Images(
             self.images,
             registries,
+            self.peers,
             self.database,
             self.events,
             self.containers.vacate,
@@ -163,6 +166,7 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
         self.lifecycle.run_soon(self._sweep_groups())
@@ -181,6 +185,7 @@ class Engine:
         self.lifecycle.close()
         self.events.close()
         await self.image_service.close()
+        await self.peers.close()
         await self.networks.stop()
         self.snapshotter.close()
         self.database.close()

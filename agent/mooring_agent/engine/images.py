@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ..state.database import Database
 from .events import EventBus
 from .imageworkers import ImageWorkers, SharedWork, streamed
 from .outcome import Action, outcome
+from .peers import Peers
 from .uploads import as_file, taken_in
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Images:
         self,
         store: ImageStore,
         registries: Registries,
+        peers: Peers,
         database: Database,
         events: EventBus,
         vacate: Callable[[], Awaitable[None]],
@@ -59,6 +62,7 @@ class Images:
         """`vacate` undoes what stands by on images, `users` gives the image of each container."""
         self._store = store
         self._registries = registries
+        self._peers = peers
         self._connection = database.connection
         self._events = events
         self._vacate = vacate
@@ -108,15 +112,14 @@ class Images:
         before = self._digest(str(name))
 
         async def work(tell: Progress) -> Image:
-            return await self._workers.run(
-                lambda cancelled: self._store.pull(
-                    self._registries.repository(name, credentials),
-                    str(name),
-                    platform=platform,
-                    progress=tell,
-                    cancelled=cancelled,
-                )
-            )
+            def pull(cancelled: threading.Event) -> Image:
+                repository = self._registries.repository(name, credentials)
+                with self._peers.source(repository, name) as source:
+                    return self._store.pull(
+                        source, str(name), platform=platform, progress=tell, cancelled=cancelled
+                    )
+
+            return await self._workers.run(pull)
 
         image = await self._pulls.run((name, platform, credentials), work, progress)
         digest = self._digest(str(name)) or image.manifest_digest

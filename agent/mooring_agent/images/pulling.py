@@ -205,9 +205,11 @@ class Puller:
                 writer.keep = self.lease.survive = True
                 raise
             if writer.size == blob.size:
-                if writer.digest == blob.digest or not resumed:
+                if writer.digest == blob.digest:
                     return
-                # What an earlier process had left was damaged: once more from the beginning.
+                # What an earlier process had left was damaged, or what a place of several sent.
+                if not resumed and not self._source.mistrust(blob.digest):
+                    return
                 resumed = False
                 writer.restart()
             elif writer.size == start:

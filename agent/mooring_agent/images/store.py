@@ -22,6 +22,8 @@ from mooring_agent.images.image import Image, Progress, no_progress
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.making import Maker, built_at
+from mooring_agent.images.peering.flights import Flights
+from mooring_agent.images.peering.shelf import Shelf
 from mooring_agent.images.platform import OS, Platform
 from mooring_agent.images.pruning import PruneFilter, Removed, prune, remove
 from mooring_agent.images.pulling import PARALLEL, Puller
@@ -356,6 +358,10 @@ class ImageStore:
                 raise NotFound(f"no such image any more: {image.name}")
             ensure_layers(self._state, holdings[-1], progress)
         return image.chain_id
+
+    def shelf(self, flights: Flights) -> Shelf:
+        """What may be read of the store from outside, with what the pulls in `flights` have here."""
+        return Shelf(self._state, flights)
 
     @contextmanager
     def _moving(self, what: str, *, durable: bool = False) -> Iterator[Lease]:

@@ -21,7 +21,17 @@ class Source(Protocol):
         ...
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a blob from `offset` on; the caller verifies them."""
+        """Yield the bytes of a blob from `offset` on; the caller verifies them.
+
+        An empty piece says that it is still waited for.
+        """
+        ...
+
+    def mistrust(self, digest: str) -> bool:
+        """Told that a blob did not come as its digest says: leave out the place that it came from.
+
+        False when there is no other place: then what came is all that there is.
+        """
         ...
 
 

@@ -321,6 +321,7 @@ class FakeEngine:
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.builds = FakeBuilds()
+        self.peers = SimpleNamespace()
         self.declared_images = self.image_service
         self.commits = FakeCommits()
         self._networks = FakeDeclared(

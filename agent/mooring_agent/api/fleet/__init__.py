@@ -16,6 +16,7 @@ from .events import EventCalls
 from .execs import ExecCalls
 from .host import HostCalls
 from .images import ImageCalls
+from .peers import PeerCalls
 from .shell import ShellCalls
 from .state import StateCalls
 
@@ -33,6 +34,7 @@ def routes(engine: Engine) -> list[Route]:
         ShellCalls(engine),
         ImageCalls(engine),
         BuildCalls(engine),
+        PeerCalls(engine),
         *DeclaredCalls.of(engine),
         StateCalls(engine),
         EventCalls(engine),

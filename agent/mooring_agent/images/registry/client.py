@@ -63,11 +63,18 @@ class Repository:
         self._path = path
         self._sessions, self._rest = sessions, rest
         self._origin = sessions[-1]
+        self._left_out: dict[str, int] = {}  # by digest: sources that sent something else
 
-    @property
-    def sources(self) -> int:
-        """How many places there are to read from: the mirrors, and the registry itself."""
-        return len(self._sessions)
+    def mistrust(self, digest: str) -> bool:
+        """Read a blob no more from the first source that it was read from; False if it was the last."""
+        left_out = self._left_out.get(digest, 0) + 1
+        if left_out >= len(self._sessions):
+            return False
+        _log.warning(
+            "%s of %s came damaged: %s is passed over", digest, self.name, self._sessions[left_out - 1].where
+        )
+        self._left_out[digest] = left_out
+        return True
 
     def resolve(self, tag_or_digest: str) -> Descriptor:
         """What a tag points to now; nothing but a header travels where the registry can tell it by that."""
@@ -83,15 +90,15 @@ class Repository:
         what = self._what("pull", tag_or_digest)
         return self._read(lambda session: self._manifest(session, tag_or_digest, what))
 
-    def blob(self, descriptor: Descriptor, offset: int = 0, skip: int = 0) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, offset: int = 0) -> Iterator[bytes]:
         """Yield a blob's bytes from `offset` on, exactly as many as the descriptor says.
 
         What breaks off is taken up from there, if need be at the next source. The digest is the reader's to
-        verify: where it is wrong, `skip=1` passes over the first source, and so on up to `sources`.
+        verify, and where it is wrong, to `mistrust`.
         """
         what = self._what("pull", descriptor.digest)
         failures: list[MooringError] = []
-        for session in self._awake(skip):
+        for session in self._awake(self._left_out.get(descriptor.digest, 0)):
             try:
                 for chunk in self._blob(session, descriptor, offset, what):
                     offset += len(chunk)

@@ -402,7 +402,7 @@ def _key(parts: SplitResult, tls: TlsSettings) -> _Key:
 
 
 def _make_context(tls: TlsSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if tls.private else ssl.create_default_context()
     # Python 3.13 is stricter with CAs than 3.11 and other clients: many private ones state no key usage.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.mode is not Tls.VERIFY:

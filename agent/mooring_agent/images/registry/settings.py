@@ -56,13 +56,17 @@ class Tls(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """What a connection is made with; `stamps` change when a file does, so that a new one is read."""
+    """What a connection is made with; `stamps` change when a file does, so that a new one is read.
+
+    With `private` the CAs of `ca_files` are the only ones that are trusted, not also those of this host.
+    """
 
     mode: Tls = Tls.VERIFY
     ca_files: tuple[Path, ...] = ()
     client_certificate: Path | None = None
     client_key: Path | None = None
     stamps: tuple[int, ...] = ()
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
