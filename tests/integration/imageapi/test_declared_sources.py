@@ -101,7 +101,7 @@ def test_an_lxc_image_is_imported_again_when_its_metadata_change(
 @pytest.mark.timeout(300)
 def test_a_template_that_is_too_old_is_told(agent: AgentUnderTest) -> None:
     template = {"name": "debian", "variant": "essential", "max_age": "999w"}
-    assert declare(agent, "aged", {"template": template})["changed"]
+    assert agent.api("PUT", f"{IMAGES}/aged", {"template": template}, timeout=240)["changed"]
     assert not declare(agent, "aged", {"template": template})["changed"]
 
     young = declare(agent, "aged", {"template": {**template, "max_age": "1s"}}, dry_run=True)
