@@ -259,15 +259,19 @@ def _images(commands: _Commands) -> None:
     _command(group, "ls", "list images", "images.ls", output=True)
     imported = _command(group, "import", "make an image from a root file system", "images.imported")
     imported.add_argument(
-        "source", metavar="PATH|-", help="a tar file or a directory on the host, or - for stdin"
+        "source", metavar="PATH|-", help="a tar file, a squashfs or a directory on the host, or - for stdin"
     )
     imported.add_argument("reference", metavar="NAME[:TAG]")
+    imported.add_argument("--metadata", metavar="PATH", help="metadata of an LXC image, on the host")
     template = _command(group, "template", "make an image from a template", "images.template")
-    template.add_argument("template", choices=("busybox", "debian"))
+    template.add_argument("template", choices=("busybox", "debian", "ubuntu"))
     template.add_argument("reference", metavar="NAME[:TAG]")
     template.add_argument("--suite", metavar="NAME", help="the release, such as bookworm")
     template.add_argument("--variant", metavar="NAME", help="how much is in it, such as minbase")
     template.add_argument("--package", action="append", default=[], metavar="NAME", help="a package to add")
+    template.add_argument("--mirror", metavar="URL", help="where packages come from; else the host's mirrors")
+    template.add_argument("--component", action="append", default=[], metavar="NAME", help="as main")
+    template.add_argument("--max-age", metavar="AGE", help="build it anew if it is older, such as 7d")
     for command in (imported, template):
         command.add_argument("--cmd", metavar="COMMAND", help="what runs by default")
         command.add_argument("--entrypoint", metavar="COMMAND")

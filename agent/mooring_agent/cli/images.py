@@ -37,7 +37,12 @@ def imported(arguments: argparse.Namespace) -> int:
     """Make an image of a root file system: a path on the agent's host, or standard input."""
     client = client_of(arguments)
     if arguments.source != "-":
-        return _put(client, arguments, {"import": {"path": os.path.abspath(arguments.source)}})
+        source = {"path": os.path.abspath(arguments.source)}
+        if arguments.metadata:
+            source["metadata"] = os.path.abspath(arguments.metadata)
+        return _put(client, arguments, {"import": source})
+    if arguments.metadata:
+        raise InvalidSpec("--metadata goes with a file, not with standard input; name a file")
     if arguments.dry_run:
         raise InvalidSpec("--dry-run cannot tell what an import from standard input would do; name a file")
     repository, tag = _split(arguments.reference)
@@ -62,6 +67,9 @@ def template(arguments: argparse.Namespace) -> int:
         ("suite", arguments.suite),
         ("variant", arguments.variant),
         ("packages", arguments.package),
+        ("mirror", arguments.mirror),
+        ("components", arguments.component),
+        ("max_age", arguments.max_age),
     ):
         if value:
             chosen[option] = value
