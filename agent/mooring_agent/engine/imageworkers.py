@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 _THREADS = 12  # works at a time; those that move layers have some threads of their own
 _ENDS_WITHIN = 10.0  # seconds that the end of the agent waits for work that has been told to end
+_LOOK = 0.01  # seconds between two looks at whether a piece has been read
 _PIECE = 1 << 20  # bytes that are read ahead at a time for a client
 
 
@@ -43,6 +45,7 @@ class ImageWorkers:
             return await asyncio.get_running_loop().run_in_executor(self._pool, watched)
         except asyncio.CancelledError:
             cancelled.set()
+            self._running.discard(cancelled)  # it may never have begun
             raise
 
     async def close(self) -> None:
@@ -124,9 +127,11 @@ async def streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _closed(chunks: Generator[bytes, Any, Any]) -> None:
     """Close a generator, even if a thread is still in it: that one ends within a piece."""
-    while True:
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while time.monotonic() < deadline:
         try:
             await asyncio.to_thread(chunks.close)
             return
         except ValueError:  # it is executing
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_LOOK)
+    logger.warning("a stream is not closed: it has not given a piece for %g s", _ENDS_WITHIN)

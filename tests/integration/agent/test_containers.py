@@ -341,7 +341,7 @@ def test_a_declared_cgroup_holds_its_containers(agent: AgentUnderTest, declare: 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"image": "no-such-image", "command": "true"}, ["no-such-image"]),
+        ({"image": "no-such-image", "pull": "never"}, ["no-such-image"]),
         ({**SLEEP, "memory": -5}, ["memory", "-5"]),
         ({**SLEEP, "memroy": "64m"}, ["memroy", "memory"]),
         ({**SLEEP, "networks": ["nowhere"]}, ["nowhere"]),

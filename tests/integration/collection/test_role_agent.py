@@ -111,6 +111,8 @@ def test_an_agent_is_installed_upgraded_and_removed(host: Host, archive: Path) -
     assert installed.stats["changed"] > 0
     assert again.stats["changed"] == 0, again.output
     assert (host.directory / "usr" / "bin" / "mooring").resolve() == host.versions()[0]
+    settings = host.directory / "etc" / f"{host.directory.name}.agent.yaml"
+    assert settings.stat().st_mode & 0o777 == 0o600
 
     host.ask("images/busybox", "PUT", {"template": "busybox"})
     ticker = {

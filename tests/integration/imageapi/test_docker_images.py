@@ -47,6 +47,16 @@ def test_push_and_pull_tell_what_docker_tells(agent: AgentUnderTest, plain: Regi
     agent.docker("rmi", name)
 
 
+def test_all_tags(agent: AgentUnderTest, plain: RegistryUnderTest) -> None:
+    names = [f"{plain.host}/team/tags:{tag}" for tag in ("1", "2")]
+    for name in names:
+        agent.docker("tag", "busybox", name)
+    agent.docker("push", "-a", f"{plain.host}/team/tags")
+    agent.docker("rmi", *names)
+    agent.docker("pull", "-a", f"{plain.host}/team/tags")
+    agent.docker("rmi", *names)
+
+
 def test_run_pulls_what_is_absent(agent: AgentUnderTest, plain: RegistryUnderTest) -> None:
     name = pushed(agent, plain, "team/run:1")
     agent.docker("rmi", name)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from mooring_agent.engine.images import Pulled
@@ -112,6 +113,9 @@ class FakeImages:
             progress(ProgressEvent("mount", 2, 2, "bb from other/app"))
             progress(ProgressEvent("exists", 2, 2, IMAGE.id[7:19]))
         return Descriptor("m", f"sha256:{'d' * 64}", 7)
+
+    async def at_registry(self, reference: str, credentials: Any, ask: Callable[[Any], Any]) -> Any:
+        return ask(SimpleNamespace(tags=lambda: ["1", "2"]))
 
     async def push_declared(
         self, reference: str, *, to: str | None, credentials: Any, progress: Any, dry_run: bool

@@ -55,8 +55,15 @@ def test_a_pull_by_digest_that_is_there(api: Served, engine: FakeEngine) -> None
     assert engine.image_service.pulled[0][0] == f"docker.io/library/web@{DIGEST}"
 
 
+def test_a_pull_without_a_tag_is_one_of_all_tags(api: Served, engine: FakeEngine) -> None:
+    api.call("POST", "/images/create?fromImage=web", b"")
+    api.call("POST", "/images/create?fromImage=web:3", b"")
+    names = [reference for reference, _, _ in engine.image_service.pulled]
+    assert names == [f"docker.io/library/web:{tag}" for tag in "123"]
+
+
 def test_a_pull_tells_its_error_in_the_stream(api: Served) -> None:
-    last = lines(api.call("POST", "/images/create?fromImage=absent", b"").body)[-1]
+    last = lines(api.call("POST", "/images/create?fromImage=absent&tag=1", b"").body)[-1]
     assert last["errorDetail"]["code"] == 404
     assert "no such image" in last["error"]
 
@@ -73,6 +80,7 @@ def test_a_push_in_the_client_s_lines(api: Served) -> None:
     assert "1: digest" in str(lines(api.call("POST", "/images/web/push").body))
     assert api.call("POST", "/images/none/push").status == 404
     assert api.call("POST", "/images/none/push?tag=1").status == 404
+    assert api.call("POST", "/images/web/push?tag=1&platform=x").status == 501
 
 
 def test_load_and_save(api: Served) -> None:

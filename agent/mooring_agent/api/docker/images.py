@@ -238,7 +238,8 @@ def _config(image: Image) -> dict[str, Any]:
         "Volumes": config.get("Volumes") or None,
         "WorkingDir": config.get("WorkingDir", ""),
         "Entrypoint": config.get("Entrypoint"),
-        "OnBuild": None,
+        "OnBuild": config.get("OnBuild"),
         "Labels": config.get("Labels") or None,
         "StopSignal": config.get("StopSignal", ""),
+        **{key: config[key] for key in ("Healthcheck", "Shell") if config.get(key)},
     }

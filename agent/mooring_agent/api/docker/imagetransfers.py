@@ -53,11 +53,12 @@ class ImageTransferCalls:
         """`docker pull`, or `docker import`: an image from a tar stream in the body."""
         query = request.query
         if name := query.text("fromImage"):
-            reference = named(name, query.text("tag"))
-            platform = query.text("platform")
-            return Stream(
-                self._pull(reference, Platform.parse(platform) if platform else None, _credentials(request))
-            )
+            reference, credentials = named(name, query.text("tag")), _credentials(request)
+            platform = Platform.parse(text) if (text := query.text("platform")) else None
+            names = [reference]
+            if not query.text("tag") and not name.endswith((f":{reference.tag}", f"@{reference.digest}")):
+                names = await self._tags_there(reference, credentials)
+            return Stream(self._pull(names, platform, credentials))
         if query.text("fromSrc") != "-":
             raise NotSupported(
                 f"fromSrc={query.text('fromSrc')!r} is not supported: "
@@ -69,33 +70,40 @@ class ImageTransferCalls:
         architecture = _architecture(query.text("platform"))
         return Stream(self._import(request.body, imported, config, query.text("message"), architecture))
 
+    async def _tags_there(self, name: Reference, credentials: Credentials | None) -> list[Reference]:
+        """All names that a repository has at its registry: what is meant when no tag is given."""
+        tags = await self._images.at_registry(str(name), credentials, lambda repository: repository.tags())
+        if not tags:
+            raise NotFound(f"repository {name.familiar_repository} has no tags")
+        return [named(name.repository, tag) for tag in tags]
+
     async def _pull(
-        self, name: Reference, platform: Platform | None, credentials: Credentials | None
+        self, names: list[Reference], platform: Platform | None, credentials: Credentials | None
     ) -> AsyncIterator[bytes]:
-        lines = PullLines()
-        asked = name.digest or name.tag or ""
-        yield encode(status(f"Pulling from {_path(name)}") | {"id": asked})
-
-        async def work(progress: Progress) -> Any:
-            return await self._images.pull(
-                str(name), platform=platform, credentials=credentials, progress=progress
-            )
-
-        async for event in report(work, abandon=True):
-            if "progress" in event:
-                for line in lines.of(event["progress"]):
-                    yield encode(line)
-            elif "error" in event:
-                yield encode(failure(event["error"]["message"], event["error"]["status"]))
-            else:
-                pulled = event["outcome"]
-                what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
-                yield encode(status(f"Digest: {pulled.digest}"))
-                yield encode(status(f"Status: {what} {name.familiar}"))
+        for name in names:
+            lines = PullLines()
+            yield encode(status(f"Pulling from {_path(name)}") | {"id": name.digest or name.tag})
+            work = _moving(self._images.pull, name, platform=platform, credentials=credentials)
+            async for event in report(work, abandon=True):
+                if "progress" in event:
+                    for line in lines.of(event["progress"]):
+                        yield encode(line)
+                elif "error" in event:
+                    yield encode(failure(event["error"]["message"], event["error"]["status"]))
+                    return
+                else:
+                    pulled = event["outcome"]
+                    what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
+                    yield encode(status(f"Digest: {pulled.digest}"))
+                    yield encode(status(f"Status: {what} {name.familiar}"))
 
     async def push(self, request: Request) -> Reply:
         """`docker push`: one tag, or all of a repository when none is given."""
         repository, tag = request.params["ref"], request.query.text("tag")
+        if platform := request.query.text("platform"):
+            raise NotSupported(
+                f"push of platform {platform} is not supported: of an image the platform that is here is sent"
+            )
         names = [named(repository, tag)] if tag else await self._tags(named(repository, ""))
         for name in names:
             await self._images.get(str(name))
@@ -113,7 +121,7 @@ class ImageTransferCalls:
         yield encode(status(f"The push refers to repository [{names[0].repository}]"))
         for name in names:
             lines = PushLines((await self._images.get(str(name))).id[7:19])
-            work = _pushing(self._images.push, name, credentials)
+            work = _moving(self._images.push, name, credentials=credentials)
             async for event in report(work, abandon=True):
                 if "progress" in event:
                     for line in lines.of(event["progress"]):
@@ -234,10 +242,10 @@ def loaded(images: list[Image]) -> list[str]:
     ]
 
 
-def _pushing(
-    push: Callable[..., Awaitable[Descriptor]], name: Reference, credentials: Credentials | None
-) -> Callable[[Progress], Awaitable[Descriptor]]:
-    return lambda progress: push(str(name), credentials=credentials, progress=progress)
+def _moving(
+    move: Callable[..., Awaitable[Any]], name: Reference, **options: Any
+) -> Callable[[Progress], Awaitable[Any]]:
+    return lambda progress: move(str(name), progress=progress, **options)
 
 
 def _path(name: Reference) -> str:
