@@ -130,6 +130,7 @@ class Client:
             for line in answer:
                 if line.strip():
                     yield self._parsed(line, answer.status)
+            answer.close()  # read to its end, whether or not that was told ahead: the connection serves again
         except TimeoutError:
             raise self._silent() from None
         except (OSError, http.client.HTTPException) as error:

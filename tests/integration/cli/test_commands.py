@@ -123,6 +123,15 @@ def test_images(mooring: Mooring, busybox_rootfs: Path, tmp_path: Path) -> None:
     )
     assert piped.stdout.startswith("sha256:")
     assert mooring("image", "template", "--dry-run", "busybox", "cli-new:1").stdout.startswith("would create")
+    wanted = ["ubuntu", "cli-new:1", "--mirror", "http://x/", "--component", "main", "--max-age", "1d"]
+    assert mooring("image", "template", "--dry-run", *wanted).stdout.startswith("would create")
+    metadata = tmp_path / "metadata.yaml"
+    metadata.write_text("architecture: x86_64\nproperties: {os: Debian}\n")
+    mooring("image", "import", "--metadata", str(metadata), str(busybox_rootfs), "cli-lxc:1")
+    assert '"image.os": "Debian"' in mooring("image", "inspect", "cli-lxc:1").stdout
+    refused = mooring("image", "import", "--metadata", str(metadata), "-", "cli-lxc:2", check=False)
+    assert "--metadata goes with a file" in refused.stderr
+    mooring("image", "rm", "cli-lxc:1")
     assert mooring("run", "--rm", "cli-path:1").stdout == "by path\n"
     assert mooring("run", "--rm", "cli-pipe:1").stdout == "piped\n"
     names = {row.split()[0] for row in mooring("images").stdout.splitlines()}

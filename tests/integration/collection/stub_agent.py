@@ -23,6 +23,7 @@ from mooring_agent.engine.resources import (
     order,
 )
 from mooring_agent.errors import InvalidSpec, MooringError, NotFound
+from mooring_agent.images.specs import without_credentials
 
 SPECS: dict[str, type[Declared]] = {
     "container": ContainerSpec,
@@ -49,6 +50,8 @@ class Resources:
         if kind == "image":
             if len(SOURCES & set(data)) != 1:
                 raise InvalidSpec(f"image {name} has {sorted(data)}, expected one of {sorted(SOURCES)}")
+            wanted = without_credentials(data)
+            self.credentials += [data["pull"]["credentials"]] if "credentials" in data.get("pull", {}) else []
         else:
             wanted = SPECS[kind].parse(data, name=check_name(kind, name))
         stored = self.specs.get((kind, name))

@@ -195,8 +195,8 @@ def test_an_image_is_pushed_unless_it_is_there(controller: Controller, stub: Stu
     assert [push["name"] for push in run.result("two")["pushed"]] == ["a:1", "b:1"]
     assert run.result("check three")["changed"]
     assert sorted(stub.resources.pushed) == ["a:1", "b:1", "web:1"]
-    assert stub.resources.credentials == [login, login, None, None, None]
-    assert stub.resources.pushed["web:1"] == {"pull": {"policy": "newer", "credentials": login}}
+    assert stub.resources.credentials == [login] * 5 + [None] * 3  # of each PUT and push that was made
+    assert stub.resources.pushed["web:1"] == {"pull": {"policy": "newer"}}
     assert stub.resources.forced == ["web:1"]
     assert "s3cret-word" not in run.output
     assert not any("s3cret-word" in str(line["result"].get("invocation")) for line in run.lines)
