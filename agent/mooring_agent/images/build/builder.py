@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
+from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailable
 from mooring_agent.failpoints import reached
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cachemounts import CacheMounts
 from mooring_agent.images.build.commands import PROXIES, Commands
 from mooring_agent.images.build.context import receive_context
+from mooring_agent.images.build.errors import place_of
 from mooring_agent.images.build.layering import Layer, Layering
 from mooring_agent.images.build.options import EPOCH, BuildOptions
 from mooring_agent.images.build.reporting import WARNING, Reporting
@@ -227,8 +228,10 @@ class _Build:
                     image = self._bases.base(
                         name, platform, self._progress, self._stop, pull=self._options.pull
                     )
-                except NotFound as error:
-                    error.put_before(f"{stage.base.location.file}:{stage.base.location.start}: ")
+                except Cancelled:
+                    raise
+                except MooringError as error:
+                    error.put_before(f"{place_of(stage.base.location)}: ")
                     raise
                 found[name] = self._ready(image, lease)
         return found
