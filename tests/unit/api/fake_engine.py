@@ -239,6 +239,9 @@ class FakeExecs:
     def foreground(self, id: str) -> dict[str, Any]:
         return {"pid": 1, "is_shell": True}
 
+    def client_has_left(self, process: Exec) -> None:
+        return
+
     async def run(self, reference: str, argv: tuple[str, ...], **options: Any) -> dict[str, Any]:
         self._containers.get(reference)
         self.asked.append(("run", argv, options))
