@@ -65,7 +65,14 @@ def containers_storage() -> Iterator[dict[str, Run]]:
             if shutil.which(program) is None:
                 pytest.skip(f"needs the program {program}: script/test --setup-only installs it")
             command = [program, *(word for pair in options[program].items() for word in pair), *words]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=60 * PATIENCE,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
             assert done.returncode == 0, f"{program} {' '.join(words)}: {done.stderr}"
             return done.stdout.strip()
 
@@ -157,7 +164,9 @@ def test_docker_runs_ours_and_we_its(agent: AgentUnderTest, registry: RegistryUn
 
             def docker(*words: str) -> str:
                 command = ["docker", "-H", f"unix://{peer.socket}", *words]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+                )
                 assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
                 return done.stdout
 

@@ -64,7 +64,11 @@ class Buildah:
 
     def _run(self, command: str, *words: str) -> str:
         done = subprocess.run(
-            ["buildah", *self._options, command, *words], capture_output=True, text=True, timeout=TIMEOUT
+            ["buildah", *self._options, command, *words],
+            stdin=subprocess.DEVNULL,  # it would leave ours non-blocking
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
         )
         assert done.returncode == 0, f"buildah {command}: {done.stderr}"
         return done.stdout.strip()

@@ -58,6 +58,7 @@ class Upload:
         self._offset = 0
         self._reported = 0
         self._chunk = 0  # the most bytes of one request, 0 for no limit
+        self._gone_on = False  # with an upload of which something may still have been on its way
 
     def run(self) -> None:
         """Send it, unless the registry has it. Raises what `refused` gives, and Unavailable."""
@@ -196,7 +197,7 @@ class Upload:
                 arrived = _arrived(response)
                 # What was sent so far is lost where the registry does not say how much it has.
                 if response.status in (200, 204) and arrived is not None and arrived <= self._descriptor.size:
-                    self._offset, self._location = arrived, location
+                    self._offset, self._location, self._gone_on = arrived, location, True
                     if response.headers.get("Location"):
                         self._take_location(response)
         except Broken:
@@ -231,6 +232,11 @@ class Upload:
     def _refusal(self, response: Response) -> _Failed | MooringError:
         asked, status = retry_after(response), response.status
         error = self._session.refusal(response, self._what)
+        if status == 400 and self._gone_on:
+            # Bytes of a request that broke off have arrived after all, and twice: once more from the start.
+            self._cancel()
+            self._location, self._offset, self._gone_on = "", 0, False
+            return _Failed(error, asked)
         return _Failed(error, asked) if status in TEMPORARY or status in _LOST else error
 
     def _report(self, sent: int, detail: str = "") -> None:
