@@ -70,7 +70,7 @@ def test_only_the_layer_that_changed_is_built_and_moved(
         assert pulled < _WRAPPING
         spec = {"image": f"{name}:2", "ports": ["127.0.0.1:18080:80"], "stop_timeout": 1}
         there.api("PUT", "/mooring/v1/containers/lamp", spec)
-        fetch = "exec 3<>/dev/tcp/127.0.0.1/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+        fetch = "exec 3<>/dev/tcp/127.0.0.1/80 && printf 'GET /index.php HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
         argv = [
             "timeout",
             "20",
