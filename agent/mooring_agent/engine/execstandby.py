@@ -23,7 +23,7 @@ from .lifecycle import Lifecycle
 
 # How long nobody must have asked the keeper for anything: what is under way comes first.
 _QUIET_SECONDS = 0.03
-# How often it is tried to find such a moment.
+# How often it is tried to find such a moment before it is done all the same.
 _ATTEMPTS = 10
 # How long they wait for somebody who wants them.
 _PATIENCE = 10.0
@@ -92,23 +92,25 @@ class ExecStandby:
 
     def _try(self, attempts: int) -> None:
         self._timer = None
-        client = self._lifecycle.link.client
-        if asyncio.get_running_loop().time() - client.asked_at < _QUIET_SECONDS and attempts > 1:
+        loop, client = asyncio.get_running_loop(), self._lifecycle.link.client
+        if loop.time() - client.asked_at < _QUIET_SECONDS and attempts > 1:
             self._try_soon(attempts - 1)
             return
         wanted, self._wanted = self._wanted, {}
-        for container, known in wanted.values():
-            if container.running and container.id not in self._ready and len(self._ready) < _MOST:
-                self._lifecycle.run_soon(self._prepare(container, known, client))
+        for id, (container, known) in wanted.items():
+            if container.running and id not in self._ready and len(self._ready) < _MOST:
+                timer = loop.call_later(_PATIENCE, self.drop, id)
+                ready = _Ready(f"join-{secrets.token_hex(8)}", known, client, timer)
+                self._ready[id] = ready
+                self._lifecycle.run_soon(self._prepare(id, ready))
 
-    async def _prepare(self, container: Container, known: KnownPlan, client: KeeperClient) -> None:
-        spec = known.spec
-        joiner = f"join-{secrets.token_hex(8)}"
-        request = messages.PrepareExec(joiner, container.id, spec.stdin, spec.stdout, spec.stderr)
-        timer = asyncio.get_running_loop().call_later(_PATIENCE, self.drop, container.id)
-        ready = self._ready[container.id] = _Ready(joiner, known, client, timer)
+    async def _prepare(self, container_id: str, ready: _Ready) -> None:
+        if self._ready.get(container_id) is not ready:
+            return  # it was taken before the keeper has heard of it, so that there is none
+        spec = ready.known.spec
+        request = messages.PrepareExec(ready.joiner, container_id, spec.stdin, spec.stdout, spec.stderr)
         try:
-            await client.prepare_exec(request, replace(known.plan, ahead=True).encode())
+            await ready.client.prepare_exec(request, replace(ready.known.plan, ahead=True).encode())
         except MooringError:  # whoever asks for one finds out, and is told
-            if self._ready.get(container.id) is ready:
-                self.drop(container.id)
+            if self._ready.get(container_id) is ready:
+                self.drop(container_id)

@@ -400,7 +400,7 @@ class Starts:
         self._processes.claim(child)
         if child.exec_streams:
             self._processes.reap()  # a short one has ended by now: then the guardian need not hear of it
-        if child.exec_streams:
+        if child.running and child.exec_streams:
             self._processes.hold(child.record.id, child.exec_streams[0])
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from ..linux import syscalls
 
@@ -84,5 +83,4 @@ def _copy_owner(target: int, name: str, found: os.stat_result) -> None:
     os.chown(name, found.st_uid, found.st_gid, dir_fd=target, follow_symlinks=False)
     if not stat.S_ISLNK(found.st_mode):
         os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=target)
-    with suppress(NotImplementedError):
-        os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+    os.utime(name, ns=(found.st_atime_ns, found.st_mtime_ns), dir_fd=target, follow_symlinks=False)
