@@ -101,7 +101,7 @@ class _Density:
             api.execute("warm", ["true"])
         time.sleep(1)
         before = self._census()
-        resident = processes.proportional_memory(self._daemons())
+        resident = processes.resident_memory(self._daemons())
         free = processes.available_memory()
         self._cpu.append(processes.cpu_time(self._daemons()))
         first = min(self._options.resident, self._options.count)
@@ -161,7 +161,7 @@ class _Density:
         if count % 500 == 0:
             recent = statistics.median(self._started.seconds[-500:]) * 1e3
             free = processes.available_memory() / 2**30
-            ours = processes.proportional_memory(self._daemons()) / 2**20
+            ours = processes.resident_memory(self._daemons()) / 2**20
             say(
                 f"{count} run; create and start {recent:.1f} ms each of late; "
                 f"agent and keeper {ours:.0f} MiB; {free:.1f} GiB free"
@@ -170,9 +170,11 @@ class _Density:
     def _memory(self, resident: int, free: int, theirs: float | None) -> None:
         time.sleep(1)
         count = len(self._started.ids)
-        now = processes.proportional_memory(self._daemons())
+        now = processes.resident_memory(self._daemons())
         each = (now - resident) / count
-        self._bound(f"agent, keeper, guardian, zygote with {count}", now / 2**20, "MiB", 90)
+        self._bound(f"agent, keeper, guardian, zygote with {count}, RSS", now / 2**20, "MiB", 90)
+        occupied = processes.proportional_memory(self._daemons())
+        self._bound("the same, pages that they share counted once, PSS", occupied / 2**20, "MiB")
         self._bound(
             "a container, kernel and its process",
             (free - processes.available_memory()) / count / 2**10,

@@ -21,6 +21,12 @@ def proportional_memory(pids: Iterable[int]) -> int:
     return total
 
 
+def resident_memory(pids: Iterable[int]) -> int:
+    """What the processes have in memory together in bytes, pages shared with others counted whole (RSS)."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) << 10
+
+
 def zygote_of(keeper: int) -> int:
     """The child of a keeper that forks its launchers."""
     children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()

@@ -66,9 +66,9 @@ def main() -> None:
         host = agent.api("GET", "/mooring/v1/host")
         keeper = host["keeper"]["pid"]
         pids = [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
-        occupied = processes.proportional_memory(pids)
+        resident, occupied = processes.resident_memory(pids), processes.proportional_memory(pids)
     print_table("start: medians; the ratio says how many times better Mooring is", rows)
-    size = f"{occupied / 2**20:.1f} MiB, shared pages counted once"
+    size = f"{resident / 2**20:.1f} MiB resident, {occupied / 2**20:.1f} MiB with shared pages counted once"
     print(f"agent, keeper, zygote and guardian at the end: {size}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import open_files, proportional_memory
+from bench.processes import open_files, resident_memory
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
@@ -55,7 +55,7 @@ def test_many_containers_cost_little_outlive_their_keeper_and_leave_nothing(
     keeper = host["keeper"]["pid"]
     daemons = [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"]]
     before = [open_files(pid) for pid in daemons]
-    memory = proportional_memory(daemons)
+    memory = resident_memory(daemons)
 
     # When it gets many containers
     _start_all(agent)
@@ -64,7 +64,7 @@ def test_many_containers_cost_little_outlive_their_keeper_and_leave_nothing(
     grown = [open_files(pid) - files for pid, files in zip(daemons, before, strict=True)]
     assert grown[0] < COUNT / 2, "the agent holds descriptors of containers"
     assert max(grown[1:]) < _DESCRIPTORS_EACH * COUNT + COUNT / 2
-    assert proportional_memory(daemons) - memory < _MEMORY_EACH * COUNT
+    assert resident_memory(daemons) - memory < _MEMORY_EACH * COUNT
     assert _threads(keeper) == 1
     assert _threads(daemons[0]) < COUNT / 2
 
