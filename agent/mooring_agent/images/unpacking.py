@@ -149,7 +149,8 @@ class _Process:
             self._process.wait(_END if self.usable else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # on a disk that is stuck it ends when that goes on
+                self._process.wait(_END)
 
     def _feed(self, chunks: Iterator[bytes]) -> AppliedLayer | None:
         poller = select.poll()
@@ -173,7 +174,7 @@ class _Process:
                     if found is not None:
                         return found
                 elif not ready or time.monotonic() - waiting_since > _STALL:
-                    raise self._stuck()
+                    raise self._stuck(_STALL)
         return None
 
     def _receive(self, timeout: float) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class _Process:
         try:
             packet = self._control.recv(PACKET_MAX)
         except TimeoutError:
-            raise self._stuck() from None
+            raise self._stuck(timeout) from None
         except ConnectionError as error:
             raise _Died from error
         if not packet:
@@ -196,9 +197,9 @@ class _Process:
             raise _error(message["error"])
         return None
 
-    def _stuck(self) -> Unavailable:
+    def _stuck(self, seconds: float) -> Unavailable:
         return Unavailable(
-            f"the process that unpacks the layer, {self._process.pid}, got nowhere for {_STALL:g} s: the "
+            f"the process that unpacks the layer, {self._process.pid}, got nowhere for {seconds:g} s: the "
             "disk may be stuck; see the kernel's log, then try again"
         )
 
