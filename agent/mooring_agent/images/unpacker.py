@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
         try:
             with closing(inflater.read(source, Compression(request["compression"]))) as plain:
                 applied = apply_layer(
-                    _telling(plain, control), target, Limits(**request["limits"]), digest=inflater, umask=0
+                    _telling(plain, control),
+                    target,
+                    Limits(**request["limits"]),
+                    digest=inflater,
+                    exact_modes=True,
                 )
         except MooringError as error:
             kind = type(error).__name__
@@ -99,17 +104,7 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
             number = error.errno or errno.EIO
             _tell(control, {"error": {"errno": number, "message": error.strerror or str(error)}})
             return False
-        _tell(
-            control,
-            {
-                "applied": {
-                    "diff_id": applied.diff_id,
-                    "stream_bytes": applied.stream_bytes,
-                    "file_bytes": applied.file_bytes,
-                    "entries": applied.entries,
-                }
-            },
-        )
+        _tell(control, {"applied": asdict(applied)})
         return True
     finally:
         os.close(source)
