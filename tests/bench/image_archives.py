@@ -111,7 +111,7 @@ def _content(source: random.Random, size: int) -> bytes:
 
 
 def write_layout(root: Path, layers: Iterable[tuple[str, bytes]]) -> Path:
-    """Write an OCI image layout with the image `latest`; of each layer its diff ID and what gzip made of it."""
+    """Write an OCI image layout with the image `latest`; a layer is its diff ID and what gzip made of it."""
     (root / "blobs/sha256").mkdir(parents=True)
     diff_ids, descriptors = [], []
     for diff_id, packed in layers:
