@@ -27,7 +27,6 @@ from mooring_agent import __version__, errors
 from mooring_agent.errors import MooringError, Unavailable
 from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
 from mooring_agent.images.stream import Compression, decompress, gather
-from mooring_agent.images.unpacker import PACKET_MAX
 from mooring_agent.storage.snapshotter import UnpackTarget
 
 _log = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ _TURN = 3600.0  # seconds to wait until another layer is done
 _IDLE = 30.0  # seconds that a process waits for the next layer; a new one takes a third of one to begin
 _END = 5.0  # seconds for a process to end by itself
 _START = 20.0  # seconds for a process to come up
+_ANSWER_MAX = 1 << 16  # bytes; an error with its message
 _PIPE = 1 << 20  # bytes, pipe(7); what an unprivileged user may have at most
 _PACKAGE = Path(__file__).parent.parent.parent
 _BOOT = (
@@ -180,7 +180,7 @@ class _Process:
     def _receive(self, timeout: float) -> dict[str, Any]:
         self._control.settimeout(timeout)
         try:
-            packet = self._control.recv(PACKET_MAX)
+            packet = self._control.recv(_ANSWER_MAX)
         except TimeoutError:
             raise self._stuck(timeout) from None
         except ConnectionError as error:
