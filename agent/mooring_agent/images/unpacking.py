@@ -65,12 +65,12 @@ def unpack_layer(
     rest, ended = gather(chunks, SMALL)
     attempts = 0 if ended else _ATTEMPTS
     for _ in range(attempts):
-        with _processes.borrowed() as process:
-            try:
+        try:
+            with _processes.borrowed() as process:
                 process.request(target, compression, bounds)
-            except _Died:  # before it has read anything
-                continue
-            return process.unpack(rest)
+                return process.unpack(rest)
+        except _Died:  # before it has read anything
+            continue
     if attempts:
         _log.warning("no process that unpacks layers comes up: it is done in the agent, which slows it down")
     with closing(decompress(rest, compression)) as plain:
@@ -78,26 +78,30 @@ def unpack_layer(
 
 
 class _Died(Exception):
-    """The process has ended without a word."""
+    """The process has ended without a word, or has not come up."""
 
 
 class _Process:
     """One process that unpacks, and the agent's ends of its socket and, while it does, of its pipe."""
 
     def __init__(self) -> None:
-        """Start it; OSError where the host has no room for it."""
+        """Start it; raises _Died where the host has no room for it."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pipe = -1
         self.usable = True
         with theirs:
             boot = _BOOT.format(root=str(_PACKAGE), descriptor=theirs.fileno())
-            self._process = subprocess.Popen(
-                [sys.executable, *_ISOLATED, boot, "mooring unpacker"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *_ISOLATED, boot, "mooring unpacker"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._control.close()
+                raise _Died from error
 
     def request(self, target: UnpackTarget, compression: Compression, limits: Limits) -> None:
         """Have it begin; raises _Died when it is not able to."""
