@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _MEAN = 16_000  # bytes of a small file, as in a Debian base system
 _BIG_FILES = 10
 _BIG = 50_000_000
 _BIG_NAME = 1 << 16
+_KIND = "application/vnd.oci.image"
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Layer:
         target = self.path.with_suffix(".docker")
         if target.exists():
             return target
-        config = _config(self.diff_id)
+        config = _config([self.diff_id])
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         manifest = [{"Config": name, "RepoTags": [f"{self.name}:1"], "Layers": ["layer/layer.tar"]}]
         with tarfile.open(target, "w") as archive:
-            _add(archive, name, config)
-            _add(archive, "layer/VERSION", b"1.0")
+            add_file(archive, name, config)
+            add_file(archive, "layer/VERSION", b"1.0")
             archive.add(self.path, "layer/layer.tar")
-            _add(archive, "manifest.json", json.dumps(manifest).encode())
+            add_file(archive, "manifest.json", json.dumps(manifest).encode())
         return target
 
     def oci_layout(self) -> Path:
@@ -54,21 +56,7 @@ class Layer:
         root = self.path.with_suffix(".oci")
         if root.exists():
             return root
-        (root / "blobs/sha256").mkdir(parents=True)
-        kind = "application/vnd.oci.image"
-        layer = _blob(root, f"{kind}.layer.v1.tar+gzip", self.path.read_bytes())
-        config = _blob(root, f"{kind}.config.v1+json", _config(self.diff_id))
-        body = {
-            "schemaVersion": 2,
-            "mediaType": f"{kind}.manifest.v1+json",
-            "config": config,
-            "layers": [layer],
-        }
-        manifest = _blob(root, f"{kind}.manifest.v1+json", json.dumps(body).encode())
-        manifest["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
-        (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-        (root / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-        return root
+        return write_layout(root, [(self.diff_id, self.path.read_bytes())])
 
     def forget(self) -> None:
         """Delete the archives; a few big files, so that nobody's work is slowed down."""
@@ -89,7 +77,7 @@ def make(directory: Path, kind: str, number: int, *, gzip: bool) -> Layer:
         else:
             for place in range(_BIG_FILES):
                 pieces = [_content(source, _BIG_NAME) for _ in range(_BIG // _BIG_NAME // 8)]
-                _add(archive, f"big/{place}", b"".join(pieces * 8), 0o644)
+                add_file(archive, f"big/{place}", b"".join(pieces * 8))
     digest = hashlib.sha256()
     with plain.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -113,7 +101,7 @@ def _small_files(archive: tarfile.TarFile, source: random.Random) -> None:
             member.type, member.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(member)
         size = min(int(source.expovariate(1 / _MEAN)), 20 * _MEAN)
-        _add(archive, f"usr/share/directory{place // 12}/file{place}", _content(source, size), 0o644)
+        add_file(archive, f"usr/share/directory{place // 12}/file{place}", _content(source, size))
 
 
 def _content(source: random.Random, size: int) -> bytes:
@@ -122,13 +110,33 @@ def _content(source: random.Random, size: int) -> bytes:
     return source.randbytes(size - half) + (word * (half // len(word) + 1))[:half]
 
 
-def _config(diff_id: str) -> bytes:
+def write_layout(root: Path, layers: Iterable[tuple[str, bytes]]) -> Path:
+    """Write an OCI image layout with the image `latest`; a layer is its diff ID and what gzip made of it."""
+    (root / "blobs/sha256").mkdir(parents=True)
+    diff_ids, descriptors = [], []
+    for diff_id, packed in layers:
+        diff_ids.append(diff_id)
+        descriptors.append(_blob(root, f"{_KIND}.layer.v1.tar+gzip", packed))
+    body = {
+        "schemaVersion": 2,
+        "mediaType": f"{_KIND}.manifest.v1+json",
+        "config": _blob(root, f"{_KIND}.config.v1+json", _config(diff_ids)),
+        "layers": descriptors,
+    }
+    manifest = _blob(root, f"{_KIND}.manifest.v1+json", json.dumps(body).encode())
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
+    (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (root / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    return root
+
+
+def _config(diff_ids: Sequence[str]) -> bytes:
     config: dict[str, Any] = {
         "architecture": "amd64",
         "os": "linux",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created_by": "script/bench images"}],
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": [{"created_by": "script/bench images"} for _ in diff_ids],
     }
     return json.dumps(config).encode()
 
@@ -139,7 +147,8 @@ def _blob(root: Path, media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int = 0o600) -> None:
+def add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file of the mode 644, which is TarInfo's own."""
     member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), mode
+    member.size = len(data)
     archive.addfile(member, io.BytesIO(data))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import random
 import shutil
@@ -17,10 +16,10 @@ import tarfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from bench import image_archives, peers
 from bench.engine_api import EngineApi
+from bench.image_archives import add_file
 from bench.report import Row, alternate, print_table, say, spread, timed
 from harness.registry import RegistryUnderTest, registry_inside
 from harness.unix_http import UnixConnection
@@ -30,7 +29,6 @@ _LAYER = 62_500_000  # bytes, unpacked
 _SMALL = 16_000  # bytes of a small file; every other layer is of such, the others are of big ones
 _BIG = 12_500_000
 _TIMEOUT = 240
-_KIND = "application/vnd.oci.image"
 
 _FILES = 2000
 _DOCKERFILE = b"""\
@@ -172,7 +170,7 @@ def _context(library: list[tuple[str, bytes]], config: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in [("Dockerfile", _DOCKERFILE), *library, ("app.conf", config)]:
-            _add(archive, name, data)
+            add_file(archive, name, data)
     return buffer.getvalue()
 
 
@@ -188,29 +186,14 @@ def _post(socket: Path, path: str, body: bytes = b"") -> None:
 
 def _make_layout(root: Path) -> Path:
     """An OCI image layout with the image `latest`; half of each layer packs well."""
-    (root / "blobs/sha256").mkdir(parents=True)
-    layers, diff_ids = [], []
-    for number in range(_LAYERS):
-        archive = _layer(number)
-        diff_ids.append(f"sha256:{hashlib.sha256(archive).hexdigest()}")
-        layers.append(_blob(root, f"{_KIND}.layer.v1.tar+gzip", gzip.compress(archive, 1, mtime=0)))
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    }
-    body = {
-        "schemaVersion": 2,
-        "mediaType": f"{_KIND}.manifest.v1+json",
-        "config": _blob(root, f"{_KIND}.config.v1+json", json.dumps(config).encode()),
-        "layers": layers,
-    }
-    manifest = _blob(root, f"{_KIND}.manifest.v1+json", json.dumps(body).encode())
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
-    (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    (root / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    return root
+    archives = map(_layer, range(_LAYERS))
+    return image_archives.write_layout(
+        root,
+        (
+            (f"sha256:{hashlib.sha256(archive).hexdigest()}", gzip.compress(archive, 1, mtime=0))
+            for archive in archives
+        ),
+    )
 
 
 def _layer(number: int) -> bytes:
@@ -221,17 +204,7 @@ def _layer(number: int) -> bytes:
         for place in range(_LAYER // size):
             noise = source.randbytes(size // 2)
             word = source.randbytes(25)
-            _add(archive, f"opt/{number}/{place // 100}/file{place}", noise + word * (size // 2 // len(word)))
+            add_file(
+                archive, f"opt/{number}/{place // 100}/file{place}", noise + word * (size // 2 // len(word))
+            )
     return buffer.getvalue()
-
-
-def _blob(root: Path, media_type: str, data: bytes) -> dict[str, Any]:
-    digest = hashlib.sha256(data).hexdigest()
-    (root / "blobs/sha256" / digest).write_bytes(data)
-    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
-    archive.addfile(member, io.BytesIO(data))

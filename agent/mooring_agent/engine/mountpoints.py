@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..errors import NotFound
 from ..images.ingest import commit_or_share, is_there, temporary_snapshot
+from ..storage.changes import is_opaque, is_whiteout
 from ..storage.snapshotter import Snapshotter
 
 _FILES = ("hosts", "hostname", "resolv.conf")
@@ -133,28 +134,21 @@ def _find(layers: tuple[Path, ...], *parts: str) -> Path | None:
     for layer in layers:
         path, hides_lower = layer, False
         for number, part in enumerate(parts):
-            hides_lower = hides_lower or (number > 0 and _is_opaque(path))
+            hides_lower = hides_lower or (number > 0 and is_opaque(os.fsencode(path)))
             path = path / part
             try:
-                mode = os.lstat(path).st_mode
+                status = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
                 break
-            if stat.S_ISCHR(mode) and os.lstat(path).st_rdev == 0:
+            if is_whiteout(status):
                 return None
-            if number < len(parts) - 1 and not stat.S_ISDIR(mode):
+            if number < len(parts) - 1 and not stat.S_ISDIR(status.st_mode):
                 return None
         else:
             return path
         if hides_lower:
             return None
     return None
-
-
-def _is_opaque(directory: Path) -> bool:
-    try:
-        return os.getxattr(directory, "trusted.overlay.opaque") == b"y"
-    except OSError:
-        return False
 
 
 def _name(chain_id: str) -> str:

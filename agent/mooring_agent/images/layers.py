@@ -79,12 +79,12 @@ def apply_layer(
     limits: Limits | None = None,
     *,
     digest: Digest | None = None,
-    umask: int | None = None,
+    exact_modes: bool = False,
 ) -> AppliedLayer:
     """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
 
-    A chunk may change when the next one is asked for. `digest` is a SHA-256 object to use, `umask` what this
-    process's umask is known to be: with 0, files are made with their mode at once.
+    A chunk may change when the next one is asked for. `digest` is a SHA-256 object to use. `exact_modes`
+    says that this process's umask is 0: files are made with their mode at once.
 
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
@@ -95,7 +95,7 @@ def apply_layer(
     reader = HashingReader(chunks, bounds.stream_bytes, digest)
     root_fd = os.open(target.directory, _DIRECTORY)
     try:
-        unpacking = _Unpacking(root_fd, target, reader, bounds, exact_modes=umask == 0)
+        unpacking = _Unpacking(root_fd, target, reader, bounds, exact_modes=exact_modes)
         try:
             for entry in tar.read_entries(reader):
                 unpacking.add(entry)
@@ -120,7 +120,7 @@ class _Unpacking:
         reader: HashingReader,
         limits: Limits,
         *,
-        exact_modes: bool = False,
+        exact_modes: bool,
     ) -> None:
         self.entries = 0
         self.file_bytes = 0

@@ -43,6 +43,18 @@ class NewImage:
     created: str = field(default_factory=lambda: rfc3339(time.time()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be made of one layer; `created` in seconds since the epoch, None: now."""
+
+    names: tuple[str, ...]
+    config: ImageConfig
+    platform: Platform
+    made_by: str
+    comment: str = ""
+    created: float | None = None
+
+
 def rfc3339(moment: float) -> str:
     """A time in seconds since the epoch as RFC 3339 writes it."""
     return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
@@ -122,8 +134,7 @@ class Maker:
             ):
                 told = rootfs.metadata()
                 known = architecture or told.check_architecture(layer.architecture) or host_architecture()
-                return self._publish(
-                    layer,
+                order = _Order(
                     names,
                     config.over(ImageConfig(labels=told.labels)),
                     Platform(operating_system, known),
@@ -131,6 +142,7 @@ class Maker:
                     comment,
                     told.created,
                 )
+                return self._publish(layer, order)
         except InvalidSpec as error:
             raise InvalidSpec(f"{title}: {error.message}", code=error.code) from error
 
@@ -140,12 +152,11 @@ class Maker:
         """See ImageStore.from_template."""
         source = open_template(template)
         whole = config.over(source.defaults)
-        platform = Platform(OS, source.architecture)
-        made_by = f"mooring {source.title}"
+        order = _Order(names, whole, Platform(OS, source.architecture), f"mooring {source.title}")
         with self._state.lock:
             building = self._building.setdefault(source.key, threading.Lock())
         with building:
-            image = self._from_cache(source.key, template.max_age, names, whole, platform, made_by)
+            image = self._from_cache(source.key, template.max_age, order)
             if image is not None:
                 progress(ProgressEvent("done", detail=f"{source.title} is here already"))
                 return image
@@ -160,47 +171,20 @@ class Maker:
                     annotations={_TEMPLATE: source.key, _BUILT: f"{time.time():.0f}"},
                 ) as layer,
             ):
-                return self._publish(layer, names, whole, platform, made_by, "")
+                return self._publish(layer, order)
 
-    def _publish(
-        self,
-        layer: IncomingLayer,
-        names: tuple[str, ...],
-        config: ImageConfig,
-        platform: Platform,
-        made_by: str,
-        comment: str,
-        created: float | None = None,
-    ) -> Image:
+    def _publish(self, layer: IncomingLayer, order: _Order) -> Image:
         """Make the image of a layer that came in, or find the equal one that is there."""
         try:
-            with self._state.leases.hold(made_by) as lease:
+            with self._state.leases.hold(order.made_by) as lease:
                 publish_layer(self._state, lease, layer, layer.diff_id)
-                return self._register(
-                    lease,
-                    (layer.descriptor,),
-                    (layer.diff_id,),
-                    names,
-                    config,
-                    platform,
-                    made_by,
-                    comment,
-                    created,
-                )
+                return self._register(lease, (layer.descriptor,), (layer.diff_id,), order)
         finally:
             self._state.collect()
 
-    def _from_cache(
-        self,
-        key: str,
-        max_age: float | None,
-        names: tuple[str, ...],
-        config: ImageConfig,
-        platform: Platform,
-        made_by: str,
-    ) -> Image | None:
+    def _from_cache(self, key: str, max_age: float | None, order: _Order) -> Image | None:
         state = self._state
-        with state.leases.hold(made_by) as lease:
+        with state.leases.hold(order.made_by) as lease:
             with state.lock:
                 built = [each for each in state.holdings.all() if _built_from(each, key)]
                 holding = max(built, key=built_at, default=None)
@@ -208,34 +192,28 @@ class Maker:
                     return None
                 lease.add(*holding.chains(), *holding.digests())
             ensure_layers(state, holding)
-            layers, diff_ids = holding.manifest.layers, holding.config.diff_ids
-            return self._register(lease, layers, diff_ids, names, config, platform, made_by, "")
+            return self._register(lease, holding.manifest.layers, holding.config.diff_ids, order)
 
     def _register(
         self,
         lease: Lease,
         layers: tuple[Descriptor, ...],
         diff_ids: tuple[str, ...],
-        names: tuple[str, ...],
-        config: ImageConfig,
-        platform: Platform,
-        made_by: str,
-        comment: str,
-        created: float | None = None,
+        order: _Order,
     ) -> Image:
-        state = self._state
-        wanted = (diff_ids, config.to_oci(), platform.architecture, platform.os)
+        state, platform, config = self._state, order.platform, order.config.to_oci()
+        wanted = (diff_ids, config, platform.architecture, platform.os)
         with state.lock:
             for image in state.holdings.catalogue.images():
                 if (image.diff_ids, image.config, image.architecture, image.os) == wanted:
-                    if not set(names) <= set(image.references):
-                        image = state.holdings.name(image, names)
+                    if not set(order.names) <= set(image.references):
+                        image = state.holdings.name(image, order.names)
                         state.save()
                     return image
-            moment = rfc3339(time.time() if created is None else created)
-            history = (step(moment, created_by=made_by, comment=comment),)
-            new = NewImage(platform, config.to_oci(), history, created=moment)
-            return write_image(state, lease, layers, diff_ids, new, names)
+            moment = rfc3339(time.time() if order.created is None else order.created)
+            history = (step(moment, created_by=order.made_by, comment=order.comment),)
+            new = NewImage(platform, config, history, created=moment)
+            return write_image(state, lease, layers, diff_ids, new, order.names)
 
 
 def _built_from(holding: Holding, key: str) -> bool:

@@ -14,13 +14,13 @@ from mooring_agent.images.config import check_env_name, check_port, check_signal
 from mooring_agent.images.platform import Platform
 from mooring_agent.images.reference import Reference
 
+# Reads one value; the text names it in errors.
+_Reader = Callable[[str, Any], Any]
+
 POLICIES = ("always", "missing", "newer", "never")
 """When an image is pulled: at any rate, if it is not here, if its registry has another one, not at all."""
 
-_IMPORT_KEYS = ("path", "metadata")
 _BOOTSTRAPPED = ("name", "suite", "variant", "packages", "mirror", "components", "max_age")
-_LOAD_KEYS = ("path", "from")
-_PULL_KEYS = ("policy", "platform", "from", "credentials")
 _CREDENTIAL_KEYS = ("username", "password")
 _TEMPLATE_KEYS = {
     "busybox": ("name",),
@@ -156,45 +156,20 @@ def parse_credentials(value: Any, where: str) -> dict[str, str]:
 
 
 def _pull(value: Any) -> dict[str, Any]:
-    if value is True:
-        value = {}
-    if isinstance(value, str):
-        value = {"policy": value}
-    _mapping("image pull", value)
-    _known("image pull", value, _PULL_KEYS)
-    result: dict[str, Any] = {}
-    if value.get("policy") is not None:
-        result["policy"] = check_policy(value["policy"], "image pull policy")
-    if value.get("platform") is not None:
-        result["platform"] = str(Platform.parse(_string("image pull platform", value["platform"])))
-    if value.get("from") is not None:
-        result["from"] = Reference.parse(_string("image pull from", value["from"])).familiar
-    if value.get("credentials") is not None:
-        result["credentials"] = parse_credentials(value["credentials"], "image pull credentials")
-    return result
+    value = _opened("image pull", {} if value is True else value, "policy", tuple(_PULL))
+    return _each("image pull", value, _PULL)
 
 
 def _load(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = {"path": value}
-    _mapping("image load", value)
-    _known("image load", value, _LOAD_KEYS)
-    result = {"path": _path("image load path", value.get("path"), "an archive")}
-    if value.get("from") is not None:
-        result["from"] = Reference.parse(_string("image load from", value["from"])).familiar
-    return result
+    value = _opened("image load", value, "path", ("path", *_LOAD))
+    path = _path("image load path", value.get("path"), "an archive")
+    return {"path": path, **_each("image load", value, _LOAD)}
 
 
 def _build(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = {"context": value}
-    _mapping("image build", value)
-    _known("image build", value, ("context", *_BUILD))
-    result: dict[str, Any] = {"context": _path("image build context", value.get("context"), "a directory")}
-    for key, read in _BUILD.items():
-        if value.get(key) is not None:
-            result[key] = read(f"image build {key}", value[key])
-    return result
+    value = _opened("image build", value, "context", ("context", *_BUILD))
+    context = _path("image build context", value.get("context"), "a directory")
+    return {"context": context, **_each("image build", value, _BUILD)}
 
 
 def _flag(what: str, value: Any) -> bool:
@@ -258,15 +233,30 @@ def _template(value: Any) -> dict[str, Any]:
 
 
 def _import(value: Any) -> dict[str, Any]:
+    value = _opened("image import", value, "path", ("path", *_IMPORT))
+    path = _path("image import path", value.get("path"), "a tar file or directory")
+    return {"path": path, **_each("image import", value, _IMPORT)}
+
+
+def _opened(what: str, value: Any, short: str, keys: Collection[str]) -> Mapping[str, Any]:
+    """The mapping that a source is given as; a text alone is its key `short`."""
     if isinstance(value, str):
-        value = {"path": value}
-    _mapping("image import", value)
-    _known("image import", value, _IMPORT_KEYS)
-    result = {"path": _path("image import path", value.get("path"), "a tar file or directory")}
-    if value.get("metadata") is not None:
-        what = "LXC's metadata (metadata.yaml, or a tar file)"
-        result["metadata"] = _path("image import metadata", value["metadata"], what)
-    return result
+        value = {short: value}
+    _mapping(what, value)
+    _known(what, value, keys)
+    found: Mapping[str, Any] = value
+    return found
+
+
+def _each(what: str, value: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Any]:
+    """What is given of the keys of `readers`, read by them."""
+    return {
+        key: read(f"{what} {key}", value[key]) for key, read in readers.items() if value.get(key) is not None
+    }
+
+
+def _reference(what: str, value: Any) -> str:
+    return Reference.parse(_string(what, value)).familiar
 
 
 def _path(what: str, path: Any, of: str) -> str:
@@ -286,11 +276,7 @@ def _tags(value: Any) -> list[str]:
 def _config(value: Any) -> dict[str, Any]:
     _mapping("image config", value)
     _known("image config", value, tuple(_CONFIG))
-    return {
-        key: read(f"image config {key}", value[key])
-        for key, read in _CONFIG.items()
-        if value.get(key) is not None
-    }
+    return _each("image config", value, _CONFIG)
 
 
 def _strings(what: str, value: Any) -> list[str]:
@@ -341,7 +327,17 @@ _SOURCES: dict[str, tuple[Callable[[Any], dict[str, Any]], bool]] = {
     "load": (_load, False),
     "build": (_build, False),
 }
-_BUILD: dict[str, Callable[[str, Any], Any]] = {
+_PULL: dict[str, _Reader] = {
+    "policy": lambda what, value: check_policy(value, what),
+    "platform": lambda what, value: str(Platform.parse(_string(what, value))),
+    "from": _reference,
+    "credentials": lambda what, value: parse_credentials(value, what),
+}
+_LOAD: dict[str, _Reader] = {"from": _reference}
+_IMPORT: dict[str, _Reader] = {
+    "metadata": lambda what, value: _path(what, value, "LXC's metadata (metadata.yaml, or a tar file)")
+}
+_BUILD: dict[str, _Reader] = {
     "dockerfile": _string,
     "args": _pairs,
     "target": _string,
@@ -352,7 +348,7 @@ _BUILD: dict[str, Callable[[str, Any], Any]] = {
     "secrets": _files,
     "source_date_epoch": _seconds,
 }
-_CONFIG: dict[str, Callable[[str, Any], Any]] = {
+_CONFIG: dict[str, _Reader] = {
     "cmd": _strings,
     "entrypoint": _strings,
     "env": _environment,

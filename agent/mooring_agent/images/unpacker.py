@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mooring_agent.images.stream import Compression
 from mooring_agent.linux.syscalls import sched_setattr
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
-PACKET_MAX = 1 << 18  # bytes; a request names the directories of up to some hundred layers
+_REQUEST_MAX = 1 << 18  # bytes; one names the directories of up to some hundred layers
 _NICE = 15  # containers that start meanwhile come first
 # Nanoseconds, the least there is. A start is a chain of short works of several processes, and each would wait
 # for the end of a slice, which are 1.4 ms and more (kernel/sched/fair.c, RUN_TO_PARITY). Since Linux 6.12.
@@ -53,7 +54,7 @@ def main(descriptor: int) -> int:
             target=_leave_with_agent, args=(descriptor,), name="mooring-watch", daemon=True
         ).start()
         while True:
-            packet, descriptors, _, _ = socket.recv_fds(control, PACKET_MAX, 1)
+            packet, descriptors, _, _ = socket.recv_fds(control, _REQUEST_MAX, 1)
             if not packet:
                 return 0
             if not _serve(control, inflater, json.loads(packet), descriptors[0]):
@@ -89,7 +90,11 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
         try:
             with closing(inflater.read(source, Compression(request["compression"]))) as plain:
                 applied = apply_layer(
-                    _telling(plain, control), target, Limits(**request["limits"]), digest=inflater, umask=0
+                    _telling(plain, control),
+                    target,
+                    Limits(**request["limits"]),
+                    digest=inflater,
+                    exact_modes=True,
                 )
         except MooringError as error:
             kind = type(error).__name__
@@ -99,17 +104,7 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
             number = error.errno or errno.EIO
             _tell(control, {"error": {"errno": number, "message": error.strerror or str(error)}})
             return False
-        _tell(
-            control,
-            {
-                "applied": {
-                    "diff_id": applied.diff_id,
-                    "stream_bytes": applied.stream_bytes,
-                    "file_bytes": applied.file_bytes,
-                    "entries": applied.entries,
-                }
-            },
-        )
+        _tell(control, {"applied": asdict(applied)})
         return True
     finally:
         os.close(source)

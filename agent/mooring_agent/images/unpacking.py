@@ -27,7 +27,6 @@ from mooring_agent import __version__, errors
 from mooring_agent.errors import MooringError, Unavailable
 from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
 from mooring_agent.images.stream import Compression, decompress, gather
-from mooring_agent.images.unpacker import PACKET_MAX
 from mooring_agent.storage.snapshotter import UnpackTarget
 
 _log = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ _TURN = 3600.0  # seconds to wait until another layer is done
 _IDLE = 30.0  # seconds that a process waits for the next layer; a new one takes a third of one to begin
 _END = 5.0  # seconds for a process to end by itself
 _START = 20.0  # seconds for a process to come up
+_ANSWER_MAX = 1 << 16  # bytes; an error with its message
 _PIPE = 1 << 20  # bytes, pipe(7); what an unprivileged user may have at most
 _PACKAGE = Path(__file__).parent.parent.parent
 _BOOT = (
@@ -65,12 +65,12 @@ def unpack_layer(
     rest, ended = gather(chunks, SMALL)
     attempts = 0 if ended else _ATTEMPTS
     for _ in range(attempts):
-        with _processes.borrowed() as process:
-            try:
+        try:
+            with _processes.borrowed() as process:
                 process.request(target, compression, bounds)
-            except _Died:  # before it has read anything
-                continue
-            return process.unpack(rest)
+                return process.unpack(rest)
+        except _Died:  # before it has read anything
+            continue
     if attempts:
         _log.warning("no process that unpacks layers comes up: it is done in the agent, which slows it down")
     with closing(decompress(rest, compression)) as plain:
@@ -78,26 +78,30 @@ def unpack_layer(
 
 
 class _Died(Exception):
-    """The process has ended without a word."""
+    """The process has ended without a word, or has not come up."""
 
 
 class _Process:
     """One process that unpacks, and the agent's ends of its socket and, while it does, of its pipe."""
 
     def __init__(self) -> None:
-        """Start it; OSError where the host has no room for it."""
+        """Start it; raises _Died where the host has no room for it."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pipe = -1
         self.usable = True
         with theirs:
             boot = _BOOT.format(root=str(_PACKAGE), descriptor=theirs.fileno())
-            self._process = subprocess.Popen(
-                [sys.executable, *_ISOLATED, boot, "mooring unpacker"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *_ISOLATED, boot, "mooring unpacker"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._control.close()
+                raise _Died from error
 
     def request(self, target: UnpackTarget, compression: Compression, limits: Limits) -> None:
         """Have it begin; raises _Died when it is not able to."""
@@ -149,7 +153,8 @@ class _Process:
             self._process.wait(_END if self.usable else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # on a disk that is stuck it ends when that goes on
+                self._process.wait(_END)
 
     def _feed(self, chunks: Iterator[bytes]) -> AppliedLayer | None:
         poller = select.poll()
@@ -173,15 +178,15 @@ class _Process:
                     if found is not None:
                         return found
                 elif not ready or time.monotonic() - waiting_since > _STALL:
-                    raise self._stuck()
+                    raise self._stuck(_STALL)
         return None
 
     def _receive(self, timeout: float) -> dict[str, Any]:
         self._control.settimeout(timeout)
         try:
-            packet = self._control.recv(PACKET_MAX)
+            packet = self._control.recv(_ANSWER_MAX)
         except TimeoutError:
-            raise self._stuck() from None
+            raise self._stuck(timeout) from None
         except ConnectionError as error:
             raise _Died from error
         if not packet:
@@ -196,9 +201,9 @@ class _Process:
             raise _error(message["error"])
         return None
 
-    def _stuck(self) -> Unavailable:
+    def _stuck(self, seconds: float) -> Unavailable:
         return Unavailable(
-            f"the process that unpacks the layer, {self._process.pid}, got nowhere for {_STALL:g} s: the "
+            f"the process that unpacks the layer, {self._process.pid}, got nowhere for {seconds:g} s: the "
             "disk may be stuck; see the kernel's log, then try again"
         )
 

@@ -80,7 +80,7 @@ class BtrfsSnapshotter(RecordedSnapshotter):
     def _make(self, parent: Record | None) -> int:
         number = next(self._numbers)
         if parent is not None:
-            with self._open(parent.number) as source:
+            with _opened(self._layers_fd, str(parent.number)) as source:
                 btrfs.create_snapshot(source, self._layers_fd, str(number))
             return number
         btrfs.create_subvolume(self._layers_fd, str(number))
@@ -102,11 +102,10 @@ class BtrfsSnapshotter(RecordedSnapshotter):
 
     def _seal(self, record: Record) -> None:
         try:
-            with self._open(record.number) as fd:
+            with _opened(self._layers_fd, str(record.number)) as fd:
                 btrfs.set_read_only(fd, True)
-        except (
-            OSError
-        ) as error:  # a guard only: nothing of Mooring writes to it, and the next open tries again
+        except OSError as error:
+            # A guard only: nothing of Mooring writes to it, and the next open tries again.
             _log.warning("%s could not be made read-only: %s", self._path(record), error)
 
     def _measure(self, record: Record) -> Usage:
@@ -143,14 +142,6 @@ class BtrfsSnapshotter(RecordedSnapshotter):
     def _stop(self) -> None:
         self._deletions.close()
 
-    @contextmanager
-    def _open(self, number: int) -> Iterator[int]:
-        fd = os.open(str(number), _DIRECTORY, dir_fd=self._layers_fd)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
     def _delete(self, name: str, proceed: Proceed) -> None:
         try:
             btrfs.destroy_subvolume(self._layers_fd, name)
@@ -164,8 +155,7 @@ class BtrfsSnapshotter(RecordedSnapshotter):
 
     def _delete_inner(self, name: str, proceed: Proceed) -> None:
         """Delete the subvolumes that a container made in its own: anybody may, in a directory of theirs."""
-        fd = os.open(name, _DIRECTORY, dir_fd=self._layers_fd)
-        try:
+        with _opened(self._layers_fd, name) as fd:
             btrfs.set_read_only(fd, False)
             inner = []
             for level in walk_tree(fd):
@@ -173,25 +163,21 @@ class BtrfsSnapshotter(RecordedSnapshotter):
                 for child, status in level.entries:
                     if stat.S_ISDIR(status.st_mode) and status.st_ino == btrfs.SUBVOLUME_INODE:
                         inner.append((level.path, child))
-                        with self._below(level.fd, child) as child_fd:
+                        with _opened(level.fd, child) as child_fd:
                             btrfs.set_read_only(child_fd, False)
             for path, child in reversed(inner):  # the innermost first
                 proceed()
-                parent_fd = open_directory(fd, path)
-                try:
+                with _opened(fd, path) as parent_fd:
                     btrfs.destroy_subvolume(parent_fd, os.fsdecode(child))
-                finally:
-                    os.close(parent_fd)
-        finally:
-            os.close(fd)
 
-    @contextmanager
-    def _below(self, dir_fd: int, name: bytes) -> Iterator[int]:
-        fd = open_directory(dir_fd, name)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+
+@contextmanager
+def _opened(dir_fd: int, path: str | bytes) -> Iterator[int]:
+    fd = open_directory(dir_fd, os.fsencode(path))
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def is_btrfs(directory: Path) -> bool:

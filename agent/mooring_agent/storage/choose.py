@@ -9,13 +9,13 @@ from pathlib import Path
 from mooring_agent.errors import Conflict
 from mooring_agent.storage.btrfs import BtrfsSnapshotter, is_btrfs
 from mooring_agent.storage.overlay import OverlaySnapshotter
+from mooring_agent.storage.recorded import DATABASE
 from mooring_agent.storage.snapshotter import Snapshotter
 
 _DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {
     OverlaySnapshotter.driver: OverlaySnapshotter,
     BtrfsSnapshotter.driver: BtrfsSnapshotter,
 }
-_DATABASE = "snapshots.db"
 
 
 def open_snapshotter(data_root: Path, wanted: str) -> Snapshotter:
@@ -25,7 +25,7 @@ def open_snapshotter(data_root: Path, wanted: str) -> Snapshotter:
     with `auto` gets btrfs on btrfs, overlay elsewhere. Raises what the driver raises where it cannot be.
     """
     data_root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = next((name for name in _DRIVERS if (data_root / name / _DATABASE).exists()), None)
+    found = next((name for name in _DRIVERS if (data_root / name / DATABASE).exists()), None)
     if found is not None and wanted not in ("auto", found):
         raise Conflict(
             f"{data_root} was made with the storage driver {found} and cannot be used with {wanted}: start "

@@ -80,6 +80,6 @@ class Deletions:
             try:
                 self._delete(name, self._proceed)
             except _Closing:
-                return
+                continue  # to the end above, where whoever waits is told
             except OSError as error:
                 _log.warning("%s/%s cannot be deleted and stays: %s", self._directory, name, error)

@@ -35,6 +35,9 @@ from mooring_agent.storage.snapshotter import (
 )
 from mooring_agent.storage.syncing import Syncing
 
+DATABASE = "snapshots.db"
+"""In a driver's root; where there is one, the driver has been in use."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +57,7 @@ class RecordedSnapshotter(ABC):
         self._closed = False
         for directory in (root, root / layers):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._records = Records(root / "snapshots.db")
+        self._records = Records(root / DATABASE)
         self._layers = f"{root}/{layers}"
         self._layers_fd = os.open(self._layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._numbers = itertools.count(1)

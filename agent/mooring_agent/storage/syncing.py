@@ -31,20 +31,23 @@ class Syncing:
         self._done: Callable[[object], None] = done  # type: ignore[assignment]
         self._wanted = threading.Event()
         self._closed = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def want(self) -> None:
-        """Have what is there by now synced soon; returns at once."""
+        """Have what is there by now synced soon; returns at once, and does nothing once it is closed."""
         self._wanted.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="mooring-sync", daemon=True)
-            self._thread.start()
+        with self._starting:  # one thread at most: it is the one that closes the descriptor
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="mooring-sync", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Stop; waits some seconds for a sync that is under way. May be called twice."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        with self._starting:
+            if self._closed.is_set():
+                return
+            self._closed.set()
         self._wanted.set()
         if self._thread is None:
             os.close(self._fd)

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from mooring_agent.storage import recorded
 from mooring_agent.storage.btrfs import BtrfsSnapshotter
 from mooring_agent.storage.snapshotter import Snapshotter, WhiteoutStyle
 from unit.images.archives import archive, directory, member
+from unit.storage.kills import FORGET, INSERT, kill_in
 from unit.storage.snapshotter_contract import SnapshotterContract, add_layer, changes_of
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("btrfs")]
@@ -109,72 +107,29 @@ def test_another_file_system_is_refused_by_name() -> None:
         BtrfsSnapshotter(Path(other) / "btrfs")
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mooring_agent.linux import btrfs
-from mooring_agent.storage.btrfs import BtrfsSnapshotter
-from mooring_agent.storage.records import Records
-
-root, where, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-snapshots = BtrfsSnapshotter(root)
-snapshots.prepare("extract-base", None, temporary=True)
-(snapshots.unpack_target("extract-base").directory / "file").write_text("base")
-snapshots.commit("extract-base", "base")
-snapshots.prepare("kept", "base")
-snapshots.prepare("extract", "base", temporary=True)
-(snapshots.unpack_target("extract").directory / "file").write_text("top")
-
-owner, name = {
-    "make": (BtrfsSnapshotter, "_make"),
-    "insert": (Records, "_insert"),
-    "forget": (Records, "_forget"),
-    "seal": (BtrfsSnapshotter, "_seal"),
-    "discard": (BtrfsSnapshotter, "_discard"),
-    "destroy": (btrfs, "destroy_subvolume"),
-}[where.split("-")[1]]
-original = getattr(owner, name)
-
-def fatal(*arguments):
-    if where.startswith("after"):
-        original(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(owner, name, fatal)
-{
-    "prepare": lambda: snapshots.prepare("new", "base"),
-    "commit": lambda: snapshots.commit("extract", "top"),
-    "remove": lambda: (snapshots.remove("kept"), snapshots.wait_idle(20)),
-}[what]()
-print("not killed")
-"""
+_DRIVER = "mooring_agent.storage.btrfs:BtrfsSnapshotter"
+_DESTROY = "mooring_agent.linux.btrfs.destroy_subvolume"
 
 
 @pytest.mark.parametrize(
-    ("what", "where", "there"),
+    ("what", "when", "place", "there"),
     [
-        ("prepare", "after-make", {"base", "kept"}),
-        ("prepare", "before-insert", {"base", "kept"}),
-        ("prepare", "after-insert", {"base", "kept", "new"}),
-        ("commit", "before-insert", {"base", "kept"}),
-        ("commit", "after-insert", {"base", "kept", "top"}),
-        ("commit", "before-seal", {"base", "kept", "top"}),
-        ("remove", "before-forget", {"base"}),
-        ("remove", "before-discard", {"base"}),
-        ("remove", "before-destroy", {"base"}),
-        ("remove", "after-destroy", {"base"}),
+        ("prepare", "after", f"{_DRIVER}._make", {"base", "kept"}),
+        ("prepare", "before", INSERT, {"base", "kept"}),
+        ("prepare", "after", INSERT, {"base", "kept", "new"}),
+        ("commit", "before", INSERT, {"base", "kept"}),
+        ("commit", "after", INSERT, {"base", "kept", "top"}),
+        ("commit", "before", f"{_DRIVER}._seal", {"base", "kept", "top"}),
+        ("remove", "before", FORGET, {"base"}),
+        ("remove", "before", f"{_DRIVER}._discard", {"base"}),
+        ("remove", "before", _DESTROY, {"base"}),
+        ("remove", "after", _DESTROY, {"base"}),
     ],
 )
 def test_a_kill_leaves_what_was_answered_for_and_no_subvolume_else(
-    tmp_path: Path, what: str, where: str, there: set[str]
+    tmp_path: Path, what: str, when: str, place: str, there: set[str]
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path), where, what],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+    kill_in(BtrfsSnapshotter, tmp_path, what, when, place)
     snapshots = BtrfsSnapshotter(tmp_path)
     try:
         assert {info.key for info in snapshots.list()} == there

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import signal
@@ -114,6 +115,19 @@ def test_a_killed_idle_process_is_replaced(tmp_path: Path, monkeypatch: pytest.M
     for process, timer in unpacking._processes._idle:
         timer.cancel()
         process.close()
+
+
+def test_without_a_process_it_is_unpacked_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking.subprocess, "Popen", full)
+        found = unpack_layer(in_pieces(LAYER, PIECE), target(tmp_path / "t"), Compression.NONE)
+    assert found == apply_layer(iter([LAYER]), target(tmp_path / "other"))
+    assert "no process that unpacks layers comes up" in caplog.text
 
 
 @pytest.mark.parametrize(

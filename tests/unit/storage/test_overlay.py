@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from mooring_agent.storage import recorded
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.records import Records
 from mooring_agent.storage.snapshotter import Rootfs, Snapshotter, WhiteoutStyle
+from unit.storage.kills import FORGET, INSERT, kill_in
 from unit.storage.snapshotter_contract import SnapshotterContract, add_layer
 
 
@@ -110,67 +108,26 @@ def test_a_full_disk_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.M
         snapshots.close()
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mooring_agent.storage import overlay
-from mooring_agent.storage.records import Records
-from mooring_agent.storage.trash import Trash
-
-root, where, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-snapshots = overlay.OverlaySnapshotter(root)
-snapshots.prepare("extract-base", None, temporary=True)
-(snapshots.unpack_target("extract-base").directory / "file").write_text("base")
-snapshots.commit("extract-base", "base")
-snapshots.prepare("kept", "base")
-snapshots.prepare("extract", "base", temporary=True)
-(snapshots.unpack_target("extract").directory / "file").write_text("top")
-
-owner, name = {
-    "insert": (Records, "_insert"),
-    "forget": (Records, "_forget"),
-    "discard": (Trash, "discard"),
-}[where.split("-")[1]]
-original = getattr(owner, name)
-
-def fatal(*arguments):
-    if where.startswith("after"):
-        original(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(owner, name, fatal)
-{
-    "prepare": lambda: snapshots.prepare("new", "base"),
-    "commit": lambda: snapshots.commit("extract", "top"),
-    "remove": lambda: snapshots.remove("kept"),
-}[what]()
-print("not killed")
-"""
+_DISCARD = "mooring_agent.storage.trash:Trash.discard"
 
 
 @pytest.mark.parametrize(
-    ("what", "where", "there"),
+    ("what", "when", "place", "there"),
     [
-        ("prepare", "before-insert", {"base", "kept"}),
-        ("prepare", "after-insert", {"base", "kept", "new"}),
-        ("commit", "before-insert", {"base", "kept"}),
-        ("commit", "after-insert", {"base", "kept", "top"}),
-        ("commit", "before-discard", {"base", "kept", "top"}),
-        ("remove", "before-forget", {"base"}),
-        ("remove", "before-discard", {"base"}),
-        ("remove", "after-discard", {"base"}),
+        ("prepare", "before", INSERT, {"base", "kept"}),
+        ("prepare", "after", INSERT, {"base", "kept", "new"}),
+        ("commit", "before", INSERT, {"base", "kept"}),
+        ("commit", "after", INSERT, {"base", "kept", "top"}),
+        ("commit", "before", _DISCARD, {"base", "kept", "top"}),
+        ("remove", "before", FORGET, {"base"}),
+        ("remove", "before", _DISCARD, {"base"}),
+        ("remove", "after", _DISCARD, {"base"}),
     ],
 )
 def test_a_kill_leaves_what_was_answered_for_and_no_files_else(
-    tmp_path: Path, what: str, where: str, there: set[str]
+    tmp_path: Path, what: str, when: str, place: str, there: set[str]
 ) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path), where, what],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
+    kill_in(OverlaySnapshotter, tmp_path, what, when, place)
     snapshots = OverlaySnapshotter(tmp_path)
     try:
         assert {info.key for info in snapshots.list()} == there

@@ -45,6 +45,7 @@ def test_closing_does_not_wait_for_a_big_tree(tmp_path: Path) -> None:
     trash.discard(fd, "outside")
     os.close(fd)
     trash.close()
+    assert trash.wait_idle(5), "who waits is not told of the end"
     again = Trash(tmp_path / "trash")
     try:
         assert again.wait_idle(20)
