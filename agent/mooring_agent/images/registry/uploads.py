@@ -96,7 +96,7 @@ class Upload:
         self._finish(0)
 
     def _start(self) -> None:
-        self._offset = 0
+        self._offset, self._gone_on = 0, False
         url = f"{self._base}/uploads/"
         with self._session.request(
             "POST", url, self._what, scopes=self._scopes, headers={"Content-Length": "0"}, expect=(202,)
@@ -197,11 +197,12 @@ class Upload:
                 arrived = _arrived(response)
                 # What was sent so far is lost where the registry does not say how much it has.
                 if response.status in (200, 204) and arrived is not None and arrived <= self._descriptor.size:
-                    self._offset, self._location, self._gone_on = arrived, location, True
+                    self._offset, self._location = arrived, location
                     if response.headers.get("Location"):
-                        self._take_location(response)
+                        self._location = self._session.resolve_location(response)
         except Broken:
             self._location = location  # the next attempt finds out
+        self._gone_on = bool(self._location)
         return False
 
     def _cancel(self) -> None:
@@ -235,7 +236,7 @@ class Upload:
         if status == 400 and self._gone_on:
             # Bytes of a request that broke off have arrived after all, and twice: once more from the start.
             self._cancel()
-            self._location, self._offset, self._gone_on = "", 0, False
+            self._location, self._offset = "", 0
             return _Failed(error, asked)
         return _Failed(error, asked) if status in TEMPORARY or status in _LOST else error
 
