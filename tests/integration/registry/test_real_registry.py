@@ -15,9 +15,9 @@ from integration.registry.conftest import Connect
 from mooring_agent.errors import InvalidSpec, NotFound, Unauthorized, Unavailable
 from mooring_agent.images.content import MEDIA_MANIFEST
 from mooring_agent.images.image import ProgressEvent
+from mooring_agent.images.manifests import DOCKER_MANIFEST
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry.client import Repository
-from mooring_agent.images.registry.documents import DOCKER_MANIFEST
 from mooring_agent.images.registry.settings import Credentials
 
 IMAGE = make_image({"etc/name": b"one\n", "random": os.urandom(6 << 20)}, {"etc/other": b"two\n"})
