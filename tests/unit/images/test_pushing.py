@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,6 @@ from unit.images.repositories import Built, Repository, build, layer
 
 NAME = "registry.example/me/web:1"
 LAYERS = tuple(layer(number) for number in range(4))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def pulled(house: House, name: str = NAME) -> tuple[Built, Repository]:
