@@ -21,7 +21,6 @@ from mooring_agent.images.content import (
     Descriptor,
     digest_of,
 )
-from mooring_agent.images.image import Progress
 from mooring_agent.images.manifests import DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST
 from mooring_agent.images.platform import host_architecture
 from unit.images.archives import archive, member
@@ -169,9 +168,7 @@ class Repository:
         self.blobs[digest] = other.blobs[digest]
         return True
 
-    def push_blob(
-        self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]], progress: Progress
-    ) -> None:
+    def push_blob(self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]]) -> None:
         data = b"".join(open_chunks(0))
         assert digest_of(data) == descriptor.digest
         with self.lock:

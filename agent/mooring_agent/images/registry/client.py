@@ -15,7 +15,6 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailable
 from mooring_agent.images.content import MAX_DOCUMENT, Descriptor, digest_of
-from mooring_agent.images.image import Progress, no_progress
 from mooring_agent.images.manifests import MANIFEST_TYPES
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry import documents
@@ -139,9 +138,7 @@ class Repository:
                 _log.info("%s: the upload that was begun instead stays: %s", what, error)
         return False
 
-    def push_blob(
-        self, descriptor: Descriptor, open_chunks: OpenChunks, progress: Progress = no_progress
-    ) -> None:
+    def push_blob(self, descriptor: Descriptor, open_chunks: OpenChunks) -> None:
         """Send a blob, unless the repository has it. `open_chunks(offset)` gives its bytes from there on.
 
         It is called again after a failure, with what the registry has already.
@@ -153,7 +150,6 @@ class Repository:
             self._at(session, "blobs"),
             descriptor,
             open_chunks,
-            progress,
             self._what("push", descriptor.digest),
             self._scopes(session, "pull,push"),
         ).run()
