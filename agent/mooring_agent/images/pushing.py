@@ -84,9 +84,10 @@ def _send(
             yield chunk
             current += len(chunk)
             now = time.monotonic()
-            if now - told >= _INTERVAL:
+            if current < blob.size and now - told >= _INTERVAL:
                 told = now
                 tell("upload", current)
 
     sink.push_blob(blob, opened)
+    tell("upload", blob.size)  # only now it is there
     tell("upload", blob.size)
