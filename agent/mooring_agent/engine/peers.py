@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,6 +36,7 @@ class Peers:
         self._peering: Peering | None = None
         self._failure = ""
         self._changing = asyncio.Lock()
+        self._becoming = threading.Lock()  # held to the end even when the caller is cancelled
 
     async def start(self) -> None:
         """Take up what is declared. What stands against it is told by `view`, and in the log."""
@@ -95,20 +97,25 @@ class Peers:
 
     async def _become(self, settings: PeerSettings | None) -> None:
         """Change over; raises what stands against it, with the peers of before back in their place."""
-        before = self._peering
-        if before is not None and settings is not None and before.takes(settings):
-            return
-        self._peering = None
-        if before is not None:
-            await asyncio.to_thread(before.close)
-        try:
-            if settings is not None:
-                self._peering = Peering(self._store, settings)
-        except MooringError:
+        # In a thread: certificates are read, names looked up, and the server of before is waited for.
+        await asyncio.to_thread(self._change_over, settings)
+
+    def _change_over(self, settings: PeerSettings | None) -> None:
+        with self._becoming:
+            before = self._peering
+            if before is not None and settings is not None and before.takes(settings):
+                return
+            self._peering = None
             if before is not None:
-                self._peering = Peering(self._store, before.settings)
-            raise
-        self._failure = ""
+                before.close()
+            try:
+                if settings is not None:
+                    self._peering = Peering(self._store, settings)
+            except MooringError:
+                if before is not None:
+                    self._peering = Peering(self._store, before.settings)
+                raise
+            self._failure = ""
 
     def _declared(self) -> dict[str, Any] | None:
         row = self._connection.execute("SELECT spec FROM declared WHERE kind = ?", (_KIND,)).fetchone()

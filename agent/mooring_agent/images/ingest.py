@@ -21,7 +21,7 @@ from mooring_agent.images.unpacking import unpack_layer
 from mooring_agent.linux.paths import openat2
 from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
 
-_KEPT = {  # what the image-spec has a media type for is kept byte for byte
+LAYER_TYPES = {  # what the image-spec has a media type for is kept byte for byte
     Compression.NONE: MEDIA_LAYER,
     Compression.GZIP: f"{MEDIA_LAYER}+gzip",
     Compression.ZSTD: f"{MEDIA_LAYER}+zstd",
@@ -141,17 +141,17 @@ def _ingest(
 ) -> tuple[AppliedLayer, str]:
     head, whole = peek(chunks)
     compression = detect(head)
-    if compression in _KEPT and not (pack and compression is Compression.NONE):
+    if compression in LAYER_TYPES and not (pack and compression is Compression.NONE):
         raw = _tee(whole, blob.write)
         applied = unpack_layer(raw, target, compression, limits)
-        media_type = _KEPT[compression]
+        media_type = LAYER_TYPES[compression]
     else:
         packer = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)
         with closing(decompress(whole, compression)) as plain:
             packed = _tee(plain, lambda chunk: blob.write(packer.compress(chunk)))
             applied = unpack_layer(packed, target, Compression.NONE, limits)
         blob.write(packer.flush())
-        media_type = _KEPT[Compression.GZIP]
+        media_type = LAYER_TYPES[Compression.GZIP]
     blob.finish()
     return applied, media_type
 

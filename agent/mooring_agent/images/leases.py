@@ -116,11 +116,6 @@ class Leases:
                 found |= lease.resources()
             return found
 
-    def purposes(self) -> list[str]:
-        """What is being done under a lease at the moment."""
-        with self._lock:
-            return sorted(lease.purpose for lease in self._held)
-
     def expire(self, age: float = KEPT) -> None:
         """Forget the leases whose work has ended and to which nothing was added for `age` seconds."""
         with self._lock:

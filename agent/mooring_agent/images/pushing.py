@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from mooring_agent.errors import Unavailable
 from mooring_agent.images.content import Descriptor
-from mooring_agent.images.image import Progress, ProgressEvent, no_progress
+from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.manifests import Manifest
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.state import StoreState
@@ -84,10 +84,10 @@ def _send(
             yield chunk
             current += len(chunk)
             now = time.monotonic()
-            if now - told >= _INTERVAL:
+            if current < blob.size and now - told >= _INTERVAL:
                 told = now
                 tell("upload", current)
 
-    # What is handed out is told here, once for whatever kind of sink.
-    sink.push_blob(blob, opened, no_progress)
+    sink.push_blob(blob, opened)
+    tell("upload", blob.size)  # only now it is there
     tell("upload", blob.size)

@@ -10,12 +10,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
-from mooring_agent.errors import Conflict, NotFound, Unavailable
+from mooring_agent.errors import Conflict, Unavailable
 from mooring_agent.failpoints import reached
 from mooring_agent.images.build.cache import BuildCache
 from mooring_agent.images.content import ContentStore, Descriptor
 from mooring_agent.images.holdings import Holding, Holdings
 from mooring_agent.images.image import Image
+from mooring_agent.images.ingest import is_there
 from mooring_agent.images.leases import Leases
 from mooring_agent.images.origins import Origins
 from mooring_agent.images.turns import Turns
@@ -46,11 +47,7 @@ class StoreState:
 
     def has_layer(self, chain: str) -> bool:
         """Whether the snapshot of a chain ID is there."""
-        try:
-            self.snapshots.stat(chain)
-        except NotFound:
-            return False
-        return True
+        return is_there(self.snapshots, chain)
 
     def layer_size(self, chain: str, layer: Descriptor) -> int:
         """Bytes that a layer occupies unpacked, or, if it is not, those of its blob."""

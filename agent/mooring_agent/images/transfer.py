@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mooring_agent.images.content import Descriptor
-from mooring_agent.images.image import Progress
 
 
 class Source(Protocol):
@@ -46,12 +45,7 @@ class Sink(Protocol):
         """Have a blob taken over from another repository of the same host; False when that was not done."""
         ...
 
-    def push_blob(
-        self,
-        descriptor: Descriptor,
-        open_chunks: Callable[[int], Iterator[bytes]],
-        progress: Progress,
-    ) -> None:
+    def push_blob(self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]]) -> None:
         """Send a blob; `open_chunks(offset)` opens its bytes, again when the sending has to go on later."""
         ...
 

@@ -114,7 +114,8 @@ class Verifier:
         return Verdict(name, None, len(broken.blobs), damages, ())
 
     def _verdict(self, holding: Holding, before: list[Damage]) -> Verdict:
-        names = self._state.holdings.names_of(holding.image_id)
+        with self._state.lock:
+            names = self._state.holdings.names_of(holding.image_id)
         damages = {each.digest: each for each in before}
         blobs = [holding.manifest.descriptor, holding.manifest.config, *holding.manifest.layers]
         blobs += [holding.top] if holding.top.digest != holding.manifest.descriptor.digest else []
@@ -163,6 +164,7 @@ class Verifier:
                 with self._state.taking("blob"):
                     self._fetch_from(source, blob)
             except MooringError as error:
+                self._stop.check()
                 damage = replace(damage, problem=f"{damage.problem}; {repository}: {error.message}")
                 continue
             return replace(damage, repaired_from=repository)

@@ -17,10 +17,10 @@ from harness.registry import free_port
 from integration.registry.conftest import DATA, MANIFEST, Connect, named
 from mooring_agent.errors import InvalidSpec, MooringError, NotFound, NotSupported, Unavailable
 from mooring_agent.images.content import MEDIA_INDEX, MEDIA_MANIFEST
+from mooring_agent.images.manifests import DOCKER_MANIFEST
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry.client import Repository
 from mooring_agent.images.registry.connections import Limits
-from mooring_agent.images.registry.documents import DOCKER_MANIFEST
 from mooring_agent.images.registry.retrying import RetryPolicy
 from mooring_agent.images.registry.settings import Credentials
 

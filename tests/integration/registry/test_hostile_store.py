@@ -7,7 +7,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -32,17 +31,14 @@ ALWAYS = 10_000
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(house: House) -> Iterator[House]:
     """Return a store that holds an image already, which has to be whole at the end."""
-    house = House(tmp_path)
     repository = Repository()
     repository.add(KEPT, "1")
     house.store.pull(repository, "registry.example/kept:1")
     yield house
     (verdict,) = house.store.verify("registry.example/kept:1")
     assert verdict.sound
-    house.check()
-    house.snapshots.close()
 
 
 def serve(hostile: HostileRegistry, built: Built, tag: str = "1") -> None:

@@ -59,6 +59,23 @@ def test_an_upload_that_the_registry_forgot_begins_anew(
     assert hostile.count("POST") == 2
 
 
+def test_an_upload_goes_on_although_its_new_place_is_unusable(
+    repository: Repository, hostile: HostileRegistry
+) -> None:
+    data = os.urandom(6 << 20)
+
+    def misplace(handler: faults.Handler) -> bool:
+        (held,) = handler.registry.uploads.values()
+        handler.answer(204, b"", Range=f"0-{len(held) - 1}", Location="http://[")
+        return True
+
+    hostile.fault("PATCH", faults.break_upload(1 << 20))
+    hostile.fault("GET .*/uploads/", misplace)
+    repository.push_blob(describe(data), opener(data))
+    assert hostile.blobs[describe(data).digest] == data
+    assert hostile.received == len(data)
+
+
 def test_chunks_are_no_smaller_than_the_registry_wants(hostile: HostileRegistry, connect: Connect) -> None:
     data = os.urandom(5 << 20)
     hostile.chunk_minimum = 2 << 20

@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from harness.registry import RegistryUnderTest
 from integration.registry.conftest import Connect
@@ -18,22 +14,6 @@ from unit.images.repositories import Repository, build, layer
 
 LAYERS = tuple(layer(number, 400_000) for number in range(5))
 _HEADERS = 20_000  # bytes: of all requests together, and of manifests
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "house")
-    yield house
-    house.check()
-    house.snapshots.close()
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "other")
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def made(house: House, name: str, *layers: bytes) -> None:

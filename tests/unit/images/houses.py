@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from mooring_agent.images.image import Image, chain_id
 from mooring_agent.images.store import ImageStore
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.snapshotter import SnapshotKind
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[House]:
+    """A house for one test, which leaves it in order."""
+    house = House(root)
+    yield house
+    house.check()
+    house.snapshots.close()
 
 
 class House:

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mooring_agent.errors import NotFound, Unavailable
-from mooring_agent.images.content import MEDIA_CONFIG, MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, Descriptor
-from mooring_agent.images.image import Progress
+from mooring_agent.images.content import (
+    MEDIA_CONFIG,
+    MEDIA_INDEX,
+    MEDIA_LAYER,
+    MEDIA_MANIFEST,
+    Descriptor,
+    digest_of,
+)
 from mooring_agent.images.manifests import DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST
 from mooring_agent.images.platform import host_architecture
 from unit.images.archives import archive, member
 
 CHUNK = 1000
-
-
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def describe(media_type: str, data: bytes, **more: Any) -> Descriptor:
@@ -166,9 +168,7 @@ class Repository:
         self.blobs[digest] = other.blobs[digest]
         return True
 
-    def push_blob(
-        self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]], progress: Progress
-    ) -> None:
+    def push_blob(self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]]) -> None:
         data = b"".join(open_chunks(0))
         assert digest_of(data) == descriptor.digest
         with self.lock:

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,22 +28,6 @@ from unit.images.repositories import Built, Repository, build, digest_of, index_
 
 NAME = "registry.example/me/web:1"
 LAYERS = tuple(layer(number) for number in range(3))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "house")
-    yield house
-    house.check()
-    house.snapshots.close()
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "other")
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def filled(house: House, *tags: str) -> Built:

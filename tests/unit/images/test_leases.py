@@ -27,7 +27,6 @@ def test_a_lease_holds_while_its_work_is_done(tmp_path: Path) -> None:
         lease.add("a", "b")
         lease.add("b", "c")
         assert leases.resources() == {"a", "b", "c"}
-        assert leases.purposes() == ["pull"]
         leases.expire(0)
         assert leases.resources() == {"a", "b", "c"}
     assert leases.resources() == set()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +44,6 @@ LABELS = {
     "image.description": "Debian bookworm amd64",
     "org.opencontainers.image.description": "Debian bookworm amd64",
 }
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "house")
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def write(path: Path, data: bytes) -> Path:

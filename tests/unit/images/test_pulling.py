@@ -6,9 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,14 +25,6 @@ def describe_as(descriptor: Descriptor, platform: Platform) -> Descriptor:
 
 NAME = "registry.example/me/web:1"
 LAYERS = tuple(layer(number) for number in range(5))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def test_an_image_is_pulled_with_its_bytes(house: House) -> None:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from mooring_agent.errors import NotFound, Unavailable
+from mooring_agent.images.content import Descriptor
 from mooring_agent.images.image import ProgressEvent
 from mooring_agent.images.turns import Cancelled
 from unit.images.houses import House
@@ -15,14 +15,6 @@ from unit.images.repositories import Built, Repository, build, layer
 
 NAME = "registry.example/me/web:1"
 LAYERS = tuple(layer(number) for number in range(4))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 def pulled(house: House, name: str = NAME) -> tuple[Built, Repository]:
@@ -66,6 +58,27 @@ def test_blobs_are_mounted_from_where_they_came(house: House) -> None:
     house.store.tag(NAME, "other.example/app:1")
     house.store.push(elsewhere, "other.example/app:1")
     assert set(elsewhere.received) == {built.config.digest, *(each.digest for each in built.layers)}
+
+
+def test_a_layer_is_told_whole_once_it_is_there(house: House) -> None:
+    repository = Repository()
+    built = repository.add(build(layer(0, 900_000)), "1")
+    house.store.pull(repository, NAME)
+    events: list[ProgressEvent] = []
+
+    class Watched(Repository):
+        def push_blob(self, descriptor: Descriptor, open_chunks: Callable[[int], Iterator[bytes]]) -> None:
+            super().push_blob(descriptor, open_chunks)
+            assert all(event.current != descriptor.size for event in told(descriptor))
+
+    def told(blob: Descriptor) -> list[ProgressEvent]:
+        return [event for event in events if event.detail == blob.short]
+
+    house.store.push(Watched(), NAME, progress=events.append)
+    for blob in (*built.layers, built.config):
+        positions = [event.current or 0 for event in told(blob)]
+        assert positions == sorted(positions)
+        assert positions[-1] == blob.size
 
 
 def test_a_damaged_blob_is_not_sent(house: House) -> None:

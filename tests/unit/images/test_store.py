@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,10 +22,9 @@ from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Image, ProgressEvent
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.platform import host_architecture
-from mooring_agent.images.store import ImageStore, Removed
+from mooring_agent.images.store import Removed
 from mooring_agent.storage import recorded
-from mooring_agent.storage.overlay import OverlaySnapshotter
-from mooring_agent.storage.snapshotter import SnapshotKind
+from unit.images import houses
 from unit.images.archives import archive, directory, link, member
 
 ROOTFS = archive(
@@ -35,48 +33,11 @@ ROOTFS = archive(
 OTHER = archive(member("other", data=b"two\n"))
 
 
-class House:
-    """A store over a snapshotter, which can be closed and opened again."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.used: set[str] = set()
-        self.open()
-
-    def open(self) -> None:
-        self.snapshots = OverlaySnapshotter(self.root / "overlay")
-        self.store = ImageStore(self.root / "images", self.snapshots, in_use=lambda: self.used)
-
-    def reopen(self) -> None:
-        self.snapshots.close()
-        self.open()
+class House(houses.House):
+    """With something to add, if nothing else is said."""
 
     def add(self, name: str | None, data: bytes = ROOTFS, config: ImageConfig | None = None) -> Image:
-        return self.store.import_rootfs(io.BytesIO(data), name, config)
-
-    def blobs(self) -> set[str]:
-        return set(os.listdir(self.root / "images" / "blobs" / "sha256"))
-
-    def check(self) -> None:
-        """Nothing is there that no image needs, and everything that one needs."""
-        needed = set()
-        for image in self.store.list():
-            assert image.chain_id is not None
-            assert self.snapshots.stat(image.chain_id).kind is SnapshotKind.COMMITTED
-            manifest = json.loads((self.root / "images/blobs/sha256" / image.manifest_digest[7:]).read_text())
-            needed |= {
-                image.manifest_digest[7:],
-                image.id[7:],
-                *(layer["digest"][7:] for layer in manifest["layers"]),
-            }
-        assert self.blobs() == needed
-        for name in needed:
-            data = (self.root / "images/blobs/sha256" / name).read_bytes()
-            assert hashlib.sha256(data).hexdigest() == name
-        assert os.listdir(self.root / "images" / "ingest") == []
-        committed = {info.key for info in self.snapshots.list() if info.kind is SnapshotKind.COMMITTED}
-        assert committed == {image.chain_id for image in self.store.list()}
-        assert self.snapshots.wait_idle(20)
+        return super().add(name, data, config)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -30,14 +30,6 @@ class Kitchen:
     def build(self, scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
         self.builds += 1
         yield archive(member("build", data=b"%d" % self.builds))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path / "house")
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from unit.images.repositories import Built, Repository, build, layer
 
 NAME = "registry.example/me/web:1"
 LAYERS = tuple(layer(number) for number in range(3))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.check()
-    house.snapshots.close()
 
 
 class Registry:

@@ -13,22 +13,17 @@ from mooring_agent.images.archives.members import Member, Members
 from mooring_agent.images.content import (
     MEDIA_CONFIG,
     MEDIA_INDEX,
-    MEDIA_LAYER,
     MEDIA_MANIFEST,
     Descriptor,
     digest_of,
 )
+from mooring_agent.images.ingest import LAYER_TYPES
 from mooring_agent.images.manifests import Index, is_image, parse_manifest
 from mooring_agent.images.reference import Reference
-from mooring_agent.images.stream import CHUNK, Compression, detect
+from mooring_agent.images.stream import CHUNK, detect
 
 _CONTAINERD_NAME = "io.containerd.image.name"  # what containerd, docker and buildx write: a whole name
 _REFERENCE = "org.opencontainers.image.ref.name"  # image-spec, annotations.md: a tag, or a whole name
-_LAYERS = {
-    Compression.NONE: MEDIA_LAYER,
-    Compression.GZIP: f"{MEDIA_LAYER}+gzip",
-    Compression.ZSTD: f"{MEDIA_LAYER}+zstd",
-}
 _MAX_IMAGES = 1000
 
 
@@ -143,7 +138,7 @@ class ArchiveSource:
 
 def _layer(member: Member) -> Descriptor:
     with open(member.path, "rb") as file:
-        media_type = _LAYERS.get(detect(file.read(6)))
+        media_type = LAYER_TYPES.get(detect(file.read(6)))
     if media_type is None:
         raise InvalidSpec(
             f"layer {member.digest} in the archive is packed with bzip2 or xz: expected tar, gzip or zstd"

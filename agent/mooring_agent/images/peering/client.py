@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mooring_agent.errors import MooringError
@@ -61,8 +61,8 @@ class PeerClient:
 
     def close(self) -> None:
         """End all connections."""
-        self._pool.close()
         self._askers.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def ask(self, name: str, digest: str, peers: Collection[str]) -> dict[str, Answer]:
         """What each peer says of a blob; one that does not answer has none, and is left alone for a while."""
@@ -71,7 +71,7 @@ class PeerClient:
         try:
             answers = self._askers.map(lambda peer: self._ask(name, digest, peer), awake)
             return dict(zip(awake, answers, strict=True))
-        except RuntimeError:
+        except (RuntimeError, CancelledError):
             return {}  # closed: the peers are others by now, or the agent is stopping
 
     def read(self, name: str, digest: str, peer: str, span: range, wait: float) -> Iterator[bytes]:

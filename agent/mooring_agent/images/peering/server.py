@@ -77,7 +77,13 @@ class PeerServer:
                     client.close()
                     continue
                 self._open.add(client)
-            threading.Thread(target=self._serve, args=(client,), name="mooring-peer", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(client,), name="mooring-peer", daemon=True).start()
+            except RuntimeError as error:  # no more threads for now: this one is turned away, others come
+                _log.warning("a peer's connection was not served: %s", error)
+                with self._lock:
+                    self._open.discard(client)
+                client.close()
 
     def _serve(self, accepted: socket.socket) -> None:
         client = accepted

@@ -161,6 +161,7 @@ class Authenticator:
             known = self._known(scopes)
             if known and known != sent:
                 return known  # another thread was quicker
+            self._tokens = {key: kept for key, kept in self._tokens.items() if self._clock() < kept.ends}
             self._tokens.pop(scopes, None)
             self.credentials = credentials = self._find()
             by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}

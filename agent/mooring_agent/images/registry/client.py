@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -15,8 +14,8 @@ from typing import TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailable
-from mooring_agent.images.content import Descriptor
-from mooring_agent.images.image import Progress, no_progress
+from mooring_agent.images.content import MAX_DOCUMENT, Descriptor, digest_of
+from mooring_agent.images.manifests import MANIFEST_TYPES
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry import documents
 from mooring_agent.images.registry.connections import Broken, ConnectionPool, Limits, Response
@@ -139,9 +138,7 @@ class Repository:
                 _log.info("%s: the upload that was begun instead stays: %s", what, error)
         return False
 
-    def push_blob(
-        self, descriptor: Descriptor, open_chunks: OpenChunks, progress: Progress = no_progress
-    ) -> None:
+    def push_blob(self, descriptor: Descriptor, open_chunks: OpenChunks) -> None:
         """Send a blob, unless the repository has it. `open_chunks(offset)` gives its bytes from there on.
 
         It is called again after a failure, with what the registry has already.
@@ -153,16 +150,15 @@ class Repository:
             self._at(session, "blobs"),
             descriptor,
             open_chunks,
-            progress,
             self._what("push", descriptor.digest),
             self._scopes(session, "pull,push"),
         ).run()
 
     def push_manifest(self, tag_or_digest: str, media_type: str, body: bytes) -> str:
         """Send a manifest or an index, and return its digest; what it names must be there already."""
-        digest, what = _digest_of(body), self._what("push", tag_or_digest)
-        if len(body) > documents.MAX_MANIFEST:
-            raise InvalidSpec(f"{what}: it has {len(body)} bytes, registries take {documents.MAX_MANIFEST}")
+        digest, what = digest_of(body), self._what("push", tag_or_digest)
+        if len(body) > MAX_DOCUMENT:
+            raise InvalidSpec(f"{what}: it has {len(body)} bytes, registries take {MAX_DOCUMENT}")
         session = self._origin
         with session.request(
             "PUT",
@@ -212,7 +208,7 @@ class Repository:
             url,
             what,
             scopes=self._scopes(session, "pull"),
-            headers={"Accept": ", ".join(documents.ACCEPTED)},
+            headers={"Accept": ", ".join(MANIFEST_TYPES)},
             expect=(200, 405),
         ) as response:
             found = _described(response, tag_or_digest)
@@ -227,11 +223,11 @@ class Repository:
         response, body = session.fetch(
             self._manifest_path(session, tag_or_digest),
             what,
-            documents.MAX_MANIFEST,
+            MAX_DOCUMENT,
             scopes=self._scopes(session, "pull"),
-            headers={"Accept": ", ".join(documents.ACCEPTED), "Accept-Encoding": "identity"},
+            headers={"Accept": ", ".join(MANIFEST_TYPES), "Accept-Encoding": "identity"},
         )
-        digest = _digest_of(body)
+        digest = digest_of(body)
         asked = tag_or_digest if ":" in tag_or_digest else response.headers.get("Docker-Content-Digest", "")
         if (asked.startswith("sha256:") or asked == tag_or_digest) and digest != asked:
             raise InvalidSpec(
@@ -425,7 +421,3 @@ def _check_digest(digest: str, name: str) -> None:
         raise InvalidSpec(
             f"{digest[:200]!r} in {name} is not supported: expected sha256: and 64 hexadecimal digits"
         )
-
-
-def _digest_of(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"

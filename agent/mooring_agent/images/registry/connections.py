@@ -229,6 +229,7 @@ class ConnectionPool:
         self._used: set[_Connection] = set()
         self._contexts: dict[TlsSettings, ssl.SSLContext] = {}
         self._plain: dict[tuple[str, TlsSettings], bool] = {}  # what was found out where tls is `any`
+        self._reaper: threading.Timer | None = None  # while there are connections that nobody uses
         self._closed = False
 
     def exchange(
@@ -289,12 +290,13 @@ class ConnectionPool:
         """Take a connection back."""
         with self._lock:
             self._used.discard(connection)
-            idle = self._idle.setdefault(key, collections.deque())
-            reusable = reusable and not connection.is_spoiled and not self._closed
-            if reusable and len(idle) < _IDLE_CONNECTIONS:
-                connection.idle_since = time.monotonic()
-                idle.append(connection)
-                return
+            if reusable and not connection.is_spoiled and not self._closed:
+                idle = self._idle.setdefault(key, collections.deque())
+                if len(idle) < _IDLE_CONNECTIONS:
+                    connection.idle_since = time.monotonic()
+                    idle.append(connection)
+                    self._reap_later()
+                    return
         connection.close()
 
     def close(self) -> None:
@@ -303,6 +305,8 @@ class ConnectionPool:
             self._closed = True
             idle = [connection for queue in self._idle.values() for connection in queue]
             self._idle.clear()
+            if self._reaper is not None:
+                self._reaper.cancel()
             used = [connection.sock for connection in self._used if connection.sock is not None]
         for connection in idle:
             connection.close()
@@ -311,6 +315,28 @@ class ConnectionPool:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has ended by itself
+
+    def _reap_later(self) -> None:
+        if self._reaper is None:
+            self._reaper = threading.Timer(_IDLE_TIME, self._reap)
+            self._reaper.daemon = True
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        """End what was unused for too long: its descriptor would stay until that server is asked again."""
+        ended = []
+        with self._lock:
+            now = time.monotonic()
+            for key, idle in tuple(self._idle.items()):
+                while idle and now - idle[0].idle_since >= _IDLE_TIME:
+                    ended.append(idle.popleft())
+                if not idle:
+                    del self._idle[key]
+            self._reaper = None
+            if self._idle:
+                self._reap_later()
+        for connection in ended:
+            connection.close()
 
     def _acquire(self, key: _Key) -> tuple[_Connection, bool]:
         """A connection of one's own, and whether it is a new one."""

@@ -12,16 +12,7 @@ from typing import Any
 
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.content import MEDIA_INDEX, MEDIA_MANIFEST
-
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-MANIFESTS = (MEDIA_MANIFEST, DOCKER_MANIFEST)
-INDEXES = (MEDIA_INDEX, DOCKER_INDEX)
-ACCEPTED = (*MANIFESTS, *INDEXES)
-"""Media types of manifests that are asked for."""
-
-MAX_MANIFEST = 4 << 20
-"""Bytes; distribution-spec asks registries to take at least as many."""
+from mooring_agent.images.manifests import DOCKER_LIST, MANIFEST_TYPES
 
 _OLD = "application/vnd.docker.distribution.manifest.v1+"  # json and prettyjws
 _VAGUE = ("", "application/json", "application/octet-stream", "text/plain", "binary/octet-stream")
@@ -39,7 +30,7 @@ def check_media_type(media_type: str, what: str) -> None:
             f"{what} is in Docker's manifest format of schema 1, which is not supported any more: "
             "push it again with a current client"
         )
-    if media_type not in ACCEPTED:
+    if media_type not in MANIFEST_TYPES:
         raise InvalidSpec(
             f"{what} is no image: its media type is {media_type[:200]!r}; expected an image manifest or "
             "an index of OCI or Docker"
@@ -68,9 +59,8 @@ def check_manifest(body: bytes, content_type: str | None, what: str) -> str:
     if document.get("schemaVersion") == 1 and not said and not own:
         media_type = f"{_OLD}json"
     check_media_type(media_type, what)
-    expected, foreign = (
-        ("manifests", ("layers", "config")) if media_type in INDEXES else ("layers", ("manifests",))
-    )
+    is_index = media_type in (MEDIA_INDEX, DOCKER_LIST)
+    expected, foreign = ("manifests", ("layers", "config")) if is_index else ("layers", ("manifests",))
     wrong = [key for key in (*foreign, "fsLayers") if key in document]
     if wrong or not isinstance(document.get(expected), list):
         raise InvalidSpec(

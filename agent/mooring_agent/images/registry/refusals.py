@@ -73,7 +73,7 @@ def refused(
     """
     reason = f" ({refusal})" if str(refusal) else ""
     later = f"try again in {asked:.0f} s" if asked else "try again later"
-    where = f"{'mirror' if endpoint.is_mirror else 'registry'} {endpoint.name}"
+    where = endpoint.where
     if status in (401, 403):
         return denied(status, reason, what, endpoint, credentials, sent=sent)
     if status == 404:
@@ -102,7 +102,7 @@ def denied(
     status: int, reason: str, what: str, endpoint: Endpoint, credentials: Credentials | None, *, sent: bool
 ) -> MooringError:
     """The error for 401 and 403: says whether credentials were sent, whose, and from where."""
-    where = f"{'mirror' if endpoint.is_mirror else 'registry'} {endpoint.name}"
+    where = endpoint.where
     if credentials is None or not sent:
         return Unauthorized(
             f"{what}: {where} denies it without credentials{reason}: it does not exist there, or one must "

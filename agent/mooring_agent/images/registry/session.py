@@ -50,7 +50,7 @@ class Session:
     @property
     def where(self) -> str:
         """The endpoint in a message."""
-        return f"{'mirror' if self.endpoint.is_mirror else 'registry'} {self.endpoint.name}"
+        return self.endpoint.where
 
     def retrying(self) -> Retrying:
         """The attempts at something of one's own."""

@@ -99,6 +99,11 @@ class Endpoint:
     is_mirror: bool = False
     upload_chunk: int = 0
 
+    @property
+    def where(self) -> str:
+        """The endpoint in a message."""
+        return f"{'mirror' if self.is_mirror else 'registry'} {self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mirror:

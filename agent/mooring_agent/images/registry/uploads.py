@@ -13,7 +13,6 @@ from urllib.parse import quote, urlsplit
 
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images.content import Descriptor
-from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.registry.connections import Broken, Mismatch, Response, Unreachable
 from mooring_agent.images.registry.retrying import TEMPORARY
 from mooring_agent.images.registry.session import Session, retry_after
@@ -23,7 +22,6 @@ OpenChunks = Callable[[int], Iterator[bytes]]
 
 _MONOLITHIC = 4 << 20  # bytes up to which a blob goes in one request
 _PIECE = 1 << 16  # bytes sent at once: a time limit of sockets is for all that is given to them at once
-_REPORT = 1 << 20  # bytes between two events of progress
 _PROGRESS = 1 << 20  # bytes after which a failure counts as the first again
 _ANSWER = 60.0  # seconds that a registry may take over what it got, and more by its size:
 _ANSWER_RATE = 10 << 20  # bytes a second; some move a blob in their storage before they answer
@@ -48,22 +46,19 @@ class Upload:
         base: str,
         descriptor: Descriptor,
         open_chunks: OpenChunks,
-        progress: Progress,
         what: str,
         scopes: frozenset[str],
     ) -> None:
         self._session, self._base, self._descriptor = session, base, descriptor
-        self._open, self._progress, self._what, self._scopes = open_chunks, progress, what, scopes
+        self._open, self._what, self._scopes = open_chunks, what, scopes
         self._location = ""
         self._offset = 0
-        self._reported = 0
         self._chunk = 0  # the most bytes of one request, 0 for no limit
         self._gone_on = False  # with an upload of which something may still have been on its way
 
     def run(self) -> None:
         """Send it, unless the registry has it. Raises what `refused` gives, and Unavailable."""
         if self._is_there():
-            self._report(self._descriptor.size, "is there already")
             return
         retrying, mark = self._session.retrying(), 0
         while True:
@@ -76,13 +71,12 @@ class Upload:
                     self._cancel()
                     raise failed.error from failed
                 if self._recover():
-                    break
+                    return
             except BaseException:
                 self._cancel()
                 raise
             else:
-                break
-        self._report(self._descriptor.size)
+                return
 
     def _attempt(self) -> None:
         if not self._location:
@@ -96,7 +90,7 @@ class Upload:
         self._finish(0)
 
     def _start(self) -> None:
-        self._offset = 0
+        self._offset, self._gone_on = 0, False
         url = f"{self._base}/uploads/"
         with self._session.request(
             "POST", url, self._what, scopes=self._scopes, headers={"Content-Length": "0"}, expect=(202,)
@@ -167,7 +161,6 @@ class Upload:
                     piece = view[index : index + _PIECE]
                     yield bytes(piece)
                     left -= len(piece)
-                    self._report(start + length - left)
                 if not left:
                     return
         except OSError as error:
@@ -197,11 +190,12 @@ class Upload:
                 arrived = _arrived(response)
                 # What was sent so far is lost where the registry does not say how much it has.
                 if response.status in (200, 204) and arrived is not None and arrived <= self._descriptor.size:
-                    self._offset, self._location, self._gone_on = arrived, location, True
+                    self._offset, self._location = arrived, location
                     if response.headers.get("Location"):
-                        self._take_location(response)
+                        self._location = self._session.resolve_location(response)
         except Broken:
             self._location = location  # the next attempt finds out
+        self._gone_on = bool(self._location)
         return False
 
     def _cancel(self) -> None:
@@ -235,15 +229,9 @@ class Upload:
         if status == 400 and self._gone_on:
             # Bytes of a request that broke off have arrived after all, and twice: once more from the start.
             self._cancel()
-            self._location, self._offset, self._gone_on = "", 0, False
+            self._location, self._offset = "", 0
             return _Failed(error, asked)
         return _Failed(error, asked) if status in TEMPORARY or status in _LOST else error
-
-    def _report(self, sent: int, detail: str = "") -> None:
-        size = self._descriptor.size
-        if abs(sent - self._reported) >= _REPORT or sent == size:
-            self._reported = sent
-            self._progress(ProgressEvent("push", sent, size, f"{self._descriptor.digest} {detail}".rstrip()))
 
 
 def blob_is_there(session: Session, base: str, digest: str, what: str, scopes: frozenset[str]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from harness.registry import free_port
 from mooring_agent.errors import Conflict
-from mooring_agent.images.peering.client import Patience
+from mooring_agent.images.peering.client import Patience, PeerClient
 from mooring_agent.images.peering.election import Holds
 from mooring_agent.images.peering.peering import Peering
 from mooring_agent.images.peering.settings import PeerSettings
@@ -279,3 +279,17 @@ def test_an_address_in_use_is_a_conflict(fleet: Fleet, tmp_path: Path) -> None:
     (host,) = fleet(1)
     with pytest.raises(Conflict, match=r"peers\.listen"):
         Peering(host.house.store, host.settings)
+
+
+def test_an_end_while_peers_are_asked_is_no_answer(
+    impostor: Callable[[Callable[[socket.socket, bytes], None]], str],
+) -> None:
+    asked = threading.Semaphore(0)
+    silent = impostor(lambda client, head: asked.release())
+    client = PeerClient(None, Patience(stall=60))
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(client.ask, PATH, "sha256:" + "0" * 64, [silent] * 100)
+        for _ in range(16):  # as many as are asked at a time: the others wait for their turn
+            assert asked.acquire(timeout=20)
+        client.close()
+        assert answers.result(20) == {}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mooring_agent.errors import Denied, InvalidSpec, MooringError, NotFound, Unauthorized, Unavailable
 from mooring_agent.images.content import MEDIA_INDEX, MEDIA_MANIFEST
+from mooring_agent.images.manifests import DOCKER_LIST, DOCKER_MANIFEST
 from mooring_agent.images.registry.client import next_page
-from mooring_agent.images.registry.documents import DOCKER_INDEX, DOCKER_MANIFEST, check_manifest
+from mooring_agent.images.registry.documents import check_manifest
 from mooring_agent.images.registry.refusals import Refusal, parse_refusal, parse_retry_after, refused
 from mooring_agent.images.registry.retrying import Retrying, RetryPolicy
 from mooring_agent.images.registry.settings import Credentials, Endpoint
@@ -129,7 +130,7 @@ def test_each_status_has_its_error(
     [
         ({**MANIFEST, "mediaType": MEDIA_MANIFEST}, MEDIA_MANIFEST, MEDIA_MANIFEST),
         ({**MANIFEST, "mediaType": DOCKER_MANIFEST}, f"{DOCKER_MANIFEST}; charset=utf-8", DOCKER_MANIFEST),
-        ({**INDEX, "mediaType": DOCKER_INDEX}, "application/json", DOCKER_INDEX),
+        ({**INDEX, "mediaType": DOCKER_LIST}, "application/json", DOCKER_LIST),
         (INDEX, None, MEDIA_INDEX),
         (MANIFEST, "text/plain", MEDIA_MANIFEST),
         (INDEX, MEDIA_INDEX, MEDIA_INDEX),
