@@ -134,18 +134,26 @@ class Images:
         progress: Progress | None = None,
     ) -> Descriptor:
         """Send the image of a name to the registry of that name; returns what is there now."""
-        name = Reference.parse(reference)
+        await self._send(reference, None, credentials, progress)
+        return self._store.pointed(reference)[1]
+
+    async def _send(
+        self, reference: str, to: str | None, credentials: Credentials | None, progress: Progress | None
+    ) -> str:
+        """Send an image under its name or the name `to`; returns the digest that it has there."""
+        name = Reference.parse(to or reference)
         image = self._store.get(reference)
-        await self._workers.run(
+        digest = await self._workers.run(
             lambda cancelled: self._store.push(
                 self._registries.repository(name, credentials),
                 reference,
+                to=to,
                 progress=progress or no_progress,
                 cancelled=cancelled,
             )
         )
         self._publish("push", image.id, name.familiar)
-        return self._store.pointed(reference)[1]
+        return digest
 
     async def push_declared(
         self,
@@ -170,15 +178,8 @@ class Images:
         if dry_run or not reason:
             result = None if dry_run else {"name": target.familiar, "digest": digest}
             return outcome(actions, None, None, result)
-        lent = to is not None and str(target) not in image.references
-        if lent:
-            await self.tag(image.id, str(target))
-        try:
-            there = await self.push(str(target), credentials=credentials, progress=progress)
-        finally:
-            if lent and image.references:
-                await self.remove(str(target))
-        return outcome(actions, None, None, {"name": target.familiar, "digest": there.digest})
+        there = await self._send(reference, to, credentials, progress)
+        return outcome(actions, None, None, {"name": target.familiar, "digest": there})
 
     async def remote(self, reference: str, credentials: Credentials | None = None) -> Descriptor:
         """What the registry of a name has under it now, without pulling it."""
