@@ -308,10 +308,12 @@ class Images:
         self._publish("import", image.id, reference or image.id)
         return image
 
-    async def made(self, reference: str, make: Callable[[], Image], event: str = "import") -> Image:
-        """An image that `make` makes under a name, in a thread."""
+    async def made(
+        self, reference: str, make: Callable[[threading.Event], Image], event: str = "import"
+    ) -> Image:
+        """An image that `make(cancelled)` makes under a name, in a thread."""
         await self._vacate()
-        image = await self._workers.run(lambda _: make())
+        image = await self._workers.run(make)
         self._publish(event, image.id, reference)
         return image
 

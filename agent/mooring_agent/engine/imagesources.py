@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import closing
@@ -81,7 +82,7 @@ class _Template(_Local):
         config = ImageConfig.from_spec(wanted.get("config", {}))
         template = TemplateSpec.from_spec(wanted["template"])
         return await self._images.made(
-            reference, lambda: self._store.from_template(template, reference, config, progress)
+            reference, lambda _: self._store.from_template(template, reference, config, progress)
         )
 
 
@@ -96,7 +97,7 @@ class _Import(_Local):
         metadata = Path(wanted["import"]["metadata"]) if "metadata" in wanted["import"] else None
         return await self._images.made(
             reference,
-            lambda: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
+            lambda _: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
         )
 
 
@@ -107,12 +108,21 @@ class _Load(_Local):
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
         path = _existing(reference, "loaded", wanted["load"]["path"])
         return await self._images.made(
-            reference, lambda: self._load(path, reference, wanted["load"].get("from"), progress), "load"
+            reference,
+            lambda cancelled: self._load(path, reference, wanted["load"].get("from"), progress, cancelled),
+            "load",
         )
 
-    def _load(self, path: Path, reference: str, called: str | None, progress: Progress) -> Image:
+    def _load(
+        self,
+        path: Path,
+        reference: str,
+        called: str | None,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Image:
         try:
-            loaded = self._store.load(_pieces(path), progress=progress)
+            loaded = self._store.load(_pieces(path), progress=progress, cancelled=cancelled)
         except OSError as error:
             raise Unavailable(
                 f"image {reference}: {path} cannot be read ({error.strerror}): expected an archive of images"
