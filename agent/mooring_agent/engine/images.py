@@ -93,9 +93,12 @@ class Images:
         """How much of the disk images take."""
         return await asyncio.to_thread(self._store.usage, Counter(self._users()))
 
-    async def pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
-        """What a name points to, and the manifest of the image here. Raises NotFound."""
-        return self._store.pointed(reference)
+    async def _pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
+        """What a name points to, and the manifest of the image here. Raises NotFound.
+
+        In a thread, since it waits for whoever changes images.
+        """
+        return await self._workers.run(lambda _: self._store.pointed(reference))
 
     # Registries
 
@@ -109,7 +112,7 @@ class Images:
     ) -> Pulled:
         """Get an image from the registry of its name; who pulls the same at the same time shares the work."""
         name = Reference.parse(reference)
-        before = self._digest(str(name))
+        before = await self._digest(str(name))
 
         async def work(tell: Progress) -> Image:
             def pull(cancelled: threading.Event) -> Image:
@@ -122,7 +125,7 @@ class Images:
             return await self._workers.run(pull)
 
         image = await self._pulls.run((name, platform, credentials), work, progress)
-        digest = self._digest(str(name)) or image.manifest_digest
+        digest = await self._digest(str(name)) or image.manifest_digest
         self._publish("pull", image.id, name.familiar)
         return Pulled(image, digest, digest != before)
 
@@ -135,7 +138,7 @@ class Images:
     ) -> Descriptor:
         """Send the image of a name to the registry of that name; returns what is there now."""
         await self._send(reference, None, credentials, progress)
-        return self._store.pointed(reference)[1]
+        return (await self._pointed(reference))[1]
 
     async def _send(
         self, reference: str, to: str | None, credentials: Credentials | None, progress: Progress | None
@@ -172,7 +175,7 @@ class Images:
         target = Reference.parse(to or reference)
         digest = image.manifest_digest
         if to is None and Reference.parse(reference).digest is None:
-            digest = self._store.pointed(reference)[1].digest
+            digest = (await self._pointed(reference))[1].digest
         reason = await self._to_push(target, digest, credentials)
         actions = [Action("push", "image", target.familiar, reason)] if reason else []
         if dry_run or not reason:
@@ -240,10 +243,10 @@ class Images:
             return f"{name.domain} does not have it"
         return "" if there.digest == digest else f"{name.domain} has {there.digest[7:19]} under this name"
 
-    def _digest(self, name: str) -> str:
+    async def _digest(self, name: str) -> str:
         """What a name points to; empty if it points to nothing."""
         try:
-            return self._store.pointed(name)[0].digest
+            return (await self._pointed(name))[0].digest
         except NotFound:
             return ""
 

@@ -74,7 +74,10 @@ class _Local:
 class _Template(_Local):
     async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
         max_age = TemplateSpec.from_spec(wanted["template"]).max_age
-        if max_age is None or time.time() - self._store.built_at(self._store.get(reference)) <= max_age:
+        if max_age is None:
+            return ""
+        built_at = await asyncio.to_thread(self._store.built_at, self._store.get(reference))
+        if time.time() - built_at <= max_age:
             return ""
         return f"its template was built more than {wanted['template']['max_age']} ago"
 

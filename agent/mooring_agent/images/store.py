@@ -90,9 +90,8 @@ class ImageStore:
         return holding.top, holding.manifest.descriptor
 
     def list(self) -> tuple[Image, ...]:
-        """All images, newest first."""
-        with self._state.lock:
-            return tuple(self._state.holdings.catalogue.images())
+        """All images, newest first; like `get`, it waits for nobody who changes them."""
+        return tuple(self._state.holdings.catalogue.images())
 
     def tag(self, image: str, reference: str) -> Image:
         """Give an image one more name; an image that bore it loses it."""
