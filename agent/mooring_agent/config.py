@@ -22,6 +22,7 @@ DEFAULT_RUN_ROOT = Path("/run/mooring")
 DEFAULT_NETWORK_PREFIX = "10.210.0.0/16"
 
 STORAGE_DRIVERS = ("auto", "overlay", "btrfs")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # Launchers that wait for containers; see `AgentConfig.pool`.
 DEFAULT_POOL = 64

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 _PROGRAM_TIMEOUT = 10.0  # seconds
 
 
@@ -26,6 +28,20 @@ def is_root() -> bool:
 def docker_client() -> str | None:
     """Return the path of the docker client: the one on PATH, else the one that script/test fetched."""
     return shutil.which("docker") or shutil.which("docker", path=str(Path(sys.executable).parent))
+
+
+def need_programs(*programs: str) -> None:
+    """End the test unless the programs, by name or path, are here; script/setup.sh has to install each.
+
+    As root it does, so that a missing one is a fault. Without root the test is skipped.
+    """
+    missing = [program for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    message = f"needs {', '.join(missing)}: script/test --setup-only installs that as root"
+    if is_root():
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @functools.cache

@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class LineFormatter(logging.Formatter):
     """`time=… level=… logger=… event=…`, and a traceback folded into one quoted value."""

@@ -14,6 +14,7 @@ from ..config import (
     DEFAULT_POOL,
     DEFAULT_POOL_MEMORY,
     DEFAULT_RUN_ROOT,
+    LOG_LEVELS,
     STORAGE_DRIVERS,
 )
 
@@ -133,9 +134,7 @@ def _agent(commands: _Commands) -> None:
     agent.add_argument(
         "--name", default=unset, metavar="NAME", help="how the agent calls itself (default: the host's name)"
     )
-    agent.add_argument(
-        "--log-level", default=unset, choices=("debug", "info", "warning", "error"), help="(default: info)"
-    )
+    agent.add_argument("--log-level", default=unset, choices=LOG_LEVELS, help="(default: info)")
 
 
 def _containers(commands: _Commands) -> None:
@@ -321,7 +320,8 @@ def _image_moves(group: _Commands) -> None:
     prune.add_argument(
         "--without-label", action="append", default=[], metavar="K[=V]", help="only those without it"
     )
-    inspect = _command(group, "inspect", "show all about images", "imagemoves.inspect")
+    inspect = _command(group, "inspect", "show all about images", "containers.inspect")
+    inspect.set_defaults(type="image")
     inspect.add_argument("names", nargs="+", metavar="NAME")
     inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
 

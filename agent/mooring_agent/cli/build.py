@@ -17,10 +17,10 @@ from ..images.build.context import DOCKERFILE, archive_context
 from ..images.build.reporting import NOTE, OUTPUT, STEP, WARNING
 from .client import FLEET
 from .containers import client_of
+from .images import pair, stdin
 from .output import age, show, size
 
 _BUILDS = f"{FLEET}/builds"
-_CHUNK = 1 << 20
 
 
 def build(arguments: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Iterator[b
     options: dict[str, Any] = {
         "tags": arguments.tag,
         "args": dict(_arguments(arguments.build_arg)),
-        "labels": dict(_pair(label, "--label") for label in arguments.label),
+        "labels": dict(pair(label, "--label") for label in arguments.label),
         "target": arguments.target,
         "no_cache": arguments.no_cache,
         "pull": arguments.pull,
@@ -87,7 +87,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Iterator[b
                 "--file - and the context - are both standard input: expected one of them there"
             )
         options["dockerfile"] = file or DOCKERFILE
-        return options, _stdin()
+        return options, stdin()
     directory = Path(arguments.context)
     name = DOCKERFILE
     if file == "-":
@@ -136,13 +136,6 @@ def _arguments(given: list[str]) -> Iterator[tuple[str, str]]:
             yield name, os.environ[name]
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, mark, value = text.partition("=")
-    if not mark or not name:
-        raise InvalidSpec(f"{option} {text} is no pair: expected NAME=VALUE")
-    return name, value
-
-
 def _secret(text: str) -> tuple[str, str]:
     """A secret's id and its content in base64, from `id=ID[,src=FILE|,env=NAME]`."""
     fields = dict(part.partition("=")[::2] for part in text.split(","))
@@ -162,8 +155,3 @@ def _secret(text: str) -> tuple[str, str]:
         except OSError as error:
             raise InvalidSpec(f"--secret {text}: {source or name} cannot be read: {error.strerror}") from None
     return name, base64.b64encode(content).decode("ascii")
-
-
-def _stdin() -> Iterator[bytes]:
-    while piece := os.read(sys.stdin.fileno(), _CHUNK):
-        yield piece

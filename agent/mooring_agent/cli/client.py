@@ -7,7 +7,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -75,6 +75,30 @@ class Client:
             while line := _survive(answer.readline):
                 if line.strip():
                     yield json.loads(line)
+
+    def outcome(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Parameters | None,
+        tell: Callable[[Mapping[str, Any]], object],
+    ) -> dict[str, Any]:
+        """The outcome of a call that tells on its way how far it is, by {step, current, total, detail}.
+
+        Raises MooringError with the agent's message when it fails.
+        """
+        outcome: dict[str, Any] | None = None
+        for message in self.lines(method, path, body, query):
+            if "error" in message:
+                raise MooringError(str(message["error"]["message"]))
+            if "progress" in message:
+                tell(message["progress"])
+            else:
+                outcome = message["outcome"]
+        if outcome is None:
+            raise MooringError(f"the agent ended its answer to {path} without an outcome; see its log")
+        return outcome
 
     def stream(
         self, method: str, path: str, query: Parameters | None = None, body: object = None

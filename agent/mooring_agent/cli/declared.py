@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine.resources.options import Size
-from ..errors import InvalidSpec, MooringError
+from ..errors import MooringError
 from .client import FLEET, ApiFailure, segment
 from .containers import client_of
+from .images import pair
 from .outcomes import report
 from .output import age, as_yaml, show, size
 
@@ -76,13 +77,7 @@ def declare(arguments: argparse.Namespace) -> int:
 
 
 def _labels(arguments: argparse.Namespace) -> dict[str, str]:
-    labels = {}
-    for item in arguments.label:
-        key, mark, value = item.partition("=")
-        if not mark or not key:
-            raise InvalidSpec(f"--label {item} is no pair: expected NAME=VALUE")
-        labels[key] = value
-    return labels
+    return dict(pair(item, "--label") for item in arguments.label)
 
 
 def _given(spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mooring image pull|push|save|load|tag|history|verify|prune|inspect`, `mooring commit|export|diff`."""
+"""`mooring image pull|push|save|load|tag|history|verify|prune`, `mooring commit|export|diff`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..images.reference import Reference
 from .client import DOCKER, FLEET, Client, segment
 from .containers import client_of, write
 from .outcomes import report
-from .output import age, as_yaml, short_id, show, size
+from .output import age, short_id, show, size
 from .progress import LayerBars, ProgressLine
 
 _PIECE = 1 << 20
@@ -129,17 +129,6 @@ def prune(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def inspect(arguments: argparse.Namespace) -> int:
-    """Show all about images."""
-    client = client_of(arguments)
-    found = [client.call("GET", f"{FLEET}/images/{segment(name, slashes=True)}") for name in arguments.names]
-    if arguments.output == "yaml":
-        sys.stdout.write(as_yaml(found))
-    else:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    return 0
-
-
 def commit(arguments: argparse.Namespace) -> int:
     """Make an image of a container."""
     name = Reference.parse(arguments.reference) if arguments.reference else None
@@ -176,18 +165,8 @@ def _moved(
     client: Client, path: str, body: dict[str, Any], query: dict[str, object] | None = None
 ) -> dict[str, Any]:
     """The outcome of a call that tells on its way how far it is."""
-    outcome: dict[str, Any] | None = None
     with LayerBars() as bars:
-        for message in client.lines("POST", path, body, query):
-            if "error" in message:
-                raise MooringError(str(message["error"]["message"]))
-            if "progress" in message:
-                bars.take(message["progress"])
-            else:
-                outcome = message["outcome"]
-    if outcome is None:
-        raise MooringError(f"the agent ended its answer to {path} without an outcome; see its log")
-    return outcome
+        return client.outcome("POST", path, body, query, bars.take)
 
 
 def _credentials(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def imported(arguments: argparse.Namespace) -> int:
         raise InvalidSpec("--dry-run cannot tell what an import from standard input would do; name a file")
     repository, tag = _split(arguments.reference)
     query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": list(_changes(arguments))}
-    with ProgressLine() as line, client.stream("POST", f"{DOCKER}/images/create", query, _stdin()) as answer:
+    with ProgressLine() as line, client.stream("POST", f"{DOCKER}/images/create", query, stdin()) as answer:
         identity = ""
         while raw := answer.readline():
             message = json.loads(raw)
@@ -95,20 +95,8 @@ def _put(client: Client, arguments: argparse.Namespace, spec: dict[str, Any]) ->
     if config:
         spec["config"] = config
     path = f"{FLEET}/images/{segment(arguments.reference, slashes=True)}"
-    outcome: dict[str, Any] | None = None
     with ProgressLine() as line:
-        for message in client.lines("PUT", path, spec, {"dry_run": arguments.dry_run}):
-            if "error" in message:
-                raise MooringError(str(message["error"]["message"]))
-            if "progress" in message:
-                event = message["progress"]
-                line.show(event["detail"] or event["step"], event["current"], event["total"])
-            else:
-                outcome = message["outcome"]
-    if outcome is None:
-        raise MooringError(
-            f"image {arguments.reference}: the agent ended its answer without an outcome; see its log"
-        )
+        outcome = client.outcome("PUT", path, spec, {"dry_run": arguments.dry_run}, line.take)
     report(outcome, dry_run=arguments.dry_run)
     return 0
 
@@ -118,10 +106,10 @@ def _config(arguments: argparse.Namespace) -> dict[str, Any]:
     config: dict[str, Any] = {
         "cmd": _words(arguments.cmd),
         "entrypoint": _words(arguments.entrypoint),
-        "env": dict(_pair(item, "--env") for item in arguments.env),
+        "env": dict(pair(item, "--env") for item in arguments.env),
         "workdir": arguments.workdir,
         "user": arguments.user,
-        "labels": dict(_pair(item, "--label") for item in arguments.label),
+        "labels": dict(pair(item, "--label") for item in arguments.label),
         "exposed_ports": arguments.expose,
     }
     return {name: value for name, value in config.items() if value}
@@ -150,7 +138,8 @@ def _words(command: str | None) -> list[str]:
         raise InvalidSpec(f"the command {command!r} cannot be split into words: {error}") from None
 
 
-def _pair(item: str, option: str) -> tuple[str, str]:
+def pair(item: str, option: str) -> tuple[str, str]:
+    """Name and value of what an option was given. Raises InvalidSpec."""
     key, mark, value = item.partition("=")
     if not mark or not key:
         raise InvalidSpec(f"{option} {item} is no pair: expected NAME=VALUE")
@@ -163,6 +152,7 @@ def _split(reference: str) -> tuple[str, str]:
     return (front, tag) if front and "/" not in tag else (reference, "")
 
 
-def _stdin() -> Iterator[bytes]:
+def stdin() -> Iterator[bytes]:
+    """Standard input in pieces, as they come."""
     while piece := os.read(sys.stdin.fileno(), _CHUNK):
         yield piece

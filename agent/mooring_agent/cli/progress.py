@@ -33,6 +33,10 @@ class ProgressLine:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Tell what an event of the Mooring API says: {step, current, total, detail}."""
+        self.show(event["detail"] or event["step"], event["current"], event["total"])
+
     def show(self, what: str, current: int | None, total: int | None) -> None:
         """Tell what is being done, and how much of it is done; beside a terminal only what is new."""
         if not self._terminal:

@@ -12,11 +12,10 @@ from typing import Any
 
 import yaml
 
-from ..config import STORAGE_DRIVERS
+from ..config import LOG_LEVELS, STORAGE_DRIVERS
 from ..errors import InvalidSpec
 
 DEFAULT_FILE = Path("/etc/mooring/agent.yaml")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _MAX_BYTES = 1 << 20
 

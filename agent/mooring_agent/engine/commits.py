@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import NotFound
 from ..images.committing import Commit
 from ..images.config import merge_env
-from ..images.image import Image, Progress, no_progress
+from ..images.image import Image
 from ..images.store import ImageStore
 from ..storage.snapshotter import Change
 from .container import Container
@@ -38,7 +38,6 @@ class Commits:
         author: str = "",
         message: str = "",
         pause: bool = True,
-        progress: Progress | None = None,
     ) -> Image:
         """Make an image of a container: what it wrote, on its image, with what it was told to run.
 
@@ -62,9 +61,7 @@ class Commits:
         if freeze:
             await self._containers.pause(container.id)
         try:
-            made = await asyncio.to_thread(
-                self._images.commit, container.id, image, name, what, progress or no_progress
-            )
+            made = await asyncio.to_thread(self._images.commit, container.id, image, name, what)
         finally:
             if freeze and container.status == "paused":
                 await self._containers.unpause(container.id)

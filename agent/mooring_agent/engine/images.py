@@ -93,9 +93,12 @@ class Images:
         """How much of the disk images take."""
         return await asyncio.to_thread(self._store.usage, Counter(self._users()))
 
-    async def pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
-        """What a name points to, and the manifest of the image here. Raises NotFound."""
-        return self._store.pointed(reference)
+    async def _pointed(self, reference: str) -> tuple[Descriptor, Descriptor]:
+        """What a name points to, and the manifest of the image here. Raises NotFound.
+
+        In a thread, since it waits for whoever changes images.
+        """
+        return await self._workers.run(lambda _: self._store.pointed(reference))
 
     # Registries
 
@@ -109,7 +112,7 @@ class Images:
     ) -> Pulled:
         """Get an image from the registry of its name; who pulls the same at the same time shares the work."""
         name = Reference.parse(reference)
-        before = self._digest(str(name))
+        before = await self._digest(str(name))
 
         async def work(tell: Progress) -> Image:
             def pull(cancelled: threading.Event) -> Image:
@@ -122,7 +125,7 @@ class Images:
             return await self._workers.run(pull)
 
         image = await self._pulls.run((name, platform, credentials), work, progress)
-        digest = self._digest(str(name)) or image.manifest_digest
+        digest = await self._digest(str(name)) or image.manifest_digest
         self._publish("pull", image.id, name.familiar)
         return Pulled(image, digest, digest != before)
 
@@ -134,18 +137,26 @@ class Images:
         progress: Progress | None = None,
     ) -> Descriptor:
         """Send the image of a name to the registry of that name; returns what is there now."""
-        name = Reference.parse(reference)
+        await self._send(reference, None, credentials, progress)
+        return (await self._pointed(reference))[1]
+
+    async def _send(
+        self, reference: str, to: str | None, credentials: Credentials | None, progress: Progress | None
+    ) -> str:
+        """Send an image under its name or the name `to`; returns the digest that it has there."""
+        name = Reference.parse(to or reference)
         image = self._store.get(reference)
-        await self._workers.run(
+        digest = await self._workers.run(
             lambda cancelled: self._store.push(
                 self._registries.repository(name, credentials),
                 reference,
+                to=to,
                 progress=progress or no_progress,
                 cancelled=cancelled,
             )
         )
         self._publish("push", image.id, name.familiar)
-        return self._store.pointed(reference)[1]
+        return digest
 
     async def push_declared(
         self,
@@ -164,21 +175,14 @@ class Images:
         target = Reference.parse(to or reference)
         digest = image.manifest_digest
         if to is None and Reference.parse(reference).digest is None:
-            digest = self._store.pointed(reference)[1].digest
+            digest = (await self._pointed(reference))[1].digest
         reason = await self._to_push(target, digest, credentials)
         actions = [Action("push", "image", target.familiar, reason)] if reason else []
         if dry_run or not reason:
             result = None if dry_run else {"name": target.familiar, "digest": digest}
             return outcome(actions, None, None, result)
-        lent = to is not None and str(target) not in image.references
-        if lent:
-            await self.tag(image.id, str(target))
-        try:
-            there = await self.push(str(target), credentials=credentials, progress=progress)
-        finally:
-            if lent and image.references:
-                await self.remove(str(target))
-        return outcome(actions, None, None, {"name": target.familiar, "digest": there.digest})
+        there = await self._send(reference, to, credentials, progress)
+        return outcome(actions, None, None, {"name": target.familiar, "digest": there})
 
     async def remote(self, reference: str, credentials: Credentials | None = None) -> Descriptor:
         """What the registry of a name has under it now, without pulling it."""
@@ -239,10 +243,10 @@ class Images:
             return f"{name.domain} does not have it"
         return "" if there.digest == digest else f"{name.domain} has {there.digest[7:19]} under this name"
 
-    def _digest(self, name: str) -> str:
+    async def _digest(self, name: str) -> str:
         """What a name points to; empty if it points to nothing."""
         try:
-            return self._store.pointed(name)[0].digest
+            return (await self._pointed(name))[0].digest
         except NotFound:
             return ""
 
@@ -307,10 +311,12 @@ class Images:
         self._publish("import", image.id, reference or image.id)
         return image
 
-    async def made(self, reference: str, make: Callable[[], Image], event: str = "import") -> Image:
-        """An image that `make` makes under a name, in a thread."""
+    async def made(
+        self, reference: str, make: Callable[[threading.Event], Image], event: str = "import"
+    ) -> Image:
+        """An image that `make(cancelled)` makes under a name, in a thread."""
         await self._vacate()
-        image = await self._workers.run(lambda _: make())
+        image = await self._workers.run(make)
         self._publish(event, image.id, reference)
         return image
 

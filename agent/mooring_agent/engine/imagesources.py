@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import closing
@@ -73,7 +74,10 @@ class _Local:
 class _Template(_Local):
     async def outdated(self, reference: str, wanted: Mapping[str, Any]) -> str:
         max_age = TemplateSpec.from_spec(wanted["template"]).max_age
-        if max_age is None or time.time() - self._store.built_at(self._store.get(reference)) <= max_age:
+        if max_age is None:
+            return ""
+        built_at = await asyncio.to_thread(self._store.built_at, self._store.get(reference))
+        if time.time() - built_at <= max_age:
             return ""
         return f"its template was built more than {wanted['template']['max_age']} ago"
 
@@ -81,7 +85,7 @@ class _Template(_Local):
         config = ImageConfig.from_spec(wanted.get("config", {}))
         template = TemplateSpec.from_spec(wanted["template"])
         return await self._images.made(
-            reference, lambda: self._store.from_template(template, reference, config, progress)
+            reference, lambda _: self._store.from_template(template, reference, config, progress)
         )
 
 
@@ -96,7 +100,7 @@ class _Import(_Local):
         metadata = Path(wanted["import"]["metadata"]) if "metadata" in wanted["import"] else None
         return await self._images.made(
             reference,
-            lambda: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
+            lambda _: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
         )
 
 
@@ -107,12 +111,21 @@ class _Load(_Local):
     async def make(self, reference: str, wanted: Mapping[str, Any], progress: Progress) -> Image:
         path = _existing(reference, "loaded", wanted["load"]["path"])
         return await self._images.made(
-            reference, lambda: self._load(path, reference, wanted["load"].get("from"), progress), "load"
+            reference,
+            lambda cancelled: self._load(path, reference, wanted["load"].get("from"), progress, cancelled),
+            "load",
         )
 
-    def _load(self, path: Path, reference: str, called: str | None, progress: Progress) -> Image:
+    def _load(
+        self,
+        path: Path,
+        reference: str,
+        called: str | None,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Image:
         try:
-            loaded = self._store.load(_pieces(path), progress=progress)
+            loaded = self._store.load(_pieces(path), progress=progress, cancelled=cancelled)
         except OSError as error:
             raise Unavailable(
                 f"image {reference}: {path} cannot be read ({error.strerror}): expected an archive of images"

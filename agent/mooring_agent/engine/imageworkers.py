@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hasha
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
 
+from ..errors import MooringError
 from ..images.image import Progress, ProgressEvent, no_progress
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,9 @@ class SharedWork(Generic[T]):
         shared.watchers.append(watcher)
         try:
             return await asyncio.shield(shared.task)
+        except MooringError as error:
+            # Each who waits puts words of its own before the message.
+            raise copy.copy(error) from error
         finally:
             shared.watchers.remove(watcher)
             if not shared.watchers and not shared.task.done():

@@ -90,9 +90,8 @@ class ImageStore:
         return holding.top, holding.manifest.descriptor
 
     def list(self) -> tuple[Image, ...]:
-        """All images, newest first."""
-        with self._state.lock:
-            return tuple(self._state.holdings.catalogue.images())
+        """All images, newest first; like `get`, it waits for nobody who changes them."""
+        return tuple(self._state.holdings.catalogue.images())
 
     def tag(self, image: str, reference: str) -> Image:
         """Give an image one more name; an image that bore it loses it."""
@@ -171,20 +170,25 @@ class ImageStore:
         sink: Sink,
         reference: str,
         *,
+        to: str | None = None,
         parallel: int = PARALLEL,
         progress: Progress = no_progress,
         cancelled: threading.Event | None = None,
     ) -> str:
         """Send the image of a name to the repository of that name; returns the digest of its manifest.
 
+        With `to` it is sent under that name, which need not be one of it here, and may be given by its ID.
         Blobs that are there are not sent, nor those that another repository of the same host is known to
         have. Of an index the image that is here goes. Raises NotFound for a name that is not here, what the
         sink raises, Unavailable when a blob here is damaged, Cancelled.
         """
-        name = Reference.parse(reference)
+        name = Reference.parse(reference if to is None else _taggable(to))
         with self._state.leases.hold(f"push of {name.familiar}") as lease:
             with self._state.lock:
-                holding = self._state.holdings.by_name(str(name))
+                if to is None:
+                    holding = self._state.holdings.by_name(str(name))
+                else:
+                    holding = self._state.holdings.of_image(self.get(reference).id)[-1]
                 if holding is None:
                     raise NotFound(f"no such image: {name.familiar}: give an image this name first")
                 lease.add(*holding.digests())

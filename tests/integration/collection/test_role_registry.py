@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.host import need_programs
 from harness.registry import free_port
 from integration.collection.playbooks import Controller, Run
 
@@ -68,9 +68,7 @@ class Registry:
 
 @pytest.fixture
 def registry(directory: Path, start_agent: Callable[..., AgentUnderTest]) -> Registry:
-    for program in ("mmdebstrap", "skopeo", "htpasswd", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs the program {program}")
+    need_programs("mmdebstrap", "skopeo", "htpasswd", "openssl")
     return Registry(directory, start_agent())
 
 

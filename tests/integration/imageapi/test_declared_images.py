@@ -138,6 +138,16 @@ def test_a_push_is_done_once(agent: AgentUnderTest, plain: RegistryUnderTest) ->
     assert target not in str(agent.api("GET", f"{IMAGES}/busybox")["references"])
 
 
+def test_a_push_under_a_name_of_another_image_leaves_that_one_its_name(
+    agent: AgentUnderTest, plain: RegistryUnderTest
+) -> None:
+    target = f"{plain.host}/team/another:1"
+    other = declare(agent, target, {"template": "busybox", "config": {"user": "7"}})["result"]["id"]
+    pushed = push(agent, "busybox", {"to": target})["result"]["digest"]
+    assert pushed in plain.skopeo("inspect", f"docker://{target}")
+    assert agent.api("GET", f"{IMAGES}/{target}")["id"] == other
+
+
 def test_a_declared_archive(agent: AgentUnderTest, tmp_path: Path) -> None:
     declare(agent, "kept:1", {"template": "busybox", "config": {"labels": {"text": "kept"}}})
     archive = tmp_path / "kept.tar"

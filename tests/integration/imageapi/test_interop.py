@@ -15,6 +15,7 @@ import pytest
 
 from bench.peers import PeerMissing, dockerd
 from harness.agent import AgentUnderTest
+from harness.host import need_programs
 from harness.registry import RegistryUnderTest, registry_inside
 from harness.waiting import PATIENCE
 from mooring_agent.images.reference import Reference
@@ -53,6 +54,7 @@ def ours(agent: AgentUnderTest, registry: RegistryUnderTest) -> str:
 @pytest.fixture(scope="module")
 def containers_storage() -> Iterator[dict[str, Run]]:
     """Return podman and buildah on a store of their own, by name."""
+    need_programs("podman", "buildah")
     # podman wants a short path for its sockets.
     place = Path(tempfile.mkdtemp(prefix="mp.", dir="/tmp"))
     shared = {"--root": f"{place}/storage", "--runroot": f"{place}/run", "--storage-driver": "vfs"}
@@ -62,8 +64,6 @@ def containers_storage() -> Iterator[dict[str, Run]]:
 
     def runner(program: str) -> Run:
         def run(*words: str) -> str:
-            if shutil.which(program) is None:
-                pytest.skip(f"needs the program {program}: script/test --setup-only installs it")
             command = [program, *(word for pair in options[program].items() for word in pair), *words]
             done = subprocess.run(
                 command,
@@ -80,8 +80,7 @@ def containers_storage() -> Iterator[dict[str, Run]]:
 
     tools = {program: runner(program) for program in options}
     yield tools
-    if shutil.which("buildah"):
-        tools["buildah"]("rm", "--all")
+    tools["buildah"]("rm", "--all")
     tools["podman"]("rm", "--all", "--force", "--time", "0")
     shutil.rmtree(place)
 
@@ -179,7 +178,7 @@ def test_docker_runs_ours_and_we_its(agent: AgentUnderTest, registry: RegistryUn
             docker("rm", "maker")
             assert runs(agent, f"{registry.host}/docker/app:1") == "ours\ndocker\n"
     except PeerMissing as missing:
-        pytest.skip(str(missing))
+        pytest.skip(f"needs a dockerd that runs here, and script/test installs none: {missing}")
     finally:
         shutil.rmtree(base.parent, ignore_errors=True)
 

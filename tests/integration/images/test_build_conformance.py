@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.host import need_programs
 from integration.images.building import build, config_file, tree_of, unpack_image
 
 pytestmark = pytest.mark.root
@@ -76,8 +77,7 @@ class Buildah:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, busybox_rootfs: Path) -> Buildah:
-    if shutil.which("buildah") is None:
-        pytest.skip("needs buildah: install the package buildah")
+    need_programs("buildah")
     return Buildah(tmp_path_factory.mktemp("buildah"), busybox_rootfs)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.host import need_programs
 from harness.unix_http import UnixConnection
 from harness.waiting import eventually
 from integration.conftest import StartAgent
@@ -314,8 +315,7 @@ def test_files_are_fetched(agent: AgentUnderTest, tmp_path: Path, web: tuple[str
 
 
 def test_repositories_are_fetched(agent: AgentUnderTest, tmp_path: Path) -> None:
-    if not Path("/usr/lib/git-core/git-daemon").exists():
-        pytest.skip("needs git's daemon: install the package git")
+    need_programs("git", "/usr/lib/git-core/git-daemon")
     source = tmp_path / "repositories" / "one"
     source.mkdir(parents=True)
 

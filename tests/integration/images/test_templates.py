@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import urllib.parse
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.host import need_programs
 from integration.storage.mounts import mounted
 from mooring_agent.images.apt_sources import host_sources
 from mooring_agent.images.config import ImageConfig
@@ -113,10 +113,10 @@ def reachable() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs the program mmdebstrap")
 def test_debian_is_built_from_the_host_s_mirrors(store: ImageStore, snapshots: OverlaySnapshotter) -> None:
+    need_programs("mmdebstrap")
     if not reachable():
-        pytest.skip("needs a mirror of the host's apt that answers")
+        pytest.skip("needs a mirror of the host's apt that answers, which nothing on the host can install")
     events: list[ProgressEvent] = []
     spec = normalise_image_spec({"template": {"name": "debian", "variant": "essential"}})
     template = TemplateSpec.from_spec(spec["template"])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.host import need_programs
 from harness.hostile_registry import HostileRegistry
 from harness.registry import RegistryUnderTest
 from mooring_agent.images.content import MEDIA_MANIFEST
@@ -108,8 +108,6 @@ def private() -> Iterator[RegistryUnderTest]:
 
 
 def _real(**options: bool) -> Iterator[RegistryUnderTest]:
-    for program in ("docker-registry", "skopeo", "openssl", "htpasswd"):
-        if shutil.which(program) is None:
-            pytest.skip(f"needs the program {program}: script/test --setup-only installs it")
+    need_programs("docker-registry", "skopeo", "openssl", "htpasswd")
     with RegistryUnderTest(**options) as registry:
         yield registry

@@ -11,6 +11,7 @@ import pytest
 
 from mooring_agent.engine.imageworkers import ImageWorkers, SharedWork, streamed
 from mooring_agent.engine.uploads import Upload, taken_in
+from mooring_agent.errors import NotFound
 from mooring_agent.images.image import Progress, ProgressEvent
 
 _LIMIT = 10.0
@@ -62,6 +63,26 @@ def test_shared_work_ends_when_the_last_has_left() -> None:
         assert not ended.is_set()
         second.cancel()
         await asyncio.wait_for(ended.wait(), _LIMIT)
+
+    asyncio.run(scenario())
+
+
+def test_each_who_waits_gets_an_error_of_its_own() -> None:
+    async def scenario() -> None:
+        shared: SharedWork[None] = SharedWork()
+
+        async def work(tell: Progress) -> None:
+            await asyncio.sleep(0)  # so that both wait
+            raise NotFound("no such image: web", code="unknown")
+
+        both = [shared.run("key", work) for _ in range(2)]
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert isinstance(first, NotFound)
+        assert isinstance(second, NotFound)
+        first.put_before("container web1: ")
+        second.put_before("container web2: ")
+        assert (first.message, first.code) == ("container web1: no such image: web", "unknown")
+        assert (str(second), second.code) == ("container web2: no such image: web", "unknown")
 
     asyncio.run(scenario())
 

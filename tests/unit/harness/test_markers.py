@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.host import UnknownFeature, missing_feature
+from harness.host import UnknownFeature, missing_feature, need_programs
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -71,3 +71,13 @@ def test_an_unknown_feature_stops_the_run(tmp_path: Path) -> None:
 def test_an_unknown_feature_names_the_known_ones() -> None:
     with pytest.raises(UnknownFeature, match="expected one of apparmor, btrfs"):
         missing_feature("overlayfs")
+
+
+@pytest.mark.parametrize(("root", "outcome"), [(True, pytest.fail.Exception), (False, pytest.skip.Exception)])
+def test_a_program_that_is_not_here_is_no_reason_to_skip_where_it_could_be_installed(
+    root: bool, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.host.is_root", lambda: root)
+    need_programs("sh")
+    with pytest.raises(outcome, match=r"^needs /absent/program: script/test --setup-only"):
+        need_programs("sh", "/absent/program")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mooring_agent.errors import NotFound, Unavailable
+from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.images.content import Descriptor
 from mooring_agent.images.image import ProgressEvent
 from mooring_agent.images.turns import Cancelled
@@ -45,6 +45,21 @@ def test_nothing_is_sent_that_is_there(house: House) -> None:
     sink.received.clear()
     house.store.push(sink, "other.example/web:2")
     assert not sink.received
+
+
+def test_a_push_under_a_name_of_another_image_leaves_that_one_its_name(house: House) -> None:
+    built, _ = pulled(house)
+    target = "other.example/web:2"
+    elsewhere = Repository()
+    elsewhere.add(build(layer(9)), "2")
+    other = house.store.pull(elsewhere, target)
+    for given in (NAME, house.store.get(NAME).id):
+        sink = Repository()
+        assert house.store.push(sink, given, to=target) == built.manifest.digest
+        assert sink.tags == {"2": built.manifest.digest}
+    assert house.store.get(target).id == other.id
+    with pytest.raises(InvalidSpec, match="expected a name and a tag"):
+        house.store.push(Repository(), NAME, to=f"other.example/web@{built.manifest.digest}")
 
 
 def test_blobs_are_mounted_from_where_they_came(house: House) -> None:

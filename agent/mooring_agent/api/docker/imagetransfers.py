@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotFound, NotSupported
@@ -17,10 +18,11 @@ from ...images.registry.credentials import parse_auth_config, parse_registry_aut
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..progress import report
 from ..router import Route
-from .transferlines import LoadLines, PullLines, PushLines, failure, status
+from .transferlines import Event, Line, LoadLines, PullLines, PushLines, failure, status
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
+    from ...engine.images import Pulled
     from ...images.image import Image, Progress
     from ...images.registry.client import Repository
     from ...images.registry.settings import Credentials
@@ -84,18 +86,10 @@ class ImageTransferCalls:
             lines = PullLines()
             yield encode(status(f"Pulling from {_path(name)}") | {"id": name.digest or name.tag})
             work = _moving(self._images.pull, name, platform=platform, credentials=credentials)
-            async for event in report(work, abandon=True):
-                if "progress" in event:
-                    for line in lines.of(event["progress"]):
-                        yield encode(line)
-                elif "error" in event:
-                    yield encode(failure(event["error"]["message"], event["error"]["status"]))
+            async for line in _told(work, lines.of, partial(_after_pull, name), abandon=True):
+                yield encode(line)
+                if "error" in line:
                     return
-                else:
-                    pulled = event["outcome"]
-                    what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
-                    yield encode(status(f"Digest: {pulled.digest}"))
-                    yield encode(status(f"Status: {what} {name.familiar}"))
 
     async def push(self, request: Request) -> Reply:
         """`docker push`: one tag, or all of a repository when none is given."""
@@ -122,18 +116,10 @@ class ImageTransferCalls:
         for name in names:
             lines = PushLines((await self._images.get(str(name))).id[7:19])
             work = _moving(self._images.push, name, credentials=credentials)
-            async for event in report(work, abandon=True):
-                if "progress" in event:
-                    for line in lines.of(event["progress"]):
-                        yield encode(line)
-                elif "error" in event:
-                    yield encode(failure(event["error"]["message"], event["error"]["status"]))
+            async for line in _told(work, lines.of, partial(_after_push, name), abandon=True):
+                yield encode(line)
+                if "error" in line:
                     return
-                else:
-                    there: Descriptor = event["outcome"]
-                    yield encode(status(f"{name.tag}: digest: {there.digest} size: {there.size}"))
-                    aux = {"Tag": name.tag, "Digest": there.digest, "Size": there.size}
-                    yield encode({"progressDetail": {}, "aux": aux})
 
     async def distribution(self, request: Request) -> Reply:
         """What a registry has under a name, and for which platforms."""
@@ -180,18 +166,12 @@ class ImageTransferCalls:
         architecture: str | None,
     ) -> AsyncIterator[bytes]:
         """Progress on the way, then the image's id, in the messages that the client renders."""
-        events = report(
-            lambda progress: self._images.import_stream(
-                body, reference, config, progress, comment, architecture
-            )
-        )
-        async for event in events:
-            if "progress" in event:
-                yield _progress_line(event["progress"])
-            elif "error" in event:
-                yield encode(failure(event["error"]["message"], event["error"]["status"]))
-            else:
-                yield encode(status(event["outcome"].id))
+
+        def work(progress: Progress) -> Awaitable[Image]:
+            return self._images.import_stream(body, reference, config, progress, comment, architecture)
+
+        async for line in _told(work, _of_import, lambda image: [status(image.id)]):
+            yield encode(line)
 
     async def load(self, request: Request) -> Reply:
         """`docker load`: the images of an archive in the body."""
@@ -203,17 +183,14 @@ class ImageTransferCalls:
     async def _load(
         self, body: AsyncIterator[bytes], platform: Platform | None, quiet: bool
     ) -> AsyncIterator[bytes]:
-        lines = LoadLines()
-        events = report(lambda progress: self._images.load(body, platform=platform, progress=progress))
-        async for event in events:
-            if "progress" in event:
-                for line in [] if quiet else lines.of(event["progress"]):
-                    yield encode(line)
-            elif "error" in event:
-                yield encode(failure(event["error"]["message"], event["error"]["status"]))
-            else:
-                for text in loaded(event["outcome"]):
-                    yield encode({"stream": f"{text}\n"})
+        def work(progress: Progress) -> Awaitable[list[Image]]:
+            return self._images.load(body, platform=platform, progress=progress)
+
+        of = (lambda event: []) if quiet else LoadLines().of
+        async for line in _told(
+            work, of, lambda images: [{"stream": f"{text}\n"} for text in loaded(images)]
+        ):
+            yield encode(line)
 
     async def save(self, request: Request) -> Reply:
         """`docker save`: images as an archive."""
@@ -240,6 +217,25 @@ def loaded(images: list[Image]) -> list[str]:
             or [f"Loaded image ID: {image.id}"]
         )
     ]
+
+
+async def _told(
+    work: Callable[[Progress], Awaitable[Any]],
+    of: Callable[[Event], list[Line]],
+    after: Callable[[Any], list[Line]],
+    *,
+    abandon: bool = False,
+) -> AsyncIterator[Line]:
+    """The lines `of` each event of the work, then those `after` it, or one that tells why it failed."""
+    async for event in report(work, abandon=abandon):
+        if "progress" in event:
+            told = of(event["progress"])
+        elif "error" in event:
+            told = [failure(event["error"]["message"], event["error"]["status"])]
+        else:
+            told = after(event["outcome"])
+        for line in told:
+            yield line
 
 
 def _moving(
@@ -279,8 +275,21 @@ def _architecture(platform: str) -> str | None:
     return rest.partition("/")[0] or None
 
 
-def _progress_line(event: dict[str, Any]) -> bytes:
-    message: dict[str, Any] = {"status": event["detail"] or event["step"], "id": event["step"]}
+def _of_import(event: Event) -> list[Line]:
+    message: Line = {"status": event["detail"] or event["step"], "id": event["step"]}
     if event["current"] is not None:
         message["progressDetail"] = {"current": event["current"], "total": event["total"] or 0}
-    return encode(message)
+    return [message]
+
+
+def _after_pull(name: Reference, pulled: Pulled) -> list[Line]:
+    what = "Downloaded newer image for" if pulled.changed else "Image is up to date for"
+    return [status(f"Digest: {pulled.digest}"), status(f"Status: {what} {name.familiar}")]
+
+
+def _after_push(name: Reference, there: Descriptor) -> list[Line]:
+    aux = {"Tag": name.tag, "Digest": there.digest, "Size": there.size}
+    return [
+        status(f"{name.tag}: digest: {there.digest} size: {there.size}"),
+        {"progressDetail": {}, "aux": aux},
+    ]
