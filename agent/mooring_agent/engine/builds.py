@@ -19,7 +19,7 @@ from ..images.store import ImageStore
 from ..images.turns import Cancelled, Stop
 from .buildruns import BuildRuns
 from .events import EventBus
-from .inflow import ChunkQueue
+from .uploads import Upload
 
 _STOP_SECONDS = 30.0
 _LOOK = 0.2  # seconds between two looks at whether a build goes on
@@ -45,22 +45,22 @@ class Builds:
 
         When the caller is cancelled the build is given up, and nothing of it is left when this returns.
         """
-        source = ChunkQueue()
+        upload = Upload()
         cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         runner = self._runs.runner(self._loop)
         work = asyncio.ensure_future(
             asyncio.to_thread(
-                self._builder.build, options, source.chunks(), runner, self, progress, cancelled
+                self._builder.build, options, upload.pieces(), runner, self, progress, cancelled
             )
         )
         self._cancelled[work] = cancelled
         try:
-            await source.feed(chunks, work)
+            await upload.feed(chunks, work)
             image = await asyncio.shield(work)
         except BaseException as error:
             cancelled.set()
-            source.fail(error)
+            upload.fail(error)
             await asyncio.wait((work,), timeout=_STOP_SECONDS)
             raise
         finally:
