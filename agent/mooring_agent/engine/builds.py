@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections.abc import AsyncIterable, Callable, Coroutine
 from typing import Any
@@ -16,13 +15,12 @@ from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune
 from ..images.image import Image, Progress
 from ..images.platform import Platform
 from ..images.store import ImageStore
-from ..images.turns import Cancelled, Stop
-from .buildruns import BuildRuns
+from ..images.turns import Stop
+from .buildruns import BuildRuns, awaited
 from .events import EventBus
 from .uploads import Upload
 
 _STOP_SECONDS = 30.0
-_LOOK = 0.2  # seconds between two looks at whether a build goes on
 
 Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
 """Gets an image from its registry."""
@@ -106,17 +104,12 @@ class Builds:
     def _pulled(self, pulling: Coroutine[Any, Any, Image], stop: Stop) -> Image:
         """Have the event loop do a pull, for a thread of a build."""
         work = asyncio.run_coroutine_threadsafe(pulling, self._loop)
-        while True:
-            try:
-                return work.result(_LOOK)
-            except concurrent.futures.TimeoutError:
-                if work.done():
-                    raise
-                try:
-                    stop.check()
-                except Cancelled:
-                    work.cancel()
-                    raise
+
+        def give_up() -> None:
+            work.cancel()
+            stop.check()
+
+        return awaited(work, stop, give_up)
 
     # The cache
 
