@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import InvalidSpec, NotFound, NotSupported
@@ -20,6 +21,7 @@ from .buildruns import BuildRuns, awaited
 from .events import EventBus
 from .uploads import Upload
 
+_AT_ONCE = 12  # builds; more wait for their turn
 _STOP_SECONDS = 30.0
 
 Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
@@ -34,7 +36,9 @@ class Builds:
         self._runs = runs
         self._events = events
         self._builder = Builder(store.state)
-        self._cancelled: dict[asyncio.Task[Image], threading.Event] = {}
+        # Of its own: builds wait for commands and pulls, which need threads of the loop to go on.
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mooring-build")
+        self._cancelled: dict[asyncio.Future[Image], threading.Event] = {}
         self._loop: asyncio.AbstractEventLoop
         self.pull: Pull | None = None
 
@@ -47,11 +51,10 @@ class Builds:
         cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         runner = self._runs.runner(self._loop)
-        work = asyncio.ensure_future(
-            asyncio.to_thread(
-                self._builder.build, options, upload.pieces(), runner, self, progress, cancelled
-            )
+        running = self._pool.submit(
+            self._builder.build, options, upload.pieces(), runner, self, progress, cancelled
         )
+        work = asyncio.wrap_future(running)
         self._cancelled[work] = cancelled
         try:
             await upload.feed(chunks, work)
@@ -59,6 +62,7 @@ class Builds:
         except BaseException as error:
             cancelled.set()
             upload.fail(error)
+            running.cancel()  # it may not have begun
             await asyncio.wait((work,), timeout=_STOP_SECONDS)
             raise
         finally:

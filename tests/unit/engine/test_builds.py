@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.engine.buildruns import BuildRuns
 from mooring_agent.engine.builds import Builds
 from mooring_agent.engine.events import EventBus
@@ -87,6 +89,37 @@ def test_images_are_pulled_when_they_are_missing_or_that_is_wanted(builds: Build
     assert asked == ["third linux", "there linux"]
     build(builds, "FROM here\nLABEL a=c\n", pull=True)
     assert asked[2:] == ["here linux"]
+
+
+def test_builds_leave_threads_to_what_they_wait_for(builds: Builds, store: ImageStore) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        begun = asyncio.Semaphore(0)
+
+        async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
+            begun.release()
+            await all_began.wait()
+            return await asyncio.to_thread(add, store, reference)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield CONTEXT
+
+        builds.pull = pull
+        all_began = asyncio.Event()
+        works = [
+            asyncio.ensure_future(
+                builds.build(BuildOptions(text=f"FROM base{number}\n".encode()), chunks(), no_progress)
+            )
+            for number in range(3)
+        ]
+        async with asyncio.timeout(10 * PATIENCE):
+            for _ in works:
+                await begun.acquire()
+            all_began.set()
+            assert len(await asyncio.gather(*works)) == 3
+
+    asyncio.run(scenario())
 
 
 def test_an_image_for_another_platform_is_refused(builds: Builds, store: ImageStore) -> None:
