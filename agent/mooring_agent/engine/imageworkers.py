@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Hasha
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
 
+from ..errors import MooringError
 from ..images.image import Progress, ProgressEvent, no_progress
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class SharedWork(Generic[T]):
         shared.watchers.append(watcher)
         try:
             return await asyncio.shield(shared.task)
+        except MooringError as error:
+            raise error.copied() from error  # each puts words of its own before it
         finally:
             shared.watchers.remove(watcher)
             if not shared.watchers and not shared.task.done():

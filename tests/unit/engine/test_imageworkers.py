@@ -11,6 +11,7 @@ import pytest
 
 from mooring_agent.engine.imageworkers import ImageWorkers, SharedWork, streamed
 from mooring_agent.engine.uploads import Upload, taken_in
+from mooring_agent.errors import NotFound
 from mooring_agent.images.image import Progress, ProgressEvent
 
 _LIMIT = 10.0
@@ -39,6 +40,29 @@ def test_two_who_ask_for_the_same_share_the_work_and_its_progress() -> None:
         assert seen == [[ProgressEvent("download", 1, 2)]] * 2
         assert await shared.run("key", work) == "done"
         assert runs == 2
+
+    asyncio.run(scenario())
+
+
+def test_each_who_shares_a_failure_may_say_what_it_meant_for_him() -> None:
+    async def scenario() -> None:
+        shared: SharedWork[None] = SharedWork()
+
+        async def work(tell: Progress) -> None:
+            raise NotFound("there is none", code="absent")
+
+        async def one(words: str) -> NotFound:
+            with pytest.raises(NotFound) as caught:
+                await shared.run("key", work)
+            caught.value.put_before(words)
+            return caught.value
+
+        errors = await asyncio.gather(one("first: "), one("second: "))
+        assert [str(error) for error in errors] == ["first: there is none", "second: there is none"]
+        assert [(error.message, error.code) for error in errors] == [
+            ("first: there is none", "absent"),
+            ("second: there is none", "absent"),
+        ]
 
     asyncio.run(scenario())
 
