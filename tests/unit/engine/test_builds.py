@@ -133,6 +133,23 @@ def test_an_image_for_another_platform_is_refused(builds: Builds, store: ImageSt
         build(builds, "FROM foreign\nRUN true\n", platform=Platform("linux", foreign))
 
 
+def test_a_name_may_be_wanted_for_several_platforms(builds: Builds, store: ImageStore) -> None:
+    foreign = "riscv64" if host_platform().architecture != "riscv64" else "amd64"
+    add(store, "base", host_platform().architecture)
+    asked: list[str] = []
+
+    async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
+        asked.append(platform.architecture)
+        return add(store, reference, platform.architecture)
+
+    builds.pull = pull
+    dockerfile = f"FROM --platform=linux/{foreign} base AS other\nFROM base\nCOPY --from=other /d /e\n"
+    assert build(builds, dockerfile, pull=True).architecture == host_platform().architecture
+    assert asked == [foreign, host_platform().architecture]
+    with pytest.raises(InvalidSpec, match=f"base:latest is for .*, the build for linux/{foreign}"):
+        build(builds, f"FROM base AS own\n{dockerfile}COPY --from=own /d /f\n")
+
+
 def test_arguments_of_the_platform_are_known(builds: Builds) -> None:
     image = build(
         builds,
