@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,8 @@ from ..images.build.options import BuildOptions
 from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune_cache
 from ..images.image import Image, Progress
 from ..images.platform import Platform
+from ..images.reference import Reference
+from ..images.registry.settings import Credentials
 from ..images.store import ImageStore
 from ..images.turns import Stop
 from .buildruns import BuildRuns, awaited
@@ -24,8 +26,8 @@ from .uploads import Upload
 _AT_ONCE = 12  # builds; more wait for their turn
 _STOP_SECONDS = 30.0
 
-Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
-"""Gets an image from its registry."""
+Pull = Callable[[str, Platform, Progress, Credentials | None], Coroutine[Any, Any, Image]]
+"""Gets an image from its registry, with the host's credentials if none are given."""
 
 
 class Builds:
@@ -80,7 +82,14 @@ class Builds:
             await asyncio.wait(tuple(self._cancelled), timeout=_STOP_SECONDS)
 
     def base(
-        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+        self,
+        reference: str,
+        platform: Platform,
+        progress: Progress,
+        stop: Stop,
+        *,
+        pull: bool,
+        credentials: Mapping[str, Credentials],
     ) -> Image:
         """An image to build on; see images/build `Bases`."""
         image = None
@@ -96,7 +105,8 @@ class Builds:
                     f"image {reference} is to be pulled, and this agent pulls nothing for builds: import or "
                     "load it, and build without --pull"
                 )
-            image = self._pulled(self.pull(reference, platform, progress), stop)
+            known = credentials.get(Reference.parse(reference).domain)
+            image = self._pulled(self.pull(reference, platform, progress, known), stop)
         runnable = {(one.os, one.architecture) for one in platform.runs()}
         if (image.os, image.architecture) not in runnable:
             raise InvalidSpec(

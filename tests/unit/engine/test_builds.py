@@ -20,6 +20,7 @@ from mooring_agent.errors import InvalidSpec, MooringError, NotFound, NotSupport
 from mooring_agent.images.build.options import BuildOptions
 from mooring_agent.images.image import Image, Progress, ProgressEvent, no_progress
 from mooring_agent.images.platform import Platform, host_platform
+from mooring_agent.images.registry.settings import Credentials
 from mooring_agent.images.store import ImageStore
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from unit.images.archives import archive, directory, member
@@ -77,8 +78,10 @@ def test_what_is_here_is_taken_and_what_is_not_is_named(builds: Builds, store: I
 def test_images_are_pulled_when_they_are_missing_or_that_is_wanted(builds: Builds, store: ImageStore) -> None:
     asked: list[str] = []
 
-    async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
-        asked.append(f"{reference} {platform.os}")
+    async def pull(
+        reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+    ) -> Image:
+        asked.append(f"{reference} {platform.os} {credentials.username if credentials else None}")
         return add(store, reference)
 
     builds.pull = pull
@@ -86,9 +89,12 @@ def test_images_are_pulled_when_they_are_missing_or_that_is_wanted(builds: Build
     build(builds, "FROM here\nLABEL a=b\n")
     assert asked == []
     build(builds, "FROM there\nCOPY --from=third /d /e\n")
-    assert asked == ["third linux", "there linux"]
+    assert asked == ["third linux None", "there linux None"]
     build(builds, "FROM here\nLABEL a=c\n", pull=True)
-    assert asked[2:] == ["here linux"]
+    assert asked[2:] == ["here linux None"]
+    known = {"docker.io": Credentials("the request", "somebody", "s"), "other": Credentials("the request")}
+    build(builds, "FROM here\nLABEL a=d\n", pull=True, credentials=known)
+    assert asked[3:] == ["here linux somebody"]
 
 
 def test_builds_leave_threads_to_what_they_wait_for(builds: Builds, store: ImageStore) -> None:
@@ -97,7 +103,9 @@ def test_builds_leave_threads_to_what_they_wait_for(builds: Builds, store: Image
         loop.set_default_executor(ThreadPoolExecutor(2))
         begun = asyncio.Semaphore(0)
 
-        async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
+        async def pull(
+            reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+        ) -> Image:
             begun.release()
             await all_began.wait()
             return await asyncio.to_thread(add, store, reference)
@@ -138,7 +146,9 @@ def test_a_name_may_be_wanted_for_several_platforms(builds: Builds, store: Image
     add(store, "base", host_platform().architecture)
     asked: list[str] = []
 
-    async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
+    async def pull(
+        reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+    ) -> Image:
         asked.append(platform.architecture)
         return add(store, reference, platform.architecture)
 

@@ -32,6 +32,7 @@ from mooring_agent.images.making import NewImage, rfc3339, write_image
 from mooring_agent.images.manifests import oci_layer
 from mooring_agent.images.platform import Platform, host_platform
 from mooring_agent.images.readying import ensure_layers
+from mooring_agent.images.registry.settings import Credentials
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.turns import Cancelled, Stop
 
@@ -44,9 +45,19 @@ class Bases(Protocol):
     """Where the images come from that a build begins with or copies from."""
 
     def base(
-        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+        self,
+        reference: str,
+        platform: Platform,
+        progress: Progress,
+        stop: Stop,
+        *,
+        pull: bool,
+        credentials: Mapping[str, Credentials],
     ) -> Image:
-        """The image of a name; with `pull` the newest one of its registry. Raises NotFound, Unavailable."""
+        """The image of a name; with `pull` the newest one of its registry. Raises NotFound, Unavailable.
+
+        `credentials` are those of registries by their names, in place of the host's.
+        """
         ...
 
 
@@ -233,7 +244,12 @@ class _Build:
                     continue
                 try:
                     image = self._bases.base(
-                        name, platform, self._progress, self._stop, pull=self._options.pull
+                        name,
+                        platform,
+                        self._progress,
+                        self._stop,
+                        pull=self._options.pull,
+                        credentials=self._options.credentials,
                     )
                 except Cancelled:
                     raise
