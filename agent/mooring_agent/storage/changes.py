@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,6 +35,32 @@ def is_opaque(directory: int | bytes) -> bool:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
         raise
+
+
+def find_merged(
+    fds: Mapping[int, int], layers: Collection[int], path: bytes
+) -> tuple[os.stat_result | None, tuple[int, ...]]:
+    """What overlay shows at a path of layers, topmost first, and of a directory those that it merges in it.
+
+    `fds` are open directories by the number of their layer; above the path all of them have directories.
+    """
+    found: os.stat_result | None = None
+    merged: list[int] = []
+    for layer in layers:
+        fd = fds[layer]
+        try:
+            status = os.stat(path, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if is_whiteout(status):
+            break
+        if not stat.S_ISDIR(status.st_mode):
+            return found or status, tuple(merged)
+        found = found or status
+        merged.append(layer)
+        if len(layers) > 1 and is_opaque(_within(fd, path)):
+            break
+    return found, tuple(merged)
 
 
 def overlay_changes(upper: Path, lower: tuple[Path, ...]) -> Iterator[Change]:
@@ -151,22 +177,7 @@ class _Merged:
 
     def find(self, name: bytes) -> tuple[os.stat_result | None, tuple[int, ...]]:
         """What is seen at `name`, and of a directory the layers that are merged in it."""
-        found: os.stat_result | None = None
-        merged: list[int] = []
-        for index, fd in self._fds.items():
-            try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if is_whiteout(status):
-                break
-            if not stat.S_ISDIR(status.st_mode):
-                return found or status, tuple(merged)
-            found = found or status
-            merged.append(index)
-            if is_opaque(_within(fd, name)):
-                break
-        return found, tuple(merged)
+        return find_merged(self._fds, self._fds, name)
 
     def names(self) -> set[bytes]:
         """All names that are seen."""
