@@ -14,7 +14,7 @@ from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailabl
 from mooring_agent.failpoints import reached
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cachemounts import CacheMounts
-from mooring_agent.images.build.commands import PROXIES, Commands
+from mooring_agent.images.build.commands import PROXIES
 from mooring_agent.images.build.context import receive_context
 from mooring_agent.images.build.errors import place_of
 from mooring_agent.images.build.layering import Layer, Layering
@@ -199,7 +199,6 @@ class _Build:
             },
             used=used,
         )
-        work.commands = Commands(work)
         result = self._stages(work, plan, images)
         unused = sorted(set(options.args) - work.used - PROXIES - {EPOCH})
         if unused:
