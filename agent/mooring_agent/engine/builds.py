@@ -107,8 +107,7 @@ class Builds:
                 )
             known = credentials.get(Reference.parse(reference).domain)
             image = self._pulled(self.pull(reference, platform, progress, known), stop)
-        runnable = {(one.os, one.architecture) for one in platform.runs()}
-        if (image.os, image.architecture) not in runnable:
+        if not platform.takes(image.os, image.architecture):
             raise InvalidSpec(
                 f"image {image.name} is for {image.os}/{image.architecture}, the build for {platform}: "
                 "expected an image of that platform"
