@@ -17,6 +17,7 @@ from ..images.build.context import DOCKERFILE, archive_context
 from ..images.build.reporting import NOTE, OUTPUT, STEP, WARNING
 from .client import FLEET
 from .containers import client_of
+from .images import pair
 from .output import age, show, size
 
 _BUILDS = f"{FLEET}/builds"
@@ -68,7 +69,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Iterator[b
     options: dict[str, Any] = {
         "tags": arguments.tag,
         "args": dict(_arguments(arguments.build_arg)),
-        "labels": dict(_pair(label, "--label") for label in arguments.label),
+        "labels": dict(pair(label, "--label") for label in arguments.label),
         "target": arguments.target,
         "no_cache": arguments.no_cache,
         "pull": arguments.pull,
@@ -134,13 +135,6 @@ def _arguments(given: list[str]) -> Iterator[tuple[str, str]]:
             yield name, value
         elif name in os.environ:
             yield name, os.environ[name]
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, mark, value = text.partition("=")
-    if not mark or not name:
-        raise InvalidSpec(f"{option} {text} is no pair: expected NAME=VALUE")
-    return name, value
 
 
 def _secret(text: str) -> tuple[str, str]:

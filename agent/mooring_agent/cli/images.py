@@ -118,10 +118,10 @@ def _config(arguments: argparse.Namespace) -> dict[str, Any]:
     config: dict[str, Any] = {
         "cmd": _words(arguments.cmd),
         "entrypoint": _words(arguments.entrypoint),
-        "env": dict(_pair(item, "--env") for item in arguments.env),
+        "env": dict(pair(item, "--env") for item in arguments.env),
         "workdir": arguments.workdir,
         "user": arguments.user,
-        "labels": dict(_pair(item, "--label") for item in arguments.label),
+        "labels": dict(pair(item, "--label") for item in arguments.label),
         "exposed_ports": arguments.expose,
     }
     return {name: value for name, value in config.items() if value}
@@ -150,7 +150,8 @@ def _words(command: str | None) -> list[str]:
         raise InvalidSpec(f"the command {command!r} cannot be split into words: {error}") from None
 
 
-def _pair(item: str, option: str) -> tuple[str, str]:
+def pair(item: str, option: str) -> tuple[str, str]:
+    """The two of `NAME=VALUE`; `option` is where it stands."""
     key, mark, value = item.partition("=")
     if not mark or not key:
         raise InvalidSpec(f"{option} {item} is no pair: expected NAME=VALUE")
