@@ -7,6 +7,8 @@ A message is one sentence that names the thing, says what is wrong with it, what
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class MooringError(Exception):
     """An error that a user is meant to read."""
@@ -24,6 +26,12 @@ class MooringError(Exception):
         """Begin the message with what the error meant for the thing at hand."""
         self.message = f"{words}{self.message}"
         self.args = (self.message,)
+
+    def copied(self) -> Self:
+        """The same error as an object of its own, for one of several who wait for the same work."""
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class InvalidSpec(MooringError):

@@ -15,6 +15,7 @@ import pytest
 
 from harness.agent import AgentFailed, AgentUnderTest
 from harness.rootfs import busybox, write_busybox_rootfs
+from mooring_agent.failpoints import VARIABLE
 
 StartAgent = Callable[..., AgentUnderTest]
 
@@ -50,6 +51,19 @@ def agent(request: pytest.FixtureRequest, ended_agents: list[AgentUnderTest]) ->
     """Return a running agent with the image `busybox`, shared by the tests of one module."""
     with ExitStack() as stack:
         yield _started(stack, ended_agents, request.node.nodeid)
+
+
+@pytest.fixture(scope="module")
+def switched(
+    request: pytest.FixtureRequest,
+    ended_agents: list[AgentUnderTest],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[AgentUnderTest, Path]]:
+    """Return an agent with fail points, one for a module, and the file that names the next point."""
+    switch = tmp_path_factory.mktemp("points") / "point"
+    with pytest.MonkeyPatch.context() as environment, ExitStack() as stack:
+        environment.setenv(VARIABLE, str(switch))
+        yield _started(stack, ended_agents, request.node.nodeid), switch
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InvalidSpec, MooringError, NotFound, Unavailable
 from ..failpoints import reached
@@ -41,6 +41,8 @@ from .resources import ContainerSpec
 from .resources.attachments import is_alone
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HOSTNAME = "build"
 """The same in every build, so that what writes it down gives the same layer."""
@@ -257,21 +259,23 @@ class Runner:
         """See images/build/running.py."""
         given_up = asyncio.Event()
         work = asyncio.run_coroutine_threadsafe(self._runs.run(request, output, given_up), self._loop)
-        while True:
-            try:
-                exit_code = work.result(_LOOK)
-            except concurrent.futures.TimeoutError:
-                if work.done():
-                    raise
-                try:
-                    stop.check()
-                except Cancelled:
-                    self._loop.call_soon_threadsafe(given_up.set)
-                continue
-            if exit_code is None:
-                stop.check()
-                raise Cancelled("the command was given up")
-            return exit_code
+        exit_code = awaited(work, stop, lambda: self._loop.call_soon_threadsafe(given_up.set))
+        if exit_code is None:
+            stop.check()
+            raise Cancelled("the command was given up")
+        return exit_code
+
+
+def awaited(work: concurrent.futures.Future[T], stop: Stop, give_up: Callable[[], object]) -> T:
+    """What the event loop does for a thread of a build; `give_up`, which may raise, is called when `stop`
+    says so.
+    """
+    while not concurrent.futures.wait((work,), _LOOK).done:
+        try:
+            stop.check()
+        except Cancelled:
+            give_up()
+    return work.result()
 
 
 def abandoned_group(etc_directory: Path) -> str | None:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..errors import InvalidSpec, NotFound, NotSupported
@@ -15,17 +15,19 @@ from ..images.build.options import BuildOptions
 from ..images.build.pruning import CachePruned, CacheUsage, measure_cache, prune_cache
 from ..images.image import Image, Progress
 from ..images.platform import Platform
+from ..images.reference import Reference
+from ..images.registry.settings import Credentials
 from ..images.store import ImageStore
-from ..images.turns import Cancelled, Stop
-from .buildruns import BuildRuns
+from ..images.turns import Stop
+from .buildruns import BuildRuns, awaited
 from .events import EventBus
-from .inflow import ChunkQueue
+from .uploads import Upload
 
+_AT_ONCE = 12  # builds; more wait for their turn
 _STOP_SECONDS = 30.0
-_LOOK = 0.2  # seconds between two looks at whether a build goes on
 
-Pull = Callable[[str, Platform, Progress], Coroutine[Any, Any, Image]]
-"""Gets an image from its registry."""
+Pull = Callable[[str, Platform, Progress, Credentials | None], Coroutine[Any, Any, Image]]
+"""Gets an image from its registry, with the host's credentials if none are given."""
 
 
 class Builds:
@@ -36,7 +38,9 @@ class Builds:
         self._runs = runs
         self._events = events
         self._builder = Builder(store.state)
-        self._cancelled: dict[asyncio.Task[Image], threading.Event] = {}
+        # Of its own: builds wait for commands and pulls, which need threads of the loop to go on.
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mooring-build")
+        self._cancelled: dict[asyncio.Future[Image], threading.Event] = {}
         self._loop: asyncio.AbstractEventLoop
         self.pull: Pull | None = None
 
@@ -45,22 +49,22 @@ class Builds:
 
         When the caller is cancelled the build is given up, and nothing of it is left when this returns.
         """
-        source = ChunkQueue()
+        upload = Upload()
         cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         runner = self._runs.runner(self._loop)
-        work = asyncio.ensure_future(
-            asyncio.to_thread(
-                self._builder.build, options, source.chunks(), runner, self, progress, cancelled
-            )
+        running = self._pool.submit(
+            self._builder.build, options, upload.pieces(), runner, self, progress, cancelled
         )
+        work = asyncio.wrap_future(running)
         self._cancelled[work] = cancelled
         try:
-            await source.feed(chunks, work)
+            await upload.feed(chunks, work)
             image = await asyncio.shield(work)
         except BaseException as error:
             cancelled.set()
-            source.fail(error)
+            upload.fail(error)
+            running.cancel()  # it may not have begun
             await asyncio.wait((work,), timeout=_STOP_SECONDS)
             raise
         finally:
@@ -78,7 +82,14 @@ class Builds:
             await asyncio.wait(tuple(self._cancelled), timeout=_STOP_SECONDS)
 
     def base(
-        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+        self,
+        reference: str,
+        platform: Platform,
+        progress: Progress,
+        stop: Stop,
+        *,
+        pull: bool,
+        credentials: Mapping[str, Credentials],
     ) -> Image:
         """An image to build on; see images/build `Bases`."""
         image = None
@@ -94,9 +105,9 @@ class Builds:
                     f"image {reference} is to be pulled, and this agent pulls nothing for builds: import or "
                     "load it, and build without --pull"
                 )
-            image = self._pulled(self.pull(reference, platform, progress), stop)
-        runnable = {(one.os, one.architecture) for one in platform.runs()}
-        if (image.os, image.architecture) not in runnable:
+            known = credentials.get(Reference.parse(reference).domain)
+            image = self._pulled(self.pull(reference, platform, progress, known), stop)
+        if not platform.takes(image.os, image.architecture):
             raise InvalidSpec(
                 f"image {image.name} is for {image.os}/{image.architecture}, the build for {platform}: "
                 "expected an image of that platform"
@@ -106,17 +117,12 @@ class Builds:
     def _pulled(self, pulling: Coroutine[Any, Any, Image], stop: Stop) -> Image:
         """Have the event loop do a pull, for a thread of a build."""
         work = asyncio.run_coroutine_threadsafe(pulling, self._loop)
-        while True:
-            try:
-                return work.result(_LOOK)
-            except concurrent.futures.TimeoutError:
-                if work.done():
-                    raise
-                try:
-                    stop.check()
-                except Cancelled:
-                    work.cancel()
-                    raise
+
+        def give_up() -> None:
+            work.cancel()
+            stop.check()
+
+        return awaited(work, stop, give_up)
 
     # The cache
 

@@ -19,7 +19,7 @@ from ..errors import Conflict, MooringError, NotFound
 from ..images.image import Image, Progress
 from ..images.platform import Platform
 from ..images.registry.client import Registries
-from ..images.registry.settings import RegistriesSettings
+from ..images.registry.settings import Credentials, RegistriesSettings
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
@@ -329,8 +329,13 @@ class Engine:
         if not self.lifecycle.exited(event) and not self._build_runs.exited(event):
             self.execs.exited(event)
 
-    async def _pull_for_build(self, reference: str, platform: Platform, progress: Progress) -> Image:
-        return (await self.image_service.pull(reference, platform=platform, progress=progress)).image
+    async def _pull_for_build(
+        self, reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+    ) -> Image:
+        pulled = await self.image_service.pull(
+            reference, platform=platform, credentials=credentials, progress=progress
+        )
+        return pulled.image
 
     async def _take_inventory(self, records: list[dict[str, Any]]) -> None:
         """Compare what the keeper has with what is known here, after every connection to it."""

@@ -222,7 +222,7 @@ class Images:
             return "it is not on this host"
         if str(_named(reference)) not in (*image.references, *image.digests):
             return ""  # an ID: it cannot become another image
-        if platform is not None and not _fits(image, platform):
+        if platform is not None and not platform.takes(image.os, image.architecture):
             return f"it is for {image.os}/{image.architecture} and {platform} is wanted"
         if policy not in ("always", "newer"):
             return ""
@@ -379,7 +379,3 @@ def _named(reference: str) -> Reference | None:
         return Reference.parse(reference)
     except MooringError:
         return None  # 64 digits: an ID
-
-
-def _fits(image: Image, platform: Platform) -> bool:
-    return any((image.os, image.architecture) == (each.os, each.architecture) for each in platform.runs())

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import threading
 import time
@@ -93,8 +92,7 @@ class SharedWork(Generic[T]):
         try:
             return await asyncio.shield(shared.task)
         except MooringError as error:
-            # Each who waits puts words of its own before the message.
-            raise copy.copy(error) from error
+            raise error.copied() from error  # each puts words of its own before it
         finally:
             shared.watchers.remove(watcher)
             if not shared.watchers and not shared.task.done():

@@ -26,16 +26,13 @@ class Upload(RawIOBase):
         self._rest = b""
         self._ended = False
 
-    def offer(self, chunk: bytes) -> bool:
-        """Add a piece unless enough are waiting."""
-        if self._queue.qsize() >= _CHUNKS_AHEAD:
-            return False
-        if chunk:
-            self._queue.put(chunk)
-        return True
-
-    def end(self) -> None:
-        """There is no more."""
+    async def feed(self, chunks: AsyncIterable[bytes], work: asyncio.Future[Any]) -> None:
+        """Hand over all pieces, or those until `work`, which reads them, is done."""
+        async for chunk in chunks:
+            while not work.done() and not self._offer(chunk):
+                await asyncio.wait([work], timeout=_PATIENCE)
+            if work.done():
+                break
         self._queue.put(b"")
 
     def fail(self, error: BaseException) -> None:
@@ -61,6 +58,14 @@ class Upload(RawIOBase):
         self._rest = self._rest[length:]
         return length
 
+    def _offer(self, chunk: bytes) -> bool:
+        """Add a piece unless enough are waiting."""
+        if self._queue.qsize() >= _CHUNKS_AHEAD:
+            return False
+        if chunk:
+            self._queue.put(chunk)
+        return True
+
     def _next(self) -> bytes:
         try:
             piece = self._queue.get(timeout=_STALLED)
@@ -76,18 +81,13 @@ async def taken_in(chunks: AsyncIterable[bytes], reader: Callable[[Upload], Awai
     upload = Upload()
     work: asyncio.Future[T] = asyncio.ensure_future(_awaited(reader(upload)))
     try:
-        async for chunk in chunks:
-            while not work.done() and not upload.offer(chunk):
-                await asyncio.wait([work], timeout=_PATIENCE)
-            if work.done():
-                break
+        await upload.feed(chunks, work)
     except BaseException as error:
         upload.fail(error)
         await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # the reader's own, of which the first one is the cause
         raise
-    upload.end()
     return await work
 
 

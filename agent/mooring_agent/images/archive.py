@@ -18,14 +18,6 @@ from mooring_agent.storage.changes import is_opaque, is_whiteout
 from mooring_agent.storage.tree import walk_tree
 
 _MIN_HOLE = 1 << 16  # bytes; smaller holes cost more in headers than they save
-_KINDS = {
-    stat.S_IFREG: tar.REGULAR,
-    stat.S_IFLNK: tar.SYMLINK,
-    stat.S_IFCHR: tar.CHARACTER,
-    stat.S_IFBLK: tar.BLOCK_DEVICE,
-    stat.S_IFDIR: tar.DIRECTORY,
-    stat.S_IFIFO: tar.FIFO,
-}
 
 
 def archive_directory(
@@ -65,7 +57,7 @@ class TreeArchive:
 
     def root(self, root_fd: int) -> bytes:
         """The member of the root itself, which comes first."""
-        return member_header(_entry(b"./", os.fstat(root_fd), tar.DIRECTORY, _xattrs_of(root_fd)))
+        return member_header(_entry(b"./", os.fstat(root_fd), tar.DIRECTORY, xattrs_of(root_fd)))
 
     def enter(self, status: os.stat_result) -> bool:
         """Whether to go down into a directory."""
@@ -87,7 +79,7 @@ class TreeArchive:
             if self._overlay and is_whiteout(status):
                 yield member_header(tar.TarEntry(prefix + b".wh." + name, tar.REGULAR, mode=0))
                 continue
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+            kind = tar.kind_of(status)
             if kind is None or (kind == tar.DIRECTORY and (status.st_dev, status.st_ino) in self._exclude):
                 continue
             yield from self._member(prefix + name, fd, name, status, kind)
@@ -133,7 +125,7 @@ def _file(path: bytes, dir_fd: int, name: bytes) -> Iterator[bytes]:
             raise InvalidSpec(
                 f"file {os.fsdecode(path)!r} changed while it was read: try again when nothing writes there"
             )
-        entry = _entry(path, status, tar.REGULAR, _xattrs_of(fd))
+        entry = _entry(path, status, tar.REGULAR, xattrs_of(fd))
         entry.size = entry.stored = status.st_size
         parts = _data_parts(fd, status)
         if parts is not None:
@@ -180,7 +172,10 @@ def _data_parts(fd: int, status: os.stat_result) -> tuple[tuple[int, int], ...] 
     return tuple(parts)
 
 
-def _xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
+def xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
+    """The extended attributes, without those that mean something on the host alone, of what is open or at a
+    path, where no link is followed.
+    """
     follow = isinstance(target, int)
     try:
         names = os.listxattr(target) if follow else os.listxattr(target, follow_symlinks=False)
@@ -198,4 +193,4 @@ def _xattrs_of(target: int | bytes) -> dict[bytes, bytes]:
 
 
 def _xattrs_at(dir_fd: int, name: bytes) -> dict[bytes, bytes]:
-    return _xattrs_of(b"/proc/self/fd/%d/%s" % (dir_fd, name))
+    return xattrs_of(b"/proc/self/fd/%d/%s" % (dir_fd, name))

@@ -124,6 +124,10 @@ class Platform:
             found += [Platform(own.os, "arm", f"v{lesser}") for lesser in range(level - 1, 4, -1)]
         return tuple(found)
 
+    def takes(self, system: str, architecture: str) -> bool:
+        """Whether this one runs images for an operating system and an architecture."""
+        return any((system, architecture) == (each.os, each.architecture) for each in self.runs())
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 

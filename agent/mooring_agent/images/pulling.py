@@ -123,7 +123,7 @@ class Puller:
         if wanted is None:
             check_platform(self._name, has.architecture, has.os)
             return
-        if not any((has.os, has.architecture) == (each.os, each.architecture) for each in wanted.runs()):
+        if not wanted.takes(has.os, has.architecture):
             raise NotFound(
                 f"image {self._name} is for {has} only and {wanted} was asked for: use another image, or "
                 f"ask for {has}",

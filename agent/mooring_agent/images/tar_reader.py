@@ -7,7 +7,9 @@ Where they are safe to be written is decided by the one who writes (images/layer
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -32,6 +34,14 @@ REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = (
     b"5",
     b"6",
 )
+_KINDS = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCK_DEVICE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+}
 _GNU_SPARSE = b"S"
 _SKIPPED = frozenset((b"V", b"D", b"N"))  # GNU: volume label, directory dump; old GNU: names
 _WITH_DATA = frozenset((REGULAR, b"\0", b"7", _GNU_SPARSE))
@@ -61,6 +71,11 @@ class TarEntry:
     device: tuple[int, int] = (0, 0)
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     parts: tuple[tuple[int, int], ...] | None = None
+
+
+def kind_of(status: os.stat_result) -> bytes | None:
+    """The kind of the member that a file becomes; None for a socket, which no archive holds."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode))
 
 
 def read_entries(reader: HashingReader) -> Iterator[TarEntry]:

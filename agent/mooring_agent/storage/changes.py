@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,15 +37,17 @@ def is_opaque(directory: int | bytes) -> bool:
         raise
 
 
-def find_merged(directories: Mapping[int, int], path: bytes) -> tuple[os.stat_result | None, tuple[int, ...]]:
-    """What overlay shows at a path, and of a directory the layers that are merged in it.
+def find_merged(
+    fds: Mapping[int, int], layers: Collection[int], path: bytes
+) -> tuple[os.stat_result | None, tuple[int, ...]]:
+    """What overlay shows at a path of layers, topmost first, and of a directory those that it merges in it.
 
-    `directories` are the descriptors by layer, topmost first, and above `path` there is nothing to merge: no
-    whiteout, no opaque directory.
+    `fds` are open directories by the number of their layer; above the path all of them have directories.
     """
     found: os.stat_result | None = None
     merged: list[int] = []
-    for index, fd in directories.items():
+    for layer in layers:
+        fd = fds[layer]
         try:
             status = os.stat(path, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -55,8 +57,8 @@ def find_merged(directories: Mapping[int, int], path: bytes) -> tuple[os.stat_re
         if not stat.S_ISDIR(status.st_mode):
             return found or status, tuple(merged)
         found = found or status
-        merged.append(index)
-        if len(directories) > 1 and is_opaque(_within(fd, path)):
+        merged.append(layer)
+        if len(layers) > 1 and is_opaque(_within(fd, path)):
             break
     return found, tuple(merged)
 
@@ -175,7 +177,7 @@ class _Merged:
 
     def find(self, name: bytes) -> tuple[os.stat_result | None, tuple[int, ...]]:
         """What is seen at `name`, and of a directory the layers that are merged in it."""
-        return find_merged(self._fds, name)
+        return find_merged(self._fds, self._fds, name)
 
     def names(self) -> set[bytes]:
         """All names that are seen."""

@@ -9,29 +9,14 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
-from mooring_agent.failpoints import VARIABLE
 
 from .site import Site
 
 
 @pytest.fixture(scope="module")
-def site(
-    request: pytest.FixtureRequest,
-    ended_agents: list[AgentUnderTest],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Site]:
+def site(switched: tuple[AgentUnderTest, Path]) -> Iterator[Site]:
     """Return an agent with fail points, a container that writes, and an exec that runs."""
-    switch: Path = tmp_path_factory.mktemp("points") / "point"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(VARIABLE, str(switch))
-        agent = AgentUnderTest(user=request.node.nodeid)
-        ended_agents.append(agent)
-        try:
-            agent.start()
-            agent.add_busybox_image()
-            made = Site(agent, switch)
-            yield made
-            made.disarm()
-            made.close()
-        finally:
-            agent.end()
+    made = Site(*switched)
+    yield made
+    made.disarm()
+    made.close()

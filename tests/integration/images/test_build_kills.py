@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from harness.agent import AgentUnderTest
 from harness.unix_http import ApiError
 from harness.waiting import eventually
 from integration.images.building import build, write_context
-from mooring_agent.failpoints import VARIABLE
 
 pytestmark = pytest.mark.root
 
@@ -38,26 +36,6 @@ COPY f /copied
 RUN --mount=type=cache,target=/cache --mount=type=bind,target=/mnt,rw \\
     --mount=type=secret,id=s,target=/secret echo written > /file; touch /mnt/x
 """
-
-
-@pytest.fixture(scope="module")
-def switched(
-    request: pytest.FixtureRequest,
-    ended_agents: list[AgentUnderTest],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[AgentUnderTest, Path]]:
-    """Return an agent with fail points, and the file that names the next one."""
-    switch = tmp_path_factory.mktemp("points") / "point"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(VARIABLE, str(switch))
-        agent = AgentUnderTest(user=request.node.nodeid)
-        ended_agents.append(agent)
-        try:
-            agent.start()
-            agent.add_busybox_image()
-            yield agent, switch
-        finally:
-            agent.end()
 
 
 def leftovers(agent: AgentUnderTest) -> list[str]:

@@ -384,6 +384,11 @@ def test_a_failure_names_the_line_and_the_end_of_the_output(agent: AgentUnderTes
     assert groups_and_files(agent) == []
 
 
+def test_output_in_pieces_is_whole_characters(agent: AgentUnderTest, tmp_path: Path) -> None:
+    dockerfile = "FROM busybox\nRUN printf '\\303'; usleep 300000; printf '\\251\\n'\n"
+    assert build(agent, write_context(tmp_path / "context", dockerfile)).output == "é\n"
+
+
 def test_a_build_ends_with_its_client(agent: AgentUnderTest, tmp_path: Path) -> None:
     dockerfile = "FROM busybox\nRUN echo started; sleep 1000\n"
     context = write_context(tmp_path / "context", dockerfile)

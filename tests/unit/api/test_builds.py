@@ -76,7 +76,10 @@ def test_what_docker_may_ask_and_is_not_there_is_refused(parameters: dict[str, s
         docker(**parameters)
 
 
-@pytest.mark.parametrize("parameters", [{"buildargs": "x"}, {"labels": "[]"}, {"buildargs": '{"A": 1}'}])
+@pytest.mark.parametrize(
+    "parameters",
+    [{"buildargs": "x"}, {"labels": "[]"}, {"buildargs": '{"A": 1}'}, {"extrahosts": '["a:1.2.3.4"'}],
+)
 def test_what_is_not_well_formed_is_refused(parameters: dict[str, str]) -> None:
     with pytest.raises(InvalidSpec):
         docker(**parameters)
@@ -142,7 +145,9 @@ def test_a_build_is_told_as_docker_renders_it(api: Served, engine: FakeEngine) -
         {"stream": "Successfully tagged web:2\n"},
     ]
     assert engine.builds.contexts == [b"the context"]
-    quiet = api.call("POST", "/build?q=1", b"x")
+    config = base64.urlsafe_b64encode(b'{"r.example": {"username": "somebody", "password": "hush"}}')
+    quiet = api.call("POST", "/build?q=1", b"x", X_Registry_Config=config.decode())
+    assert engine.builds.options[-1].credentials["r.example"].password == "hush"
     assert lines(quiet.body) == [{"aux": {"ID": IMAGE.id}}, {"stream": f"{IMAGE.id}\n"}]
 
     engine.builds.failure = BuildFailed(Location("Dockerfile", 2, 2, "RUN x"), 5, "end")

@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.engine.buildruns import BuildRuns
 from mooring_agent.engine.builds import Builds
 from mooring_agent.engine.events import EventBus
@@ -18,6 +20,7 @@ from mooring_agent.errors import InvalidSpec, MooringError, NotFound, NotSupport
 from mooring_agent.images.build.options import BuildOptions
 from mooring_agent.images.image import Image, Progress, ProgressEvent, no_progress
 from mooring_agent.images.platform import Platform, host_platform
+from mooring_agent.images.registry.settings import Credentials
 from mooring_agent.images.store import ImageStore
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from unit.images.archives import archive, directory, member
@@ -75,8 +78,10 @@ def test_what_is_here_is_taken_and_what_is_not_is_named(builds: Builds, store: I
 def test_images_are_pulled_when_they_are_missing_or_that_is_wanted(builds: Builds, store: ImageStore) -> None:
     asked: list[str] = []
 
-    async def pull(reference: str, platform: Platform, progress: Progress) -> Image:
-        asked.append(f"{reference} {platform.os}")
+    async def pull(
+        reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+    ) -> Image:
+        asked.append(f"{reference} {platform.os} {credentials.username if credentials else None}")
         return add(store, reference)
 
     builds.pull = pull
@@ -84,9 +89,45 @@ def test_images_are_pulled_when_they_are_missing_or_that_is_wanted(builds: Build
     build(builds, "FROM here\nLABEL a=b\n")
     assert asked == []
     build(builds, "FROM there\nCOPY --from=third /d /e\n")
-    assert asked == ["third linux", "there linux"]
+    assert asked == ["third linux None", "there linux None"]
     build(builds, "FROM here\nLABEL a=c\n", pull=True)
-    assert asked[2:] == ["here linux"]
+    assert asked[2:] == ["here linux None"]
+    known = {"docker.io": Credentials("the request", "somebody", "s"), "other": Credentials("the request")}
+    build(builds, "FROM here\nLABEL a=d\n", pull=True, credentials=known)
+    assert asked[3:] == ["here linux somebody"]
+
+
+def test_builds_leave_threads_to_what_they_wait_for(builds: Builds, store: ImageStore) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        begun = asyncio.Semaphore(0)
+
+        async def pull(
+            reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+        ) -> Image:
+            begun.release()
+            await all_began.wait()
+            return await asyncio.to_thread(add, store, reference)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield CONTEXT
+
+        builds.pull = pull
+        all_began = asyncio.Event()
+        works = [
+            asyncio.ensure_future(
+                builds.build(BuildOptions(text=f"FROM base{number}\n".encode()), chunks(), no_progress)
+            )
+            for number in range(3)
+        ]
+        async with asyncio.timeout(10 * PATIENCE):
+            for _ in works:
+                await begun.acquire()
+            all_began.set()
+            assert len(await asyncio.gather(*works)) == 3
+
+    asyncio.run(scenario())
 
 
 def test_an_image_for_another_platform_is_refused(builds: Builds, store: ImageStore) -> None:
@@ -98,6 +139,25 @@ def test_an_image_for_another_platform_is_refused(builds: Builds, store: ImageSt
     assert image.architecture == foreign
     with pytest.raises(InvalidSpec, match=f"Dockerfile:2: RUN true: image foreign is for linux/{foreign}"):
         build(builds, "FROM foreign\nRUN true\n", platform=Platform("linux", foreign))
+
+
+def test_a_name_may_be_wanted_for_several_platforms(builds: Builds, store: ImageStore) -> None:
+    foreign = "riscv64" if host_platform().architecture != "riscv64" else "amd64"
+    add(store, "base", host_platform().architecture)
+    asked: list[str] = []
+
+    async def pull(
+        reference: str, platform: Platform, progress: Progress, credentials: Credentials | None
+    ) -> Image:
+        asked.append(platform.architecture)
+        return add(store, reference, platform.architecture)
+
+    builds.pull = pull
+    dockerfile = f"FROM --platform=linux/{foreign} base AS other\nFROM base\nCOPY --from=other /d /e\n"
+    assert build(builds, dockerfile, pull=True).architecture == host_platform().architecture
+    assert asked == [foreign, host_platform().architecture]
+    with pytest.raises(InvalidSpec, match=f"base:latest is for .*, the build for linux/{foreign}"):
+        build(builds, f"FROM base AS own\n{dockerfile}COPY --from=own /d /f\n")
 
 
 def test_arguments_of_the_platform_are_known(builds: Builds) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotSupported
@@ -14,6 +15,7 @@ from ...images.build.reporting import NOTE, OUTPUT, STEP, WARNING
 from ...images.dockerfile.durations import parse_duration
 from ...images.platform import Platform
 from ...images.reference import Reference
+from ...images.registry.credentials import parse_registry_config
 from ..building import follow_build
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..query import Query
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 _PERIOD = 100_000  # microseconds, the kernel's default period of a CPU quota
+_REGISTRIES = "x-registry-config"
 _SHORT = 12 + len("sha256:")
 
 
@@ -39,7 +42,8 @@ class BuildCalls:
 
     async def build(self, request: Request) -> Reply:
         """Build from the context in the body; the answer is the messages that the client renders."""
-        options = build_options(request.query).checked()
+        credentials = parse_registry_config(request.headers.get(_REGISTRIES, ""))
+        options = replace(build_options(request.query), credentials=credentials).checked()
         quiet = request.query.flag("q")
         return Stream(self._rendered(options, request.body, quiet))
 
@@ -146,7 +150,8 @@ def _texts(event: dict[str, Any], quiet: bool) -> Iterator[str]:
 
 
 def _mapping(query: Query, name: str) -> dict[str, str]:
-    value = _json(query, name)
+    text = query.text(name)
+    value = _json(text, name) if text else None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -162,20 +167,16 @@ def _mapping(query: Query, name: str) -> dict[str, str]:
 
 
 def _list(query: Query, name: str) -> list[str]:
-    values = []
+    values: list[str] = []
     for text in query.many(name):
         if text.startswith("["):
-            decoded = json.loads(text)
-            values += [str(one) for one in decoded]
+            values += map(str, _json(text, name))
         elif text:
             values += text.split(",")
     return values
 
 
-def _json(query: Query, name: str) -> Any:
-    text = query.text(name)
-    if not text:
-        return None
+def _json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import re
 import shutil
-import stat
+import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -35,6 +38,7 @@ from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
 _TIMEOUT = 60.0  # seconds without a byte
 _GIT_TIMEOUT = 1800.0  # seconds for one command of git
+_LOOK = 0.2  # seconds between two looks at whether a build goes on
 _GIT = re.compile(r"(?:git@|git://|ssh://)|(?:https?://[^#?]*\.git(?:#|$))")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _URL_MODE = 0o600  # as Docker has it
@@ -77,12 +81,14 @@ def fetch_url(source: str, checksum: str, directory: Path, name: str, stop: Stop
                 stop.check()
                 digest.update(chunk)
                 file.write(chunk)
+            if answer.length:  # a read of so many bytes does not tell that there were less
+                raise OSError(f"it ended {answer.length} bytes early")
             modified = _modified(answer.headers.get("Last-Modified"))
     except urllib.error.HTTPError as error:
         raise Unavailable(
             f"{source} cannot be fetched: the server answered {error.code} {error.reason}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(
             f"{source} cannot be fetched ({reason}): is it reachable from this host? A file of the build "
@@ -122,25 +128,24 @@ def fetch_git(source: str, directory: Path, *, keep_git_dir: bool, stop: Stop) -
             "GIT_ALLOW_PROTOCOL": "git:http:https:ssh",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
         }
-        try:
-            done = subprocess.run(
-                [program, "-c", "advice.detachedHead=false", *words],
-                cwd=checkout,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_GIT_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"{address} did not answer within {_GIT_TIMEOUT:g} s") from None
-        if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        process = subprocess.Popen(
+            [program, "-c", "advice.detachedHead=false", *words],
+            cwd=checkout,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        with process:
+            output, errors = _written(process, address, stop)
+        if process.returncode:
+            said = errors.decode("utf-8", "replace").strip().splitlines()
             raise Unavailable(
                 f"{address} cannot be fetched with git ({said[-1] if said else 'no message'}): is it "
                 "reachable from this host, and is the reference there?"
             )
-        return done.stdout.decode("utf-8", "replace").strip()
+        return output.decode("utf-8", "replace").strip()
 
     git("init", "--quiet")
     if reference.startswith("-") or address.startswith("-"):
@@ -156,6 +161,22 @@ def fetch_git(source: str, directory: Path, *, keep_git_dir: bool, stop: Stop) -
     if below:
         return Fetched(checkout, below.strip("/"))
     return Fetched(directory, "checkout")
+
+
+def _written(process: subprocess.Popen[bytes], address: str, stop: Stop) -> tuple[bytes, bytes]:
+    """What a program writes until its end; it is killed, with what it has started, to end it early."""
+    deadline = time.monotonic() + _GIT_TIMEOUT
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=_LOOK)
+            stop.check()
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{address} did not answer within {_GIT_TIMEOUT:g} s")
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def is_archive(descriptor: int) -> bool:
@@ -183,15 +204,6 @@ def unpack_archive(descriptor: int, directory: Path) -> None:
         file.seek(0)
         head, chunks = peek(read_chunks(file))
         apply_layer(decompress(chunks, detect(head)), UnpackTarget(directory, WhiteoutStyle.DELETE, ()))
-
-
-def open_regular(path: Path) -> int | None:
-    """A descriptor of a regular file, None for anything else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    return None
 
 
 def _looks_like_tar(descriptor: int) -> bool:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from mooring_agent.errors import InvalidSpec, MooringError, NotFound, Unavailabl
 from mooring_agent.failpoints import reached
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cachemounts import CacheMounts
-from mooring_agent.images.build.commands import PROXIES, Commands
+from mooring_agent.images.build.commands import PROXIES
 from mooring_agent.images.build.context import receive_context
 from mooring_agent.images.build.errors import place_of
 from mooring_agent.images.build.layering import Layer, Layering
@@ -33,19 +32,32 @@ from mooring_agent.images.making import NewImage, rfc3339, write_image
 from mooring_agent.images.manifests import oci_layer
 from mooring_agent.images.platform import Platform, host_platform
 from mooring_agent.images.readying import ensure_layers
+from mooring_agent.images.registry.settings import Credentials
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.turns import Cancelled, Stop
 
 _AT_ONCE = 4  # stages
+
+_Wanted = tuple[str, Platform]  # an image by its name, for a platform
 
 
 class Bases(Protocol):
     """Where the images come from that a build begins with or copies from."""
 
     def base(
-        self, reference: str, platform: Platform, progress: Progress, stop: Stop, *, pull: bool
+        self,
+        reference: str,
+        platform: Platform,
+        progress: Progress,
+        stop: Stop,
+        *,
+        pull: bool,
+        credentials: Mapping[str, Credentials],
     ) -> Image:
-        """The image of a name; with `pull` the newest one of its registry. Raises NotFound, Unavailable."""
+        """The image of a name; with `pull` the newest one of its registry. Raises NotFound, Unavailable.
+
+        `credentials` are those of registries by their names, in place of the host's.
+        """
         ...
 
 
@@ -155,9 +167,9 @@ class _Build:
         plan = plan_stages(dockerfile, global_args.get, options.target)
         images = self._images(plan, lease)
         triggers = {
-            stage.index: images[stage.base.image].config.get("OnBuild") or ()
+            stage.index: images[base].config.get("OnBuild") or ()
             for stage in plan.stages
-            if stage.base.image in images and stage.parent is None
+            if stage.parent is None and (base := self._base(stage)) in images
         }
         if any(triggers.values()):
             plan = plan_stages(dockerfile, global_args.get, options.target, triggers)
@@ -182,10 +194,11 @@ class _Build:
             args=self._args,
             latest=options.latest(),
             globals=global_args,
-            images={name: image.chain for name, image in images.items()},
+            images={
+                name: image.chain for (name, platform), image in images.items() if platform == self._platform
+            },
             used=used,
         )
-        work.commands = Commands(work)
         result = self._stages(work, plan, images)
         unused = sorted(set(options.args) - work.used - PROXIES - {EPOCH})
         if unused:
@@ -211,29 +224,38 @@ class _Build:
                     known[argument.name] = argument.value
         return known, used
 
+    def _base(self, stage: PlannedStage) -> _Wanted:
+        """The image that a stage begins with."""
+        named = stage.base.platform
+        return stage.base.image, Platform.parse(named) if named else self._platform
+
     def _images(
-        self, plan: BuildPlan, lease: Lease, known: Mapping[str, StageResult] | None = None
-    ) -> dict[str, StageResult]:
-        """The images that a plan needs, ready to be built on, by name."""
-        found: dict[str, StageResult] = {}
+        self, plan: BuildPlan, lease: Lease, known: Mapping[_Wanted, StageResult] | None = None
+    ) -> dict[_Wanted, StageResult]:
+        """The images that a plan needs, ready to be built on."""
+        found: dict[_Wanted, StageResult] = {}
         for stage in plan.stages:
-            wanted = dict.fromkeys(stage.images, self._platform)
+            wanted = [(name, self._platform) for name in stage.images]
             if stage.parent is None and stage.base.image != SCRATCH:
-                named = stage.base.platform
-                wanted[stage.base.image] = Platform.parse(named) if named else self._platform
-            for name, platform in wanted.items():
-                if name in found or (known and name in known):
+                wanted.append(self._base(stage))
+            for name, platform in wanted:
+                if (name, platform) in found or (known and (name, platform) in known):
                     continue
                 try:
                     image = self._bases.base(
-                        name, platform, self._progress, self._stop, pull=self._options.pull
+                        name,
+                        platform,
+                        self._progress,
+                        self._stop,
+                        pull=self._options.pull,
+                        credentials=self._options.credentials,
                     )
                 except Cancelled:
                     raise
                 except MooringError as error:
                     error.put_before(f"{place_of(stage.base.location)}: ")
                     raise
-                found[name] = self._ready(image, lease)
+                found[name, platform] = self._ready(image, lease)
         return found
 
     def _ready(self, image: Image, lease: Lease) -> StageResult:
@@ -256,7 +278,7 @@ class _Build:
             rfc3339(config.created_at),
         )
 
-    def _stages(self, work: Work, plan: BuildPlan, images: Mapping[str, StageResult]) -> StageResult:
+    def _stages(self, work: Work, plan: BuildPlan, images: Mapping[_Wanted, StageResult]) -> StageResult:
         """Build the stages, those that do not need each other at the same time."""
         futures: dict[int, Future[StageResult]] = {}
         scratch = StageResult((), {"Env": [f"PATH={configuring.DEFAULT_PATH}"]}, (), self._platform, "", "")
@@ -267,7 +289,7 @@ class _Build:
             if stage.parent is not None:
                 base = futures[stage.parent].result()
             else:
-                base = images.get(stage.base.image, scratch)
+                base = images.get(self._base(stage), scratch)
             result = StageBuild(work, stage, base, first_step).run()
             work.stages[stage.index] = result.chain
             return result
@@ -303,7 +325,7 @@ class _Build:
         options = self._options
         created = work.moment(result.created)
         new = NewImage(
-            replace(result.platform),
+            result.platform,
             configuring.finished(result.config, options.labels),
             result.history,
             result.author,

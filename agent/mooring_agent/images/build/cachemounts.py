@@ -85,17 +85,24 @@ class CacheMounts:
             try:
                 if not path.exists():
                     draft = self._root / f"{_DRAFT}{uuid.uuid4().hex}"
-                    draft.mkdir(mode=0o755)
-                    fill(draft)
-                    draft.rename(path)
+                    try:
+                        draft.mkdir(mode=0o755)
+                        fill(draft)
+                        draft.rename(path)
+                    except BaseException:
+                        shutil.rmtree(draft, ignore_errors=True)  # the next agent tries again
+                        raise
             except BaseException:
-                self._users[path] -= 1
+                self._leave(path)
                 raise
         try:
             yield path
         finally:
             with self._lock:
-                self._users[path] -= 1
-                if not self._users[path]:
-                    del self._users[path]
+                self._leave(path)
                 os.utime(path)
+
+    def _leave(self, path: Path) -> None:
+        self._users[path] -= 1
+        if not self._users[path]:
+            del self._users[path]

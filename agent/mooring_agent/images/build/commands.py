@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -118,10 +119,11 @@ class Commands:
         snapshots = work.state.snapshots
         # The runner gives its container the same id, so that whoever sweeps knows what belongs together.
         key = secrets.token_hex(32)
+        text = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
 
         def output(data: bytes) -> None:
             tail.add(data)
-            work.reporting.output(data)
+            work.reporting.output(text.decode(data))
 
         with ExitStack() as held:
             target = held.enter_context(temporary_snapshot(snapshots, key, chain or None))

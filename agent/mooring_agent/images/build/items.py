@@ -21,15 +21,6 @@ from mooring_agent.images.tar_writer import END, member_header, padding
 
 SECOND = 1_000_000_000
 
-_KINDS = {
-    stat.S_IFREG: tar.REGULAR,
-    stat.S_IFLNK: tar.SYMLINK,
-    stat.S_IFCHR: tar.CHARACTER,
-    stat.S_IFBLK: tar.BLOCK_DEVICE,
-    stat.S_IFDIR: tar.DIRECTORY,
-    stat.S_IFIFO: tar.FIFO,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -58,7 +49,7 @@ class Item:
 
 def item_of(tree: Tree, origin: bytes, status: os.stat_result, path: bytes) -> Item | None:
     """What is at `origin` of a tree, to be put at `path`; None for a socket, which no layer can hold."""
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    kind = tar.kind_of(status)
     if kind is None:
         return None
     if any(part.startswith(b".wh.") for part in path.split(b"/")):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 _SECRETS = "/run/secrets"
 _SECRET_MODE = 0o400
 _CACHE_MODE = 0o755
+_BIND_MODE = 0o755
 
 Origin = Callable[[str], tuple[Tree, str]]
 """The tree of a stage or image by its name, "" for the context, and what to call it in a message."""
@@ -119,8 +121,8 @@ class Mounting:
         if mount.read_only:
             return RunBind(target, tree.places(path), True)
         # What is written is dropped, so it goes to a copy.
-        copy = self.scratch / f"bind-{len(os.listdir(self.scratch))}"
-        copy.mkdir(mode=0o755)
+        copy = Path(tempfile.mkdtemp(dir=self.scratch))
+        copy.chmod(_BIND_MODE)
         _copy_out(_content(tree, path), copy)
         status = tree.lstat(path)
         if status is not None and not stat.S_ISDIR(status.st_mode):

@@ -12,6 +12,7 @@ from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.build.context import DOCKERFILE
 from mooring_agent.images.platform import Platform
 from mooring_agent.images.reference import Reference
+from mooring_agent.images.registry.settings import Credentials
 
 EPOCH = "SOURCE_DATE_EPOCH"
 
@@ -43,7 +44,8 @@ class BuildOptions:
     `dockerfile` is its path in the context, or with `text` its name in messages. `tags` are long names.
     `network` is that of RUN where the instruction says nothing. `time_limit` is in seconds for all of it.
     `epoch`, in seconds, is the time that nothing in the image is later than; None, unless the build
-    argument SOURCE_DATE_EPOCH is given, for the times as they are. `secrets` are contents by their id.
+    argument SOURCE_DATE_EPOCH is given, for the times as they are. `secrets` are contents by their id,
+    `credentials` those that the client has for registries, by their names, in place of the host's.
     """
 
     dockerfile: str = DOCKERFILE
@@ -59,6 +61,7 @@ class BuildOptions:
     epoch: int | None = None
     platform: Platform | None = None
     limits: RunLimits = field(default_factory=RunLimits)
+    credentials: Mapping[str, Credentials] = field(default_factory=dict, repr=False)
     time_limit: float = _TIME_LIMIT
 
     def checked(self) -> BuildOptions:

@@ -39,9 +39,9 @@ class Reporting:
         """Something to look at."""
         self._tell(WARNING, text)
 
-    def output(self, data: bytes) -> None:
+    def output(self, text: str) -> None:
         """What a command has written."""
-        self._tell(OUTPUT, data.decode("utf-8", "replace"))
+        self._tell(OUTPUT, text)
 
     def _tell(self, kind: str, text: str, number: int | None = None) -> None:
         with self._lock:

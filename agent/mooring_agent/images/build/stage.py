@@ -10,6 +10,7 @@ from typing import Any
 from mooring_agent.errors import InvalidSpec, MooringError, NotSupported
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cache import Record, cache_key
+from mooring_agent.images.build.commands import Commands
 from mooring_agent.images.build.copying import Placing
 from mooring_agent.images.build.errors import BuildFailed, place_of
 from mooring_agent.images.build.items import archive_items, digest_items
@@ -49,6 +50,7 @@ class StageBuild:
         """`base` is what it begins with; `first_step` is the number of its FROM."""
         self._work = work
         self._planned = planned
+        self._commands = Commands(work)
         self._now = base
         self._step = first_step
         self._has_command = False
@@ -166,7 +168,7 @@ class StageBuild:
                 f"RUN --security={instruction.security} is not supported: builds run with the confinement of "
                 "containers alone"
             )
-        command = self._work.commands.prepare(
+        command = self._commands.prepare(
             instruction,
             mounts=instruction.expand_mounts(self._lookup, self._work.dockerfile.escape),
             stage=self._planned,
@@ -177,7 +179,7 @@ class StageBuild:
         self._layer(
             instruction,
             ["RUN", command.facts],
-            lambda: self._work.commands.run(command, self._now.layers),
+            lambda: self._commands.run(command, self._now.layers),
             command.argv,
         )
 

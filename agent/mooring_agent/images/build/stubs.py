@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mooring_agent.images.archive import xattrs_of
 from mooring_agent.images.build.tree import Tree
-from mooring_agent.images.layers import FOREIGN_XATTRS
 
 STANDARD = (
     *((path, True) for path in ("/dev", "/proc", "/sys")),
@@ -118,10 +118,9 @@ class InPlace:
         before, now, place = tree.lstat(path), os.lstat(self._place(path)), self._place(path)
         if before is None:
             return False
-        xattrs = {os.fsencode(name): os.getxattr(place, name) for name in os.listxattr(place)}
         return (before.st_mode, before.st_uid, before.st_gid, before.st_mtime_ns, tree.xattrs(path)) == (
             *(now.st_mode, now.st_uid, now.st_gid, now.st_mtime_ns),
-            {name: value for name, value in xattrs.items() if not name.startswith(FOREIGN_XATTRS)},
+            xattrs_of(os.fsencode(place)),
         )
 
     def _place(self, path: bytes) -> Path:

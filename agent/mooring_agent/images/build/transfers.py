@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,9 +144,10 @@ class Transfers:
     def _unpacked(self, tree: Tree, path: str) -> Tree | None:
         """The tree in an archive; None if the file is none."""
         origin = tree.resolve(os.fsencode(path))
-        places = tree.places(origin)
-        if not origin or len(places) != 1 or (descriptor := _open_regular(places[0])) is None:
+        status = tree.lstat(origin)
+        if status is None or not stat.S_ISREG(status.st_mode):
             return None
+        descriptor = tree.open(origin)
         try:
             if not adding.is_archive(descriptor):
                 return None
@@ -157,7 +159,3 @@ class Transfers:
 
     def _new_directory(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self._work.scratch))
-
-
-def _open_regular(path: Path) -> int | None:
-    return adding.open_regular(path) if path.is_file() and not path.is_symlink() else None

@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
-from mooring_agent.images.layers import FOREIGN_XATTRS
+from mooring_agent.images.archive import xattrs_of
 from mooring_agent.linux.paths import open_directory
-from mooring_agent.storage.changes import is_opaque, is_whiteout
+from mooring_agent.storage.changes import find_merged, is_whiteout
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -36,13 +36,13 @@ class Tree:
     def __init__(self, layers: Sequence[Path]) -> None:
         self.layers = tuple(layers)
         self._opened = ExitStack()
-        self._fds: list[int] = []
+        self._fds: dict[int, int] = {}
         self._merged: dict[bytes, tuple[int, ...]] = {}
         with self._opened:  # closes what is open already when one cannot be opened
             for layer in self.layers:
                 fd = os.open(layer, _DIRECTORY)
                 self._opened.callback(os.close, fd)
-                self._fds.append(fd)
+                self._fds[len(self._fds)] = fd
             self._opened = self._opened.pop_all()
         self._merged[b""] = tuple(range(len(self._fds)))
 
@@ -146,20 +146,10 @@ class Tree:
         return fd
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        """Extended attributes, without those that mean something on the host alone."""
+        """Extended attributes, without those that mean something on the host alone, sorted."""
         with self._parent(path) as (fd, name):
-            place = b"/proc/self/fd/%d/%s" % (fd, name or b".")
-            try:
-                found = sorted(map(os.fsencode, os.listxattr(place, follow_symlinks=False)))
-            except OSError as error:
-                if error.errno == errno.ENOTSUP:
-                    return {}
-                raise
-            return {
-                key: os.getxattr(place, key, follow_symlinks=False)
-                for key in found
-                if not key.startswith(FOREIGN_XATTRS)
-            }
+            found = xattrs_of(b"/proc/self/fd/%d/%s" % (fd, name or b"."))
+            return dict(sorted(found.items()))
 
     def text(self, path: bytes) -> str:
         """The content of a file such as /etc/passwd, "" if it is not there; links are followed."""
@@ -206,24 +196,7 @@ class Tree:
         self, indices: tuple[int, ...], parent: bytes, name: bytes
     ) -> tuple[os.stat_result | None, tuple[int, ...]]:
         """What is seen at a name of a directory that is merged of `indices`, and of which layers it is."""
-        found: os.stat_result | None = None
-        merged: list[int] = []
-        path = _join(parent, name)
-        for index in indices:
-            fd = self._fds[index]
-            try:
-                status = os.stat(path, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if is_whiteout(status):
-                break
-            if not stat.S_ISDIR(status.st_mode):
-                return found or status, tuple(merged)
-            found = found or status
-            merged.append(index)
-            if len(indices) > 1 and is_opaque(b"/proc/self/fd/%d/%s" % (fd, path)):
-                break
-        return found, tuple(merged)
+        return find_merged(self._fds, indices, _join(parent, name))
 
 
 def _join(parent: bytes, name: bytes) -> bytes:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mooring_agent.images.build.cache import Record
 from mooring_agent.images.build.cachemounts import CacheMounts
@@ -26,9 +25,6 @@ from mooring_agent.images.leases import Lease
 from mooring_agent.images.making import rfc3339
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.turns import Stop
-
-if TYPE_CHECKING:
-    from mooring_agent.images.build.commands import Commands
 
 
 @dataclass(slots=True)
@@ -57,7 +53,6 @@ class Work:
     images: Mapping[str, str]
     stages: dict[int, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
-    commands: Commands = field(init=False)
 
     def global_value(self, name: str) -> str | None:
         """An argument that stands before the first FROM, or that says what is built for what."""

@@ -134,51 +134,26 @@ def _copy(node: Node, location: Location) -> Copy:
             f"COPY --from={origin} has a variable, quote or escape, which --from cannot: "
             "name a stage there, and use the variable in that stage's FROM"
         )
-    sources, files, destination = _transfer(node)
-    excludes = _patterns(flags)
-    return Copy(
-        location,
-        sources,
-        files,
-        destination,
-        flags.value("chown"),
-        flags.value("chmod"),
-        bool(flags.switch("link")),
-        excludes,
-        origin,
-        bool(flags.switch("parents")),
-    )
+    return Copy(location, *_transfer(node, flags), origin, bool(flags.switch("parents")))
 
 
 def _add(node: Node, location: Location) -> Add:
     flags = Flags(
         node.flags, ("link", "keep-git-dir", "unpack"), ("chown", "chmod", "checksum"), ("exclude",)
     )
-    sources, files, destination = _transfer(node)
-    excludes = _patterns(flags)
     return Add(
         location,
-        sources,
-        files,
-        destination,
-        flags.value("chown"),
-        flags.value("chmod"),
-        bool(flags.switch("link")),
-        excludes,
+        *_transfer(node, flags),
         flags.value("checksum"),
         flags.switch("keep-git-dir"),
         flags.switch("unpack"),
     )
 
 
-def _patterns(flags: Flags) -> tuple[str, ...]:
-    patterns = flags.values("exclude")
-    Ignore(patterns)  # raises for one that is not valid
-    return patterns
-
-
-def _transfer(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]:
-    """Sources, those that are heredocs, and the destination."""
+def _transfer(
+    node: Node, flags: Flags
+) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str, str, str, bool, tuple[str, ...]]:
+    """What COPY and ADD have in common, in the order of Transfer's fields."""
     name = node.name.upper()
     if len(node.arguments) < 2:
         missing = "destination" if node.arguments else "source"
@@ -200,7 +175,17 @@ def _transfer(node: Node) -> tuple[tuple[str, ...], tuple[InlineFile, ...], str]
         raise DockerfileError(
             f"the heredoc {name} is no source: expected <<WORD without blanks in or before it"
         )
-    return tuple(sources), tuple(files), destination
+    excludes = flags.values("exclude")
+    Ignore(excludes)  # raises for one that is not valid
+    return (
+        tuple(sources),
+        tuple(files),
+        destination,
+        flags.value("chown"),
+        flags.value("chmod"),
+        bool(flags.switch("link")),
+        excludes,
+    )
 
 
 def _announced(word: str) -> Heredoc | None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.build.cache import BuildCache, Record, cache_key
 from mooring_agent.images.build.cachemounts import CacheMounts
 from mooring_agent.images.build.mounting import Mounting
@@ -74,6 +75,15 @@ def test_cache_mounts_are_shared_private_or_locked(tmp_path: Path) -> None:
         assert held.enter_context(mounts.use("other", Sharing.SHARED, fill, stop)) != one
         assert [mounts.remove(mount) for mount in mounts.list()] == [False] * 3
     assert len(filled) == 3
+
+    def fail(path: Path) -> None:
+        (path / "first").touch()
+        raise InvalidSpec("no")
+
+    names = set(os.listdir(tmp_path / "mounts"))
+    with pytest.raises(InvalidSpec), mounts.use("failed", Sharing.SHARED, fail, stop):
+        pass
+    assert set(os.listdir(tmp_path / "mounts")) == names
     with mounts.use("id", Sharing.LOCKED, fill, stop):
         cancelled = threading.Event()
         cancelled.set()
