@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.forked import in_child
+from harness.host import need_programs
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.join import parent_and_start_time
 
@@ -188,9 +189,8 @@ def test_what_this_runtime_cannot_do_is_said(oci: Oci, tmp_path: Path) -> None:
 
 
 def test_the_executable_of_its_own_is_the_same() -> None:
-    program = shutil.which("mooring-oci")
-    if program is None:
-        pytest.skip("the project was installed before it had the executable: script/test --setup-only")
+    program = str(Path(sys.executable).parent / "mooring-oci")
+    need_programs(program)
     answer = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
     assert answer.stdout.startswith("mooring-oci version ")
     assert "spec: 1.2.0" in answer.stdout

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman"),
-]
+from harness.host import need_programs
+
+pytestmark = pytest.mark.root
 
 Podman = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,8 +21,7 @@ Podman = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def podman() -> Iterator[Podman]:
     runtime = Path(sys.executable).parent / "mooring-oci"
-    if not runtime.exists():
-        pytest.skip("the project was installed before it had mooring-oci: script/test --setup-only")
+    need_programs("podman", str(runtime))
 
     # podman wants a short path for its sockets.
     place = tempfile.TemporaryDirectory(prefix="mp.", dir="/tmp")

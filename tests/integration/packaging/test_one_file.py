@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.host import need_programs
 from mooring_agent import __version__
 
 pytestmark = pytest.mark.slow
@@ -58,8 +58,7 @@ def test_it_runs_with_nothing_but_the_standard_library(archive: Path, tmp_path: 
 
 
 def test_it_is_executable_by_itself(archive: Path) -> None:
-    if shutil.which("python3") is None:
-        pytest.skip("needs python3 on PATH")
+    need_programs("python3")
     assert archive.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert os.access(archive, os.X_OK)
 

@@ -317,9 +317,8 @@ def test_names_and_kernel_parameters_are_the_containers(contain: Contain) -> Non
     assert ended.output.split() == ["inside", "example", "1", "77"]
 
 
+@pytest.mark.kernel("time_namespaces")
 def test_time_has_its_offsets(contain: Contain) -> None:
-    if not os.path.exists("/proc/self/timens_offsets"):
-        pytest.skip("needs a kernel with time namespaces")
     namespaces = [*CONFIG["linux"]["namespaces"], {"type": "time"}]
     offsets = {"boottime": {"secs": 5_000_000}, "monotonic": {"secs": 7, "nanosecs": 8}}
     ended = contain(

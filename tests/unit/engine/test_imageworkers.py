@@ -44,29 +44,6 @@ def test_two_who_ask_for_the_same_share_the_work_and_its_progress() -> None:
     asyncio.run(scenario())
 
 
-def test_each_who_shares_a_failure_may_say_what_it_meant_for_him() -> None:
-    async def scenario() -> None:
-        shared: SharedWork[None] = SharedWork()
-
-        async def work(tell: Progress) -> None:
-            raise NotFound("there is none", code="absent")
-
-        async def one(words: str) -> NotFound:
-            with pytest.raises(NotFound) as caught:
-                await shared.run("key", work)
-            caught.value.put_before(words)
-            return caught.value
-
-        errors = await asyncio.gather(one("first: "), one("second: "))
-        assert [str(error) for error in errors] == ["first: there is none", "second: there is none"]
-        assert [(error.message, error.code) for error in errors] == [
-            ("first: there is none", "absent"),
-            ("second: there is none", "absent"),
-        ]
-
-    asyncio.run(scenario())
-
-
 def test_shared_work_ends_when_the_last_has_left() -> None:
     async def scenario() -> None:
         shared: SharedWork[None] = SharedWork()
