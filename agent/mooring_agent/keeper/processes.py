@@ -315,15 +315,17 @@ class Processes:
         to their end, before anybody is told that they run.
         """
         deadline = time.monotonic() + _STARTS_SECONDS
-        starting = [child for child in self.children.values() if child.running and _is_launcher(child.record)]
-        while starting and time.monotonic() < deadline:
-            time.sleep(_STARTS_PAUSE)
-            self.hear_guardian(0)
+        starting = list(self.children.values())
+        while time.monotonic() < deadline:
             starting = [
                 child
                 for child in starting
-                if child.record.id in self.children and _is_launcher(child.record, gone=True)
+                if child.running and child.record.id in self.children and _may_be_launcher(child.record)
             ]
+            if not starting:
+                return
+            time.sleep(_STARTS_PAUSE)
+            self.hear_guardian(0)
 
     def _reopen(self, child: Child, legacy: Legacy) -> None:
         held = legacy.held.get(child.record.id)
@@ -401,13 +403,15 @@ def _wait_status(found: os.waitid_result) -> int:
     return found.si_status << 8 if found.si_code == os.CLD_EXITED else found.si_status
 
 
-def _is_launcher(record: Record, *, gone: bool = False) -> bool:
-    """Whether a process has not come to its execve yet; `gone` is what is said of one that is not there."""
+def _may_be_launcher(record: Record) -> bool:
+    """Whether a process has not come to its execve yet. One that has gone may not have, until the guardian
+    tells.
+    """
     try:
         with open(f"/proc/{record.pid}/comm", "rb") as file:
             return file.read() == f"{LAUNCHER_NAME}\n".encode()
     except OSError:
-        return gone
+        return True
 
 
 def _is_zombie(record: Record) -> bool:

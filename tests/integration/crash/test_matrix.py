@@ -8,12 +8,13 @@ is left on the host, and the container can be started, stopped and removed by wh
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from harness.unix_http import Response
-from harness.waiting import eventually
+from harness.waiting import NotInTime, eventually
 
 from .site import DOCKER, SUBJECT, Operation, Site, spec
 
@@ -41,6 +42,12 @@ def create(site: Site, name: str) -> Response:
 
 def start(site: Site, name: str) -> Response:
     return site.agent.request("POST", f"{DOCKER}/containers/{name}/start")
+
+
+def run(site: Site, name: str) -> Response:
+    """Create and start in one go: what a start needs is begun with as soon as there is a container."""
+    created = create(site, name)
+    return start(site, name) if created.status < 300 else created
 
 
 def stop(site: Site, name: str) -> Response:
@@ -71,6 +78,7 @@ def idle(site: Site, name: str) -> Response:
 BEFORE: dict[Operation, tuple[Operation, ...]] = {
     create: (),
     start: (create,),
+    run: (),
     stop: (create, start),
     remove: (create, start),
     execute: (create, start),
@@ -81,6 +89,7 @@ BEFORE: dict[Operation, tuple[Operation, ...]] = {
 DONE: dict[Operation, str] = {
     create: "created",
     start: "running",
+    run: "running",
     stop: "exited",
     remove: "",
     execute: "running",
@@ -95,7 +104,7 @@ AGENT_POINTS: list[tuple[Operation, str]] = [
     (create, "create.added"),
     (start, "start.published"),
     (start, "start.acquired"),
-    (start, "start.connected"),
+    (run, "start.connected"),
     (start, "start.launched"),
     (start, "start.saved"),
     (execute, "exec.started"),
@@ -145,10 +154,12 @@ def used(site: Site) -> Site:
 
 
 @pytest.fixture
-def clean(used: Site) -> dict[str, Any]:
-    """Return the census before a case."""
+def clean(used: Site) -> Iterator[dict[str, Any]]:
+    """Return the census before a case. A case that failed leaves no subject to the next one."""
     eventually(lambda: used.census()["links left"] == 0)
-    return used.census()
+    yield used.census()
+    used.revive()
+    remove(used, NAME)
 
 
 def ids(cases: list[tuple[Operation, str]]) -> list[str]:
@@ -239,6 +250,9 @@ def interrupted(site: Site, operation: Operation, point: str, *, agent_too: bool
     answer = site.during(operation, NAME)
     try:
         site.reached()
+    except NotInTime as error:
+        error.add_note(f"the operation was answered: {answer.result(60)}")
+        raise
     finally:
         site.disarm()
     if agent_too:
@@ -250,9 +264,13 @@ def afterwards(site: Site, clean: dict[str, Any], operation: Operation, answer: 
     """What was answered holds, what is told is true, the subject can be used, and nothing is left of it."""
     if answer is not None and answer.status < 300:
         expected = DONE[operation]
-        eventually(
-            lambda: site.view(NAME).get("state", "") == expected, what=f"{NAME} is {expected or 'gone'}"
-        )
+
+        def as_answered() -> bool:
+            view = site.view(NAME)
+            assert view.get("state", "") == expected, view
+            return True
+
+        eventually(as_answered, what=f"{NAME} is {expected or 'gone'}, as {answer.status} said")
     site.check_witness()
     view = site.view(NAME)
     if view and view["state"] == "exited":
