@@ -23,9 +23,11 @@ from mooring_agent.storage.snapshotter import SnapshotKind
 def opened(root: Path) -> Iterator[House]:
     """A house for one test, which leaves it in order."""
     house = House(root)
-    yield house
-    house.check()
-    house.snapshots.close()
+    try:
+        yield house
+        house.check()
+    finally:
+        house.snapshots.close()
 
 
 class House:
@@ -38,7 +40,11 @@ class House:
 
     def open(self) -> None:
         self.snapshots = OverlaySnapshotter(self.root / "overlay")
-        self.store = ImageStore(self.root / "images", self.snapshots, in_use=lambda: self.used)
+        try:
+            self.store = ImageStore(self.root / "images", self.snapshots, in_use=lambda: self.used)
+        except BaseException:
+            self.snapshots.close()
+            raise
 
     def reopen(self) -> None:
         self.snapshots.close()

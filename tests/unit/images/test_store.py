@@ -43,9 +43,11 @@ class House(houses.House):
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     house = House(tmp_path)
-    yield house
-    house.check()
-    house.snapshots.close()
+    try:
+        yield house
+        house.check()
+    finally:
+        house.snapshots.close()
 
 
 def test_an_import_makes_an_image_of_one_layer(house: House) -> None:
