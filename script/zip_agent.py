@@ -2,13 +2,16 @@
 """Make the agent one file: a zip archive that any Python of 3.11 or later runs.
 
 `python script/zip_agent.py TARGET` puts the package mooring_agent and what the extra `agent` of pyproject
-names into the archive. What is not pure Python is left out, so the dependencies must work without it. The
-entries are sorted and carry SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.
+names into the archive. What is not pure Python is left out, so the dependencies must work without it. Beside
+each source lies its code as the Python that runs this has compiled it (PEP 552, by hash, unchecked): with that
+version nothing is compiled at a start, which takes a fourth of the time; others pass it over for the source.
+The entries are sorted and carry SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.
 """
 
 from __future__ import annotations
 
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -16,7 +19,9 @@ import tempfile
 import time
 import tomllib
 import zipfile
+from copy import copy
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 ROOT = Path(__file__).resolve().parent.parent
 SHEBANG = b"#!/usr/bin/env python3\n"
@@ -68,6 +73,15 @@ def members(staged: Path) -> list[Path]:
     return sorted(wanted, key=str)
 
 
+def compiled(path: Path, name: str) -> bytes:
+    """Return what an import of the source at `path` runs; tracebacks show it as `name`."""
+    with tempfile.NamedTemporaryFile(suffix=".pyc") as file:
+        py_compile.compile(
+            str(path), file.name, name, doraise=True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+        )
+        return Path(file.name).read_bytes()
+
+
 def write_archive(staged: Path, target: Path, epoch: int) -> None:
     """Write the archive; `epoch` in seconds since 1970 is the time of every entry."""
     when = time.gmtime(epoch)[:6]
@@ -81,6 +95,10 @@ def write_archive(staged: Path, target: Path, epoch: int) -> None:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o100644 << 16
                 archive.writestr(entry, path.read_bytes())
+                if path.suffix == ".py":
+                    entry = copy(entry)
+                    entry.filename += "c"
+                    archive.writestr(entry, compiled(path, str(path.relative_to(staged))))
     fresh.chmod(0o755)
     fresh.replace(target)
 
