@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ RUNNING = ("running", "paused")
 FOLLOWED = (*RUNNING, "restarting")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Container:
     """One container. Times are seconds since the epoch.
 
@@ -63,12 +64,12 @@ class Container:
     first_id: int | None = None
     lent_hostname: str = ""
 
-    def __post_init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.wakers: set[asyncio.Event] = set()
-        self.ended: list[asyncio.Future[int]] = []
-        self.removed = asyncio.Event()
-        self.restart_timer: asyncio.TimerHandle | None = None
+    # Of this agent, not of the state file.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    wakers: set[asyncio.Event] = field(default_factory=set, init=False)
+    ended: list[asyncio.Future[int]] = field(default_factory=list, init=False)
+    removed: bool = field(default=False, init=False)
+    restart_timer: asyncio.TimerHandle | None = field(default=None, init=False)
 
     @property
     def running(self) -> bool:
@@ -84,6 +85,17 @@ class Container:
         """Let everyone who follows the container look again."""
         for event in self.wakers:
             event.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is asked again at each `wake`."""
+        woken = asyncio.Event()
+        self.wakers.add(woken)
+        try:
+            while not condition():
+                woken.clear()
+                await woken.wait()
+        finally:
+            self.wakers.discard(woken)
 
     def view(self) -> dict[str, Any]:
         """The container as the Mooring API shows it (ContainerView)."""

@@ -235,7 +235,7 @@ class Containers:
             self.registry.remove(container)
             reached("remove.row")
             self._discard(container)
-        container.removed.set()
+        container.removed = True
         container.wake()
         self._publish(container, "destroy")
 
@@ -259,7 +259,7 @@ class Containers:
         if condition == "next-exit":
             return await self.lifecycle.ended(container)
         if condition == "removed":
-            await container.removed.wait()
+            await container.until(lambda: container.removed)
             return container.exit_code or 0
         raise InvalidSpec(
             f"wait condition {condition!r} is not known: expected not-running, next-exit or removed"
@@ -353,7 +353,7 @@ class Containers:
                 reader,
                 directory,
                 self._directory_watch(),
-                lambda: container.status not in FOLLOWED or container.removed.is_set(),
+                lambda: container.status not in FOLLOWED or container.removed,
                 container.wakers,
             )
 

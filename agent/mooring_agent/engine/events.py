@@ -16,7 +16,7 @@ _REMEMBERED = 1024
 _BACKLOG = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a resource. `type` is container, image, network or volume; `time_ns` since
     the epoch.

@@ -214,22 +214,15 @@ class Attachment:
     def _over(self) -> bool:
         if self._awaits_start and self._container.status != "created":
             self._awaits_start = False
-        if self._awaits_start and not self._container.removed.is_set():
+        if self._awaits_start and not self._container.removed:
             return not self._stream
         return not self._stream or self._container.status not in ("running", "paused", "restarting")
 
     async def _started(self) -> None:
         """Wait for a start that is under way or to come."""
-        if self._container.status != "created":
-            return
-        event = asyncio.Event()
-        self._container.wakers.add(event)
-        try:
-            while self._container.status == "created" and not self._container.removed.is_set():
-                event.clear()
-                await event.wait()
-        finally:
-            self._container.wakers.discard(event)
+        container = self._container
+        if container.status == "created":
+            await container.until(lambda: container.status != "created" or container.removed)
 
 
 def _read(descriptor: int) -> bytes | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -133,14 +132,8 @@ class UntilStarted:
         self._attachment.close()
 
     async def _started(self) -> None:
-        container, changed = self._container, asyncio.Event()
-        container.wakers.add(changed)
-        try:
-            while container.started_at == self._last_start and not container.removed.is_set():
-                await changed.wait()
-                changed.clear()
-        finally:
-            container.wakers.discard(changed)
+        container = self._container
+        await container.until(lambda: container.started_at != self._last_start or container.removed)
 
 
 def _tail(text: str) -> int | None:

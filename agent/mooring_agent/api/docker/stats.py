@@ -66,7 +66,7 @@ class StatsCalls:
 
     async def _readings(self, container: Container) -> AsyncIterator[bytes]:
         before = None
-        while not container.removed.is_set():
+        while not container.removed:
             started = time.monotonic()
             before = await self._read(container, before)
             yield encode(before)

@@ -34,7 +34,7 @@ def _ipv4(text: str, where: str) -> str:
         raise refusal(where, text, 'an IPv4 address such as "10.210.0.7"') from None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkAttachment(Declared):
     """One network that a container is attached to; the first one carries the default route."""
 

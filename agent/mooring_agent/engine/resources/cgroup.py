@@ -12,7 +12,7 @@ from mooring_agent.engine.resources.declared import Declared, option
 from mooring_agent.engine.resources.options import Pairs
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CgroupSpec(Declared):
     """What a cgroup should be; the options mean what they mean in a ContainerSpec; all change live."""
 

@@ -82,7 +82,7 @@ class Restart(Type[RestartPolicy]):
         return str(value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogOptions(Declared):
     """How much of a container's output is kept: `max_files` files of `max_size` bytes."""
 
@@ -139,7 +139,7 @@ _SHM_SIZE = 64 * MIB  # Docker's, and that of the launchers that wait
 _PATH = Text("an absolute path inside the container", names.absolute_path)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 

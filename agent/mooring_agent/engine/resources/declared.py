@@ -65,7 +65,7 @@ class FieldChange:
         return f"{self.text}, {'live' if self.live else 'needs a replacement'}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Declared:
     """A resource that a user declares, made by `parse` only: it knows what was given."""
 

@@ -23,7 +23,7 @@ def _access(text: str, where: str) -> str:
     return "".join(sorted(text, key=_ACCESS.index))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceMapping(Declared):
     """A device node of the host, or all below a directory of its, at `container` inside the container."""
 

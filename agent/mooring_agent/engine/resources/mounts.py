@@ -41,7 +41,7 @@ def tmpfs_option(text: str, where: str) -> str:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
 

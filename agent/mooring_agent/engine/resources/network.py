@@ -11,7 +11,7 @@ from mooring_agent.engine.resources.declared import Declared, option
 from mooring_agent.engine.resources.options import Bool, Choice, Pairs, Text
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkSpec(Declared):
     """What a network should be; without `subnet` a free one of the agent's prefix is chosen and kept."""
 

@@ -11,7 +11,7 @@ from mooring_agent.engine.resources.declared import Declared, option
 from mooring_agent.engine.resources.options import Pairs
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeSpec(Declared):
     """What a volume should be: it exists, and has labels."""
 
