@@ -146,7 +146,7 @@ class FakeContainers:
             raise Conflict(f"container {container.name} is running")
         self.asked.append(("remove", force, volumes))
         del self.all[container.id]
-        container.removed.set()
+        container.removed = True
 
     async def wait(self, reference: str, condition: str = "not-running") -> int:
         container = self.get(reference)
