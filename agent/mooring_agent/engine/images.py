@@ -333,8 +333,8 @@ class Images:
         image = self._store.get(reference)
         await self._vacate()
         removed = await asyncio.to_thread(self._store.remove, reference, force=force)
-        self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (reference,))
         for name in removed.untagged:
+            self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (name,))
             self._publish("untag", image.id, Reference.parse(name).familiar)
         self._tell_deleted(removed)
         return removed
