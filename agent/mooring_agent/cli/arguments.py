@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _containers(commands)
     _processes(commands)
     _images(commands)
+    _registry(commands)
     _build(commands)
     _layers(commands)
     _state(commands)
@@ -294,10 +295,7 @@ def _image_moves(group: _Commands) -> None:
     push.add_argument("--to", metavar="NAME[:TAG]", help="under this name")
     push.add_argument("--dry-run", action="store_true", help="say what would be done")
     for command in (pull, push):
-        command.add_argument("--username", metavar="USER", help="in place of what the agent knows")
-        command.add_argument(
-            "--password-stdin", action="store_true", help="read its password from standard input"
-        )
+        _credentials(command)
     save = _command(group, "save", "write images as an archive", "imagemoves.save")
     save.add_argument("names", nargs="+", metavar="NAME")
     save.add_argument("-o", "--output", metavar="FILE", help="(default: standard output)")
@@ -324,6 +322,25 @@ def _image_moves(group: _Commands) -> None:
     inspect.set_defaults(type="image")
     inspect.add_argument("names", nargs="+", metavar="NAME")
     inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
+
+
+def _registry(commands: _Commands) -> None:
+    group = _group(commands, "registry", "ask about images at their registries, and remove them there")
+    tags = _command(group, "tags", "list the tags that a repository has", "registry.tags", output=True)
+    tags.add_argument("name", metavar="NAME")
+    rm = _command(group, "rm", "remove images from their registries", "registry.remove")
+    rm.add_argument("names", nargs="+", metavar="NAME:TAG|NAME@DIGEST")
+    rm.add_argument("-f", "--force", action="store_true", help="and other tags of the same manifest, too")
+    rm.add_argument("--dry-run", action="store_true", help="say what would be done")
+    for command in (tags, rm):
+        _credentials(command)
+
+
+def _credentials(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--username", metavar="USER", help="in place of what the agent knows")
+    command.add_argument(
+        "--password-stdin", action="store_true", help="read its password from standard input"
+    )
 
 
 def _layers(commands: _Commands) -> None:
