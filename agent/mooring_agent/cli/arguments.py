@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     _processes(commands)
     _images(commands)
     _registry(commands)
+    _peers(commands)
     _build(commands)
     _layers(commands)
     _state(commands)
@@ -334,6 +335,25 @@ def _registry(commands: _Commands) -> None:
     rm.add_argument("--dry-run", action="store_true", help="say what would be done")
     for command in (tags, rm):
         _credentials(command)
+
+
+def _peers(commands: _Commands) -> None:
+    group = _group(commands, "peers", "the hosts with which this one shares what it holds of images")
+    _command(group, "show", "show them", "peers.show", output=True)
+    declare = _command(group, "set", "say who they are, in place of those of before", "peers.declare")
+    declare.add_argument("--listen", required=True, metavar="HOST:PORT", help="where to serve")
+    declare.add_argument(
+        "--address", metavar="HOST:PORT", help="how others reach it (default: as it listens)"
+    )
+    declare.add_argument(
+        "--member", action="append", default=[], metavar="HOST:PORT", help="one of all hosts"
+    )
+    for file in ("ca-file", "certificate", "key"):
+        declare.add_argument(f"--{file}", metavar="PATH", help="a file on the agent's host, for TLS")
+    declare.add_argument("--plain", action="store_true", help="without TLS, on loopback only")
+    declare.add_argument("--uploads", type=int, metavar="N", help="blobs to send at a time")
+    for command in (declare, _command(group, "rm", "share with nobody", "peers.remove")):
+        command.add_argument("--dry-run", action="store_true", help="say what would be done")
 
 
 def _credentials(command: argparse.ArgumentParser) -> None:
