@@ -40,7 +40,8 @@ class AgentConfig:
 
     `pool` is how many launchers are kept ready, as many as their memory allows. `storage_driver` is one of
     STORAGE_DRIVERS, what was asked for; storage/choose.py says what becomes of it. `registries` is the
-    part of the configuration that images/registry/settings.py reads.
+    part of the configuration that images/registry/settings.py reads, `peers` that of
+    images/peering/settings.py; None where the configuration says nothing of peers.
     """
 
     data_root: Path
@@ -53,6 +54,7 @@ class AgentConfig:
     pool: int
     storage_driver: str
     registries: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)  # with passwords
+    peers: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def make(
@@ -68,6 +70,7 @@ class AgentConfig:
         pool_memory: int = DEFAULT_POOL_MEMORY,
         storage_driver: str = "auto",
         registries: Mapping[str, Any] | None = None,
+        peers: Mapping[str, Any] | None = None,
     ) -> AgentConfig:
         """Fill in what was not given and check the rest. Raises InvalidSpec.
 
@@ -124,6 +127,7 @@ class AgentConfig:
             pool=min(pool, pool_memory // LAUNCHER_MEMORY),
             storage_driver=storage_driver,
             registries=registries or {},
+            peers=peers,
         )
 
     @property

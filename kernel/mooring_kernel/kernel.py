@@ -138,6 +138,9 @@ class MooringKernel(Kernel):
         threading.Thread(target=work, name=f"%{call.name}", daemon=True).start()
         try:
             outcome.result()
+        except Interrupted:
+            notebook.abandoned.set()
+            raise
         finally:
             self._magic = None
 

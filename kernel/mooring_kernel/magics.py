@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .core.client import Client, Container, Image
 from .core.errors import ExitStatus, KernelError, UsageError
@@ -18,25 +18,15 @@ from .core.fleet import Answer, Fleet
 from .core.inventory import DEFAULT_SOCKET, load_inventory
 from .core.render import Table, human_age, human_bytes
 from .core.workspace import Workspace
+from .image_magics import pull, push
 from .magic_line import Arguments, MagicCall, Option, parse_arguments
+from .screen import Screen
 
 T = TypeVar("T")
 
 _DEFAULT_LOG_LINES = 50
 _RUN_TIMEOUT = 60
-
-
-class Screen(Protocol):
-    """Where a magic shows what it has found."""
-
-    def result(self, bundle: dict[str, Any]) -> None:
-        """Show a MIME bundle as what the magic amounts to."""
-
-    def text(self, stream: str, text: str) -> None:
-        """Show text on `stdout` or `stderr`."""
-
-    def page(self, bundle: dict[str, Any]) -> None:
-        """Show a MIME bundle in the pager."""
+_MOST_HOSTS = 1000  # that are named in one line
 
 
 Handler = Callable[[Workspace, Arguments, Screen], None]
@@ -325,6 +315,24 @@ _ALL = (
         "Show the images of all hosts, or of one.",
         _images,
         words=(0, 1),
+        takes="host",
+    ),
+    Magic(
+        "pull",
+        "%pull IMAGE [HOST…] [--platform OS/ARCH]",
+        "Pull an image from its registry on all hosts, or on some, with a bar for each.",
+        pull,
+        options=(Option(("--platform",), "platform"),),
+        words=(1, 1 + _MOST_HOSTS),
+        takes="host",
+    ),
+    Magic(
+        "push",
+        "%push IMAGE [HOST] [--to NAME]",
+        "Push an image of a host to its registry, or under another name, with a bar.",
+        push,
+        options=(Option(("--to",), "name"),),
+        words=(1, 2),
         takes="host",
     ),
     Magic(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ class Notebook:
         self.last = False
         self.result_text: str | None = None
         self.payload: list[dict[str, Any]] = []
+        self.abandoned = threading.Event()
 
     def text(self, stream: str, text: str) -> None:
         """Show text on `stdout` or `stderr`."""
@@ -45,6 +48,20 @@ class Notebook:
             return
         self.result_text = str(bundle.get("text/plain", ""))
         self._send("execute_result", {**content, "execution_count": self._kernel.execution_count})
+
+    def live(self) -> Callable[[dict[str, Any]], None]:
+        """Return a function that shows a MIME bundle, each time in the place of the one before.
+
+        It is display_data once, and then update_display_data (Jupyter's messaging protocol).
+        """
+        transient = {"display_id": uuid.uuid4().hex}
+        kinds = iter(("display_data",))
+
+        def show(bundle: dict[str, Any]) -> None:
+            kind = next(kinds, "update_display_data")
+            self._send(kind, {"data": bundle, "metadata": {}, "transient": transient})
+
+        return show
 
     def page(self, bundle: dict[str, Any]) -> None:
         """Show a MIME bundle in the pager."""

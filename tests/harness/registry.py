@@ -35,7 +35,7 @@ storage:
   filesystem:
     rootdirectory: {storage}
   delete:
-    enabled: true
+    enabled: {delete}
   maintenance:
     uploadpurging:
       enabled: false
@@ -82,11 +82,14 @@ class RegistryUnderTest:
 
     `auth` asks for USER and PASSWORD, `tls` gives it a certificate for 127.0.0.1 and localhost, signed by the
     CA in `ca_file`; with `client_ca` it wants one of that CA from clients, such as `client_certificate` with
-    `client_key`. It keeps its storage and address when it is stopped and started again.
+    `client_key`. Without `delete` it lets nothing be deleted. It keeps its storage and address when it is
+    stopped and started again.
     """
 
-    def __init__(self, *, auth: bool = False, tls: bool = False, client_ca: bool = False) -> None:
-        self.auth, self.tls, self.client_ca = auth, tls or client_ca, client_ca
+    def __init__(
+        self, *, auth: bool = False, tls: bool = False, client_ca: bool = False, delete: bool = True
+    ) -> None:
+        self.auth, self.tls, self.client_ca, self.delete = auth, tls or client_ca, client_ca, delete
         self.directory = Path(tempfile.mkdtemp(prefix="mooring-registry-"))
         self.storage = self.directory / "storage"
         self.ca_file = self.directory / "ca.crt"
@@ -159,7 +162,7 @@ class RegistryUnderTest:
         """Start it, and wait until it answers."""
         self._logged_before = 0
         self._port = self._port or free_port()
-        text = _CONFIG.format(storage=self.storage, port=self._port)
+        text = _CONFIG.format(storage=self.storage, port=self._port, delete=str(self.delete).lower())
         if self.tls:
             text += _TLS.format(directory=self.directory)
         if self.client_ca:

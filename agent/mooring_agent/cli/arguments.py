@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     _containers(commands)
     _processes(commands)
     _images(commands)
+    _registry(commands)
+    _peers(commands)
     _build(commands)
     _layers(commands)
     _state(commands)
@@ -294,10 +296,7 @@ def _image_moves(group: _Commands) -> None:
     push.add_argument("--to", metavar="NAME[:TAG]", help="under this name")
     push.add_argument("--dry-run", action="store_true", help="say what would be done")
     for command in (pull, push):
-        command.add_argument("--username", metavar="USER", help="in place of what the agent knows")
-        command.add_argument(
-            "--password-stdin", action="store_true", help="read its password from standard input"
-        )
+        _credentials(command)
     save = _command(group, "save", "write images as an archive", "imagemoves.save")
     save.add_argument("names", nargs="+", metavar="NAME")
     save.add_argument("-o", "--output", metavar="FILE", help="(default: standard output)")
@@ -324,6 +323,44 @@ def _image_moves(group: _Commands) -> None:
     inspect.set_defaults(type="image")
     inspect.add_argument("names", nargs="+", metavar="NAME")
     inspect.add_argument("-o", "--output", choices=("json", "yaml"), default="json")
+
+
+def _registry(commands: _Commands) -> None:
+    group = _group(commands, "registry", "ask about images at their registries, and remove them there")
+    tags = _command(group, "tags", "list the tags that a repository has", "registry.tags", output=True)
+    tags.add_argument("name", metavar="NAME")
+    rm = _command(group, "rm", "remove images from their registries", "registry.remove")
+    rm.add_argument("names", nargs="+", metavar="NAME:TAG|NAME@DIGEST")
+    rm.add_argument("-f", "--force", action="store_true", help="and other tags of the same manifest, too")
+    rm.add_argument("--dry-run", action="store_true", help="say what would be done")
+    for command in (tags, rm):
+        _credentials(command)
+
+
+def _peers(commands: _Commands) -> None:
+    group = _group(commands, "peers", "the hosts with which this one shares what it holds of images")
+    _command(group, "show", "show them", "peers.show", output=True)
+    declare = _command(group, "set", "say who they are, in place of those of before", "peers.declare")
+    declare.add_argument("--listen", required=True, metavar="HOST:PORT", help="where to serve")
+    declare.add_argument(
+        "--address", metavar="HOST:PORT", help="how others reach it (default: as it listens)"
+    )
+    declare.add_argument(
+        "--member", action="append", default=[], metavar="HOST:PORT", help="one of all hosts"
+    )
+    for file in ("ca-file", "certificate", "key"):
+        declare.add_argument(f"--{file}", metavar="PATH", help="a file on the agent's host, for TLS")
+    declare.add_argument("--plain", action="store_true", help="without TLS, on loopback only")
+    declare.add_argument("--uploads", type=int, metavar="N", help="blobs to send at a time")
+    for command in (declare, _command(group, "rm", "share with nobody", "peers.remove")):
+        command.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+
+def _credentials(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--username", metavar="USER", help="in place of what the agent knows")
+    command.add_argument(
+        "--password-stdin", action="store_true", help="read its password from standard input"
+    )
 
 
 def _layers(commands: _Commands) -> None:

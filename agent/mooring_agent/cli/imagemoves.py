@@ -19,6 +19,7 @@ from .containers import client_of, write
 from .outcomes import report
 from .output import age, short_id, show, size
 from .progress import LayerBars, ProgressLine
+from .registry import credentials
 
 _PIECE = 1 << 20
 _KINDS = ("C", "A", "D")  # Docker's ChangeType, as `docker diff` shows it
@@ -27,7 +28,7 @@ _KINDS = ("C", "A", "D")  # Docker's ChangeType, as `docker diff` shows it
 def pull(arguments: argparse.Namespace) -> int:
     """Pull images from their registries."""
     client = client_of(arguments)
-    body = _credentials(arguments) | ({"platform": arguments.platform} if arguments.platform else {})
+    body = credentials(arguments) | ({"platform": arguments.platform} if arguments.platform else {})
     for name in arguments.names:
         done = _moved(client, _path(name, "pull"), body)
         what = "pulled" if done["changed"] else "is up to date"
@@ -37,7 +38,7 @@ def pull(arguments: argparse.Namespace) -> int:
 
 def push(arguments: argparse.Namespace) -> int:
     """Push an image to a registry, unless it is there."""
-    body = _credentials(arguments) | ({"to": arguments.to} if arguments.to else {})
+    body = credentials(arguments) | ({"to": arguments.to} if arguments.to else {})
     path = _path(arguments.name, "push")
     done = _moved(client_of(arguments), path, body, {"dry_run": arguments.dry_run})
     report(done, dry_run=arguments.dry_run)
@@ -167,16 +168,6 @@ def _moved(
     """The outcome of a call that tells on its way how far it is."""
     with LayerBars() as bars:
         return client.outcome("POST", path, body, query, bars.take)
-
-
-def _credentials(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of the command line; else the agent looks for some."""
-    if bool(arguments.username) != arguments.password_stdin:
-        raise InvalidSpec("--username and --password-stdin belong together: give both or none")
-    if not arguments.username:
-        return {}
-    password = sys.stdin.readline().rstrip("\r\n")
-    return {"credentials": {"username": arguments.username, "password": password}}
 
 
 def _moment(seconds: int) -> str | None:

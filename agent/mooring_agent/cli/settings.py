@@ -41,6 +41,7 @@ _KEYS = {
     "storage_driver": _Key(str, f"one of {', '.join(STORAGE_DRIVERS)}", STORAGE_DRIVERS),
     "log_level": _Key(str, f"one of {', '.join(LOG_LEVELS)}", LOG_LEVELS),
     "registries": _Key(Mapping, "a mapping from a registry to its settings"),
+    "peers": _Key(Mapping, "a mapping such as {listen: …, address: …, members: […], tls: {…}}"),
 }
 
 

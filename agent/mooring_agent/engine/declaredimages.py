@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ..errors import NotFound
+from ..errors import InvalidSpec, NotFound
 from ..images.image import Image, Progress, no_progress
+from ..images.reference import Reference
 from ..images.specs import made_from, normalise_image_spec, source_of, without_credentials
 from ..images.store import ImageStore
 from ..state.database import Database
@@ -23,7 +24,10 @@ from .outcome import Action, outcome
 
 
 class DeclaredImages:
-    """Declares images. What is stored and shown of a spec has no credentials in it."""
+    """Declares images, each kept under its full name, however it is written.
+
+    What is stored and shown of a spec has no credentials in it.
+    """
 
     def __init__(self, images: Images, store: ImageStore, builds: Builds, database: Database) -> None:
         self._images = images
@@ -35,11 +39,15 @@ class DeclaredImages:
     async def put(
         self, reference: str, spec: dict[str, Any], *, dry_run: bool = False, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Make `reference` name an image that is made as `spec` says, unless it does: an Outcome."""
+        """Make `reference` name an image that is made as `spec` says, unless it does: an Outcome.
+
+        Raises InvalidSpec for what is no name, such as an ID, unless the spec is about further names only.
+        """
         wanted = normalise_image_spec(spec)
         shown = without_credentials(wanted)
         kind = source_of(wanted)
-        lock = self._making.setdefault(reference, asyncio.Lock())
+        key = _key(reference) if kind is None else str(Reference.parse(reference))
+        lock = self._making.setdefault(key, asyncio.Lock())
         async with lock:
             if kind is None:
                 return await self._put_tags(reference, wanted["tags"], dry_run=dry_run)
@@ -111,9 +119,9 @@ class DeclaredImages:
         return outcome([Action("remove", "image", reference, "it is not wanted")], before, None, None)
 
     def declared(self) -> builtins.list[str]:
-        """The references that were declared."""
+        """The short names of those that were declared."""
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'image' ORDER BY name")
-        return [row["name"] for row in rows]
+        return [Reference.parse(row["name"]).familiar for row in rows]
 
     async def _compare(
         self, reference: str, wanted: dict[str, Any], source: ImageSource
@@ -143,7 +151,7 @@ class DeclaredImages:
         self._connection.execute(
             "INSERT OR REPLACE INTO declared VALUES ('image', ?, ?, ?, ?)",
             (
-                reference,
+                _key(reference),
                 json.dumps(without_credentials(wanted)),
                 _hash(wanted),
                 json.dumps({"id": image.id, "source": state}),
@@ -152,11 +160,19 @@ class DeclaredImages:
 
     def _declared(self, reference: str) -> Any:
         return self._connection.execute(
-            "SELECT * FROM declared WHERE kind = 'image' AND name = ?", (reference,)
+            "SELECT * FROM declared WHERE kind = 'image' AND name = ?", (_key(reference),)
         ).fetchone()
 
 
 _PAST = {"import": "imported", "load": "loaded", "build": "built"}
+
+
+def _key(reference: str) -> str:
+    """The full name; an ID, under which nothing is declared, as it is."""
+    try:
+        return str(Reference.parse(reference))
+    except InvalidSpec:
+        return reference
 
 
 def _hash(wanted: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ..errors import MooringError
-from .resources import Item, order, phases
+from .resources import Item, identity, order, phases
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ class Documents:
         for phase in phases(items):
             answers += await asyncio.gather(*(self._one(item, dry_run, gate) for item in phase))
         if prune:
-            answers += await self._prune({(item.kind, item.name) for item in items}, dry_run)
+            answers += await self._prune(
+                {(item.kind, identity(item.kind, item.name)) for item in items}, dry_run
+            )
         failed = sum(answer["error"] is not None for answer in answers)
         return {"changed": any(answer["changed"] for answer in answers), "failed": failed, "items": answers}
 
@@ -60,7 +62,7 @@ class Documents:
             # A dry run leaves the containers, whose groups and volumes the real one then finds unused.
             of_containers = {"leaving": leaving} if dry_run and kind in ("cgroup", "volume") else {}
             for name in list(self._managed[kind]()):
-                if (kind, name) not in named:
+                if (kind, identity(kind, name)) not in named:
                     work = self._delete[kind](name, dry_run=dry_run, **of_containers)
                     answers.append(await _answered(kind, name, work))
         return answers

@@ -17,6 +17,7 @@ from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
 from ..errors import Conflict, MooringError, NotFound
 from ..images.image import Image, Progress
+from ..images.peering.settings import PeerSettings
 from ..images.platform import Platform
 from ..images.registry.client import Registries
 from ..images.registry.settings import Credentials, RegistriesSettings
@@ -67,6 +68,7 @@ class Engine:
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
         registries = Registries(RegistriesSettings.parse(config.registries))
+        configured_peers = None if config.peers is None else PeerSettings.parse(config.peers)
         self._lock = _lock(config)
         self.database = Database(config.data_root / "state.db")
         self.hierarchy = cgroups.detect()
@@ -77,7 +79,7 @@ class Engine:
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
-        self.peers = Peers(self.images, self.database)
+        self.peers = Peers(self.images, self.database, configured_peers)
         self._launching = Launching(config, self.hierarchy)
         self.volumes = Volumes(
             self.database,

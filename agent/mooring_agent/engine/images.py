@@ -19,6 +19,7 @@ from ..images.image import Image, Progress, no_progress
 from ..images.platform import Platform
 from ..images.pruning import PruneFilter, Removed
 from ..images.reference import Reference
+from ..images.registry import removing
 from ..images.registry.client import Registries, Repository
 from ..images.registry.settings import Credentials
 from ..images.store import ImageStore
@@ -192,6 +193,35 @@ class Images:
             lambda _: self._registries.repository(name, credentials).resolve(asked)
         )
 
+    async def remove_at_registry(
+        self,
+        reference: str,
+        *,
+        credentials: Credentials | None = None,
+        dry_run: bool = False,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """See to it that the registry of a name has nothing under it: an Outcome; what is here stays.
+
+        Raises Conflict where a tag would take others along, unless with `force`, and NotSupported where the
+        registry lets nothing be removed; a dry run can tell neither.
+        """
+        name = Reference.parse(reference)
+
+        def work(_: threading.Event) -> Descriptor | None:
+            repository = self._registries.repository(name, credentials)
+            found = removing.find(repository, name)
+            if found is not None and not dry_run:
+                removing.remove(repository, name, found, force=force)
+            return found
+
+        found = await self._workers.run(work)
+        if found is None:
+            return outcome([], None, None, None)
+        before = {"name": name.familiar, "digest": found.digest, "media_type": found.media_type}
+        action = Action("remove", "image", name.familiar, f"{name.domain} has it")
+        return outcome([action], before, None, None)
+
     async def at_registry(self, reference: str, credentials: Credentials | None, ask: Any) -> Any:
         """What `ask(repository)` returns, in a thread."""
         name = Reference.parse(reference)
@@ -237,8 +267,11 @@ class Images:
         return "" if there.digest in here else f"its registry has {there.digest[7:19]} now"
 
     async def _to_push(self, name: Reference, digest: str, credentials: Credentials | None) -> str:
+        asked = name.digest or name.tag or ""
         try:
-            there = await self.remote(str(name), credentials)
+            there = await self.at_registry(
+                str(name), credentials, lambda repository: repository.stored(asked)
+            )
         except NotFound:
             return f"{name.domain} does not have it"
         return "" if there.digest == digest else f"{name.domain} has {there.digest[7:19]} under this name"
@@ -333,8 +366,8 @@ class Images:
         image = self._store.get(reference)
         await self._vacate()
         removed = await asyncio.to_thread(self._store.remove, reference, force=force)
-        self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (reference,))
         for name in removed.untagged:
+            self._connection.execute("DELETE FROM declared WHERE kind = 'image' AND name = ?", (name,))
             self._publish("untag", image.id, Reference.parse(name).familiar)
         self._tell_deleted(removed)
         return removed

@@ -17,6 +17,8 @@ Params = Mapping[str, Any]
 def _image(client: Client, params: Params, mode: Mode) -> Result:
     name = params["name"]
     path = f"/images/{reference(name)}"
+    if params["at_registry"]:
+        return _at_registry(client, params, mode)
     if params["state"] == "absent":
         outcome = client.call("DELETE", path, query={"force": params["force"], "dry_run": mode.check})
         return task_result(outcome, f"image {name}", mode, image=None)
@@ -34,6 +36,18 @@ def _image(client: Client, params: Params, mode: Mode) -> Result:
     }
     pushed = [push["result"] for push in pushes if push["result"] is not None]
     return task_result(whole, f"image {name}", mode, image=outcome["result"], pushed=pushed)
+
+
+def _at_registry(client: Client, params: Params, mode: Mode) -> Result:
+    if params["state"] != "absent":
+        raise AgentError(
+            f"at_registry with state={params['state']} is not possible, expected state=absent; use push to "
+            "have the image at its registry",
+            "invalid",
+        )
+    body = {"name": params["name"], "force": params["force"], **_credentials(params)}
+    outcome = client.call("POST", "/registry/remove", body, {"dry_run": mode.check})
+    return task_result(outcome, f"image {params['name']} at its registry", mode, image=None)
 
 
 def _spec(params: Params) -> dict[str, Any]:
@@ -109,7 +123,21 @@ def _image_info(client: Client, params: Params, mode: Mode) -> Result:
         found = list({image["id"]: image for image in named if image is not None}.values())
     labels = params["labels"] or []
     images = [image for image in found if _fits(image, labels, params["dangling"])]
-    return {"changed": False, "images": images}
+    if params["tags_of"] is None:
+        return {"changed": False, "images": images}
+    tags = {name: _tags(client, name, params) for name in params["tags_of"]}
+    return {"changed": False, "images": images, "tags": tags}
+
+
+def _tags(client: Client, name: str, params: Params) -> list[str]:
+    """Return the tags at a registry; none for a repository that it does not have."""
+    try:
+        answer = client.call("POST", "/registry/tags", {"name": name, **_credentials(params)})
+    except AgentError as error:
+        if error.status == 404:
+            return []
+        raise
+    return list(answer["tags"])
 
 
 def _one(client: Client, name: str) -> Any:
@@ -146,6 +174,7 @@ IMAGE = Operation(
         "push": {"type": "raw"},
         **arguments.CREDENTIALS,
         "force": {"type": "bool", "default": False},
+        "at_registry": {"type": "bool", "default": False},
     },
     _image,
     {"mutually_exclusive": [tuple(arguments.IMAGE_SOURCES)]},
@@ -155,6 +184,8 @@ IMAGE_INFO = Operation(
         "names": {"type": "list", "elements": "str"},
         "labels": {"type": "list", "elements": "str"},
         "dangling": {"type": "bool"},
+        "tags_of": {"type": "list", "elements": "str"},
+        **arguments.CREDENTIALS,
     },
     _image_info,
 )

@@ -25,7 +25,7 @@ options:
     required: true
   state:
     description:
-      - Whether there is such an image.
+      - Whether there is such an image on the host, or with O(at_registry) at its registry.
     type: str
     choices: [present, absent]
     default: present
@@ -186,8 +186,8 @@ options:
     type: raw
   credentials:
     description:
-      - Who one is at the registry, with O(pull) and O(push). Without it, what the agent's configuration or
-        docker's C(config.json) on the host say.
+      - Who one is at the registry, with O(pull), O(push) and O(at_registry). Without it, what the agent's
+        configuration or docker's C(config.json) on the host say.
     type: dict
     suboptions:
       username:
@@ -204,6 +204,15 @@ options:
     description:
       - With O(state=absent), whether an image given by its ID goes with all of its names, and a name goes
         though containers use the image, which then stays without it.
+      - With O(at_registry), whether other tags of the same manifest go, too, where the registry cannot remove
+        a tag alone. Otherwise the task fails and names them.
+    type: bool
+    default: false
+  at_registry:
+    description:
+      - With O(state=absent), whether the image is removed at the registry of its name, by its tag or by its
+        digest, in place of that on the host, which stays.
+      - The registry has to allow it; the task fails if it does not.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -273,6 +282,12 @@ EXAMPLES = r"""
   mooring.fleet.image:
     name: app:old
     state: absent
+
+- name: No such image at the registry
+  mooring.fleet.image:
+    name: registry.example:5000/app:old
+    state: absent
+    at_registry: true
 """
 
 RETURN = r"""

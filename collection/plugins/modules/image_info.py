@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_info
-short_description: Ask about the images of a host
+short_description: Ask about the images of a host, and about tags at registries
 version_added: 0.1.0
 author:
   - The Mooring maintainers (@mooring)
@@ -29,6 +29,27 @@ options:
     description:
       - Only images that have lost their name (V(true)), or have one (V(false)).
     type: bool
+  tags_of:
+    description:
+      - The names of images whose tags at their registries are wanted, such as V(registry.example:5000/web).
+    type: list
+    elements: str
+  credentials:
+    description:
+      - Who one is at the registries, with O(tags_of). Without it, what the agent's configuration or docker's
+        C(config.json) on the host say.
+    type: dict
+    suboptions:
+      username:
+        description:
+          - The user.
+        type: str
+        required: true
+      password:
+        description:
+          - The password.
+        type: str
+        required: true
 extends_documentation_fragment:
   - mooring.fleet.agent
 seealso:
@@ -49,6 +70,11 @@ EXAMPLES = r"""
 - name: Ask about all images that say they serve the web
   mooring.fleet.image_info:
     labels: [tier=web]
+
+- name: Ask a registry for the tags of an image
+  mooring.fleet.image_info:
+    names: []
+    tags_of: [registry.example:5000/web]
 """
 
 RETURN = r"""
@@ -68,6 +94,12 @@ images:
       config:
         Cmd: [sh]
       layers: ["sha256:61f42b6d1b5b5a4b0d0e7b1f6d3c2b1a0f9e8d7c6b5a49382716054f3e2d1c0b"]
+tags:
+  description: The tags at the registry, by the names of O(tags_of); none for what the registry does not have.
+  returned: with O(tags_of)
+  type: dict
+  sample:
+    registry.example:5000/web: ["1", "2", latest]
 code:
   description: A stable word for what went wrong.
   returned: failure

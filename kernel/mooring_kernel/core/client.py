@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from . import http
 from .errors import ApiError, HostUnreachable
-from .http import Deadline, Stream
+from .http import Deadline, Silence, Stream
 from .transport import Transport
 
 CALL_TIMEOUT = 15.0  # seconds, for calls that only look something up
@@ -293,6 +293,39 @@ class Client:
             {"signal": signal, "target": target},
             timeout=timeout,
         )
+
+    def follow(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        *,
+        silence: float,
+        opened: Callable[[Stream], None],
+        timeout: float = CALL_TIMEOUT,
+    ) -> Iterator[Any]:
+        """Yield what a long call tells on its way, `{"progress"}`, `{"outcome"}` or `{"error"}`, as it comes.
+
+        The agent may say nothing for `silence` seconds, and has `timeout` to be connected to. `opened` is
+        given the stream: closing it from another thread ends the call.
+        """
+        data = json.dumps(body).encode()
+        target = _PREFIX + path
+        stream = self._open(Deadline(timeout))
+        try:
+            opened(stream)
+            response, lines = http.follow(
+                stream, method, target, data, {"Accept": "application/x-ndjson"}, Silence(silence)
+            )
+            self._raise_refusal(method, target, response)
+            for line in lines:
+                yield self._parsed(line)
+        except (http.BadAnswer, OSError) as error:
+            raise self._unreachable(_reason(error, silence)) from None
+        except HostUnreachable as error:
+            raise self._unreachable(error.message.removeprefix(f"host {self.host}: ")) from None
+        finally:
+            stream.close()
 
     # --- the way there and back
 

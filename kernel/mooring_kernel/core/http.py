@@ -63,6 +63,20 @@ class Deadline:
         return left
 
 
+class Silence:
+    """How long another side may say nothing, in seconds, however long the whole takes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def left(self) -> float:
+        """Return all of the seconds: each wait has them anew."""
+        return self.seconds
+
+
+Patience = Deadline | Silence
+
+
 def request(
     stream: Stream,
     method: str,
@@ -76,6 +90,36 @@ def request(
     reader = _Reader(stream, deadline)
     status, answered = reader.head()
     return Response(status, answered, b"".join(reader.body(status, answered)))
+
+
+def follow(
+    stream: Stream,
+    method: str,
+    target: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    patience: Patience,
+) -> tuple[Response, Iterator[bytes]]:
+    """Send one request; return the head of the answer, and its body line by line, as it comes.
+
+    An error (a status from 400 on) comes with its whole body, and without lines.
+    Raises BadAnswer, OSError, TimeoutError, and so do the lines.
+    """
+    _send(stream, method, target, body, {**headers, "Connection": "close"}, patience)
+    reader = _Reader(stream, patience)
+    status, answered = reader.head()
+    if status >= 400:
+        return Response(status, answered, b"".join(reader.body(status, answered))), iter(())
+    return Response(status, answered, b""), _lines(reader.body(status, answered))
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    pending = b""
+    for piece in pieces:
+        *whole, pending = (pending + piece).split(b"\n")
+        yield from filter(None, whole)
+    if pending:
+        yield pending
 
 
 def upgrade(
@@ -100,7 +144,7 @@ def _send(
     target: str,
     body: bytes | None,
     headers: Mapping[str, str],
-    deadline: Deadline,
+    deadline: Patience,
 ) -> None:
     lines = [f"{method} {target} HTTP/1.1", "Host: mooring", f"User-Agent: {_AGENT}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -114,7 +158,7 @@ def _send(
 class _Reader:
     """Reads one answer from a stream, no byte further than it must to understand it."""
 
-    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+    def __init__(self, stream: Stream, deadline: Patience) -> None:
         self._stream = stream
         self._deadline = deadline
         self._buffer = b""

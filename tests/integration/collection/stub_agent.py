@@ -44,6 +44,7 @@ class Resources:
         self.pushed: dict[str, Any] = {}
         self.credentials: list[Any] = []
         self.forced: list[str] = []
+        self.at_registry: list[Any] = []
 
     def put(self, kind: str, name: str, data: Any, *, dry_run: bool) -> dict[str, Any]:
         wanted: Any = data
@@ -114,6 +115,25 @@ class Resources:
             "before": None,
             "after": None,
             "result": None if dry_run else {"name": target, "digest": "sha256:0"},
+        }
+
+    def tags(self, body: Any) -> dict[str, Any]:
+        found = sorted(name.rpartition(":")[2] for name in self.pushed if name.startswith(f"{body['name']}:"))
+        if not found:
+            raise NotFound(f"list of tags of {body['name']}: the registry does not have it")
+        return {"name": body["name"], "tags": found}
+
+    def remove_there(self, name: str, *, dry_run: bool) -> dict[str, Any]:
+        there = name in self.pushed
+        if not dry_run:
+            self.pushed.pop(name, None)
+        gone = [{"action": "remove", "kind": "image", "name": name, "reason": "its registry has it"}]
+        return {
+            "changed": there,
+            "actions": gone if there else [],
+            "before": {"name": name, "digest": "sha256:0"} if there else None,
+            "after": None,
+            "result": None,
         }
 
     def prune(self, body: Any, *, dry_run: bool) -> dict[str, Any]:
@@ -204,6 +224,11 @@ class _Handler(BaseHTTPRequestHandler):
             return {"name": "stub", "containers": {"total": len(resources.views("container")), "running": 0}}
         if section == "state":
             return resources.apply(body, dry_run=dry_run, prune=query.get("prune") == "true")
+        if section == "registry":
+            resources.at_registry.append(body)
+            if name == "tags":
+                return resources.tags(body)
+            return resources.remove_there(body["name"], dry_run=dry_run)
         kind = section.removesuffix("s")
         if name.endswith("/exec"):
             resources.view(kind, name.removesuffix("/exec"))

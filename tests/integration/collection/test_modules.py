@@ -202,6 +202,35 @@ def test_an_image_is_pushed_unless_it_is_there(controller: Controller, stub: Stu
     assert not any("s3cret-word" in str(line["result"].get("invocation")) for line in run.lines)
 
 
+def test_an_image_is_removed_at_its_registry(controller: Controller, stub: StubAgent) -> None:
+    login = {"username": "fleet", "password": "s3cret"}
+    there = {"name": "r.example/web:1", "state": "absent", "at_registry": True, "credentials": login}
+    info = {"names": [], "tags_of": ["r.example/web", "r.example/none"], "credentials": login}
+    run = controller.run(
+        [
+            {IMAGE: {"name": "web:1", "template": "busybox", "push": {"to": ["r.example/web:1"]}}},
+            {"name": "tags", f"{IMAGE}_info": info},
+            {"name": "check", IMAGE: there, "check_mode": True, "diff": True},
+            {"name": "remove", IMAGE: {**there, "force": True}, "diff": True},
+            {"name": "again", IMAGE: there},
+            {"name": "present", IMAGE: {"name": "web:1", "at_registry": True}, "ignore_errors": True},
+        ]
+    )
+
+    assert run.code == 0, run.output
+    assert run.result("tags")["tags"] == {"r.example/web": ["1"], "r.example/none": []}
+    assert run.result("tags")["images"] == []
+    assert [run.result(task)["changed"] for task in ("check", "remove", "again")] == [True, True, False]
+    assert run.result("check")["diff"] == run.result("remove")["diff"]
+    assert run.result("remove")["diff"]["before"] == {"name": "r.example/web:1", "digest": "sha256:0"}
+    assert "expected state=absent" in run.result("present")["msg"]
+    assert list(stub.resources.specs) == [("image", "web:1")]
+    assert stub.resources.at_registry[0] == {"name": "r.example/web", "credentials": login}
+    assert [body.get("force") for body in stub.resources.at_registry[2:]] == [False, True, False]
+    assert all(body["credentials"] == login for body in stub.resources.at_registry)
+    assert "s3cret" not in run.output
+
+
 def test_a_source_has_its_options_and_an_image_its_tags(controller: Controller, stub: StubAgent) -> None:
     build = {
         "context": "/srv/web",

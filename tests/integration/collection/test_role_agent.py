@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness import unix_http
 from harness.agent import _free_prefix
+from harness.registry import free_port, make_certificates
 from harness.remains import Traces
 from harness.waiting import eventually
 from integration.collection.conftest import end_masters
@@ -177,3 +179,40 @@ def test_a_host_or_an_option_that_does_not_fit(host: Host, variables: dict[str, 
     assert run.code == 2
     assert sentence in " ".join(run.output.split())
     assert not (host.directory / "usr").exists()
+
+
+@pytest.mark.timeout(400)
+def test_hosts_of_a_play_are_peers_of_each_other(host: Host) -> None:
+    make_certificates(host.directory)
+    port, other = free_port(), free_port()
+    inventory = yaml.safe_load(host.controller.inventory.read_text())
+    hosts = inventory["all"]["hosts"]
+    local = hosts["node"]
+    hosts["node"] = {**local, "ansible_host": "127.0.0.1", "mooring_agent_peers_port": port}
+    # Another host of the fleet, which the play below leaves alone.
+    hosts["far"] = {**local, "mooring_agent_peers_address": "127.0.0.2", "mooring_agent_peers_port": other}
+    host.controller.inventory.write_text(yaml.safe_dump(inventory))
+    peers = {
+        "mooring_agent_peers": "{{ groups['all'] }}",
+        "mooring_agent_peers_listen": "127.0.0.1",
+        "mooring_agent_peers_ca_file": str(host.directory / "ca.crt"),
+        "mooring_agent_peers_certificate": str(host.directory / "server.crt"),
+        "mooring_agent_peers_key": str(host.directory / "server.key"),
+    }
+
+    run, again = host.role(**peers), host.role(**peers)
+    assert run.code == 0, run.output
+    assert (run.stats["changed"] > 0, again.stats["changed"]) == (True, 0), again.output
+    view = host.ask("peers")
+    address = f"127.0.0.1:{port}"
+    assert (view["configured"], view["serving"], view["failure"]) == (True, address, None)
+    assert view["declared"]["address"] == address
+    assert view["declared"]["members"] == [address, f"127.0.0.2:{other}"]
+
+    lacking = host.role(**{**peers, "mooring_agent_peers_key": "/nonexistent.key"})
+    assert lacking.code == 2
+    assert "node does not serve its peers" in " ".join(lacking.output.split())
+    ended = host.role()
+    assert ended.code == 0, ended.output
+    assert host.ask("peers")["declared"] is None
+    assert host.role(mooring_agent_state="absent", mooring_agent_remove_data=True).code == 0

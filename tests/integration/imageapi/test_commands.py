@@ -4,42 +4,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.agent import AgentUnderTest
 from harness.registry import PASSWORD, USER, RegistryUnderTest
+from integration.imageapi.conftest import Mooring
 
 pytestmark = pytest.mark.root
-
-Mooring = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def mooring(agent: AgentUnderTest) -> Mooring:
-    """Return a function that runs a command; with `check`, it must end with 0."""
-
-    def run(*arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "mooring_agent", *arguments],
-            input=stdin,
-            capture_output=True,
-            env={**os.environ, "MOORING_SOCKET": str(agent.socket)},
-            timeout=60,
-            check=False,
-            text=True,
-        )
-        assert not check or done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 def test_push_pull_and_verify(mooring: Mooring, plain: RegistryUnderTest) -> None:

@@ -266,3 +266,18 @@ def test_a_build_pulls_what_it_is_built_on(
     built = declare(publisher, "pulled:1", {"build": {"context": str(tmp_path)}})
 
     assert built["result"]["config"]["Labels"]["text"] == "base"
+
+
+def test_what_a_mirror_has_is_pushed_to_the_registry_all_the_same(
+    plain: RegistryUnderTest, start_agent: Callable[..., AgentUnderTest], tmp_path: Path
+) -> None:
+    with RegistryUnderTest() as mirror:
+        settings = tmp_path / "agent.yaml"
+        settings.write_text(f"registries: {{'{plain.host}': {{mirrors: ['http://{mirror.host}']}}}}\n")
+        agent = start_agent(arguments=("--config", str(settings)))
+        push(agent, "busybox", {"to": f"{mirror.host}/team/mirrored:1"})
+        target = f"{plain.host}/team/mirrored:1"
+        assert push(agent, "busybox", {"to": target}, dry_run=True)["changed"]
+        done = push(agent, "busybox", {"to": target})
+        assert (done["changed"], push(agent, "busybox", {"to": target})["changed"]) == (True, False)
+        assert done["result"]["digest"] in plain.skopeo("inspect", f"docker://{target}")

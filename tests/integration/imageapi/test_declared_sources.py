@@ -41,6 +41,22 @@ def test_an_image_gets_its_further_names_back(agent: AgentUnderTest) -> None:
     assert not declare(agent, "tagged", spec)["changed"]
 
 
+def test_a_short_name_and_the_full_one_are_one_declaration(agent: AgentUnderTest) -> None:
+    spec = {"template": "busybox", "config": {"labels": {"n": "3"}}}
+    declare(agent, "short", spec)
+    for name in ("short:latest", "docker.io/library/short", "short"):
+        assert not declare(agent, name, spec, dry_run=True)["changed"]
+        assert not declare(agent, name, spec)["changed"]
+    document = {"images": {"short:latest": spec, "busybox": {"template": "busybox"}}}
+    answer = agent.api("PUT", "/mooring/v1/state?prune=true&dry_run=true", document)
+    assert "short" not in str([item for item in answer["items"] if item["changed"]])
+    agent.docker("rmi", "short:latest")
+    assert declare(agent, "short", spec, dry_run=True)["before"] is None
+    declare(agent, "short", spec)
+    removed = agent.api("DELETE", f"{IMAGES}/short:latest")
+    assert removed["before"]["config"] == spec["config"]
+
+
 def test_tags_alone_are_for_an_image_that_is_there(agent: AgentUnderTest) -> None:
     with pytest.raises(ApiError, match="nothing-here"):
         declare(agent, "nothing-here", {"tags": ["x"]})

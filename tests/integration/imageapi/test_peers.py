@@ -16,6 +16,7 @@ import pytest
 from harness.agent import AgentUnderTest
 from harness.registry import RegistryUnderTest, free_port, make_certificates
 from integration.conftest import StartAgent
+from integration.imageapi.conftest import Mooring
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -77,7 +78,8 @@ def test_agents_pull_from_each_other(
 def test_peers_are_declared_changed_and_removed(agent: AgentUnderTest) -> None:
     address, other = (f"127.0.0.1:{free_port()}" for _ in range(2))
     spec = {"listen": address, "members": [address, other], "plain": True}
-    assert agent.api("GET", PATH) == {"declared": None, "serving": None, "failure": None}
+    nothing = {"declared": None, "configured": False, "serving": None, "failure": None}
+    assert agent.api("GET", PATH) == nothing
 
     def answers(at: str) -> bool:
         try:
@@ -107,6 +109,52 @@ def test_peers_are_declared_changed_and_removed(agent: AgentUnderTest) -> None:
     assert agent.api("DELETE", PATH)["changed"]
     assert not agent.api("DELETE", PATH)["changed"]
     assert not answers(other)
+
+
+def test_peers_of_the_configuration_stand_ahead_of_a_declaration(
+    start_agent: StartAgent, tmp_path: Path
+) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("log_level: info\n")
+    first, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    agent = start_agent(image=False, pool=2, arguments=("--config", str(file)))
+    agent.api("PUT", PATH, {"listen": first, "plain": True})
+
+    file.write_text(f"peers: {{listen: '{second}', members: ['{first}', '{second}'], plain: true}}\n")
+    agent.restart()
+    view = agent.api("GET", PATH)
+    assert (view["configured"], view["serving"], view["failure"]) == (True, second, None)
+    assert view["declared"]["members"] == [first, second]
+    assert not agent.api("PUT", PATH, view["declared"])["changed"]
+    for method, body in (("PUT", {"listen": first, "plain": True}), ("DELETE", None)):
+        refused = agent.request(method, PATH, body)
+        assert refused.status == 409
+        assert "change peers in its file" in refused.json()["message"]
+
+    # They end with the file, and nothing of before comes back.
+    file.write_text("log_level: info\n")
+    agent.restart()
+    assert agent.api("GET", PATH)["declared"] is None
+
+
+def test_peers_by_the_command_line(agent: AgentUnderTest, mooring: Mooring, tmp_path: Path) -> None:
+    make_certificates(tmp_path)
+    address, other = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    assert mooring("peers", "show").stdout.splitlines()[-1] == "no peers"
+    tls = ("--ca-file", f"{tmp_path}/ca.crt", "--certificate", f"{tmp_path}/server.crt")
+    wanted = ("peers", "set", "--listen", address, "--member", address, "--member", other, *tls)
+    refused = mooring(*wanted, check=False)
+    assert (refused.returncode, "peers.tls is not usable" in refused.stderr) == (1, True)
+    wanted = (*wanted, "--key", f"{tmp_path}/server.key", "--uploads", "2")
+    assert mooring(*wanted, "--dry-run").stdout == "would create peers peers: there are none\n"
+    assert mooring(*wanted).stdout == "create peers peers: there are none\n"
+    assert mooring(*wanted).stdout == "unchanged\n"
+    lines = mooring("peers", "show").stdout.splitlines()
+    assert [line.split() for line in lines[1:3]] == [[address, "this", "host"], [other]]
+    assert lines[-1] == f"served on {address}, by a declaration"
+    assert agent.api("GET", PATH)["declared"]["uploads"] == 2
+    assert mooring("peers", "rm").stdout.startswith("remove peers")
+    assert mooring("peers", "rm").stdout == "unchanged\n"
 
 
 def test_an_agent_without_peers_listens_nowhere(agent: AgentUnderTest) -> None:

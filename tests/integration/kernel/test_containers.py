@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from nbclient import NotebookClient
 
 from harness.agent import AgentUnderTest
+from harness.registry import RegistryUnderTest
 from integration.kernel.sshd import Sshd
 from mooring_kernel.core.cell import Timing
 from mooring_kernel.core.client import Client
@@ -266,3 +269,24 @@ def test_a_notebook_over_ssh(box: AgentUnderTest, jupyter: Path, tmp_path: Path)
     assert "box" in containers[1]["data"]["text/plain"]
     assert "".join(each["text"] for each in made.cells[4].outputs) == "begun\nended\n"
     assert made.cells[5].outputs[0]["text"] == "/tmp\n"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # nbclient leaves sockets to the collector
+def test_an_image_is_pushed_and_pulled_from_a_notebook(agent: AgentUnderTest, jupyter: Path) -> None:
+    with RegistryUnderTest() as registry:
+        name = f"{registry.host}/team/box:1"
+        cells = [f"%fleet local {agent.socket}", f"%push busybox --to {name}", *[f"%pull {name}"] * 2]
+        made = nbformat.v4.new_notebook(
+            metadata={"kernelspec": {"name": "mooring", "display_name": "Mooring"}}
+        )
+        made.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        NotebookClient(made, timeout=60, kernel_name="mooring").execute()
+        digest = json.loads(registry.skopeo("inspect", f"docker://{name}"))["Digest"]
+    words = ["pushed", "pulled", "is up to date"]
+    for cell, done in zip(made.cells[1:], words, strict=True):
+        (picture,) = cell.outputs
+        assert re.search(
+            rf"^local +\[={{24}}\] +{done},? {digest[:19]}", picture.data["text/plain"], re.MULTILINE
+        )
+        assert done in picture.data["text/html"]
+    agent.api("DELETE", f"/mooring/v1/images/{name}")

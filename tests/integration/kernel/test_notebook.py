@@ -128,6 +128,48 @@ def test_an_interrupt_reaches_a_magic_that_waits(frontend: Frontend) -> None:
     timer.join()
 
 
+@pytest.fixture
+def held(stand_in: StandIn) -> Iterator[StandIn]:
+    """An agent whose pulls do not end before they may."""
+    stand_in.may_end.clear()
+    stand_in.left.clear()
+    yield stand_in
+    stand_in.may_end.set()
+
+
+def shown_until(frontend: Frontend, words: str) -> list[dict[str, Any]]:
+    """What a picture is made of until it has the words."""
+    shown: list[dict[str, Any]] = []
+    while not shown or words not in shown[-1]["content"]["data"]["text/plain"]:
+        message = frontend.client.get_iopub_msg(timeout=DEADLINE)
+        if message["msg_type"].endswith("display_data"):
+            shown.append(message)
+    return shown
+
+
+def test_a_pull_is_one_picture_that_is_drawn_anew(frontend: Frontend, held: StandIn) -> None:
+    cell = frontend.send("%pull r.example/web:1")
+    shown = shown_until(frontend, "2 MiB of 5 MiB")
+    held.may_end.set()
+    last = frontend.outputs(cell)[-1]
+    assert shown[0]["msg_type"] == "display_data"
+    assert last["type"] == "update_display_data"
+    ids = {each["content"]["transient"]["display_id"] for each in shown} | {last["transient"]["display_id"]}
+    assert len(ids) == 1
+    assert "pulled, sha256:dddddddddddd" in last["data"]["text/plain"]
+    assert "pulled, sha256:dddddddddddd" in last["data"]["text/html"]
+    assert frontend.reply(cell)["status"] == "ok"
+
+
+def test_an_interrupt_gives_a_pull_up(frontend: Frontend, held: StandIn) -> None:
+    cell = frontend.send("%pull r.example/web:1")
+    shown_until(frontend, "MiB")
+    frontend.manager.interrupt_kernel()
+    assert frontend.reply(cell)["ename"] == "KeyboardInterrupt"
+    assert held.left.wait(DEADLINE)
+    assert frontend.run("echo fine")[1] == "fine\n"
+
+
 def test_an_interrupt_while_idle_harms_nobody(frontend: Frontend) -> None:
     frontend.manager.interrupt_kernel()
     assert frontend.run("echo fine")[1] == "fine\n"
@@ -243,6 +285,15 @@ def test_a_notebook_is_executed_by_nbclient(stand_in: StandIn, tmp_path: Path) -
     assert "web1" in made.cells[1].outputs[0].data["text/html"]
     assert made.cells[4].outputs == [{"output_type": "stream", "name": "stdout", "text": "7\n7\n"}]
     nbformat.write(made, tmp_path / "done.ipynb")
+
+
+def test_the_last_picture_of_a_pull_stays_in_a_notebook(stand_in: StandIn) -> None:
+    made = notebook(f"%fleet local {stand_in.path}", "%pull r.example/web:1")
+    NotebookClient(made, timeout=60, kernel_name="mooring").execute()
+    nbformat.validate(made)
+    (picture,) = made.cells[1].outputs
+    assert picture.output_type == "display_data"
+    assert "pulled, sha256:dddddddddddd" in picture.data["text/plain"]
 
 
 def test_a_failing_cell_stops_a_notebook(stand_in: StandIn) -> None:

@@ -38,6 +38,7 @@ def test_passwords_are_not_shown() -> None:
         ({"storage_driver": "zfs"}, ["storage_driver", "auto, overlay, btrfs"]),
         ({"log_level": "loud"}, ["log_level", "debug, info"]),
         ({"registries": []}, ["registries", "mapping"]),
+        ({"peers": ["10.0.0.1:7431"]}, ["peers", "mapping", "members"]),
     ],
 )
 def test_what_is_wrong_is_named(document: Any, words: list[str]) -> None:

@@ -146,6 +146,13 @@ def test_prune_removes_what_is_not_named_dependants_first() -> None:
     assert answer["changed"]
 
 
+@pytest.mark.parametrize("name", ["web", "web:latest", "docker.io/library/web"])
+def test_prune_knows_an_image_by_each_of_its_names(name: str) -> None:
+    host = Host({("image", "web:latest"), ("image", "web:1")})
+    host.apply({"images": {name: {}}}, prune=True)
+    assert [call[:3] for call in host.calls] == [("put", "image", name), ("delete", "image", "web:1")]
+
+
 def test_prune_keeps_what_is_named_though_it_failed() -> None:
     host = Host({("container", "web")})
     host.failures["container", "web"] = Conflict("x")
@@ -202,6 +209,7 @@ def test_work_goes_on_in_parallel_and_is_bounded() -> None:
         ({"containers": []}, ["containers"]),
         ({"containers": {"web": 5}}, ["containers.web"]),
         ({"containers": {5: {}}}, ["containers", "5"]),
+        ({"images": {"web": {}, "docker.io/library/web:latest": {}}}, ["web", "the same image"]),
     ],
 )
 def test_a_document_of_another_shape_is_refused_whole(document: Any, words: list[str]) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 
@@ -13,6 +15,8 @@ class Recorder:
         self.shown: list[tuple[str, str]] = []
         self.results: list[dict[str, Any]] = []
         self.pages: list[dict[str, Any]] = []
+        self.live_shown: list[dict[str, Any]] = []
+        self.abandoned = threading.Event()
 
     def text(self, stream: str, text: str) -> None:
         self.shown.append((stream, text))
@@ -22,6 +26,9 @@ class Recorder:
 
     def result(self, bundle: dict[str, Any]) -> None:
         self.results.append(bundle)
+
+    def live(self) -> Callable[[dict[str, Any]], None]:
+        return self.live_shown.append
 
     def page(self, bundle: dict[str, Any]) -> None:
         self.pages.append(bundle)

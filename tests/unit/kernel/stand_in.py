@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import socketserver
 import struct
 import subprocess
@@ -137,6 +138,16 @@ class StandIn:
             {"time": "2026-01-01T00:00:02Z", "stream": "stdout", "data": "hello\n"},
             {"time": "2026-01-01T00:00:03Z", "stream": "stderr", "data": "warned\n"},
         ]
+        # What a pull or a push tells, a line each; before the last one it waits until it may end.
+        self.journey: list[dict[str, Any]] = [
+            {"progress": {"step": "download", "current": 1 << 20, "total": 4 << 20, "detail": "aa"}},
+            {"progress": {"step": "exists", "current": 1 << 20, "total": 1 << 20, "detail": "bb"}},
+            {"outcome": {"changed": True, "digest": "sha256:" + "d" * 64}},
+        ]
+        self.may_end = threading.Event()
+        self.may_end.set()
+        self.left = threading.Event()  # a client has left in the middle of a journey
+        self.asked: list[tuple[str, Any]] = []  # path and body of each
         self.execs: dict[str, Exec] = {}
         self.calls: list[tuple[str, str]] = []
         self.refuse: dict[str, tuple[int, str]] = {}  # a part of a path → the error that it is answered with
@@ -248,6 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
                         }
                     ],
                 )
+            case "POST", "images", *_, "pull" | "push":
+                agent.asked.append((unquote(urlsplit(self.path).path), data))
+                self._journey()
             case "GET", "containers", name, "logs":
                 self._container(name)
                 lines = agent.log[-int(query["tail"][0]) :]
@@ -282,6 +296,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(204, None)
             case _:
                 raise _Refused(404, f"no such call: {method} {'/'.join(parts)}")
+
+    def _journey(self) -> None:
+        agent = self.server.agent
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.end_headers()
+        *progress, last = agent.journey
+        for line in progress:
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+        while not agent.may_end.wait(0.05):
+            ready, _, _ = select.select([self.connection], [], [], 0)
+            if ready and not self.connection.recv(1, socket.MSG_PEEK):
+                agent.left.set()
+                return
+        self.wfile.write(json.dumps(last).encode() + b"\n")
 
     def _container(self, name: str) -> dict[str, Any]:
         found = self.server.agent.containers.get(name)

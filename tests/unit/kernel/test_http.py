@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_kernel.core.http import BadAnswer, Deadline, request, upgrade
+from mooring_kernel.core.http import BadAnswer, Deadline, Silence, follow, request, upgrade
 
 
 class Script:
@@ -51,6 +51,19 @@ def test_chunks_are_put_together(places: list[int]) -> None:
         b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: z\r\n\r\n"
     )
     assert get(answer, places) == (200, b"hello world")
+
+
+@given(cuts)
+def test_lines_are_told_one_by_one(places: list[int]) -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\na\n\nb\r\n4\r\nb\nc\n\r\n1\r\nd\r\n0\r\n\r\n"
+    )
+    response, lines = follow(Script(answer, places), "POST", "/x", b"{}", {}, Silence(5))
+    assert (response.status, list(lines)) == (200, [b"a", b"bb", b"c", b"d"])
+    refused = b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello"
+    response, lines = follow(Script(refused, places), "POST", "/x", b"{}", {}, Silence(5))
+    assert (response.status, response.body, list(lines)) == (404, b"hello", [])
 
 
 @given(cuts)

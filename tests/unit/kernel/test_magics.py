@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mooring_kernel.core.errors import ApiError, ExitStatus, KernelError, UsageError
+from mooring_kernel.core.errors import ApiError, ExitStatus, Interrupted, KernelError, UsageError
 from mooring_kernel.core.workspace import Workspace
 from mooring_kernel.magic_complete import check, complete, inspect
 from mooring_kernel.magic_line import split_cell
@@ -308,3 +309,76 @@ def test_whether_a_text_is_whole(fleet: Bench, shells: Path, shell: str) -> None
         assert check(fleet.workspace, code) == "incomplete", code
     for code in (")", "if ; then", "done", "echo a; ;"):
         assert check(fleet.workspace, code) == "invalid", code
+
+
+# --- images on their way
+
+
+def test_an_image_is_pulled_on_all_hosts_with_a_bar_for_each(fleet: Bench) -> None:
+    with pytest.raises(KernelError, match=r"r\.example/web:1 could not be pulled on 1 of 3 hosts \(gone\)"):
+        fleet.do("%pull r.example/web:1")
+    first, last = fleet.screen.live_shown[0], fleet.screen.live_shown[-1]
+    assert [line.split()[0] for line in first["text/plain"].splitlines()] == ["HOST", "a", "b", "gone"]
+    lines = last["text/plain"].splitlines()
+    for line in lines[1:3]:
+        assert re.search(r"^[ab] .*\[={24}\].* pulled, sha256:dddddddddddd", line)
+    assert "there is no socket" in lines[3]
+    assert last["text/html"].count("<tr>") == 3
+    assert fleet.agent.asked == [("/mooring/v1/images/r.example/web:1/pull", {})] * 2
+
+
+def test_an_image_is_pulled_on_some_hosts_for_another_platform(fleet: Bench) -> None:
+    screen = fleet.do("%pull web b b --platform linux/arm64")
+    assert len(screen.live_shown[-1]["text/plain"].splitlines()) == 2
+    assert fleet.agent.asked == [("/mooring/v1/images/web/pull", {"platform": "linux/arm64"})]
+    assert "has no host 'c'" in fleet.problem("%pull web a c")
+    assert "the usage is `%pull IMAGE [HOST…]" in fleet.problem("%pull")
+
+
+def test_an_image_is_pushed_from_one_host(fleet: Bench) -> None:
+    fleet.agent.journey = [
+        {"progress": {"step": "upload", "current": 5, "total": 9, "detail": "aa"}},
+        {"outcome": {"changed": False, "actions": [], "result": {"name": "x", "digest": "sha256:1"}}},
+    ]
+    assert "the fleet has 3 hosts: name the one to push web from" in fleet.problem("%push web")
+    screen = fleet.do("%push web a --to r.example/web:2")
+    assert "is up to date, sha256:1" in screen.live_shown[-1]["text/plain"]
+    assert fleet.agent.asked == [("/mooring/v1/images/web/push", {"to": "r.example/web:2"})]
+
+
+@pytest.mark.parametrize(
+    ("journey", "words"),
+    [
+        (
+            [{"error": {"message": "pull of web: denied", "code": "denied", "status": 403}}],
+            "pull of web: denied",
+        ),
+        ([{"progress": {"step": "download", "current": 1, "total": 2, "detail": "a"}}], "without an outcome"),
+    ],
+)
+def test_a_pull_that_fails_says_why(bench: Bench, journey: list[dict[str, object]], words: str) -> None:
+    bench.do(f"%fleet local {bench.agent.path}")
+    bench.agent.journey = journey
+    with pytest.raises(KernelError, match=r"on 1 of 1 host \(local\)"):
+        bench.do("%pull web")
+    assert words in bench.screen.live_shown[-1]["text/plain"]
+    bench.agent.refuse["/pull"] = (400, "image name is not valid")
+    with pytest.raises(KernelError):
+        bench.do("%pull web")
+    assert "image name is not valid" in bench.screen.live_shown[-1]["text/plain"]
+
+
+def test_an_abandoned_pull_leaves_the_agent(bench: Bench) -> None:
+    bench.do(f"%fleet local {bench.agent.path}")
+    bench.agent.may_end.clear()
+    bench.screen = Recorder()
+
+    def give_up(bundle: dict[str, object]) -> None:
+        bench.screen.live_shown.append(bundle)
+        if "MiB" in str(bundle["text/plain"]):
+            bench.screen.abandoned.set()
+
+    bench.screen.live = lambda: give_up  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="the pull was interrupted"):
+        run_magic(split_cell("%pull web").magics[0], bench.workspace, bench.screen)
+    assert bench.agent.left.wait(10)

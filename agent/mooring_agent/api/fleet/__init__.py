@@ -17,6 +17,7 @@ from .execs import ExecCalls
 from .host import HostCalls
 from .images import ImageCalls
 from .peers import PeerCalls
+from .registry import RegistryCalls
 from .shell import ShellCalls
 from .state import StateCalls
 
@@ -34,6 +35,7 @@ def routes(engine: Engine) -> list[Route]:
         ShellCalls(engine),
         ImageCalls(engine),
         BuildCalls(engine),
+        RegistryCalls(engine),
         PeerCalls(engine),
         *DeclaredCalls.of(engine),
         StateCalls(engine),

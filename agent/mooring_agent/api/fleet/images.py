@@ -8,20 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ...engine.imagesources import credentials_of
 from ...images.platform import Platform
 from ...images.pruning import PruneFilter
-from ...images.specs import parse_credentials
 from ..fields import Fields
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
 from ..progress import report
 from ..router import Route
 from ..timestamps import moment_or_span
+from .registry import credentials_in
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
     from ...images.image import Progress
-    from ...images.registry.settings import Credentials
     from ...images.usage import DiskUsage
     from ...images.verifying import Verdict
 
@@ -85,7 +83,7 @@ class ImageCalls:
         body = await request.json()
         platform = Fields(body, "pull", ("platform", "credentials")).text("platform")
         wanted = Platform.parse(platform) if platform else None
-        credentials = _credentials(body)
+        credentials = credentials_in(body)
 
         async def work(progress: Progress | None) -> dict[str, Any]:
             pulled = await self._images.pull(
@@ -103,7 +101,7 @@ class ImageCalls:
         """See to it that a registry has the image: an Outcome."""
         body = await request.json()
         to = Fields(body, "push", ("to", "credentials")).text("to") or None
-        credentials = _credentials(body)
+        credentials = credentials_in(body)
         dry_run = request.query.flag("dry_run")
         return await _answer(
             request,
@@ -170,11 +168,6 @@ async def _answer(
             yield encode(event)
 
     return Stream(rendered(), NDJSON)
-
-
-def _credentials(body: Mapping[str, Any]) -> Credentials | None:
-    given = body.get("credentials")
-    return credentials_of(parse_credentials(given, "credentials") if given is not None else None)
 
 
 def _usage(usage: DiskUsage) -> dict[str, Any]:

@@ -26,7 +26,9 @@ class PeerCalls:
         yield Route("DELETE", "/mooring/v1/peers", self.delete)
 
     async def show(self, request: Request) -> Reply:
-        """{declared, serving, failure}: what was asked for, where it is served, and what is in the way."""
+        """{declared, configured, serving, failure}: what was asked for, whether by the agent's configuration,
+        where it is served, and what is in the way.
+        """
         return json_response(self._peers.view())
 
     async def put(self, request: Request) -> Reply:

@@ -17,7 +17,7 @@ from mooring_agent.engine.resources.names import check_name, signal_number
 from mooring_agent.engine.resources.network import NetworkSpec
 from mooring_agent.engine.resources.options import show_size
 from mooring_agent.engine.resources.ports import PortMapping
-from mooring_agent.engine.resources.state import Item, order, phases
+from mooring_agent.engine.resources.state import Item, identity, order, phases
 from mooring_agent.engine.resources.volume import VolumeSpec
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "VolumeSpec",
     "check_name",
     "compare",
+    "identity",
     "merge",
     "options_of",
     "order",

@@ -11,6 +11,7 @@ from mooring_agent.engine.resources.declared import suggestion
 from mooring_agent.engine.resources.namespaces import other_container
 from mooring_agent.engine.resources.options import quoted, refusal
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.images.reference import Reference
 
 # The sections of a document and the kind that each declares, dependencies first: a container needs all the
 # others.
@@ -35,19 +36,41 @@ class Item:
 def order(document: object) -> tuple[Item, ...]:
     """Return the resources of a document, each after what it depends on; null is empty.
 
-    Raises InvalidSpec if the document is not of that shape. The specs themselves are parsed where they are
-    applied, so that one that is wrong fails alone.
+    Raises InvalidSpec if the document is not of that shape, or names an image twice. The specs themselves are
+    parsed where they are applied, so that one that is wrong fails alone.
     """
     if not isinstance(document, Mapping):
         raise refusal("the state", document, f"a mapping with some of {', '.join(SECTIONS)}")
     for key in document:
         if key not in SECTIONS:
             raise InvalidSpec(f"the state has no section {quoted(key)}; {suggestion(str(key), SECTIONS)}")
-    return tuple(
+    items = tuple(
         Item(kind, name, spec)
         for section, kind in SECTIONS.items()
         for name, spec in _specs(document.get(section), section).items()
     )
+    written: dict[tuple[str, str], str] = {}
+    for item in items:
+        other = written.setdefault((item.kind, identity(item.kind, item.name)), item.name)
+        if other != item.name:
+            raise InvalidSpec(
+                f"the state's {item.kind}s {quoted(other)} and {quoted(item.name)} are the same {item.kind}: "
+                "declare it once"
+            )
+    return items
+
+
+def identity(kind: str, name: str) -> str:
+    """Return the one name of a resource that may be written in several ways: an image's is the full one.
+
+    What is no name of an image is returned as it is; it fails where it is applied.
+    """
+    if kind != "image":
+        return name
+    try:
+        return str(Reference.parse(name))
+    except InvalidSpec:
+        return name
 
 
 def phases(items: tuple[Item, ...]) -> tuple[tuple[Item, ...], ...]:

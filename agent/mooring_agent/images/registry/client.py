@@ -80,6 +80,10 @@ class Repository:
         what = self._what("look-up", tag_or_digest)
         return self._read(lambda session: self._resolve(session, tag_or_digest, what))
 
+    def stored(self, tag_or_digest: str) -> Descriptor:
+        """As `resolve`, of the registry itself: what a mirror has says nothing of what is written there."""
+        return self._resolve(self._origin, tag_or_digest, self._what("look-up", tag_or_digest))
+
     def manifest(self, tag_or_digest: str) -> tuple[Descriptor, bytes]:
         """A manifest or an index, byte for byte, and what it is. Its digest is verified where it is known.
 
@@ -185,20 +189,31 @@ class Repository:
             session, self._at(session, "tags/list"), "tags", what, self._scopes(session, "pull")
         )
 
+    def delete_tag(self, tag: str) -> bool:
+        """Delete a tag alone; False where that is not done, since many registries take digests only.
+
+        Those that take none at all say so when they are given one.
+        """
+        # distribution-spec, "Deleting tags": 400 or 405 where it is not done. CNCF Distribution looks for a
+        # manifest without a digest, and says 404.
+        return self._delete(self._manifest_path(self._origin, tag), tag, other=(400, 404, 405))
+
     def delete_manifest(self, digest: str) -> None:
         """Delete a manifest with all tags that point to it. Raises NotSupported where it is not allowed."""
-        self._delete("manifests", digest)
+        _check_digest(digest, self.name)
+        self._delete(self._manifest_path(self._origin, digest), digest)
 
     def delete_blob(self, digest: str) -> None:
         """Delete a blob of the repository. Raises NotSupported where it is not allowed."""
-        self._delete("blobs", digest)
-
-    def _delete(self, kind: str, digest: str) -> None:
         _check_digest(digest, self.name)
-        session, what = self._origin, self._what("removal", digest)
+        self._delete(f"{self._at(self._origin, 'blobs')}/{digest}", digest)
+
+    def _delete(self, path: str, tag_or_digest: str, other: tuple[int, ...] = ()) -> bool:
+        """Whether it was deleted, and not answered with one of the `other` statuses."""
+        session, what = self._origin, self._what("removal", tag_or_digest)
         scopes = self._scopes(session, "delete")
-        url = f"{self._at(session, kind)}/{digest}"
-        session.request("DELETE", url, what, scopes=scopes, expect=(200, 202, 204)).close()
+        with session.request("DELETE", path, what, scopes=scopes, expect=(200, 202, 204, *other)) as response:
+            return response.status not in other
 
     def _resolve(self, session: Session, tag_or_digest: str, what: str) -> Descriptor:
         url = self._manifest_path(session, tag_or_digest)
