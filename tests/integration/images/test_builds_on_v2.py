@@ -13,7 +13,7 @@ from .building import build, write_context
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("cgroup_v2")]
 
-_MEMORY = 64 << 20  # bytes
+_MEMORY = 16 << 20  # bytes
 
 
 def test_a_command_sees_its_limits_and_cannot_change_them(agent: AgentUnderTest, tmp_path: Path) -> None:
