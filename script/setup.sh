@@ -19,7 +19,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
     openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs libisal2
-    docker-registry skopeo openssl apache2-utils squashfs-tools buildah git
+    docker-registry skopeo openssl apache2-utils squashfs-tools buildah git apt-utils gpg gpgconf
 )
 
 say() {

@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="*",
-        choices=[*_PARTS, []],
-        default=list(_PARTS),
+        choices=[*_PARTS, []],  # argparse looks for the default, as a whole, among them
+        default=[],
         help=f"what to measure, of {', '.join(_PARTS)} (all)",
     )
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"layers of each kind ({_ROUNDS})")
@@ -55,7 +55,7 @@ def main() -> None:
         place.chmod(0o755)
         place.parent.chmod(0o755)
         agent = stack.enter_context(peers.mooring(place))
-        for part in options.part:
+        for part in options.part or _PARTS:
             _PARTS[part](agent.socket, place, options.rounds)
 
 

@@ -30,7 +30,6 @@ from mooring_agent.engine.logs import LineAssembler, LogReader
 from mooring_agent.engine.resources import CgroupSpec, ContainerSpec
 from mooring_agent.errors import MooringError
 from mooring_agent.images import changes, tar_reader
-from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.content import MEDIA_MANIFEST
 from mooring_agent.images.dockerfile.ignore import Ignore
 from mooring_agent.images.dockerfile.plan import plan_stages
@@ -353,7 +352,7 @@ def stream(data: bytes) -> None:
 def instructions(data: bytes) -> None:
     """Lines of Dockerfile language."""
     with suppress(MooringError):
-        changes.apply_changes(ImageConfig(), [_text(data)])
+        changes.apply_changes({}, [_text(data)])
 
 
 @target(rtnetlink.bridge_add("br0", "02:00:00:00:00:01"), rtnetlink.address_add(1, "10.0.0.1", 24))

@@ -14,7 +14,6 @@ from mooring_agent.failpoints import reached
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.archive import TreeArchive, archive_directory
 from mooring_agent.images.changes import apply_changes
-from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.holdings import Holding
 from mooring_agent.images.image import Image, Progress, chain_id
 from mooring_agent.images.ingest import incoming_layer, watched
@@ -54,7 +53,7 @@ def commit(
 ) -> Image:
     """See ImageStore.commit; the lease holds the base already."""
     ensure_layers(state, base)
-    config = _changed(what.config if what.config is not None else base.config.config, what.changes)
+    config = apply_changes(what.config if what.config is not None else base.config.config, what.changes)
     created = rfc3339(time.time())
     entry = step(created, created_by=what.created_by, author=what.author, comment=what.message)
     layers = tuple(map(oci_layer, base.manifest.layers))
@@ -113,11 +112,3 @@ def _archive_told(directory: Path, changes: Iterable[Change]) -> Iterator[bytes]
     finally:
         os.close(root_fd)
     yield END
-
-
-def _changed(config: Mapping[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
-    """A configuration after instructions; what ours has no field for stays as it is."""
-    before = ImageConfig.from_oci(config)
-    known = set(before.to_oci())
-    rest = {key: value for key, value in config.items() if key not in known}
-    return rest | apply_changes(before, changes).to_oci()

@@ -20,7 +20,8 @@ class ImageConfig:
     """Defaults of an image's containers; None means that the image says nothing.
 
     `env` is `NAME=value` each, `exposed_ports` `80/tcp` each, `user` `name|uid[:group|gid]`, `volumes` are
-    absolute directories, `on_build` instructions for whoever builds on the image.
+    absolute directories, `on_build` instructions for whoever builds on the image; `healthcheck` is in the
+    words of an image's configuration (Test, Interval in nanoseconds, …).
     """
 
     cmd: tuple[str, ...] | None = None
@@ -33,6 +34,7 @@ class ImageConfig:
     stop_signal: str | None = None
     volumes: tuple[str, ...] = ()
     on_build: tuple[str, ...] = ()
+    healthcheck: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> ImageConfig:
@@ -66,6 +68,7 @@ class ImageConfig:
             stop_signal=config.get("StopSignal") or None,
             volumes=tuple(sorted(config.get("Volumes") or ())),
             on_build=tuple(config.get("OnBuild") or ()),
+            healthcheck=dict(config.get("Healthcheck") or {}),
         )
 
     def to_oci(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class ImageConfig:
             "StopSignal": self.stop_signal,
             "Volumes": {volume: {} for volume in sorted(self.volumes)},
             "OnBuild": list(self.on_build),
+            "Healthcheck": dict(self.healthcheck),
         }
         return {key: value for key, value in found.items() if value}
 
@@ -97,6 +101,7 @@ class ImageConfig:
             stop_signal=self.stop_signal or base.stop_signal,
             volumes=tuple(sorted({*base.volumes, *self.volumes})),
             on_build=(*base.on_build, *self.on_build),
+            healthcheck=self.healthcheck or base.healthcheck,
         )
 
 

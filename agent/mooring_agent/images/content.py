@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -167,7 +167,10 @@ class BlobWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
+            # Unless it is finished, it is dropped, or gone on with later: what a full disk does not take now
+            # is of no use, and the error of who found the disk full must not be lost.
+            with suppress(OSError):
+                self._file.close()
         finally:
             if self._path is not None and not self.keep:
                 self._path.unlink(missing_ok=True)

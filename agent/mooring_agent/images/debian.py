@@ -39,10 +39,8 @@ _TAIL = 8  # lines of its output in an error
 _HOST_FILE = "00mooring-host"
 _SOURCES = "host.sources"
 _ETC = Path("/etc/apt")
-_UBUNTU_KEYS = (  # where mmdebstrap, and apt, find the keys of Ubuntu's archive
-    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-    "/etc/apt/trusted.gpg.d/ubuntu-*.gpg",
-)
+_UBUNTU_KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+_TRUSTED_UBUNTU_KEYS = "/etc/apt/trusted.gpg.d/ubuntu-*.gpg"  # apt takes them without being told
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +48,15 @@ class DebianBuild:
     """What a build needs.
 
     `sources` are those of the host's apt. Where they are empty the spec's mirror is used, and without one
-    that which mmdebstrap knows for the suite.
+    that which mmdebstrap knows for the suite. `keyring` is a file with the keys of another distribution's
+    archive, "" where the host's apt has them. mmdebstrap would find that itself only on a host that knows
+    which suite is whose (distro-info-data) and that has gpg.
     """
 
     program: str
     spec: TemplateSpec
     sources: str
+    keyring: str = ""
 
     @property
     def version(self) -> str:
@@ -84,6 +85,8 @@ class DebianBuild:
             f'--setup-hook=cp -R {staged}/. "$1"/etc/apt/',
             f'--customize-hook=cd "$1"/etc/apt; rm -f apt.conf.d/{_HOST_FILE} auth.conf.d/{_HOST_FILE}.conf',
         ]
+        if self.keyring:
+            command.append(f"--keyring={self.keyring}")
         if self.spec.packages:
             command.append(f"--include={','.join(self.spec.packages)}")
         if self.spec.components and not self.sources:
@@ -121,19 +124,23 @@ def find_debian(spec: TemplateSpec) -> DebianBuild:
             "install package mmdebstrap"
         )
     release = _os_release()
-    sources = []
+    sources, keyring = [], ""
     if release.get("ID") == spec.name:
         if not spec.mirror:
             codename = release.get("VERSION_CODENAME", "stable")
             sources = distribution_sources(host_sources(_ETC), codename, spec.suite)
-    elif spec.name == "ubuntu" and not any(map(glob.glob, _UBUNTU_KEYS)):
-        raise MissingProgram(
-            "the template ubuntu needs the keys of Ubuntu's archive, which are not here: install package "
-            f"ubuntu-keyring, or bring its file ubuntu-archive-keyring.gpg to {Path(_UBUNTU_KEYS[0]).parent}"
-        )
+    elif spec.name == "ubuntu":
+        if Path(_UBUNTU_KEYRING).exists():
+            keyring = _UBUNTU_KEYRING
+        elif not glob.glob(_TRUSTED_UBUNTU_KEYS):
+            raise MissingProgram(
+                "the template ubuntu needs the keys of Ubuntu's archive, which are not here: install package "
+                f"ubuntu-keyring, or bring its file {Path(_UBUNTU_KEYRING).name} to "
+                f"{Path(_UBUNTU_KEYRING).parent}"
+            )
     if spec.components:
         sources = [replace(source, components=spec.components) for source in sources]
-    return DebianBuild(program, spec, "\n".join(source.stanza() for source in sources))
+    return DebianBuild(program, spec, "\n".join(source.stanza() for source in sources), keyring)
 
 
 def debian_layer(

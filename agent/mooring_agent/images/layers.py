@@ -34,7 +34,7 @@ _RESERVED = b".wh..wh."  # names that aufs kept for itself; the specification gi
 _OPEN_DIRECTORIES = 48  # parents kept open at a time
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_SPACE = frozenset(
+NO_SPACE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 )
 _SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX  # may be lost when a file is made or written
@@ -173,7 +173,7 @@ class _Unpacking:
 
     def _failure(self, path: bytes, error: OSError) -> MooringError:
         """What an error of the kernel means: a disk that takes no more, or an impossible archive."""
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             return InvalidSpec(f"archive member {shown(path)} cannot be unpacked: {error.strerror or error}")
         return Unavailable(
             f"{self._target.directory} takes no more after {self._reader.position} bytes ({error.strerror}): "

@@ -138,6 +138,19 @@ def test_commit_diff_history_export_import(agent: AgentUnderTest) -> None:
     ).stdout
     agent.docker("import", "-", "flat:1", stdin=exported)
     assert agent.docker("run", "--rm", "flat:1", "ls", "/made").stdout == "/made\n"
+    check = ("--change", "HEALTHCHECK --interval=1s CMD test -e /made", "--change", 'CMD ["ls", "/made"]')
+    agent.docker("import", *check, "-", "checked:1", stdin=exported)
+    shown = json.loads(agent.docker("inspect", "checked:1").stdout)[0]
+    assert shown["Config"]["Healthcheck"] == {
+        "Test": ["CMD-SHELL", "test -e /made"],
+        "Interval": 1_000_000_000,
+    }
+    agent.docker("run", "--name", "checked", "checked:1")
+    agent.docker("commit", "--change", "HEALTHCHECK NONE", "checked", "unchecked:1")
+    shown = json.loads(agent.docker("inspect", "unchecked:1").stdout)[0]
+    assert shown["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    refused = agent.docker("commit", "--change", "RUN true", "checked", check=False)
+    assert "RUN is no instruction that changes" in refused.stderr
     agent.docker("rm", "worker")
     agent.docker("rmi", "worked:1", "flat:1")
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Image, chain_id
 from mooring_agent.images.store import ImageStore
 from mooring_agent.storage.overlay import OverlaySnapshotter
-from mooring_agent.storage.snapshotter import SnapshotKind
+from mooring_agent.storage.snapshotter import SnapshotKind, Snapshotter
 
 
 @contextmanager
@@ -31,15 +31,16 @@ def opened(root: Path) -> Iterator[House]:
 
 
 class House:
-    """A store over a snapshotter."""
+    """A store over a snapshotter, that of overlay unless `driver` opens another one of a directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, driver: Callable[[Path], Snapshotter] | None = None) -> None:
         self.root = root
+        self._driver = driver or (lambda root: OverlaySnapshotter(root / "overlay"))
         self.used: set[str] = set()
         self.open()
 
     def open(self) -> None:
-        self.snapshots = OverlaySnapshotter(self.root / "overlay")
+        self.snapshots = self._driver(self.root)
         try:
             self.store = ImageStore(self.root / "images", self.snapshots, in_use=lambda: self.used)
         except BaseException:

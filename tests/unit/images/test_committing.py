@@ -107,7 +107,7 @@ def test_nothing_changed_is_no_layer(house: House) -> None:
     image = house.store.commit("container", base, "web:same", Commit(message="nothing"))
     assert image.diff_ids == base.diff_ids
     assert house.store.history("web:same")[0].empty
-    with pytest.raises(InvalidSpec, match="ONBUILD cannot"):
+    with pytest.raises(InvalidSpec, match="ONBUILD ONBUILD is not allowed"):
         house.store.commit("container", base, None, Commit(changes=("ONBUILD ONBUILD RUN x",)))
 
 

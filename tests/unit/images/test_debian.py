@@ -118,14 +118,16 @@ UBUNTU = TemplateSpec("ubuntu", "noble", "minbase", ("curl",))
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "ubuntu-archive-keyring.gpg"
     path.touch()
-    monkeypatch.setattr(debian, "_UBUNTU_KEYS", (str(path),))
+    monkeypatch.setattr(debian, "_UBUNTU_KEYRING", str(path))
+    monkeypatch.setattr(debian, "_TRUSTED_UBUNTU_KEYS", str(tmp_path / "trusted-*.gpg"))
     return path
 
 
 def test_ubuntu_is_built_from_a_given_mirror(stand_in: StandIn, keys: Path) -> None:
     build = find_debian(replace(UBUNTU, mirror="http://mine.example/ubuntu", components=("main", "universe")))
     assert build.command(stand_in.scratch)[:3] == [str(stand_in.program), "--format=tar", "--variant=minbase"]
-    assert build.command(stand_in.scratch)[-5:] == [
+    assert build.command(stand_in.scratch)[-6:] == [
+        f"--keyring={keys}",
         "--include=curl",
         "--components=main,universe",
         "noble",
@@ -137,7 +139,6 @@ def test_ubuntu_is_built_from_a_given_mirror(stand_in: StandIn, keys: Path) -> N
 def test_ubuntu_is_built_from_an_ubuntu_host_s_mirrors(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(debian, "_UBUNTU_KEYS", ())
     monkeypatch.setattr(debian, "_os_release", lambda: {"ID": "ubuntu", "VERSION_CODENAME": "jammy"})
     (debian._ETC / "sources.list").write_text(
         "deb http://mirror.example/ubuntu jammy main universe\n"
@@ -147,6 +148,7 @@ def test_ubuntu_is_built_from_an_ubuntu_host_s_mirrors(
     build = find_debian(UBUNTU)
     assert "Suites: noble\nComponents: main universe\n" in build.sources
     assert "Suites: noble-security\n" in build.sources
+    assert not build.keyring
 
 
 def test_ubuntu_without_keys_or_mirror_says_what_to_do(
@@ -158,7 +160,9 @@ def test_ubuntu_without_keys_or_mirror_says_what_to_do(
         match=r"ubuntu noble was not built from the public mirror.*give one .* option mirror.*E: cannot",
     ):
         list(debian_layer(find_debian(UBUNTU), stand_in.scratch, lambda event: None))
-    keys.unlink()
+    keys.rename(keys.with_name("trusted-x.gpg"))
+    assert not find_debian(UBUNTU).keyring
+    keys.with_name("trusted-x.gpg").unlink()
     with pytest.raises(MissingProgram, match=r"keys of Ubuntu's archive.*ubuntu-keyring"):
         find_debian(UBUNTU)
 

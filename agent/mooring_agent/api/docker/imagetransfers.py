@@ -68,7 +68,7 @@ class ImageTransferCalls:
             )
         repository, tag = query.text("repo"), query.text("tag")
         imported = (f"{repository}:{tag}" if tag else repository) if repository else None
-        config = apply_changes(ImageConfig(), query.many("changes"))
+        config = ImageConfig.from_oci(apply_changes({}, query.many("changes")))
         architecture = _architecture(query.text("platform"))
         return Stream(self._import(request.body, imported, config, query.text("message"), architecture))
 

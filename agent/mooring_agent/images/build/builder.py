@@ -87,6 +87,7 @@ class Builder:
         try:
             with (
                 _limited(options.time_limit, cancelled) as expired,
+                self._state.taking("build"),
                 self._state.leases.hold("build") as lease,
                 self._state.content.scratch() as scratch,
                 ExitStack() as held,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mooring_agent.errors import InvalidSpec, MooringError, NotSupported
+from mooring_agent.errors import InvalidSpec, MooringError, NotSupported, Unavailable
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cache import Record, cache_key
 from mooring_agent.images.build.commands import Commands
@@ -21,6 +21,7 @@ from mooring_agent.images.build.work import Work
 from mooring_agent.images.dockerfile import instructions as language
 from mooring_agent.images.dockerfile.errors import DockerfileError
 from mooring_agent.images.dockerfile.plan import PlannedStage
+from mooring_agent.images.layers import NO_SPACE
 from mooring_agent.images.platform import Platform
 from mooring_agent.images.turns import Cancelled
 
@@ -77,8 +78,18 @@ class StageBuild:
                 error.put_before(f"{place_of(instruction.location)}: ")
                 raise
             except OSError as error:
-                raise InvalidSpec(f"{place_of(instruction.location)}: {error}") from error
+                raise self._failure(instruction, error) from error
         return replace(self._now, config=self._config, arguments=self._arguments)
+
+    def _failure(self, instruction: language.Instruction, error: OSError) -> MooringError:
+        """What an error of the kernel means: a disk that takes no more, or an impossible instruction."""
+        place = place_of(instruction.location)
+        if error.errno not in NO_SPACE:
+            return InvalidSpec(f"{place}: {error}")
+        return Unavailable(
+            f"{place}: {self._work.state.content.root} takes no more ({error.strerror}): free some space, "
+            "then try again"
+        )
 
     def _do(self, instruction: language.Instruction) -> None:
         escape = self._work.dockerfile.escape

@@ -68,7 +68,7 @@ class _Parser:
                 self._instruction(stripped, start)
         if not self._nodes:
             raise DockerfileError(
-                "it has no instructions: expected at least FROM", self._location(max(self._number, 1), "")
+                "it has no instructions: expected one at least", self._location(max(self._number, 1), "")
             )
         return SyntaxTree(
             tuple(self._nodes),
