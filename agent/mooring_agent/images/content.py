@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.images.platform import Platform
@@ -277,6 +277,13 @@ class ContentStore:
             yield directory
         finally:
             self._drop(directory.name)
+
+    def unnamed(self) -> BinaryIO:
+        """A file without a name for notes that may get long; it is gone when it is closed."""
+        path = self._ingest / str(next(self._numbers))
+        file = open(path, "w+b")  # noqa: SIM115 - the caller's
+        path.unlink()
+        return file
 
     def publish(self, blob: BlobWriter) -> None:
         """Give a finished blob its name; one that is there already is left as it is."""

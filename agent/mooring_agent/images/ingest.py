@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from mooring_agent.errors import Conflict, NotFound, Unavailable
 from mooring_agent.images.content import MEDIA_LAYER, BlobWriter, ContentStore, Descriptor
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.layers import AppliedLayer, Limits
@@ -90,38 +90,13 @@ def temporary_snapshot(snapshots: Snapshotter, key: str, parent: str | None) -> 
             snapshots.remove(key)
 
 
-def unpack_blob(
-    content: ContentStore,
-    snapshots: Snapshotter,
-    layer: Descriptor,
-    parent: str | None,
-    name: str,
-    diff_id: str,
-    *,
-    watch: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks,
-    limits: Limits | None = None,
-) -> None:
-    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile.
+def commit_or_share(snapshots: Snapshotter, key: str, name: str, *, parent: str | None = None) -> None:
+    """Commit `key` as `name`, unless somebody else did so first: then theirs is used.
 
-    `watch` sees the blob's bytes pass. Raises InvalidSpec when it unpacks to something else than `diff_id`,
-    Unavailable when the blob is damaged or the disk is full.
+    `parent` is given to one that was prepared on nothing, see Snapshotter.commit.
     """
-    key = f"extract-{uuid.uuid4().hex}"
-    with temporary_snapshot(snapshots, key, parent) as target:
-        head, whole = peek(watch(content.chunks(layer)))
-        applied = unpack_layer(whole, target, detect(head), limits)
-        if applied.diff_id != diff_id:
-            raise InvalidSpec(
-                f"layer {layer.digest} unpacks to {applied.diff_id} and its image's configuration says "
-                f"{diff_id}: the image is damaged, build or push it again"
-            )
-        commit_or_share(snapshots, key, name)
-
-
-def commit_or_share(snapshots: Snapshotter, key: str, name: str) -> None:
-    """Commit `key` as `name`, unless somebody else did so first: then theirs is used."""
     try:
-        snapshots.commit(key, name)
+        snapshots.commit(key, name, parent=parent)
     except Conflict:
         if not is_there(snapshots, name):
             raise

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mooring_agent import __version__, errors
 from mooring_agent.errors import MooringError, Unavailable
@@ -53,6 +53,8 @@ def unpack_layer(
     target: UnpackTarget,
     compression: Compression,
     limits: Limits | None = None,
+    *,
+    implied: BinaryIO | None = None,
 ) -> AppliedLayer:
     """Unpack the archive in `chunks`, packed as `compression` says, into `target`; see apply_layer.
 
@@ -67,14 +69,14 @@ def unpack_layer(
     for _ in range(attempts):
         try:
             with _processes.borrowed() as process:
-                process.request(target, compression, bounds)
+                process.request(target, compression, bounds, implied)
                 return process.unpack(rest)
         except _Died:  # before it has read anything
             continue
     if attempts:
         _log.warning("no process that unpacks layers comes up: it is done in the agent, which slows it down")
     with closing(decompress(rest, compression)) as plain:
-        return apply_layer(plain, target, bounds)
+        return apply_layer(plain, target, bounds, implied=implied)
 
 
 class _Died(Exception):
@@ -103,7 +105,9 @@ class _Process:
                 self._control.close()
                 raise _Died from error
 
-    def request(self, target: UnpackTarget, compression: Compression, limits: Limits) -> None:
+    def request(
+        self, target: UnpackTarget, compression: Compression, limits: Limits, implied: BinaryIO | None
+    ) -> None:
         """Have it begin; raises _Died when it is not able to."""
         request = {
             "version": __version__,
@@ -119,7 +123,8 @@ class _Process:
             with suppress(OSError):  # what it has is enough, too
                 fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             os.set_blocking(self._pipe, False)
-            socket.send_fds(self._control, [json.dumps(request).encode()], [source])
+            descriptors = [source] if implied is None else [source, implied.fileno()]
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
         except (BrokenPipeError, ConnectionError) as error:
             raise _Died from error
         finally:
