@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from ..errors import NotFound
+from ..failpoints import reached
 from ..images.committing import Commit
 from ..images.config import merge_env
 from ..images.image import Image
@@ -57,14 +59,9 @@ class Commits:
             message=message,
             created_by=shlex.join(container.argv),
         )
-        freeze = pause and container.status == "running"
-        if freeze:
-            await self._containers.pause(container.id)
-        try:
+        async with self._containers.lifecycle.freezing.held(container) if pause else nullcontext():
+            reached("commit.held")
             made = await asyncio.to_thread(self._images.commit, container.id, image, name, what)
-        finally:
-            if freeze and container.status == "paused":
-                await self._containers.unpause(container.id)
         self._events.publish(
             "container", "commit", container.id, {"name": container.name, "imageID": made.id}
         )
