@@ -2,7 +2,8 @@
 """Unpacking a layer out of the way of the agent's event loop: small ones here, others in a process.
 
 A process of images/unpacker.py is started when a layer wants one, unpacks others that follow, and ends when
-it has had nothing to do for some seconds. As many run at a time as there are processors.
+it has had nothing to do for some seconds. As many work at a time as there are processors, not counting those
+whose layer does not come (sharing.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO
 from mooring_agent import __version__, errors
 from mooring_agent.errors import MooringError, Unavailable
 from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
+from mooring_agent.images.sharing import SharedTurns, Turn
 from mooring_agent.images.stream import Compression, decompress, gather
 from mooring_agent.storage.snapshotter import UnpackTarget
 
@@ -68,9 +70,9 @@ def unpack_layer(
     attempts = 0 if ended else _ATTEMPTS
     for _ in range(attempts):
         try:
-            with _processes.borrowed() as process:
+            with _processes.borrowed() as (process, turn):
                 process.request(target, compression, bounds, implied)
-                return process.unpack(rest)
+                return process.unpack(turn.watched(rest))
         except _Died:  # before it has read anything
             continue
     if attempts:
@@ -221,28 +223,22 @@ def _error(told: dict[str, Any]) -> Exception:
 
 
 class _Processes:
-    """Those that run: at most one a processor, the idle ones kept for a while."""
+    """Those that run: at most one a processor at work, the idle ones kept for a while."""
 
     def __init__(self) -> None:
-        self._turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._turns = SharedTurns(os.cpu_count() or 1, _TURN)
         self._lock = threading.Lock()
         self._idle: list[tuple[_Process, threading.Timer]] = []
 
     @contextmanager
-    def borrowed(self) -> Iterator[_Process]:
-        """A process for one layer; waits for its turn."""
-        if not self._turns.acquire(timeout=_TURN):
-            raise Unavailable(
-                f"no layer has been unpacked for {_TURN:g} s by those that were there before: try again later"
-            )
-        try:
+    def borrowed(self) -> Iterator[tuple[_Process, Turn]]:
+        """A process for one layer, and its turn; waits for that."""
+        with self._turns.turn() as turn:
             process = self._take()
             try:
-                yield process
+                yield process, turn
             finally:
                 self._give_back(process)
-        finally:
-            self._turns.release()
 
     def _take(self) -> _Process:
         with self._lock:
