@@ -17,6 +17,7 @@ from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.layers import AppliedLayer, Limits
 from mooring_agent.images.platform import elf_architecture
 from mooring_agent.images.stream import Compression, decompress, detect, peek
+from mooring_agent.images.turns import Stop
 from mooring_agent.images.unpacking import unpack_layer
 from mooring_agent.linux.paths import openat2
 from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
@@ -131,11 +132,17 @@ def _ingest(
     return applied, media_type
 
 
-def watched(chunks: Iterator[bytes], source: str, total: int | None, progress: Progress) -> Iterator[bytes]:
-    """Pass chunks on, tell how far they are, and name the source when it cannot be read."""
+def watched(
+    chunks: Iterator[bytes], source: str, total: int | None, progress: Progress, stop: Stop
+) -> Iterator[bytes]:
+    """Pass chunks on, tell how far they are, and name the source when it cannot be read.
+
+    Raises Cancelled as `stop` says.
+    """
     current, told = 0, 0.0
     try:
         for chunk in chunks:
+            stop.check()
             current += len(chunk)
             now = time.monotonic()
             if now - told >= _INTERVAL:
