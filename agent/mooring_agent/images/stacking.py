@@ -155,6 +155,7 @@ class LayerStack:
         except BaseException:
             draft.close()
             raise
+        reached("images-pull-drafted")
         return draft
 
     def _watched(self, layer: WantedLayer) -> Callable[[Iterator[bytes]], Iterator[bytes]]:

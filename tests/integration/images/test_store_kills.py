@@ -24,12 +24,13 @@ STAGES = {
         "images-pull-manifest", "images-pull-chunk:1", "images-pull-chunk:4", "images-pull-chunk:9",
         "images-pull-blob:1", "images-pull-blob:2",
         "images-pull-published:1", "images-pull-published:2",
-        "images-pull-unpack:1", "images-pull-unpack:2",
+        "images-pull-unpack:1", "images-pull-unpack:2", "images-pull-drafted:1", "images-pull-drafted:2",
         "images-pull-unpacked:1", "images-pull-unpacked:2", "images-registered",
     ),
     "load": (
         "images-load-read:1", "images-load-read:9", "images-load-adopted:1", "images-load-adopted:2",
-        "images-pull-unpack:2", "images-pull-unpacked:1", "images-load-unpacked", "images-registered",
+        "images-pull-unpack:2", "images-pull-drafted:2", "images-pull-unpacked:1",
+        "images-load-unpacked", "images-registered",
     ),
     "import": ("images-layer-published", "images-layer-committed", "images-registered"),
     "commit": (
