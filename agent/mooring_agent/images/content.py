@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -337,7 +337,9 @@ class ContentStore:
             )
         return b"".join(self.chunks(descriptor))
 
-    def chunks(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> Iterator[bytes]:
+    def chunks(
+        self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True
+    ) -> Generator[bytes, None, None]:
         """Yield a blob's bytes from `offset` on, verifying them if they are all of it.
 
         Raises NotFound for a blob that is absent, Unavailable at the end if it is damaged.

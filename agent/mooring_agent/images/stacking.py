@@ -18,9 +18,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.failpoints import reached
@@ -151,6 +151,7 @@ class LayerStack:
         draft = _Draft(self._state, layer, late=layer.below in self._turns)
         try:
             with self._state.taking("layer"):
+                draft.prepare()
                 draft.unpack(self._watched(layer), self._limits)
         except BaseException:
             draft.close()
@@ -192,23 +193,30 @@ class _Draft:
     """A layer in a temporary snapshot, which is removed at the end unless it was committed."""
 
     def __init__(self, state: StoreState, layer: WantedLayer, *, late: bool) -> None:
-        """Prepare it; one that is `late` learns of its parent when it is committed."""
+        """One that is `late` learns of its parent when it is committed."""
         self._snapshots = state.snapshots
         self._content = state.content
         self._layer = layer
         self._key = f"extract-{uuid.uuid4().hex}"
-        self._below = layer.below if late else None
-        self._snapshots.prepare(self._key, None if late else layer.below, temporary=True)
+        self._late = late
         self._resources = ExitStack()
+        self._note: BinaryIO | None = None
+
+    def prepare(self) -> None:
+        """Make the snapshot."""
+        below = None if self._late else self._layer.below
+        self._snapshots.prepare(self._key, below, temporary=True)
         self._resources.callback(self._remove)
-        self._note = self._resources.enter_context(self._content.unnamed()) if late else None
+        if self._late:
+            self._note = self._resources.enter_context(self._content.unnamed())
 
     def unpack(self, watch: Callable[[Iterator[bytes]], Iterator[bytes]], limits: Limits | None) -> None:
         """Fill it from its blob, whose bytes pass by `watch`; see LayerStack.build."""
         layer = self._layer
         target = self._snapshots.unpack_target(self._key)
-        head, whole = peek(watch(self._content.chunks(layer.blob)))
-        applied = unpack_layer(whole, target, detect(head), limits, implied=self._note)
+        with closing(self._content.chunks(layer.blob)) as chunks:
+            head, whole = peek(watch(chunks))
+            applied = unpack_layer(whole, target, detect(head), limits, implied=self._note)
         if applied.diff_id != layer.diff_id:
             raise InvalidSpec(
                 f"layer {layer.blob.digest} unpacks to {applied.diff_id} and its image's configuration says "
@@ -217,10 +225,11 @@ class _Draft:
 
     def commit(self, stop: Stop) -> None:
         """Commit it; what is below it is committed."""
+        below = self._layer.below if self._late else None
         if self._note is not None:
-            target = self._snapshots.unpack_target(self._key, on=self._below)
+            target = self._snapshots.unpack_target(self._key, on=below)
             adopt_attributes(target, _checked(read_note(self._note), stop))
-        commit_or_share(self._snapshots, self._key, self._layer.chain, parent=self._below)
+        commit_or_share(self._snapshots, self._key, self._layer.chain, parent=below)
 
     def close(self) -> None:
         """Remove it unless it is committed."""
