@@ -17,7 +17,7 @@ from mooring_agent.errors import NotFound
 from mooring_agent.failpoints import VARIABLE
 from unit.images.houses import House
 
-TESTS = Path(__file__).parents[2]
+MODULES = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
 
 STAGES = {
     "pull": (
@@ -59,7 +59,7 @@ def test_a_kill_leaves_all_or_nothing(tmp_path: Path, what: str, point: str) -> 
     points.write_text(point)
     done = subprocess.run(
         [sys.executable, store_works.__file__, str(house.root), what, str(archive)],
-        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": str(TESTS)},
+        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": MODULES},
         capture_output=True,
         text=True,
         timeout=60,
@@ -93,7 +93,7 @@ def test_a_killed_pull_goes_on_where_it_was(tmp_path: Path) -> None:
     points.write_text("images-pull-unpacked:2")
     subprocess.run(
         [sys.executable, store_works.__file__, str(house.root), "pull", str(archive)],
-        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": str(TESTS)},
+        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": MODULES},
         timeout=60,
         check=False,
     )
