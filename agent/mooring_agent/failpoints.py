@@ -8,11 +8,13 @@ Without the variable, which is looked at when this is imported, a point is a cal
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 
 VARIABLE = "MOORING_FAIL_POINTS"
 _file = os.environ.get(VARIABLE, "")
+_counting = _thread.allocate_lock()  # the module threading would cost a launcher its import
 
 
 def _nothing(_name: str) -> None:
@@ -20,19 +22,20 @@ def _nothing(_name: str) -> None:
 
 
 def _die(name: str) -> None:
-    try:
-        with open(_file, encoding="utf-8") as file:
-            wanted, _, count = file.read().strip().partition(":")
-    except FileNotFoundError:
-        return
-    if wanted != name:
-        return
-    if count and int(count) > 1:
-        with open(_file, "w", encoding="utf-8") as file:
-            file.write(f"{name}:{int(count) - 1}")
-        return
-    os.unlink(_file)
-    os.kill(os.getpid(), signal.SIGKILL)
+    with _counting:
+        try:
+            with open(_file, encoding="utf-8") as file:
+                wanted, _, count = file.read().strip().partition(":")
+        except FileNotFoundError:
+            return
+        if wanted != name:
+            return
+        if count and int(count) > 1:
+            with open(_file, "w", encoding="utf-8") as file:
+                file.write(f"{name}:{int(count) - 1}")
+            return
+        os.unlink(_file)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 reached = _die if _file else _nothing

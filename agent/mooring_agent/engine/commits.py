@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from ..errors import NotFound
+from ..failpoints import reached
 from ..images.committing import Commit
 from ..images.config import merge_env
 from ..images.image import Image
@@ -18,6 +21,8 @@ from .container import Container
 from .containers import Containers
 from .events import EventBus
 from .imageworkers import streamed
+
+_ENDS_WITHIN = 10.0  # seconds for a commit that has been told to end
 
 
 class Commits:
@@ -57,20 +62,29 @@ class Commits:
             message=message,
             created_by=shlex.join(container.argv),
         )
-        freeze = pause and container.status == "running"
-        if freeze:
-            await self._containers.pause(container.id)
-        try:
-            made = await asyncio.to_thread(self._images.commit, container.id, image, name, what)
-        finally:
-            if freeze and container.status == "paused":
-                await self._containers.unpause(container.id)
+        async with self._containers.lifecycle.freezing.held(container) if pause else nullcontext():
+            reached("commit.held")
+            made = await self._made(container, image, name, what)
         self._events.publish(
             "container", "commit", container.id, {"name": container.name, "imageID": made.id}
         )
         if name is not None:
             self._events.publish("image", "tag", made.id, {"name": name})
         return made
+
+    async def _made(self, container: Container, image: Image, name: str | None, what: Commit) -> Image:
+        """The image. When the caller is cancelled, its layer is not read any more when this returns."""
+        cancelled = threading.Event()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(self._images.commit, container.id, image, name, what, cancelled=cancelled)
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            await asyncio.wait([work], timeout=_ENDS_WITHIN)
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
 
     async def changes(self, reference: str) -> list[Change]:
         """What a container changed of its image, a directory before what is in it."""

@@ -23,7 +23,8 @@ class Container:
     """One container. Times are seconds since the epoch.
 
     `wanted` says whether it should run as far as its user is concerned: what a restart policy and the start
-    of an agent go by. `boot` is the boot in which `pid` means something. `group` is its control group below
+    of an agent go by. `held` says that it stands still, or is about to, for a work of the agent's own only.
+    `boot` is the boot in which `pid` means something. `group` is its control group below
     the mount points. `replaces` is the id of the container that this one is taking the place of. `joins` are
     (runtime-spec type, id of the container) of namespaces that it shares with others, `first_id` is the first
     of the host's ids in the range that the agent has chosen for its users, `lent_hostname` the name of the
@@ -45,6 +46,7 @@ class Container:
     extra: dict[str, Any] = field(default_factory=dict)
     status: str = "created"
     wanted: bool = False
+    held: bool = False
     pid: int | None = None
     start_time: int = 0
     boot: str = ""
@@ -148,6 +150,7 @@ class Container:
     _RUN = (
         "status",
         "wanted",
+        "held",
         "pid",
         "start_time",
         "boot",

@@ -198,11 +198,11 @@ class Containers:
 
     async def pause(self, reference: str) -> None:
         """Freeze it."""
-        await self.lifecycle.pause(self.get(reference))
+        await self.lifecycle.freezing.pause(self.get(reference))
 
     async def unpause(self, reference: str) -> None:
         """Let it go on."""
-        await self.lifecycle.unpause(self.get(reference))
+        await self.lifecycle.freezing.unpause(self.get(reference))
 
     async def rename(self, reference: str, name: str) -> None:
         """Give it another name."""

@@ -331,13 +331,14 @@ class Images:
         image = await taken_in(
             chunks,
             lambda upload: self._workers.run(
-                lambda _: self._store.import_rootfs(
+                lambda cancelled: self._store.import_rootfs(
                     as_file(upload),
                     reference,
                     config,
                     progress or no_progress,
                     comment=comment,
                     architecture=architecture,
+                    cancelled=cancelled,
                 )
             ),
         )

@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from ..images.specs import TemplateSpec
 from ..images.store import ImageStore
 from .builds import Builds
 from .images import Images
+from .imageworkers import streamed
 
 _PIECE = 1 << 20  # bytes
 
@@ -85,7 +85,8 @@ class _Template(_Local):
         config = ImageConfig.from_spec(wanted.get("config", {}))
         template = TemplateSpec.from_spec(wanted["template"])
         return await self._images.made(
-            reference, lambda _: self._store.from_template(template, reference, config, progress)
+            reference,
+            lambda cancelled: self._store.from_template(template, reference, config, progress, cancelled),
         )
 
 
@@ -100,7 +101,9 @@ class _Import(_Local):
         metadata = Path(wanted["import"]["metadata"]) if "metadata" in wanted["import"] else None
         return await self._images.made(
             reference,
-            lambda _: self._store.import_rootfs(path, reference, config, progress, metadata=metadata),
+            lambda cancelled: self._store.import_rootfs(
+                path, reference, config, progress, metadata=metadata, cancelled=cancelled
+            ),
         )
 
 
@@ -172,9 +175,7 @@ class _Build(_Local):
             secrets={id: _secret(id, path) for id, path in build.get("secrets", {}).items()},
             epoch=build.get("source_date_epoch"),
         ).checked()
-        return await self._builds.build(
-            options, _made_by_thread(archive_context(directory, dockerfile)), progress
-        )
+        return await self._builds.build(options, streamed(archive_context(directory, dockerfile)), progress)
 
 
 class _Pull:
@@ -262,12 +263,6 @@ def _secret(id: str, path: str) -> bytes:
         raise InvalidSpec(
             f"the secret {id} cannot be read from {path} ({error.strerror}): expected a file of this host"
         ) from error
-
-
-async def _made_by_thread(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-    with closing(pieces):
-        while piece := await asyncio.to_thread(next, pieces, b""):
-            yield piece
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from .background import Background, within
 from .berthing import Berthing
 from .container import Container
 from .events import EventBus
+from .freezing import Freezing
 from .joining import Joining
 from .keeper_link import KeeperLink
 from .launching import Launching
@@ -69,6 +70,7 @@ class Lifecycle:
         self._ending: set[str] = set()
         self._background = Background()
         self.run_soon = self._background.start
+        self.freezing = Freezing(registry, self._group, self._publish)
         self.link: KeeperLink
         self.remove: Callable[[Container], Awaitable[None]]
         self.stopping = False
@@ -112,32 +114,9 @@ class Lifecycle:
         if number in (_SIGKILL, signal_number(container.stop_signal)):
             self._set_wanted(container, False)
         if number == _SIGKILL and container.status == "paused":
-            await self._thaw(container)
+            await self.freezing.thaw(container)
         await self._signal(container, number)
         self._publish(container, "kill", signal=str(number))
-
-    async def pause(self, container: Container) -> None:
-        """Freeze all its processes."""
-        async with container.lock:
-            if container.status != "running":
-                raise Conflict(
-                    f"container {container.name} is {container.status}: only a running one can be paused"
-                )
-            await asyncio.to_thread(self._group(container).freeze)
-            reached("pause.frozen")
-            if not container.running:
-                raise Conflict(f"container {container.name} has ended before it was paused")
-            container.status = "paused"
-            self._registry.save_run(container)
-        self._publish(container, "pause")
-
-    async def unpause(self, container: Container) -> None:
-        """Let its processes go on."""
-        async with container.lock:
-            if container.status != "paused":
-                raise Conflict(f"container {container.name} is {container.status}: it is not paused")
-            await self._thaw(container)
-        self._publish(container, "unpause")
 
     def ended(self, container: Container) -> asyncio.Future[int]:
         """The next end of its process, from this call on, not from when it is awaited: the exit code."""
@@ -289,7 +268,8 @@ class Lifecycle:
         """The keeper says that the container's process is there.
 
         One whose start was given up, and told to have failed, because the keeper did not answer, is ended.
-        One that was to be frozen or thawed when an agent was killed is what its control group says.
+        One that was to be frozen or thawed when an agent was killed is what its control group says, and goes
+        on if it stood still for that agent only.
         """
         if not container.running and not container.wanted:
             self.run_soon(self.stop(container, 0, "KILL"))
@@ -298,16 +278,8 @@ class Lifecycle:
             container.status, container.exit_code = "running", None
             container.started_at = container.started_at or time.time()
             self._registry.save_run(container)
-        status = self._status_of_group(container)
-        if status != container.status:
-            container.status = status
-            self._registry.save_run(container)
-
-    def _status_of_group(self, container: Container) -> str:
-        try:
-            return "paused" if self._group(container).is_frozen() else "running"
-        except MooringError:
-            return container.status  # no freezer on this host
+        if self.freezing.found(container):
+            self.run_soon(self.freezing.let_go(container))
 
     def found_missing(self, container: Container) -> None:
         """A container that should run, and of which the keeper knows nothing."""
@@ -418,7 +390,7 @@ class Lifecycle:
                 await self._rest(container)
             return
         if container.status == "paused":
-            await self._thaw(container)
+            await self.freezing.thaw(container)
         patience = container.spec.stop_timeout if timeout is None else timeout
         self._ending.add(container.id)
         try:
@@ -460,13 +432,6 @@ class Lifecycle:
         """Let the keeper drop the record of an end. A keeper that is lost is asked again when it is back."""
         with suppress(KeeperLost):
             await self.link.request(messages.Forget(container.id))
-
-    async def _thaw(self, container: Container) -> None:
-        await asyncio.to_thread(self._group(container).thaw)
-        reached("pause.thawed")
-        if container.running:
-            container.status = "running"
-            self._registry.save_run(container)
 
     async def _remove_group(self, container: Container) -> None:
         group = self._group(container)

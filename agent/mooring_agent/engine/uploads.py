@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 _CHUNKS_AHEAD = 16
 _PATIENCE = 0.005  # seconds until it is tried again to hand a piece over
-_STALLED = 900.0  # seconds without a byte after which an upload is given up
+_STALLED = 120.0  # seconds without a byte, while it is waited for one, after which an upload is given up
+_NOTHING_CAME = f"the upload has brought nothing for {_STALLED:g} s"
+_GRACE = 10.0  # seconds more for a reader, who is told so by the feeder
 
 
 class Upload(RawIOBase):
@@ -27,13 +29,42 @@ class Upload(RawIOBase):
         self._ended = False
 
     async def feed(self, chunks: AsyncIterable[bytes], work: asyncio.Future[Any]) -> None:
-        """Hand over all pieces, or those until `work`, which reads them, is done."""
+        """Hand over all pieces, or those until `work`, which reads them, is done.
+
+        Raises Unavailable when none comes for some minutes; how long it takes in all does not count.
+        """
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(_STALLED)
+
+        def end(_: asyncio.Future[Any]) -> None:
+            if not limit.expired():
+                limit.reschedule(loop.time())
+
+        try:
+            async with limit:
+                work.add_done_callback(end)
+                try:
+                    await self._hand_over(chunks, work, limit)
+                finally:
+                    work.remove_done_callback(end)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if not work.done():
+                raise Unavailable(f"{_NOTHING_CAME}: send it again") from None
+        self._queue.put(b"")
+
+    async def _hand_over(
+        self, chunks: AsyncIterable[bytes], work: asyncio.Future[Any], limit: asyncio.Timeout
+    ) -> None:
+        loop = asyncio.get_running_loop()
         async for chunk in chunks:
+            limit.reschedule(None)
             while not work.done() and not self._offer(chunk):
                 await asyncio.wait([work], timeout=_PATIENCE)
             if work.done():
-                break
-        self._queue.put(b"")
+                return
+            limit.reschedule(loop.time() + _STALLED)
 
     def fail(self, error: BaseException) -> None:
         """The rest will never come."""
@@ -68,9 +99,9 @@ class Upload(RawIOBase):
 
     def _next(self) -> bytes:
         try:
-            piece = self._queue.get(timeout=_STALLED)
+            piece = self._queue.get(timeout=_STALLED + _GRACE)
         except queue.Empty:
-            raise Unavailable(f"the upload has brought nothing for {_STALLED:g} s: send it again") from None
+            raise Unavailable(f"{_NOTHING_CAME}: send it again") from None
         if isinstance(piece, BaseException):
             raise piece
         return piece

@@ -23,6 +23,7 @@ from mooring_agent.images.manifests import oci_layer
 from mooring_agent.images.readying import ensure_layers
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.tar_writer import END, member_header
+from mooring_agent.images.turns import Stop
 from mooring_agent.linux.paths import open_directory
 from mooring_agent.storage.snapshotter import Change, ChangeKind, Snapshotter, WhiteoutStyle
 
@@ -50,9 +51,10 @@ def commit(
     names: tuple[str, ...],
     what: Commit,
     progress: Progress,
+    stop: Stop,
 ) -> Image:
     """See ImageStore.commit; the lease holds the base already."""
-    ensure_layers(state, base)
+    ensure_layers(state, base, within=stop)
     config = apply_changes(what.config if what.config is not None else base.config.config, what.changes)
     created = rfc3339(time.time())
     entry = step(created, created_by=what.created_by, author=what.author, comment=what.message)
@@ -65,7 +67,7 @@ def commit(
 
     if next(iter(state.snapshots.changes(key)), None) is None:
         return write_image(state, lease, layers, diff_ids, new(entry | {"empty_layer": True}), names)
-    chunks = watched(archive_changes(state.snapshots, key), f"changes of {key[:12]}", None, progress)
+    chunks = watched(archive_changes(state.snapshots, key), f"changes of {key[:12]}", None, progress, stop)
     with incoming_layer(
         state.content, state.snapshots, chunks, parent=chain_id(diff_ids), pack=True
     ) as layer:

@@ -14,13 +14,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.images.platform import Platform
@@ -281,6 +281,13 @@ class ContentStore:
         finally:
             self._drop(directory.name)
 
+    def unnamed(self) -> BinaryIO:
+        """A file without a name for notes that may get long; it is gone when it is closed."""
+        path = self._ingest / str(next(self._numbers))
+        file = open(path, "w+b")  # noqa: SIM115 - the caller's
+        path.unlink()
+        return file
+
     def publish(self, blob: BlobWriter) -> None:
         """Give a finished blob its name; one that is there already is left as it is."""
         path = self.path(blob.digest)
@@ -333,7 +340,9 @@ class ContentStore:
             )
         return b"".join(self.chunks(descriptor))
 
-    def chunks(self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True) -> Iterator[bytes]:
+    def chunks(
+        self, descriptor: Descriptor, offset: int = 0, *, verify: bool = True
+    ) -> Generator[bytes, None, None]:
         """Yield a blob's bytes from `offset` on, verifying them if they are all of it.
 
         Raises NotFound for a blob that is absent, Unavailable at the end if it is damaged.

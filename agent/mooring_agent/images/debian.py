@@ -7,24 +7,25 @@ import glob
 import hashlib
 import logging
 import os
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from mooring_agent.errors import MissingProgram, Unavailable
 from mooring_agent.images.apt_sources import distribution_sources, fetch_settings, host_sources
 from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.specs import TemplateSpec
-from mooring_agent.images.stream import read_chunks
+from mooring_agent.images.stream import CHUNK
+from mooring_agent.images.turns import Stop
 
 DEFAULTS = ImageConfig(
     cmd=("bash",), env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",), workdir="/"
@@ -34,6 +35,7 @@ DEADLINE = 1800.0  # seconds for a build
 _log = logging.getLogger(__name__)
 
 _REVISION = 1  # of how it is built; part of the cache key
+_LOOK = 0.5  # seconds between two looks at whether it is wanted any more
 _GRACE = 15.0  # seconds that mmdebstrap gets to clean up when it is told to end
 _TAIL = 8  # lines of its output in an error
 _HOST_FILE = "00mooring-host"
@@ -144,12 +146,12 @@ def find_debian(spec: TemplateSpec) -> DebianBuild:
 
 
 def debian_layer(
-    build: DebianBuild, scratch: Path, progress: Progress, deadline: float = DEADLINE
+    build: DebianBuild, scratch: Path, progress: Progress, stop: Stop, deadline: float = DEADLINE
 ) -> Generator[bytes, None, None]:
     """Build in the empty directory `scratch` and yield the root file system as a tar archive.
 
     Raises Unavailable with the end of mmdebstrap's output when it fails, or when `deadline` seconds have
-    passed; then, and when the caller stops reading, it is ended.
+    passed, and Cancelled as `stop` says; then, and when the caller stops reading, it is ended.
     """
     build.prepare(scratch)
     (scratch / "tmp").mkdir(mode=0o755)
@@ -176,7 +178,8 @@ def debian_layer(
     timer.daemon = True
     timer.start()
     try:
-        yield from read_chunks(cast(BinaryIO, process.stdout))
+        assert process.stdout is not None
+        yield from _read(process.stdout.fileno(), stop)
         status = process.wait()
         watcher.join()
         if status != 0:
@@ -192,6 +195,19 @@ def debian_layer(
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _read(pipe: int, stop: Stop) -> Iterator[bytes]:
+    """Yield what comes from a pipe; for the first minutes that is nothing."""
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    while True:
+        stop.check()
+        if poller.poll(_LOOK * 1000):
+            chunk = os.read(pipe, CHUNK)
+            if not chunk:
+                return
+            yield chunk
 
 
 def _watch(process: subprocess.Popen[bytes], tail: deque[str], progress: Progress) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from mooring_agent.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from mooring_agent.errors import Conflict, NotFound, Unavailable
 from mooring_agent.images.content import MEDIA_LAYER, BlobWriter, ContentStore, Descriptor
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.layers import AppliedLayer, Limits
 from mooring_agent.images.platform import elf_architecture
 from mooring_agent.images.stream import Compression, decompress, detect, peek
+from mooring_agent.images.turns import Stop
 from mooring_agent.images.unpacking import unpack_layer
 from mooring_agent.linux.paths import openat2
 from mooring_agent.storage.snapshotter import Snapshotter, UnpackTarget
@@ -90,38 +91,13 @@ def temporary_snapshot(snapshots: Snapshotter, key: str, parent: str | None) -> 
             snapshots.remove(key)
 
 
-def unpack_blob(
-    content: ContentStore,
-    snapshots: Snapshotter,
-    layer: Descriptor,
-    parent: str | None,
-    name: str,
-    diff_id: str,
-    *,
-    watch: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda chunks: chunks,
-    limits: Limits | None = None,
-) -> None:
-    """Unpack the blob of a layer into the snapshot `name`, which may be there meanwhile.
+def commit_or_share(snapshots: Snapshotter, key: str, name: str, *, parent: str | None = None) -> None:
+    """Commit `key` as `name`, unless somebody else did so first: then theirs is used.
 
-    `watch` sees the blob's bytes pass. Raises InvalidSpec when it unpacks to something else than `diff_id`,
-    Unavailable when the blob is damaged or the disk is full.
+    `parent` is given to one that was prepared on nothing, see Snapshotter.commit.
     """
-    key = f"extract-{uuid.uuid4().hex}"
-    with temporary_snapshot(snapshots, key, parent) as target:
-        head, whole = peek(watch(content.chunks(layer)))
-        applied = unpack_layer(whole, target, detect(head), limits)
-        if applied.diff_id != diff_id:
-            raise InvalidSpec(
-                f"layer {layer.digest} unpacks to {applied.diff_id} and its image's configuration says "
-                f"{diff_id}: the image is damaged, build or push it again"
-            )
-        commit_or_share(snapshots, key, name)
-
-
-def commit_or_share(snapshots: Snapshotter, key: str, name: str) -> None:
-    """Commit `key` as `name`, unless somebody else did so first: then theirs is used."""
     try:
-        snapshots.commit(key, name)
+        snapshots.commit(key, name, parent=parent)
     except Conflict:
         if not is_there(snapshots, name):
             raise
@@ -156,11 +132,17 @@ def _ingest(
     return applied, media_type
 
 
-def watched(chunks: Iterator[bytes], source: str, total: int | None, progress: Progress) -> Iterator[bytes]:
-    """Pass chunks on, tell how far they are, and name the source when it cannot be read."""
+def watched(
+    chunks: Iterator[bytes], source: str, total: int | None, progress: Progress, stop: Stop
+) -> Iterator[bytes]:
+    """Pass chunks on, tell how far they are, and name the source when it cannot be read.
+
+    Raises Cancelled as `stop` says.
+    """
     current, told = 0, 0.0
     try:
         for chunk in chunks:
+            stop.check()
             current += len(chunk)
             now = time.monotonic()
             if now - told >= _INTERVAL:

@@ -15,10 +15,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from mooring_agent.errors import InvalidSpec, MooringError, Unavailable
 from mooring_agent.images import tar_reader as tar
+from mooring_agent.images.implied import MODE, ImpliedParents, adopt_attributes, write_note
 from mooring_agent.images.member_names import shown, split_path
 from mooring_agent.images.stream import Buffer, Digest, HashingReader
 from mooring_agent.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
@@ -80,11 +81,14 @@ def apply_layer(
     *,
     digest: Digest | None = None,
     exact_modes: bool = False,
+    implied: BinaryIO | None = None,
 ) -> AppliedLayer:
     """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
 
     A chunk may change when the next one is asked for. `digest` is a SHA-256 object to use. `exact_modes`
-    says that this process's umask is 0: files are made with their mode at once.
+    says that this process's umask is 0: files are made with their mode at once. The parents that the archive
+    implies get the attributes that they have in the layers below, unless `implied` is given: there they are
+    written down, for who knows those layers later (see implied.py).
 
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
@@ -100,7 +104,7 @@ def apply_layer(
             for entry in tar.read_entries(reader):
                 unpacking.add(entry)
             reader.drain(bounds.trailing_bytes)
-            unpacking.finish()
+            unpacking.finish(implied)
         finally:
             unpacking.close()
     finally:
@@ -130,7 +134,7 @@ class _Unpacking:
         self._limits = limits
         self._parents: dict[bytes, int] = {}  # cleaned path → descriptor, oldest first
         self._retired: list[int] = []  # descriptors to close when the member in hand is done
-        self._layer_fds: list[int] | None = None
+        self._implied = ImpliedParents()
         self._directory_times: dict[bytes, int] = {}
         self._written: set[bytes] = set()  # paths, kept for WhiteoutStyle.DELETE only
         self._parked = 0
@@ -158,8 +162,8 @@ class _Unpacking:
         except OSError as error:
             raise self._failure(entry.path, error) from error
 
-    def finish(self) -> None:
-        """Set the times of directories, which the writing of their content had changed."""
+    def finish(self, implied: BinaryIO | None) -> None:
+        """Set the times of directories, changed by the writing of their content; see to implied parents."""
         for path, mtime_ns in self._directory_times.items():
             parent, name = split_path(path)
             try:
@@ -170,6 +174,16 @@ class _Unpacking:
                     raise self._failure(path, error) from error
                 continue  # a later member took its place
             self._close_retired()
+        if self._target.whiteouts is WhiteoutStyle.DELETE:
+            return
+        try:
+            paths = self._implied.paths(self._root_fd)
+            if implied is not None:
+                write_note(implied, paths)
+            elif self._target.parents:
+                adopt_attributes(self._target, paths)
+        except OSError as error:
+            raise self._failure(b"", error) from error
 
     def _failure(self, path: bytes, error: OSError) -> MooringError:
         """What an error of the kernel means: a disk that takes no more, or an impossible archive."""
@@ -183,14 +197,13 @@ class _Unpacking:
     def close(self) -> None:
         """Close what is kept open."""
         self._retire_parents()
-        self._retired.extend(self._layer_fds or ())
-        self._layer_fds = None
         self._close_retired()
 
     def _write(self, entry: tar.TarEntry) -> None:
         parent, name = split_path(entry.path)
         if not name:
             if entry.kind == tar.DIRECTORY:
+                self._implied.root_listed()
                 self._attributes(self._root_fd, entry)
                 self._plain = self._plain and not entry.xattrs and self._is_plain(os.fstat(self._root_fd))
                 self._directory_times[b""] = entry.mtime_ns
@@ -252,6 +265,7 @@ class _Unpacking:
     def _directory(self, parent_fd: int, parent: bytes, name: bytes, entry: tar.TarEntry) -> None:
         fd = self._make_directory(parent_fd, name)
         try:
+            self._implied.listed(fd)
             self._attributes(fd, entry)
         finally:
             os.close(fd)
@@ -350,40 +364,18 @@ class _Unpacking:
 
     def _missing_parent(self, parent_fd: int, prefix: bytes, name: bytes) -> int:
         try:
-            status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+            is_new = False
+            if not is_whiteout(os.stat(name, dir_fd=parent_fd, follow_symlinks=False)):
+                raise NotADirectoryError(errno.ENOTDIR, f"{shown(prefix)} is no directory")
         except FileNotFoundError:
-            fd = self._make_directory(parent_fd, name)
-            self._inherit(fd, prefix)
-            return fd
-        if is_whiteout(status):
-            return self._make_directory(parent_fd, name)
-        raise NotADirectoryError(errno.ENOTDIR, f"{shown(prefix)} is no directory")
-
-    def _inherit(self, fd: int, path: bytes) -> None:
-        """Give a directory that the archive does not list the attributes that it has in the layers below."""
-        if self._layer_fds is None:
-            self._layer_fds = [os.open(layer, _DIRECTORY) for layer in self._target.parents]
-        for layer_fd in self._layer_fds:
-            try:
-                below = openat2(layer_fd, path, _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno in (
-                    errno.ENOTDIR,
-                    errno.ELOOP,
-                ):  # a file, a whiteout or a link hides what is below
-                    return
-                raise
-            try:
-                status = os.fstat(below)
-            finally:
-                os.close(below)
-            os.fchown(fd, status.st_uid, status.st_gid)
-            os.fchmod(fd, stat.S_IMODE(status.st_mode))
-            self._plain = self._plain and self._is_plain(status)
-            self._directory_times[path] = status.st_mtime_ns
-            return
+            is_new = True
+        fd = self._make_directory(parent_fd, name)
+        # Whatever the directory above it passes on: the archive does not say so.
+        os.fchown(fd, *self._owner)
+        os.fchmod(fd, MODE)
+        if is_new:
+            self._implied.add(fd, prefix)
+        return fd
 
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         hidden = name[len(_WHITEOUT) :]
@@ -417,6 +409,7 @@ class _Unpacking:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent_fd)
             return
         if stat.S_ISDIR(status.st_mode):
+            self._implied.add_none(status)
             fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
             try:
                 os.setxattr(fd, OVERLAY_OPAQUE, b"y")

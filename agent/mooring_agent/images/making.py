@@ -27,6 +27,7 @@ from mooring_agent.images.rootfs_sources import open_rootfs
 from mooring_agent.images.specs import TemplateSpec
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.templates import open_template
+from mooring_agent.images.turns import Stop
 
 _TEMPLATE = "mooring.template.key"  # on a layer's descriptor: what it was built from
 _BUILT = "mooring.template.built"  # and when, in seconds since the epoch
@@ -104,7 +105,6 @@ class Maker:
 
     def __init__(self, state: StoreState) -> None:
         self._state = state
-        self._building: dict[str, threading.Lock] = {}  # template key → held while its layer is built
 
     def import_rootfs(
         self,
@@ -118,16 +118,18 @@ class Maker:
         operating_system: str,
         comment: str,
         limits: Limits | None,
+        cancelled: threading.Event | None,
     ) -> Image:
         """See ImageStore.import_rootfs."""
         title = str(source) if isinstance(source, Path) else "import from a stream"
+        stop = Stop(f"the import of {source}" if isinstance(source, Path) else f"the {title}", cancelled)
         try:
             with (
-                open_rootfs(source, self._state.content, metadata, progress) as rootfs,
+                open_rootfs(source, self._state.content, metadata, progress, stop) as rootfs,
                 incoming_layer(
                     self._state.content,
                     self._state.snapshots,
-                    watched(rootfs.chunks, title, rootfs.total, progress),
+                    watched(rootfs.chunks, title, rootfs.total, progress, stop),
                     limits=limits,
                     pack=rootfs.pack,
                 ) as layer,
@@ -147,26 +149,30 @@ class Maker:
             raise InvalidSpec(f"{title}: {error.message}", code=error.code) from error
 
     def from_template(
-        self, template: TemplateSpec, names: tuple[str, ...], config: ImageConfig, progress: Progress
+        self,
+        template: TemplateSpec,
+        names: tuple[str, ...],
+        config: ImageConfig,
+        progress: Progress,
+        cancelled: threading.Event | None,
     ) -> Image:
         """See ImageStore.from_template."""
         source = open_template(template)
         whole = config.over(source.defaults)
         order = _Order(names, whole, Platform(OS, source.architecture), f"mooring {source.title}")
-        with self._state.lock:
-            building = self._building.setdefault(source.key, threading.Lock())
-        with building:
-            image = self._from_cache(source.key, template.max_age, order)
+        stop = Stop(source.title, cancelled)
+        with self._state.turns.turn(f"template {source.key}", stop):
+            image = self._from_cache(source.key, template.max_age, order, stop)
             if image is not None:
                 progress(ProgressEvent("done", detail=f"{source.title} is here already"))
                 return image
             with (
                 self._state.content.scratch() as scratch,
-                closing(source.build(scratch, progress)) as chunks,
+                closing(source.build(scratch, progress, stop)) as chunks,
                 incoming_layer(
                     self._state.content,
                     self._state.snapshots,
-                    watched(chunks, source.title, None, progress),
+                    watched(chunks, source.title, None, progress, stop),
                     pack=True,
                     annotations={_TEMPLATE: source.key, _BUILT: f"{time.time():.0f}"},
                 ) as layer,
@@ -182,7 +188,7 @@ class Maker:
         finally:
             self._state.collect()
 
-    def _from_cache(self, key: str, max_age: float | None, order: _Order) -> Image | None:
+    def _from_cache(self, key: str, max_age: float | None, order: _Order, stop: Stop) -> Image | None:
         state = self._state
         with state.leases.hold(order.made_by) as lease:
             with state.lock:
@@ -191,7 +197,7 @@ class Maker:
                 if holding is None or (max_age is not None and time.time() - built_at(holding) > max_age):
                     return None
                 lease.add(*holding.chains(), *holding.digests())
-            ensure_layers(state, holding)
+            ensure_layers(state, holding, within=stop)
             return self._register(lease, holding.manifest.layers, holding.config.diff_ids, order)
 
     def _register(

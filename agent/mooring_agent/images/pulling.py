@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting an image from a source: layers in parallel, unpacked in order while later ones still come.
+"""Getting an image from a source: layers in parallel, unpacked while others still come (see stacking.py).
 
 Bytes go through `ingest/`, so memory stays bounded whatever the size, and a download that breaks off is gone
 on with from there. A layer that several pulls want comes once: the others wait for their turn and find it.
@@ -8,16 +8,14 @@ on with from there. A layer that several pulls want comes once: the others wait 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
 from mooring_agent.failpoints import reached
 from mooring_agent.images.content import MAX_DOCUMENT, BlobWriter, Descriptor, digest_of
 from mooring_agent.images.holdings import Holding
-from mooring_agent.images.image import Progress, ProgressEvent, chain_id
-from mooring_agent.images.ingest import unpack_blob
+from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.leases import Lease
 from mooring_agent.images.manifests import (
@@ -30,6 +28,7 @@ from mooring_agent.images.manifests import (
     parse_manifest,
 )
 from mooring_agent.images.platform import Platform, check_platform
+from mooring_agent.images.stacking import LayerStack, wanted_layers
 from mooring_agent.images.state import StoreState
 from mooring_agent.images.transfer import Source
 from mooring_agent.images.turns import Cancelled, Stop
@@ -131,20 +130,19 @@ class Puller:
             )
 
     def _layers(self, manifest: Manifest, config: ConfigFile) -> None:
-        layers = list(dict.fromkeys(each.digest for each in manifest.layers))
-        by_digest = {each.digest: each for each in manifest.layers}
+        blobs = {each.digest: each for each in manifest.layers}
         with ThreadPoolExecutor(max(1, self._parallel), thread_name_prefix="mooring-pull") as pool:
-            downloads: dict[str, Future[None]] = {
-                digest: pool.submit(self.fetch, by_digest[digest]) for digest in layers
-            }
+            downloads = {digest: pool.submit(self.fetch, blob) for digest, blob in blobs.items()}
             try:
-                below: str | None = None
-                for index, layer in enumerate(manifest.layers):
-                    chain = chain_id(config.diff_ids[: index + 1])
-                    assert chain is not None
-                    _wait(downloads[layer.digest], downloads.values())
-                    self._unpack(layer, below, chain, config.diff_ids[index])
-                    below = chain
+                LayerStack(
+                    self.state,
+                    self.lease,
+                    self.stop,
+                    self._progress,
+                    wanted_layers(manifest.layers, config.diff_ids),
+                    arrivals=downloads,
+                    limits=self._limits,
+                ).build()
             except BaseException:
                 self.stop.set()
                 for future in downloads.values():
@@ -219,48 +217,3 @@ class Puller:
             f"blob {blob.digest} of {self._name} ended after {writer.size} of {blob.size} bytes: try again "
             "to go on from there"
         )
-
-    def _unpack(self, layer: Descriptor, below: str | None, chain: str, diff_id: str) -> None:
-        with self.state.turns.turn(chain, self.stop):
-            with self.state.lock:
-                self.lease.add(chain)
-                there = self.state.has_layer(chain)
-            if there:
-                self._progress(ProgressEvent("exists", layer.size, layer.size, layer.short))
-                return
-            current, told = 0, 0.0
-
-            def watch(chunks: Iterator[bytes]) -> Iterator[bytes]:
-                nonlocal current, told
-                for chunk in chunks:
-                    self.stop.check()
-                    current += len(chunk)
-                    now = time.monotonic()
-                    if now - told >= _INTERVAL:
-                        told = now
-                        self._progress(ProgressEvent("unpack", current, layer.size, layer.short))
-                    reached("images-pull-unpack")
-                    yield chunk
-
-            with self.state.taking("layer"):
-                unpack_blob(
-                    self._content,
-                    self.state.snapshots,
-                    layer,
-                    below,
-                    chain,
-                    diff_id,
-                    watch=watch,
-                    limits=self._limits,
-                )
-            self._progress(ProgressEvent("unpack", layer.size, layer.size, layer.short))
-            reached("images-pull-unpacked")
-
-
-def _wait(wanted: Future[None], everything: Iterable[Future[None]]) -> None:
-    """Wait for one download; raises at once what any of them failed with."""
-    pending = set(everything)
-    while not wanted.done() or any(future.done() for future in pending):
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from mooring_agent.images.content import ContentStore
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.lxc import LxcMetadata, UnifiedImage, is_unified, read_metadata
 from mooring_agent.images.stream import Compression, decompress, detect, read_chunks
+from mooring_agent.images.turns import Stop
 
 _SQUASHFS = b"hsqs"  # Linux, Documentation/filesystems/squashfs.rst: the superblock's magic, little endian
 _UNSQUASH_DEADLINE = 1800.0  # seconds
+_LOOK = 0.5  # seconds between two looks at whether it is wanted any more
 _TAIL = 500  # characters of its output in an error
 
 
@@ -39,12 +42,12 @@ class RootfsSource:
 
 @contextmanager
 def open_rootfs(
-    source: Path | BinaryIO, content: ContentStore, metadata: Path | None, progress: Progress
+    source: Path | BinaryIO, content: ContentStore, metadata: Path | None, progress: Progress, stop: Stop
 ) -> Iterator[RootfsSource]:
     """Open what is to be imported, with `metadata` of its own if given.
 
     Raises InvalidSpec for a path that is not there, cannot be read, or holds the store itself, MissingProgram
-    for a squashfs where there is no unsquashfs.
+    for a squashfs where there is no unsquashfs, Cancelled.
     """
     told = LxcMetadata() if metadata is None else read_metadata(metadata)
     if not isinstance(source, Path):
@@ -52,7 +55,7 @@ def open_rootfs(
         return
     with ExitStack() as stack:
         try:
-            rootfs = _open(source, content, metadata, told, progress, stack)
+            rootfs = _open(source, content, metadata, told, progress, stop, stack)
         except OSError as error:
             raise InvalidSpec(f"it cannot be opened: {error.strerror}") from error
         yield rootfs
@@ -64,6 +67,7 @@ def _open(
     metadata: Path | None,
     told: LxcMetadata,
     progress: Progress,
+    stop: Stop,
     stack: ExitStack,
 ) -> RootfsSource:
     if source.is_dir():
@@ -72,7 +76,7 @@ def _open(
     head = file.read(6)
     if head.startswith(_SQUASHFS):
         root = stack.enter_context(content.scratch()) / "rootfs"
-        _unsquash(source, root, progress)
+        _unsquash(source, root, progress, stop)
         return RootfsSource(archive_directory(root), None, True, lambda: told)
     compression = detect(head)
     unified = _begins_unified(file, compression)
@@ -101,7 +105,7 @@ def _begins_unified(file: BinaryIO, compression: Compression) -> bool:
         return is_unified(plain)
 
 
-def _unsquash(source: Path, root: Path, progress: Progress) -> None:
+def _unsquash(source: Path, root: Path, progress: Progress, stop: Stop) -> None:
     program = shutil.which("unsquashfs")
     if program is None:
         raise MissingProgram(
@@ -109,24 +113,37 @@ def _unsquash(source: Path, root: Path, progress: Progress) -> None:
             "squashfs-tools, or import the image's root file system as an archive"
         )
     progress(ProgressEvent("build", detail=f"unpacking {source} with unsquashfs"))
-    command = [program, "-no-progress", "-quiet", "-dest", str(root), str(source)]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_UNSQUASH_DEADLINE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    deadline = time.monotonic() + _UNSQUASH_DEADLINE
+    with subprocess.Popen(
+        [program, "-no-progress", "-quiet", "-dest", str(root), str(source)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            output = _communicate(process, deadline, stop)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
         raise InvalidSpec(
-            f"it is a squashfs that unsquashfs did not unpack in {_UNSQUASH_DEADLINE:g} s"
-        ) from None
-    if done.returncode != 0:
-        raise InvalidSpec(
-            f"it is a squashfs that unsquashfs does not unpack (status {done.returncode}): "
-            f"{' '.join(done.stdout.split())[-_TAIL:]}"
+            f"it is a squashfs that unsquashfs does not unpack (status {process.returncode}): "
+            f"{' '.join(output.split())[-_TAIL:]}"
         )
+
+
+def _communicate(process: subprocess.Popen[str], deadline: float, stop: Stop) -> str:
+    """What a program says until its end."""
+    while True:
+        try:
+            output, _ = process.communicate(timeout=_LOOK)
+        except subprocess.TimeoutExpired:
+            stop.check()
+            if time.monotonic() >= deadline:
+                raise InvalidSpec(
+                    f"it is a squashfs that unsquashfs did not unpack in {_UNSQUASH_DEADLINE:g} s"
+                ) from None
+        else:
+            return output

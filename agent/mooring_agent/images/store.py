@@ -246,11 +246,12 @@ class ImageStore:
         reference: str | None = None,
         what: Commit | None = None,
         progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
     ) -> Image:
         """Make an image of the changes in the snapshot `key`, a container's, on the layers of its image.
 
         Whoever runs the container sees to it that nothing writes meanwhile. Nothing changed makes an image
-        without a further layer.
+        without a further layer. Raises Cancelled.
         """
         names = _names(reference)
         with self._moving(f"commit of {key[:12]}") as lease:
@@ -259,7 +260,8 @@ class ImageStore:
                 if not holdings:
                     raise NotFound(f"no such image any more: {image.name}")
                 lease.add(*holdings[-1].digests(), *holdings[-1].chains())
-            return commit(self._state, lease, key, holdings[-1], names, what or Commit(), progress)
+            stop = Stop(f"the commit of {key[:12]}", cancelled)
+            return commit(self._state, lease, key, holdings[-1], names, what or Commit(), progress, stop)
 
     def changes(self, key: str) -> Iterator[Change]:
         """Yield what the snapshot `key`, a container's, changed of its image; see Snapshotter.changes."""
@@ -308,14 +310,15 @@ class ImageStore:
         operating_system: str = OS,
         comment: str = "",
         limits: Limits | None = None,
+        cancelled: threading.Event | None = None,
     ) -> Image:
         """Make an image of one layer from a tar archive, plain or packed, a stream of one, or a directory.
 
         The architecture is found out from the programs in it unless given. `metadata` is LXC's, a file of its
         own; an Incus image in one archive brings it along, and a root file system may be a squashfs where the
-        host has unsquashfs (see lxc.py). Importing the same content with
-        the same config again gives the same image. Raises InvalidSpec naming the source for what cannot be
-        read as a root file system, Unavailable when the disk is full or the source fails.
+        host has unsquashfs (see lxc.py). Importing the same content with the same config again gives the same
+        image. Raises InvalidSpec naming the source for what cannot be read as a root file system, Unavailable
+        when the disk is full or the source fails, Cancelled.
         """
         return self._maker.import_rootfs(
             source,
@@ -327,6 +330,7 @@ class ImageStore:
             operating_system=operating_system,
             comment=comment,
             limits=limits,
+            cancelled=cancelled,
         )
 
     def from_template(
@@ -335,12 +339,15 @@ class ImageStore:
         reference: str | None = None,
         config: ImageConfig | None = None,
         progress: Progress = no_progress,
+        cancelled: threading.Event | None = None,
     ) -> Image:
         """Make an image from a template; what was built from the same things, not too long ago, is not again.
 
-        Raises MissingProgram naming the package that the host lacks.
+        Raises MissingProgram naming the package that the host lacks, Cancelled.
         """
-        return self._maker.from_template(template, _names(reference), config or ImageConfig(), progress)
+        return self._maker.from_template(
+            template, _names(reference), config or ImageConfig(), progress, cancelled
+        )
 
     def built_at(self, image: Image) -> float:
         """When an image was built from a template, in seconds since the epoch; 0: it was not."""

@@ -17,6 +17,7 @@ from mooring_agent.images.debian import debian_layer, find_debian
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.platform import host_architecture
 from mooring_agent.images.specs import TemplateSpec
+from mooring_agent.images.turns import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,14 @@ class Template:
     """A template ready to be built.
 
     `key` is the same for what would give the same layer, `defaults` is the config that the user's is laid
-    over, and `build` yields the layer as a tar archive, telling its progress.
+    over, and `build` yields the layer as a tar archive, telling its progress, or raises Cancelled.
     """
 
     key: str
     title: str
     architecture: str
     defaults: ImageConfig
-    build: Callable[[Path, Progress], Generator[bytes, None, None]]
+    build: Callable[[Path, Progress, Stop], Generator[bytes, None, None]]
 
 
 def open_template(spec: TemplateSpec) -> Template:
@@ -42,7 +43,7 @@ def open_template(spec: TemplateSpec) -> Template:
 def _open_busybox(spec: TemplateSpec) -> Template:
     busybox = find_busybox()
 
-    def build(scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
+    def build(scratch: Path, progress: Progress, stop: Stop) -> Generator[bytes, None, None]:
         progress(ProgressEvent("build", detail=f"busybox from {busybox.path}"))
         return busybox_layer(busybox)
 
@@ -53,8 +54,8 @@ def _open_busybox(spec: TemplateSpec) -> Template:
 def _open_debian(spec: TemplateSpec) -> Template:
     debian = find_debian(spec)
 
-    def build(scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
-        return debian_layer(debian, scratch, progress)
+    def build(scratch: Path, progress: Progress, stop: Stop) -> Generator[bytes, None, None]:
+        return debian_layer(debian, scratch, progress, stop)
 
     key = _key(spec, debian.version)
     return Template(key, f"template {spec.name} {spec.suite}", host_architecture(), DEBIAN_DEFAULTS, build)

@@ -19,12 +19,18 @@ class Cancelled(Unavailable):
 
 
 class Stop:
-    """Tells the threads of one work to end: it failed in one of them, or `cancelled` was set from outside."""
+    """Tells the threads of one work to end: it failed in one of them, or `cancelled` was set from outside.
 
-    def __init__(self, what: str, cancelled: threading.Event | None = None) -> None:
+    A work that is a part of another ends with that one, which goes on when the part has failed.
+    """
+
+    def __init__(
+        self, what: str, cancelled: threading.Event | None = None, *, within: Stop | None = None
+    ) -> None:
         self._what = what
         self._cancelled = cancelled or threading.Event()
         self._failed = threading.Event()
+        self._within = within
 
     def set(self) -> None:
         """End the other threads, because one has failed."""
@@ -33,10 +39,12 @@ class Stop:
     @property
     def cancelled(self) -> bool:
         """Whether it was given up from outside."""
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or (self._within is not None and self._within.cancelled)
 
     def check(self) -> None:
         """Raise Cancelled when it is time to end."""
+        if self._within is not None:
+            self._within.check()
         if self._cancelled.is_set() or self._failed.is_set():
             raise Cancelled(f"{self._what} was cancelled: begin it again to go on")
 

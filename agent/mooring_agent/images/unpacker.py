@@ -6,8 +6,9 @@ share the agent's one interpreter lock with its event loop. It lives as long as 
 imports nothing beyond the standard library and what it needs to unpack.
 
 The socket is SOCK_SEQPACKET, with a JSON object a packet. A request comes with the reading end of a pipe with
-the archive. It is answered by `{"ready": true}`, then `{"position": bytes}` now and then, at last by
-`{"applied": …}` or `{"error": …}`; after an error the process ends.
+the archive and, where the implied parents are to be written down, with a file for them. It is answered by
+`{"ready": true}`, then `{"position": bytes}` now and then, at last by `{"applied": …}` or `{"error": …}`;
+after an error the process ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,10 @@ def main(descriptor: int) -> int:
             target=_leave_with_agent, args=(descriptor,), name="mooring-watch", daemon=True
         ).start()
         while True:
-            packet, descriptors, _, _ = socket.recv_fds(control, _REQUEST_MAX, 1)
+            packet, descriptors, _, _ = socket.recv_fds(control, _REQUEST_MAX, 2)
             if not packet:
                 return 0
-            if not _serve(control, inflater, json.loads(packet), descriptors[0]):
+            if not _serve(control, inflater, json.loads(packet), *descriptors):
                 return 1
 
 
@@ -77,8 +78,12 @@ def _leave_with_agent(descriptor: int) -> None:
     os._exit(1)
 
 
-def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], source: int) -> bool:
-    try:
+def _serve(
+    control: socket.socket, inflater: Inflater, request: dict[str, Any], source: int, note: int | None = None
+) -> bool:
+    with ExitStack() as stack:
+        stack.callback(os.close, source)
+        implied = stack.enter_context(open(note, "wb")) if note is not None else None
         if request["version"] != __version__:
             return False  # the file that this process was started from has been replaced
         _tell(control, {"ready": True})
@@ -95,6 +100,7 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
                     Limits(**request["limits"]),
                     digest=inflater,
                     exact_modes=True,
+                    implied=implied,
                 )
         except MooringError as error:
             kind = type(error).__name__
@@ -106,8 +112,6 @@ def _serve(control: socket.socket, inflater: Inflater, request: dict[str, Any], 
             return False
         _tell(control, {"applied": asdict(applied)})
         return True
-    finally:
-        os.close(source)
 
 
 def _telling(chunks: Iterator[memoryview], control: socket.socket) -> Iterator[memoryview]:

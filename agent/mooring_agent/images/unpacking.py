@@ -2,7 +2,8 @@
 """Unpacking a layer out of the way of the agent's event loop: small ones here, others in a process.
 
 A process of images/unpacker.py is started when a layer wants one, unpacks others that follow, and ends when
-it has had nothing to do for some seconds. As many run at a time as there are processors.
+it has had nothing to do for some seconds. As many work at a time as there are processors, not counting those
+whose layer does not come (sharing.py).
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mooring_agent import __version__, errors
 from mooring_agent.errors import MooringError, Unavailable
 from mooring_agent.images.layers import AppliedLayer, Limits, apply_layer
+from mooring_agent.images.sharing import SharedTurns, Turn
 from mooring_agent.images.stream import Compression, decompress, gather
 from mooring_agent.storage.snapshotter import UnpackTarget
 
@@ -53,6 +55,8 @@ def unpack_layer(
     target: UnpackTarget,
     compression: Compression,
     limits: Limits | None = None,
+    *,
+    implied: BinaryIO | None = None,
 ) -> AppliedLayer:
     """Unpack the archive in `chunks`, packed as `compression` says, into `target`; see apply_layer.
 
@@ -66,15 +70,15 @@ def unpack_layer(
     attempts = 0 if ended else _ATTEMPTS
     for _ in range(attempts):
         try:
-            with _processes.borrowed() as process:
-                process.request(target, compression, bounds)
-                return process.unpack(rest)
+            with _processes.borrowed() as (process, turn):
+                process.request(target, compression, bounds, implied)
+                return process.unpack(turn.watched(rest))
         except _Died:  # before it has read anything
             continue
     if attempts:
         _log.warning("no process that unpacks layers comes up: it is done in the agent, which slows it down")
     with closing(decompress(rest, compression)) as plain:
-        return apply_layer(plain, target, bounds)
+        return apply_layer(plain, target, bounds, implied=implied)
 
 
 class _Died(Exception):
@@ -103,7 +107,9 @@ class _Process:
                 self._control.close()
                 raise _Died from error
 
-    def request(self, target: UnpackTarget, compression: Compression, limits: Limits) -> None:
+    def request(
+        self, target: UnpackTarget, compression: Compression, limits: Limits, implied: BinaryIO | None
+    ) -> None:
         """Have it begin; raises _Died when it is not able to."""
         request = {
             "version": __version__,
@@ -119,7 +125,8 @@ class _Process:
             with suppress(OSError):  # what it has is enough, too
                 fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, _PIPE)
             os.set_blocking(self._pipe, False)
-            socket.send_fds(self._control, [json.dumps(request).encode()], [source])
+            descriptors = [source] if implied is None else [source, implied.fileno()]
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
         except (BrokenPipeError, ConnectionError) as error:
             raise _Died from error
         finally:
@@ -216,28 +223,22 @@ def _error(told: dict[str, Any]) -> Exception:
 
 
 class _Processes:
-    """Those that run: at most one a processor, the idle ones kept for a while."""
+    """Those that run: at most one a processor at work, the idle ones kept for a while."""
 
     def __init__(self) -> None:
-        self._turns = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._turns = SharedTurns(os.cpu_count() or 1, _TURN)
         self._lock = threading.Lock()
         self._idle: list[tuple[_Process, threading.Timer]] = []
 
     @contextmanager
-    def borrowed(self) -> Iterator[_Process]:
-        """A process for one layer; waits for its turn."""
-        if not self._turns.acquire(timeout=_TURN):
-            raise Unavailable(
-                f"no layer has been unpacked for {_TURN:g} s by those that were there before: try again later"
-            )
-        try:
+    def borrowed(self) -> Iterator[tuple[_Process, Turn]]:
+        """A process for one layer, and its turn; waits for that."""
+        with self._turns.turn() as turn:
             process = self._take()
             try:
-                yield process
+                yield process, turn
             finally:
                 self._give_back(process)
-        finally:
-            self._turns.release()
 
     def _take(self) -> _Process:
         with self._lock:

@@ -128,7 +128,7 @@ class Verifier:
         missing = [chain for chain in holding.chains() if not self._state.has_layer(chain)]
         if missing and self._repositories is not None:
             try:
-                ensure_layers(self._state, holding, self._progress)
+                ensure_layers(self._state, holding, self._progress, within=self._stop)
                 missing = []
             except MooringError as error:
                 _log.warning("layers of %s are not there and cannot be unpacked: %s", holding.image_id, error)

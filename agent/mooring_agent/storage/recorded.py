@@ -20,6 +20,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mooring_agent.errors import Conflict, NotFound, Unavailable
@@ -102,15 +103,18 @@ class RecordedSnapshotter(ABC):
                 raise Conflict(f"snapshot {key} is committed and cannot be mounted itself: prepare one on it")
             return self._rootfs(record)
 
-    def unpack_target(self, key: str) -> UnpackTarget:
+    def unpack_target(self, key: str, *, on: str | None = None) -> UnpackTarget:
         """Return where the content of the active snapshot `key` is."""
         with self._lock:
-            return self._target(self._records.active(key))
+            record = self._records.active(key)
+            return self._target(record if on is None else self._put_on(key, record, on))
 
-    def commit(self, key: str, name: str) -> None:
+    def commit(self, key: str, name: str, *, parent: str | None = None) -> None:
         """Turn the active snapshot `key` into `name`: one row; the directory keeps its number."""
         with self._lock:
-            committed = self._records.commit(key, name, self._boot)
+            if parent is not None:
+                self._put_on(key, self._records.active(key), parent)
+            committed = self._records.commit(key, name, self._boot, parent)
             self._seal(committed)
         self._syncing.want()
 
@@ -191,6 +195,16 @@ class RecordedSnapshotter(ABC):
         self._numbers = itertools.count(max(known | present, default=0) + 1)
         for number in present - known:
             self._discard_layer(number)
+
+    def _put_on(self, key: str, record: Record, parent: str) -> Record:
+        """A snapshot as it is once it lies on `parent`; Conflict where it cannot, NotFound."""
+        if not self.stacked or not record.temporary or record.parent is not None:
+            raise Conflict(
+                f"snapshot {key} cannot be put on {parent} any more: expected a temporary one that was "
+                "prepared on nothing, with a driver that stacks layers"
+            )
+        self._parent(parent)
+        return replace(record, parent=parent)
 
     def _begin_sync(self) -> dict[str, Record]:
         with self._lock:

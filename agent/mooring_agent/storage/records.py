@@ -131,16 +131,17 @@ class Records:
         self._reserved.discard(key)
         self._remember(key, record)
 
-    def commit(self, key: str, name: str, boot: str) -> Record:
+    def commit(self, key: str, name: str, boot: str, parent: str | None = None) -> Record:
         """Make the active snapshot `key` the committed `name`, in one statement; returns its record.
 
-        It counts as not synced since the boot `boot`.
+        It counts as not synced since the boot `boot`. A temporary one may be put on a `parent`.
         """
         record = self.active(key)
         self.check_new(name)
         committed = replace(
             record,
             kind=SnapshotKind.COMMITTED,
+            parent=parent or record.parent,
             created_at=time.time(),
             temporary=False,
             usage=None,

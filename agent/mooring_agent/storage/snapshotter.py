@@ -119,7 +119,7 @@ class UnpackTarget:
     """Where the content of an active snapshot is written when no mount is wanted.
 
     `parents` are the directories of the layers below, topmost first, to take the attributes of missing parent
-    directories from; it is empty where `directory` already shows them.
+    directories from; it is empty where `directory` already shows them, and where they are not known yet.
     """
 
     directory: Path
@@ -151,6 +151,16 @@ class Snapshotter(Protocol):
     raises Conflict; then `remove("extract-42")`, and use what is there.
 
     *The next layer* is the same with `parent=` the chain ID of the one below.
+
+    *Layers side by side*: where the snapshotter is `stacked`, a layer can be written before the one below is
+    there. It is prepared on nothing and told its parent when it is committed, which is when that has to be
+    committed. What the writer would have looked up in the layers below it mends before (images/implied.py)::
+
+        snapshots.prepare("extract-43", parent=None, temporary=True)
+        applied = apply_layer(tar, snapshots.unpack_target("extract-43"), implied=noted)
+        ...                                                # "extract-42" is committed meanwhile
+        adopt_attributes(snapshots.unpack_target("extract-43", on=below), noted)
+        snapshots.commit("extract-43", chain_id(below, applied.diff_id), parent=below)
 
     *A container*: its writable layer is one prepare, which costs two mkdir and a row (it is on the way of
     every `create`, and must take less than 0.3 ms however large the image)::
@@ -194,12 +204,19 @@ class Snapshotter(Protocol):
         """Return the root file system of an active snapshot or view again, for instance after a restart."""
         ...
 
-    def unpack_target(self, key: str) -> UnpackTarget:
-        """Return where to write, or read, the own content of the active snapshot `key`."""
+    def unpack_target(self, key: str, *, on: str | None = None) -> UnpackTarget:
+        """Return where to write, or read, the own content of the active snapshot `key`.
+
+        `on` is the committed snapshot that a snapshot prepared on nothing will be given as its parent.
+        """
         ...
 
-    def commit(self, key: str, name: str) -> None:
-        """Turn the active snapshot `key` into the committed snapshot `name`; `key` is gone afterwards."""
+    def commit(self, key: str, name: str, *, parent: str | None = None) -> None:
+        """Turn the active snapshot `key` into the committed snapshot `name`; `key` is gone afterwards.
+
+        `parent` is the committed snapshot to put it on. Only a stacked snapshotter can do so, with a
+        temporary snapshot that was prepared on nothing; else Conflict.
+        """
         ...
 
     def remove(self, key: str) -> None:

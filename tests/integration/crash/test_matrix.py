@@ -70,6 +70,10 @@ def unpause(site: Site, name: str) -> Response:
     return site.agent.request("POST", f"{DOCKER}/containers/{name}/unpause")
 
 
+def commit(site: Site, name: str) -> Response:
+    return site.agent.request("POST", f"{DOCKER}/commit?container={name}&repo=made")
+
+
 def idle(site: Site, name: str) -> Response:
     return site.agent.request("GET", "/_ping")
 
@@ -84,6 +88,7 @@ BEFORE: dict[Operation, tuple[Operation, ...]] = {
     execute: (create, start),
     pause: (create, start),
     unpause: (create, start, pause),
+    commit: (create, start),
     idle: (create, start),
 }
 DONE: dict[Operation, str] = {
@@ -171,6 +176,18 @@ def test_the_agent_dies(site: Site, clean: dict[str, Any], operation: Operation,
     answer = interrupted(site, operation, point)
     site.revive()
     afterwards(site, clean, operation, answer)
+
+
+@pytest.mark.parametrize("point", ["pause.held", "pause.frozen", "commit.held"])
+def test_who_stood_still_for_a_commit_goes_on(site: Site, clean: dict[str, Any], point: str) -> None:
+    assert interrupted(site, commit, point) is None
+    site.revive()
+    eventually(lambda: site.view(NAME)["state"] == "running", what="the container to go on")
+    assert pause(site, NAME).status == 204, "it is not held any more"
+    site.agent.kill9()
+    site.revive()
+    assert site.view(NAME)["state"] == "paused", "its user has paused it"
+    afterwards(site, clean, commit, None)
 
 
 @pytest.mark.parametrize(("operation", "point"), KEEPER_POINTS, ids=ids(KEEPER_POINTS))

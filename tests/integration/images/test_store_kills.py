@@ -17,19 +17,20 @@ from mooring_agent.errors import NotFound
 from mooring_agent.failpoints import VARIABLE
 from unit.images.houses import House
 
-TESTS = Path(__file__).parents[2]
+MODULES = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
 
 STAGES = {
     "pull": (
         "images-pull-manifest", "images-pull-chunk:1", "images-pull-chunk:4", "images-pull-chunk:9",
         "images-pull-blob:1", "images-pull-blob:2",
         "images-pull-published:1", "images-pull-published:2",
-        "images-pull-unpack:1", "images-pull-unpack:2",
+        "images-pull-unpack:1", "images-pull-unpack:2", "images-pull-drafted:1", "images-pull-drafted:2",
         "images-pull-unpacked:1", "images-pull-unpacked:2", "images-registered",
     ),
     "load": (
         "images-load-read:1", "images-load-read:9", "images-load-adopted:1", "images-load-adopted:2",
-        "images-pull-unpack:2", "images-pull-unpacked:1", "images-load-unpacked", "images-registered",
+        "images-pull-unpack:2", "images-pull-drafted:2", "images-pull-unpacked:1",
+        "images-load-unpacked", "images-registered",
     ),
     "import": ("images-layer-published", "images-layer-committed", "images-registered"),
     "commit": (
@@ -58,7 +59,7 @@ def test_a_kill_leaves_all_or_nothing(tmp_path: Path, what: str, point: str) -> 
     points.write_text(point)
     done = subprocess.run(
         [sys.executable, store_works.__file__, str(house.root), what, str(archive)],
-        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": str(TESTS)},
+        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": MODULES},
         capture_output=True,
         text=True,
         timeout=60,
@@ -92,7 +93,7 @@ def test_a_killed_pull_goes_on_where_it_was(tmp_path: Path) -> None:
     points.write_text("images-pull-unpacked:2")
     subprocess.run(
         [sys.executable, store_works.__file__, str(house.root), "pull", str(archive)],
-        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": str(TESTS)},
+        env=os.environ | {VARIABLE: str(points), "PYTHONPATH": MODULES},
         timeout=60,
         check=False,
     )

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from mooring_agent.engine import uploads
 from mooring_agent.engine.imageworkers import ImageWorkers, SharedWork, streamed
 from mooring_agent.engine.uploads import Upload, taken_in
-from mooring_agent.errors import NotFound
+from mooring_agent.errors import NotFound, Unavailable
 from mooring_agent.images.image import Progress, ProgressEvent
 
 _LIMIT = 10.0
@@ -148,5 +149,67 @@ def test_an_upload_reaches_its_reader_or_tells_why_not() -> None:
         assert await taken_in(chunks(False), reader) == bytes(range(100))
         with pytest.raises(ConnectionError):
             await taken_in(chunks(True), reader)
+
+    asyncio.run(scenario())
+
+
+async def stalling(*pieces: bytes) -> AsyncIterator[bytes]:
+    """An upload that brings nothing any more, and does not end."""
+    for piece in pieces:
+        yield piece
+    await asyncio.Event().wait()
+
+
+def test_an_upload_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_STALLED", 0.2)
+    got: list[bytes] = []
+
+    def read(upload: Upload) -> None:
+        for piece in upload.pieces():
+            got.append(piece)
+
+    async def scenario() -> None:
+        with pytest.raises(Unavailable, match="brought nothing"):
+            await asyncio.wait_for(taken_in(stalling(b"1"), lambda it: asyncio.to_thread(read, it)), _LIMIT)
+
+    asyncio.run(scenario())
+    assert got == [b"1"]
+
+
+def test_only_the_time_without_a_byte_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow upload, and one whose reader takes its time, last as long as they last."""
+    monkeypatch.setattr(uploads, "_STALLED", 0.4)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            yield b"1"
+        for _ in range(64):
+            yield b"2"
+
+    def read(upload: Upload) -> int:
+        count = 0
+        for piece in upload.pieces():
+            if piece == b"2" and not count:
+                threading.Event().wait(0.8)
+            count += piece == b"2"
+        return count
+
+    async def scenario() -> None:
+        assert (
+            await asyncio.wait_for(taken_in(slowly(), lambda it: asyncio.to_thread(read, it)), _LIMIT) == 64
+        )
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_has_failed_waits_for_no_more_of_the_upload() -> None:
+    async def scenario() -> None:
+        def read(upload: Upload) -> None:
+            assert next(upload.pieces()) == b"1"
+            raise NotFound("no such thing")
+
+        with pytest.raises(NotFound):
+            await asyncio.wait_for(taken_in(stalling(b"1"), lambda it: asyncio.to_thread(read, it)), _LIMIT)
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from mooring_agent.images import debian
 from mooring_agent.images.debian import DebianBuild, debian_layer, find_debian
 from mooring_agent.images.image import ProgressEvent
 from mooring_agent.images.specs import TemplateSpec
+from mooring_agent.images.turns import Cancelled, Stop
 
+STOP = Stop("the template")
 SPEC = TemplateSpec("debian", "trixie", "minbase", ("curl", "vim"))
 
 
@@ -38,7 +41,7 @@ class StandIn:
     ) -> bytes:
         build = DebianBuild(str(self.program), SPEC, sources)
         return b"".join(
-            debian_layer(build, self.scratch, (events if events is not None else []).append, deadline)
+            debian_layer(build, self.scratch, (events if events is not None else []).append, STOP, deadline)
         )
 
 
@@ -69,7 +72,7 @@ def test_the_host_s_mirrors_are_used_and_its_secrets_taken_away_again(stand_in: 
     assert build.program == str(stand_in.program)
     assert "URIs: http://mirror.example/debian\nSuites: trixie\nComponents: main\n" in build.sources
     stand_in.says('printf "%s\\n" "$@"; cat "$0" >/dev/null; cat ' + str(stand_in.scratch / "host.sources"))
-    output = b"".join(debian_layer(build, stand_in.scratch, lambda event: None)).decode()
+    output = b"".join(debian_layer(build, stand_in.scratch, lambda event: None, STOP)).decode()
     assert "--variant=minbase" in output
     assert "--include=curl,vim" in output
     assert "\ntrixie\n-\n" in output
@@ -159,7 +162,7 @@ def test_ubuntu_without_keys_or_mirror_says_what_to_do(
         Unavailable,
         match=r"ubuntu noble was not built from the public mirror.*give one .* option mirror.*E: cannot",
     ):
-        list(debian_layer(find_debian(UBUNTU), stand_in.scratch, lambda event: None))
+        list(debian_layer(find_debian(UBUNTU), stand_in.scratch, lambda event: None, STOP))
     keys.rename(keys.with_name("trusted-x.gpg"))
     assert not find_debian(UBUNTU).keyring
     keys.with_name("trusted-x.gpg").unlink()
@@ -197,9 +200,24 @@ def test_a_build_has_a_deadline_and_leaves_no_process(stand_in: StandIn) -> None
 def test_a_reader_that_stops_ends_the_build(stand_in: StandIn) -> None:
     pid_file = stand_in.scratch / "pid"
     stand_in.says(f"echo $$ > {pid_file}; head -c 5000000 /dev/zero; sleep 300")
-    stream = debian_layer(DebianBuild(str(stand_in.program), SPEC, ""), stand_in.scratch, lambda event: None)
+    stream = debian_layer(
+        DebianBuild(str(stand_in.program), SPEC, ""), stand_in.scratch, lambda event: None, STOP
+    )
     next(stream)
     stream.close()
+    _gone(int(pid_file.read_text()))
+
+
+def test_a_build_that_nobody_wants_any_more_ends(stand_in: StandIn) -> None:
+    pid_file = stand_in.scratch / "pid"
+    stand_in.says(f"echo $$ > {pid_file}; echo 'I: here' >&2; sleep 300")
+    cancelled = threading.Event()
+    build = DebianBuild(str(stand_in.program), SPEC, "")
+    stream = debian_layer(
+        build, stand_in.scratch, lambda event: cancelled.set(), Stop("the template", cancelled)
+    )
+    with pytest.raises(Cancelled, match="the template was cancelled"):
+        next(stream)
     _gone(int(pid_file.read_text()))
 
 

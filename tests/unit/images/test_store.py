@@ -22,7 +22,9 @@ from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Image, ProgressEvent
 from mooring_agent.images.layers import Limits
 from mooring_agent.images.platform import host_architecture
+from mooring_agent.images.readying import ensure_layers
 from mooring_agent.images.store import Removed
+from mooring_agent.images.turns import Cancelled, Stop
 from mooring_agent.storage import recorded
 from unit.images import houses
 from unit.images.archives import archive, directory, link, member
@@ -453,3 +455,32 @@ def test_a_kill_leaves_an_image_wholly_or_not_at_all(tmp_path: Path, where: str,
         house.check()
     finally:
         house.snapshots.close()
+
+
+def test_an_import_that_nobody_wants_any_more_leaves_nothing(house: House) -> None:
+    cancelled = threading.Event()
+    told: list[ProgressEvent] = []
+
+    def tell(event: ProgressEvent) -> None:
+        told.append(event)
+        cancelled.set()
+
+    source = house.root / "rootfs.tar"
+    source.write_bytes(archive(*(member(f"file-{number}", data=bytes(100_000)) for number in range(20))))
+    with pytest.raises(Cancelled, match=f"import of {source}"):
+        house.store.import_rootfs(source, "web", progress=tell, cancelled=cancelled)
+    assert told
+    assert house.store.list() == ()
+
+
+def test_layers_are_not_unpacked_for_a_work_that_has_ended(house: House) -> None:
+    image = house.add("web", archive(member("a", data=b"1")))
+    assert image.chain_id is not None
+    house.snapshots.remove(image.chain_id)
+    state, cancelled = house.store.state, threading.Event()
+    whole = Stop("the build", cancelled)
+    cancelled.set()
+    with pytest.raises(Cancelled, match="the build"):
+        ensure_layers(state, state.holdings.of_image(image.id)[-1], within=whole)
+    assert house.snapshots.list() == ()
+    ensure_layers(state, state.holdings.of_image(image.id)[-1])

@@ -13,6 +13,7 @@ from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.specs import TemplateSpec
 from mooring_agent.images.templates import Template
+from mooring_agent.images.turns import Stop
 from unit.images.archives import archive, member
 from unit.images.houses import House
 
@@ -27,7 +28,7 @@ class Kitchen:
     def open(self, spec: TemplateSpec) -> Template:
         return Template(f"key of {spec.suite}", "template of the test", "amd64", ImageConfig(), self.build)
 
-    def build(self, scratch: Path, progress: Progress) -> Generator[bytes, None, None]:
+    def build(self, scratch: Path, progress: Progress, stop: Stop) -> Generator[bytes, None, None]:
         self.builds += 1
         yield archive(member("build", data=b"%d" % self.builds))
 

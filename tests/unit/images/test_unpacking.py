@@ -11,14 +11,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from harness.waiting import eventually
 from mooring_agent.errors import InvalidSpec, Unavailable
-from mooring_agent.images import unpacking
+from mooring_agent.images import sharing, unpacking
 from mooring_agent.images.layers import Limits, apply_layer
+from mooring_agent.images.sharing import SharedTurns
 from mooring_agent.images.stream import Compression, decompress
 from mooring_agent.images.unpacking import SMALL, unpack_layer
 from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
@@ -236,3 +238,71 @@ def test_several_layers_at_once(tmp_path: Path) -> None:
         thread.join()
     assert len(results) == 6
     assert len(set(results)) == 1
+
+
+class Stalling:
+    """A layer whose bytes stop coming until `go` is set; `stalls` is set by then."""
+
+    def __init__(self) -> None:
+        self.stalls, self.go = threading.Event(), threading.Event()
+
+    def pieces(self) -> Iterator[bytes]:
+        pieces = list(in_pieces(LAYER, PIECE))
+        yield from pieces[:-1]
+        self.stalls.set()
+        assert self.go.wait(60)
+        yield pieces[-1]
+
+
+def test_layers_that_do_not_come_are_in_nobodys_way(tmp_path: Path) -> None:
+    stalling = [Stalling() for _ in range((os.cpu_count() or 1) + 1)]
+    with ThreadPoolExecutor() as pool:
+        try:
+            works = [
+                pool.submit(unpack_layer, each.pieces(), target(tmp_path / f"s{number}"), Compression.NONE)
+                for number, each in enumerate(stalling)
+            ]
+            for each in stalling:
+                assert each.stalls.wait(30), "each has had a turn, though none has come to its end"
+            there = unpack_layer(in_pieces(LAYER, PIECE), target(tmp_path / "whole"), Compression.NONE)
+            assert not any(work.done() for work in works)
+        finally:
+            for each in stalling:
+                each.go.set()
+        assert [work.result(30) for work in works] == [there] * len(works)
+
+
+def test_who_works_keeps_the_turn() -> None:
+    turns = SharedTurns(1, 0.3)
+    with turns.turn(), pytest.raises(Unavailable, match="try again later"), turns.turn():
+        pass
+    with turns.turn() as first:
+        chunks = first.watched(iter([b"1", b"2"]))
+        assert next(chunks) == b"1"
+        with pytest.raises(Unavailable), turns.turn():
+            pass
+        assert next(chunks) == b"2", "it has kept it"
+
+
+def test_a_turn_that_was_taken_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_STALLED", 0.0)
+    turns, comes = SharedTurns(1, 30.0), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        assert comes.wait(30)
+        yield b"1"
+
+    got: list[bytes] = []
+
+    def read() -> None:
+        with turns.turn() as turn:
+            got.extend(turn.watched(slow()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with turns.turn():
+        comes.set()
+        reader.join(0.3)
+        assert got == [], "it has to wait for its turn"
+    reader.join(30)
+    assert got == [b"1"]

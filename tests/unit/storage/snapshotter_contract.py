@@ -136,6 +136,64 @@ class SnapshotterContract(ABC):
         assert find(derived, "a")
         assert find(derived, "b")
 
+    def test_a_layer_that_was_made_before_the_one_below_is_put_on_it(self, snapshots: Snapshotter) -> None:
+        snapshots.prepare("above", None, temporary=True)
+        (snapshots.unpack_target("above").directory / "b").write_text("2")
+        if not snapshots.stacked:
+            add_layer(snapshots, "base", None, {"a": "1"})
+            for call in (
+                lambda: snapshots.unpack_target("above", on="base"),
+                lambda: snapshots.commit("above", "image", parent="base"),
+            ):
+                with pytest.raises(Conflict, match="above cannot be put on base"):
+                    call()
+            return
+        for absent in (
+            lambda: snapshots.unpack_target("above", on="base"),
+            lambda: snapshots.commit("above", "image", parent="base"),
+        ):
+            with pytest.raises(NotFound, match="base"):
+                absent()
+        add_layer(snapshots, "base", None, {"a": "1"})
+        below = snapshots.prepare("look", "base").lower
+        assert snapshots.unpack_target("above", on="base").parents == below
+        snapshots.commit("above", "image", parent="base")
+        assert snapshots.stat("image").parent == "base"
+        derived = snapshots.prepare("container", "image")
+        assert find(derived, "a")
+        assert find(derived, "b")
+        snapshots.remove("container")
+        snapshots.remove("look")
+        with pytest.raises(Conflict, match="image"):
+            snapshots.remove("base")
+        assert changes_of(snapshots, "image") == {"b": "added"}
+
+    def test_only_what_is_temporary_and_on_nothing_is_put_on_another(self, snapshots: Snapshotter) -> None:
+        add_layer(snapshots, "base", None, {"a": "1"})
+        add_layer(snapshots, "other", None, {"a": "2"})
+        snapshots.prepare("kept", None)
+        snapshots.prepare("on-other", "other", temporary=True)
+        for key in ("kept", "on-other"):
+            with pytest.raises(Conflict, match=f"{key} cannot be put on base"):
+                snapshots.commit(key, "image", parent="base")
+            assert snapshots.stat(key).kind is SnapshotKind.ACTIVE
+
+    def test_what_was_put_on_another_is_so_after_reopening(
+        self, snapshots: Snapshotter, tmp_path: Path
+    ) -> None:
+        if not snapshots.stacked:
+            return
+        snapshots.prepare("above", None, temporary=True)
+        snapshots.prepare("left", None, temporary=True)
+        add_layer(snapshots, "base", None, {"a": "1"})
+        snapshots.commit("above", "image", parent="base")
+        again = self.reopen(snapshots, tmp_path)
+        try:
+            assert {each.key: each.parent for each in again.list()} == {"image": "base", "base": None}
+            assert find(again.prepare("container", "image"), "a")
+        finally:
+            again.close()
+
     def test_a_view_cannot_be_written_or_committed(self, snapshots: Snapshotter) -> None:
         add_layer(snapshots, "base", None, {"a": "1"})
         view = snapshots.view("view", "base")

@@ -267,7 +267,7 @@ class _Build:
                 raise NotFound(f"image {image.name} was removed meanwhile: get it again")
             holding = holdings[-1]
             lease.add(*holding.digests(), *holding.chains())
-        ensure_layers(state, holding, self._progress)
+        ensure_layers(state, holding, self._progress, within=self._stop)
         config = holding.config
         layers = zip(holding.manifest.layers, config.diff_ids, strict=True)
         return StageResult(

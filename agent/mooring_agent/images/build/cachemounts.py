@@ -49,10 +49,10 @@ class CacheMounts:
         """The directory of a cache; `fill` makes its first content. A locked one is waited for."""
         prefix = hashlib.sha256(name.encode()).hexdigest()[:32]
         if sharing is Sharing.LOCKED:
-            with self._turns.turn(prefix, stop), self._using(prefix, fill, alone=False) as path:
+            with self._turns.turn(prefix, stop), self._using(prefix, fill, stop, alone=False) as path:
                 yield path
         else:
-            with self._using(prefix, fill, alone=sharing is Sharing.PRIVATE) as path:
+            with self._using(prefix, fill, stop, alone=sharing is Sharing.PRIVATE) as path:
                 yield path
 
     def list(self) -> list[CacheMount]:
@@ -75,32 +75,34 @@ class CacheMounts:
         return True
 
     @contextmanager
-    def _using(self, prefix: str, fill: Callable[[Path], None], *, alone: bool) -> Iterator[Path]:
+    def _using(self, prefix: str, fill: Callable[[Path], None], stop: Stop, *, alone: bool) -> Iterator[Path]:
         with self._lock:
             number = 0
             while alone and self._users.get(self._root / f"{prefix}-{number}"):
                 number += 1
             path = self._root / f"{prefix}-{number}"
             self._users[path] = self._users.get(path, 0) + 1
-            try:
-                if not path.exists():
-                    draft = self._root / f"{_DRAFT}{uuid.uuid4().hex}"
-                    try:
-                        draft.mkdir(mode=0o755)
-                        fill(draft)
-                        draft.rename(path)
-                    except BaseException:
-                        shutil.rmtree(draft, ignore_errors=True)  # the next agent tries again
-                        raise
-            except BaseException:
-                self._leave(path)
-                raise
         try:
+            # Others of the same cache wait until it is filled; nobody else does.
+            with self._turns.turn(path.name, stop):
+                if not path.exists():
+                    self._fill(path, fill)
             yield path
         finally:
             with self._lock:
                 self._leave(path)
-                os.utime(path)
+                if path.exists():
+                    os.utime(path)
+
+    def _fill(self, path: Path, fill: Callable[[Path], None]) -> None:
+        draft = self._root / f"{_DRAFT}{uuid.uuid4().hex}"
+        try:
+            draft.mkdir(mode=0o755)
+            fill(draft)
+            draft.rename(path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)  # the next agent tries again
+            raise
 
     def _leave(self, path: Path) -> None:
         self._users[path] -= 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -96,6 +98,34 @@ def test_cache_mounts_are_shared_private_or_locked(tmp_path: Path) -> None:
     again = CacheMounts(tmp_path / "mounts")
     assert all(again.remove(mount) for mount in again.list())
     assert os.listdir(tmp_path / "mounts") == []
+
+
+def test_a_cache_that_is_being_filled_is_in_the_way_of_no_other(tmp_path: Path) -> None:
+    mounts, stop = CacheMounts(tmp_path / "mounts"), Stop("the build")
+    begun, done = threading.Event(), threading.Event()
+    filled: list[str] = []
+
+    def slowly(path: Path) -> None:
+        begun.set()
+        assert done.wait(30)
+        filled.append("slow")
+
+    def use(name: str, fill: Callable[[Path], None]) -> None:
+        with mounts.use(name, Sharing.SHARED, fill, stop):
+            pass
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(use, "slow", slowly)
+        try:
+            assert begun.wait(30)
+            use("other", lambda path: filled.append("other"))
+            second = pool.submit(use, "slow", slowly)
+            assert filled == ["other"]
+        finally:
+            done.set()
+        first.result(30)
+        second.result(30)
+    assert filled == ["other", "slow"], "it is filled once"
 
 
 def test_a_cache_that_is_mounted_twice_is_locked_once(tmp_path: Path) -> None:
