@@ -17,6 +17,12 @@ from .leases import Leases
 from .records import Endpoint, Network
 from .veths import Cable
 
+_IPV6_SYSCTLS = {
+    # Addresses and routes are given: a neighbour that says it is a router is not believed, and none is asked.
+    "net.ipv6.conf.IFNAME.accept_ra": "0",
+    # Nobody else has the interface's own address, since it is made of a MAC that nobody else has.
+    "net.ipv6.conf.IFNAME.accept_dad": "0",
+}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -57,6 +63,8 @@ class Cabling:
         if cable is None:
             cable = await self._lay_now(network, endpoint, pid, ifname)
         try:
+            if network.ipv6 is not None:
+                sysctls = {**_IPV6_SYSCTLS, **sysctls}
             if sysctls:
                 linksysctls.apply(pid, ifname, sysctls)
             veths.configure(cable, network, endpoint, default_routes)
