@@ -16,6 +16,7 @@ from .events import EventCalls
 from .execs import ExecCalls
 from .host import HostCalls
 from .images import ImageCalls
+from .networks import NetworkCalls
 from .peers import PeerCalls
 from .registry import RegistryCalls
 from .shell import ShellCalls
@@ -38,6 +39,7 @@ def routes(engine: Engine) -> list[Route]:
         RegistryCalls(engine),
         PeerCalls(engine),
         *DeclaredCalls.of(engine),
+        NetworkCalls(engine),
         StateCalls(engine),
         EventCalls(engine),
     )
