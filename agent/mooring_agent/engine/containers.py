@@ -284,7 +284,7 @@ class Containers:
             if container.running and fields.intersection(_LIVE_LIMITS):
                 self._launching.hierarchy.group(container.group).apply(resources_of(wanted))
             if container.running and "ports" in fields:
-                await self._move_ports(container, wanted)
+                await self.lifecycle.switching.change(container, wanted.ports)
             if container.running and "log" in fields:
                 limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
                 await self.lifecycle.link.request(limits)
@@ -432,22 +432,6 @@ class Containers:
                     f"container {name} is to mount {volume.source}, which does not exist on this host: "
                     "create it first"
                 )
-
-    async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
-        """Publish the ports of `wanted`. A port whose host side may be any keeps the one that it has."""
-        if not container.endpoints and wanted.ports:
-            raise Conflict(f"container {container.name} has no network that ports could be published for")
-        kept = {(port.container, port.protocol, port.host_ip): port for port in container.ports}
-        ports = [
-            kept.get((port.container, port.protocol, port.host_ip), port) if not port.host else port
-            for port in wanted.ports
-        ]
-        address = container.endpoints[0].ipv4 if container.endpoints else ""
-        if ports:
-            container.ports = tuple(await self._networks.publish(container.id, ports, address))
-        else:
-            await self._networks.unpublish(container.id)
-            container.ports = ()
 
     def _discard(self, container: Container) -> None:
         """Undo all that `_equip` has made, as far as it is there."""

@@ -20,7 +20,6 @@ from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..linux.boot import boot_id
-from ..network.service import NetworkService
 from .background import Background, within
 from .berthing import Berthing
 from .container import Container
@@ -31,6 +30,7 @@ from .launching import Launching
 from .registry import Registry
 from .resources import signal_number
 from .restarts import count_so_far, pause, restarts
+from .switching import Switching
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Lifecycle:
         registry: Registry,
         launching: Launching,
         berthing: Berthing,
-        networks: NetworkService,
+        switching: Switching,
         events: EventBus,
         joining: Joining,
     ) -> None:
@@ -60,7 +60,7 @@ class Lifecycle:
         self._joining = joining
         self._launching = launching
         self.berthing = berthing
-        self._networks = networks
+        self.switching = switching
         self._events = events
         self._boot = boot_id()
         self._launches: dict[str, messages.Exited | None] = {}
@@ -154,8 +154,7 @@ class Lifecycle:
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
         await self.berthing.forget(container)
-        await self._networks.unpublish(container.id)
-        container.ports = ()
+        await self.switching.give_back(container)
         await self._remove_group(container)
         self._unsettled.discard(container.id)
         await self._forget(container)
@@ -171,6 +170,7 @@ class Lifecycle:
         for container in self._registry:
             self._cancel_restart(container)
         self._background.close()
+        self.switching.close()
         self.link.close()
 
     # Starting
@@ -210,7 +210,7 @@ class Lifecycle:
     async def _launch(self, container: Container, client: KeeperClient) -> None:
         self._launches[container.id] = None
         try:
-            await self.publish_ports(container)
+            await self.switching.publish(container)
             reached("start.published")
             try:
                 with self._joining.surroundings(container) as around:
@@ -220,7 +220,7 @@ class Lifecycle:
             except MooringError as error:
                 if isinstance(error, StartRefused | Unavailable):
                     await self._remove_group(container)
-                await self._give_ports_back(container)
+                await self.switching.give_back(container)
                 raise
             reached("start.launched")
             container.status, container.error, container.exit_code = "running", "", None
@@ -232,23 +232,10 @@ class Lifecycle:
         finally:
             early = self._launches.pop(container.id)
         self._publish(container, "start")
+        self.switching.started(container)
         container.wake()
         if early is not None:
             self.process_ended(container, early.exit_code, early.known, early.finished_at)
-
-    async def publish_ports(self, container: Container) -> None:
-        """Publish its ports unless they are; those of the container that it replaces become its own."""
-        wanted = container.spec.ports
-        if not wanted or container.ports:
-            return
-        address = container.endpoints[0].ipv4
-        container.ports = tuple(
-            await self._networks.publish(
-                container.id, list(wanted), address, taking_over=container.replaces or None
-            )
-        )
-        if container.replaces and (former := self._registry.find(container.replaces)):
-            former.ports = ()
 
     # News from the keeper
 
@@ -350,7 +337,9 @@ class Lifecycle:
                         container.restart_count = count_so_far(container)
                         self._schedule_restart(container)
                 if container.status == "exited":
-                    await self._give_ports_back(container)
+                    await self.switching.give_back(container)
+                else:
+                    await self.switching.rest(container)
             if container.auto_remove and container.status == "exited":
                 await self.remove(container)
         except MooringError as error:
@@ -390,7 +379,7 @@ class Lifecycle:
         self._registry.save_run(container)
         self._tell_ended(container)
         container.wake()
-        await self._give_ports_back(container)
+        await self.switching.give_back(container)
 
     def _tell_ended(self, container: Container) -> None:
         """Answer those who wait for an end: there was one, or there will be none."""
@@ -398,10 +387,6 @@ class Lifecycle:
             if not future.done():
                 future.set_result(container.exit_code or 0)
         container.ended.clear()
-
-    async def _give_ports_back(self, container: Container) -> None:
-        await self._networks.unpublish(container.id)
-        container.ports = ()
 
     def _cancel_restart(self, container: Container) -> None:
         if container.restart_timer is not None:
@@ -420,9 +405,12 @@ class Lifecycle:
         if container.status == "paused":
             await self._thaw(container)
         patience = container.spec.stop_timeout if timeout is None else timeout
+        number = signal_number(signal or container.stop_signal)
         self._ending.add(container.id)
         try:
-            await self._end(container, signal_number(signal or container.stop_signal), patience)
+            if patience and number != _SIGKILL:
+                await self.switching.leave(container)
+            await self._end(container, number, patience)
         finally:
             self._ending.discard(container.id)
         self._publish(container, "stop")

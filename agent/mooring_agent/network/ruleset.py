@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .records import ANY_ADDRESS, Network, Publication
-
-FAMILY = "inet"
+from . import portrules
+from .portrules import FAMILY, Chain, Element
+from .records import Network, Publication
 
 _SKELETON = """\
 map published {
@@ -29,6 +29,25 @@ map published {
 map published_anywhere {
     comment "ports of every address of the host"
     type inet_proto . inet_service : ipv4_addr . inet_service
+}
+map published6 {
+    type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service
+}
+map published_anywhere6 {
+    type inet_proto . inet_service : ipv6_addr . inet_service
+}
+map balanced {
+    comment "ports that several containers share"
+    type inet_proto . ipv4_addr . inet_service : verdict
+}
+map balanced_anywhere {
+    type inet_proto . inet_service : verdict
+}
+map balanced6 {
+    type inet_proto . ipv6_addr . inet_service : verdict
+}
+map balanced_anywhere6 {
+    type inet_proto . inet_service : verdict
 }
 set bridges {
     type ifname
@@ -71,10 +90,25 @@ chain output {
     fib daddr type local jump publish comment "published ports, from the host"
 }
 chain publish {
-    meta l4proto { tcp, udp } dnat ip to meta l4proto . ip daddr . th dport map @published \
+    meta nfproto ipv6 goto publish6 comment "over IPv6"
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @published \
 comment "of one address"
-    meta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @published_anywhere \
+    meta l4proto { tcp, udp, sctp } meta l4proto . ip daddr . th dport vmap @balanced \
+comment "of one address, shared"
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @published_anywhere \
 comment "of every address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . th dport vmap @balanced_anywhere \
+comment "of every address, shared"
+}
+chain publish6 {
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @published6 \
+comment "of one address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . ip6 daddr . th dport vmap @balanced6 \
+comment "of one address, shared"
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . th dport map @published_anywhere6 \
+comment "of every address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . th dport vmap @balanced_anywhere6 \
+comment "of every address, shared"
 }
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
@@ -97,7 +131,7 @@ chain forward {
 MARKER = "version_" + hashlib.sha256(_SKELETON.encode()).hexdigest()[:12]
 """Name of an empty chain, which tells whether the rules in the kernel are those of this agent's version."""
 
-_PROTOCOL_NUMBERS = {"6": "tcp", "17": "udp"}  # what nft lists on hosts without /etc/protocols
+_PROTOCOL_NUMBERS = {"6": "tcp", "17": "udp", "132": "sctp"}  # what nft lists on hosts without /etc/protocols
 _HOOK = re.compile(r"chain (\S+) {\n    type (\S+) hook (\S+) priority")
 _COMMENTED = re.compile(r'comment "([^"]*)"$')
 
@@ -108,7 +142,7 @@ def full(table: str, networks: Iterable[Network], publications: Iterable[Publica
     lines = [f"add table {name}", f"delete table {name}", f"table {name} {{", skeleton(), "}"]
     for network in networks:
         lines += add_network(table, network)
-    lines += (add_publication(table, publication) for publication in publications)
+    lines += portrules.change(table, (), publications)
     return "\n".join(lines)
 
 
@@ -134,15 +168,6 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
         yield "translated", str(network.subnet)
 
 
-def publication_element(publication: Publication) -> tuple[str, str, str]:
-    """The map, the key and the value that a published port consists of."""
-    protocol, host_ip, port = publication.key
-    value = f"{publication.container_ip} . {publication.container_port}"
-    if host_ip == ANY_ADDRESS:
-        return "published_anywhere", f"{protocol} . {port}", value
-    return "published", f"{protocol} . {host_ip} . {port}", value
-
-
 def add_network(table: str, network: Network) -> list[str]:
     """Commands that add a network's elements; those that are there already do no harm."""
     return [f"add element {FAMILY} {table} {where} {{ {what} }}" for where, what in network_elements(network)]
@@ -153,18 +178,6 @@ def remove_network(table: str, network: Network) -> list[str]:
     return [
         f"delete element {FAMILY} {table} {where} {{ {what} }}" for where, what in network_elements(network)
     ]
-
-
-def add_publication(table: str, publication: Publication) -> str:
-    """The command that publishes a port."""
-    where, key, value = publication_element(publication)
-    return f"add element {FAMILY} {table} {where} {{ {key} : {value} }}"
-
-
-def remove_publication(table: str, publication: Publication) -> str:
-    """The command that takes a published port back."""
-    where, key, _ = publication_element(publication)
-    return f"delete element {FAMILY} {table} {where} {{ {key} }}"
 
 
 # ---- comparing with what the kernel has ----------------------------------------------------------
@@ -182,20 +195,31 @@ def differences(
         chain = chains.get(name, {})
         if (chain.get("type"), chain.get("hook"), chain.get("policy")) != (kind, hook, "accept"):
             found.append(f"chain {name} was changed")
-    if _rules_of(listing) != _rules_expected():
+    ports = portrules.by_port(publications)
+    expected = [chain for members in ports if (chain := portrules.chain(members)) is not None]
+    if _rules_of(listing) != _rules_expected(expected) or _port_chains(chains) != {
+        chain.name for chain in expected
+    }:
         found.append("its rules were changed")
     present = {(where, *pair) for where, pair in _elements_of(listing)}
     wanted = {(where, _plain(what), "") for network in networks for where, what in network_elements(network)}
-    for publication in publications:
-        where, key, value = publication_element(publication)
-        wanted.add((where, _plain(key), value))
+    for members in ports:
+        wanted |= {_compared(element) for element in portrules.elements(members)}
     found += (f"{where} lacks {_shown(key, value)}" for where, key, value in sorted(wanted - present))
     found += (f"{where} has {_shown(key, value)} too many" for where, key, value in sorted(present - wanted))
     return found
 
 
-def _rules_expected() -> list[tuple[str, str]]:
-    found = []
+def _compared(element: Element) -> tuple[str, str, str]:
+    return element.where, _plain(element.key), element.value
+
+
+def _port_chains(chains: Iterable[str]) -> set[str]:
+    return {name for name in chains if name.startswith(portrules.CHAIN_PREFIX)}
+
+
+def _rules_expected(ports: Iterable[Chain]) -> list[tuple[str, str]]:
+    found = [(chain.name, rule.split('"')[-2]) for chain in ports for rule in chain.rules]
     chain = ""
     for line in skeleton().splitlines():
         if line.startswith("chain "):
@@ -231,6 +255,8 @@ def _text_of(expression: object) -> str:
         return str(ipaddress.ip_network(f"{expression['prefix']['addr']}/{expression['prefix']['len']}"))
     if "elem" in expression:
         return _text_of(expression["elem"]["val"])
+    if "goto" in expression:
+        return f"goto {expression['goto']['target']}"
     return str(expression)
 
 

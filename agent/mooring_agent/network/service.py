@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import bridges, ruleset, specs, subnets, veths
+from . import bridges, portrules, ruleset, specs, subnets, veths
 from .addresses import AddressPool
 from .config import NetworkConfig
+from .drift import DriftWatch, Tell
 from .firewall import Firewall
-from .ports import PortBook
-from .publishing import Change, Mapped, plan
+from .published import PublishedPorts
+from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, mac_address
 from .store import NetworkStore, StateFile
 from .veths import Cable
@@ -53,16 +54,15 @@ class NetworkService:
         self._networks: dict[str, Network] = {}
         self._endpoints: dict[str, dict[str, Endpoint]] = {}
         self._pools: dict[str, AddressPool] = {}
-        self._ports = PortBook(container_name)
-        self._firewall = Firewall(
-            config.nft_table, lambda: (list(self._networks.values()), list(self._ports))
-        )
+        self.ports = PublishedPorts(self._store, container_name, self._apply)
+        self._firewall = Firewall(config.nft_table, lambda: (list(self._networks.values()), list(self.ports)))
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
         self._bridges: dict[str, int] = {}
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
+        self._drift: DriftWatch | None = None
 
     # ---- the agent's life ------------------------------------------------------------------------
 
@@ -74,14 +74,23 @@ class NetworkService:
             self._endpoints.setdefault(endpoint.container_id, {})[endpoint.network] = endpoint
         for network in self._networks.values():
             self._pools[network.name] = self._pool(network)
-        taken = (self._ports.restore(publication) for publication in self._store.publications())
-        clashes = [message for message in taken if message is not None]
-        return clashes + await self.repair()
+        return self.ports.restore() + await self.repair()
+
+    def watch(self, tell: Tell) -> None:
+        """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
+        well again. Raises OSError if the kernel does not tell of changes.
+        """
+        self._drift = DriftWatch(
+            self._config.nft_table, lambda: self._firewall.threads, self.check, self.repair, tell
+        )
+        self._watch_bridges()
 
     async def stop(self) -> None:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
+        if self._drift is not None:
+            self._drift.close()
         await asyncio.to_thread(self._firewall.close)
-        self._ports.close()
+        self.ports.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -108,6 +117,7 @@ class NetworkService:
                 await self._firewall.rewrite()
             self._firewall_made = bool(self._networks)
             self._settled.update(self._bridges)
+            self._watch_bridges()
         except MooringError as error:
             wrong.append(error.message)
         return found + wrong
@@ -121,7 +131,7 @@ class NetworkService:
         cables = [endpoint.host_ifname for mine in self._endpoints.values() for endpoint in mine.values()]
         links = cables + [network.bridge for network in self._networks.values()]
         self._store.clear()
-        self._ports.forget([publication.key for publication in self._ports])
+        self.ports.clear()
         for known in (self._networks, self._endpoints, self._pools, self._bridges):
             known.clear()
         self._settled.clear()
@@ -245,7 +255,7 @@ class NetworkService:
 
     def owners(self) -> builtins.list[str]:
         """The containers that have an endpoint or a published port."""
-        return list({*self._endpoints, *(publication.container_id for publication in self._ports)})
+        return list({*self._endpoints, *(publication.container_id for publication in self.ports)})
 
     def release(self, container_id: str) -> None:
         """Take a container's addresses back. Its veths go by themselves, with its network namespace."""
@@ -303,40 +313,25 @@ class NetworkService:
 
     def published(self, container_id: str) -> builtins.list[Publication]:
         """What a container has published."""
-        return self._ports.of(container_id)
+        return self.ports.of(container_id)
 
     async def publish(
         self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None
     ) -> builtins.list[M]:
         """Make `mappings` what the container publishes, in one transaction; returns them filled in.
 
-        Ports that it published before and that are not among them are taken back. A mapping without a port of
-        the host gets a free one, and keeps it. With `taking_over` the ports of that container may be among
-        the mappings: new connections go to the new one from then on, those of before stay where they are.
-        Raises Conflict naming who has a port, InvalidSpec.
+        They lead to the endpoint whose address is `ip`, at both of its addresses if it has two. Ports that it
+        published before and that are not among them are taken back. A mapping without a port of the host gets
+        a free one, and keeps it. With `taking_over` the ports of that container go over: new connections go
+        to the new one from then on, those of before stay where they are. Raises Conflict naming who has a
+        port, InvalidSpec.
         """
-        self._check_target(container_id, mappings, ip)
-        change = plan(self._ports, container_id, mappings, ip, taking_over)
-        self._store.change_publications(change.removed, change.added)
-        try:
-            await self._apply(change)
-        except MooringError:
-            undo = change.inverse()
-            self._ports.forget(publication.key for publication in change.added)
-            for publication in undo.added:
-                self._ports.restore(publication)
-            self._store.change_publications(undo.removed, undo.added)
-            raise
-        return change.filled(mappings)
+        target = self._target(container_id, mappings, ip)
+        return await self.ports.publish(container_id, mappings, target, taking_over)
 
     async def unpublish(self, container_id: str) -> None:
         """Take back all ports that a container has published."""
-        removed = tuple(self._ports.of(container_id))
-        if not removed:
-            return
-        self._ports.forget(publication.key for publication in removed)
-        self._store.change_publications(removed, ())
-        await self._apply(Change(removed, ()))
+        await self.ports.unpublish(container_id)
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -345,6 +340,10 @@ class NetworkService:
         if self._opened is None:
             self._opened = RouteSocket()
         return self._opened
+
+    def _watch_bridges(self) -> None:
+        if self._drift is not None:
+            self._drift.watch_bridges(self._bridges.values())
 
     def _check_bridges(self) -> builtins.list[str]:
         found = []
@@ -395,6 +394,7 @@ class NetworkService:
         with self._database.transaction():
             self._store.add_network(network)
             self._bridges[name] = bridges.ensure(self._netlink, network)
+        self._watch_bridges()
         self._networks[name] = network
         self._pools[name] = self._pool(network)
         return network
@@ -447,6 +447,7 @@ class NetworkService:
             await asyncio.to_thread(rtnetlink.remove_links, [name])
             before = self._bridges[network.name]
             self._bridges[network.name] = now = bridges.ensure(self._netlink, network)
+            self._watch_bridges()
             if now != before:
                 bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
             try:
@@ -462,9 +463,10 @@ class NetworkService:
         self._store.rename_cable(renamed)
         self._endpoints[endpoint.container_id][endpoint.network] = renamed
 
-    def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
+    def _target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> Target:
+        """Where ports of a container lead to. Raises InvalidSpec."""
         if not mappings:
-            return
+            return Target(ip)
         endpoint = next((item for item in self.endpoints(container_id) if item.ipv4 == ip), None)
         if endpoint is None:
             raise InvalidSpec(
@@ -476,13 +478,12 @@ class NetworkService:
                 f"ports of container {self._container_name(container_id)} cannot be published: network "
                 f"{endpoint.network} is internal; attach it to another network first"
             )
+        return Target(endpoint.ipv4)
 
     async def _apply(self, change: Change) -> None:
-        table = self._firewall.table
-        commands = [ruleset.remove_publication(table, publication) for publication in change.removed]
-        commands += (ruleset.add_publication(table, publication) for publication in change.added)
+        commands = portrules.change(self._firewall.table, change.before, change.after)
         if commands and self._firewall_made:
             await self._firewall.apply(commands)
-        elif change.added:
+        elif change.after:
             await self._firewall.rewrite()
             self._firewall_made = True
