@@ -408,7 +408,7 @@ class Lifecycle:
         number = signal_number(signal or container.stop_signal)
         self._ending.add(container.id)
         try:
-            if patience and number != _SIGKILL:
+            if timeout != 0 and number != _SIGKILL:
                 await self.switching.leave(container)
             await self._end(container, number, patience)
         finally:
