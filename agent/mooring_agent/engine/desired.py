@@ -131,7 +131,7 @@ class DesiredContainers:
             after = _shown(wanted, container.running)
             if dry_run:
                 return outcome(actions, before, after, None)
-            await self._containers.apply_live(container, wanted, managed=container.managed)
+            await self._containers.live.apply(container, wanted, managed=container.managed)
             seconds = container.spec.drain if timeout is None else timeout
             left = await self._switching.drain(container, seconds) if container.running else 0
             return {**outcome(actions, before, after, container.view()), "connections": left}
@@ -262,7 +262,7 @@ class DesiredContainers:
         if plan.replace:
             return await self._replace(existing, wanted, start=plan.start)
         if plan.live:
-            await self._containers.apply_live(existing, wanted, managed=True)
+            await self._containers.live.apply(existing, wanted, managed=True)
         if plan.start:
             await self._containers.start(existing.id)
         if plan.stop:

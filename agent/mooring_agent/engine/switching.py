@@ -74,7 +74,7 @@ class Switching:
         """Publish exactly `wanted`, while it runs. A port whose host side may be any keeps the one that it
         has. Raises Conflict, InvalidSpec.
         """
-        if not container.endpoints and wanted:
+        if wanted and not self._networks.port_address(container.endpoints):
             raise Conflict(f"container {container.name} has no network that ports could be published for")
         await self._set(container, wanted, None)
         self.started(container)
@@ -141,7 +141,7 @@ class Switching:
         ports = frozenset(
             (port.protocol, address, port.container)
             for endpoint in container.endpoints
-            for address in (endpoint.ipv4,)
+            for address in endpoint.addresses
             for port in container.spec.ports
         )
         if not ports:
@@ -179,7 +179,7 @@ class Switching:
             )
             for port in wanted
         ]
-        address = container.endpoints[0].ipv4 if container.endpoints else ""
+        address = self._networks.port_address(container.endpoints)
         published = await self._networks.publish(
             container.id, mappings, address, taking_over=None if former is None else former.id
         )

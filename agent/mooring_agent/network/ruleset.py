@@ -69,9 +69,19 @@ set translated {
     type ipv4_addr
     flags interval
 }
+set translated6 {
+    comment "the same of IPv6"
+    type ipv6_addr
+    flags interval
+}
 set neighbours {
     comment "each subnet and itself"
     type ipv4_addr . ipv4_addr
+    flags interval
+}
+set neighbours6 {
+    comment "the same of IPv6"
+    type ipv6_addr . ipv6_addr
     flags interval
 }
 chain version {
@@ -113,8 +123,12 @@ comment "of every address, shared"
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     oifname @bridges ip saddr 127.0.0.0/8 masquerade comment "the host through its loopback"
+    oifname @bridges ip6 saddr ::1 masquerade comment "the host through its loopback, IPv6"
     ct status dnat ip saddr . ip daddr @neighbours masquerade comment "a published port from its own network"
+    ct status dnat ip6 saddr . ip6 daddr @neighbours6 masquerade \
+comment "a published port from its own network, IPv6"
     oifname != @bridges ip saddr @translated masquerade comment "containers to the outside"
+    oifname != @bridges ip6 saddr @translated6 masquerade comment "containers to the outside, IPv6"
 }
 chain forward {
     type filter hook forward priority filter; policy accept;
@@ -160,12 +174,15 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
     yield "within", f'"{network.bridge}" . "{network.bridge}"'
-    yield "neighbours", f"{network.subnet} . {network.subnet}"
+    for subnet in network.subnets:
+        where = "neighbours" if subnet.cidr.version == 4 else "neighbours6"
+        yield where, f"{subnet.cidr} . {subnet.cidr}"
     if network.internal:
         yield "internal", f'"{network.bridge}"'
     if network.translated:
         yield "guarded", f'"{network.bridge}"'
-        yield "translated", str(network.subnet)
+        for subnet in network.subnets:
+            yield "translated" if subnet.cidr.version == 4 else "translated6", str(subnet.cidr)
 
 
 def add_network(table: str, network: Network) -> list[str]:
