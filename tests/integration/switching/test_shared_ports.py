@@ -112,7 +112,8 @@ def test_taking_one_out_waits_for_its_connections(world: World) -> None:
 def test_one_that_ends_by_itself_gets_no_more_connections(world: World) -> None:
     world.put("aa", member("aa"))
     mortal = member("bb", restart="always")
-    mortal["command"][2] = "test -e /again && exec sleep 600; touch /again; " + mortal["command"][2]
+    script = mortal["command"][2].replace("exec httpd", "httpd")
+    mortal["command"][2] = f"test -e /again && exec sleep 600; touch /again; {script}; exit 1"
     world.put("bb", mortal)
     joined(world, "aa", "bb")
     world.agent.api("POST", "/mooring/v1/containers/bb/exec", {"argv": ["killall", "httpd"]})
