@@ -65,7 +65,7 @@ class Notices:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         try:
-            # The kernel does not tell the sender of a message, which is itself: it is 0, as every unbound socket.
+            # The kernel tells nobody of the sender's own number, which is 0: an unbound socket's too.
             self._socket.bind((0, 0))
             for group in groups:
                 self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)

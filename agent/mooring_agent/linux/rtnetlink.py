@@ -52,11 +52,9 @@ RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
-RTN_LOCAL = 2
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
-RTA_PRIORITY = 6
 RTA_TABLE = 15
 RTEXT_FILTER_SKIP_STATS = 8
 
@@ -350,19 +348,6 @@ def route_delete(ifindex: int, family: int) -> bytes:
     """Delete the default route of an address family through the link with this index."""
     body = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     return message(RTM_DELROUTE, NLM_F_ACK, body, u32(RTA_OIF, ifindex))
-
-
-def local_route_add(ifindex: int, address: str, metric: int) -> bytes:
-    """Take packets to an IPv6 address that come in by the link with this index for the host's own."""
-    family, packed = _ip_bytes(address)
-    return message(
-        RTM_NEWROUTE,
-        _ADD,
-        _ROUTE.pack(family, 128, 0, 0, RT_TABLE_LOCAL, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_LOCAL, 0),
-        attribute(RTA_DST, packed),
-        u32(RTA_OIF, ifindex),
-        u32(RTA_PRIORITY, metric),
-    )
 
 
 def socket_inside(pid: int) -> RouteSocket:

@@ -33,9 +33,6 @@ _ENOUGH_PORTS = 900
 """A bridge with as many gets no further ones when its ports are counted, so that counting stays rare."""
 
 
-_LOOPBACK_METRIC = 4096
-
-
 def present(netlink: RouteSocket, names: Collection[str]) -> list[int]:
     """The indices of those of the bridges that are there."""
     found = []
@@ -94,8 +91,6 @@ class BridgeDriver:
             for path, value in _settings(network):
                 sysctls.write(path, value)
             netlink.execute(*_corrections(network, link, _addresses(netlink, network)))
-            if network.ipv6 is not None:
-                _let_loopback_return(netlink, network, link.ifindex)
         except NetlinkError as error:
             raise MooringError(
                 f"bridge {network.bridge} of network {network.name} cannot be made: {error.strerror}"
@@ -181,21 +176,6 @@ class BridgeDriver:
             room = self._rooms[network.name] = _find_room(netlink, network)
         room.left -= 1
         return room.bridge
-
-
-def _let_loopback_return(netlink: RouteSocket, network: Network, ifindex: int) -> None:
-    """Take answers of containers to the host's own ::1, from which it has reached a published port.
-
-    IPv6 has no route_localnet, but its ::1 is a route like another: that of `lo` is not asked for what comes
-    in elsewhere. What is sent to or from ::1 on a link is dropped by the kernel before (ip6_rcv_core of
-    net/ipv6/ip6_input.c); only what connection tracking turns into it gets as far as this route. It is less
-    preferred than that of `lo`, and each bridge's has a metric of its own, so that none is in another's way.
-    """
-    try:
-        netlink.execute(rtnetlink.local_route_add(ifindex, "::1", _LOOPBACK_METRIC + network.number))
-    except NetlinkError as error:
-        if error.errno != errno.EEXIST:
-            raise
 
 
 def _find_room(netlink: RouteSocket, network: Network) -> _Room:

@@ -24,11 +24,11 @@ _SEED = "0x6d6f6f72"
 
 @dataclass(frozen=True)
 class Element:
-    """A member of a set (without value) or a map, as nft writes it."""
+    """A member of a map, as nft writes it."""
 
     where: str
     key: str
-    value: str = ""
+    value: str
 
 
 @dataclass(frozen=True)
@@ -99,27 +99,29 @@ def change(table: str, before: Iterable[Publication], after: Iterable[Publicatio
     """Commands that turn what some ports of the host have been into what they are to be."""
     old = {members[0].key: members for members in by_port(before)}
     new = {members[0].key: members for members in by_port(after)}
-    commands: list[str] = []
-    removed: list[str] = []
+    chains: list[str] = []
+    gone: list[Element] = []
+    come: list[Element] = []
+    chains_gone: list[str] = []
     for key in dict.fromkeys([*old, *new]):
-        commands += _change_of_port(table, old.get(key), new.get(key), removed)
-    return commands + removed
+        had = list(elements(old[key])) if key in old else []
+        has = list(elements(new[key])) if key in new else []
+        gone += (element for element in had if element not in has)
+        come += (element for element in has if element not in had)
+        chains += _change_of_chain(table, old.get(key), new.get(key), chains_gone)
+    return [*chains, *delete(table, gone), *add(table, come), *chains_gone]
 
 
-def _change_of_port(
+def _change_of_chain(
     table: str, old: Sequence[Publication] | None, new: Sequence[Publication] | None, chains_gone: list[str]
 ) -> Iterator[str]:
     name = f"{FAMILY} {table}"
-    had = list(elements(old)) if old else []
-    has = list(elements(new)) if new else []
     old_chain, new_chain = chain(old) if old else None, chain(new) if new else None
     if new_chain is not None and new_chain != old_chain:
         if old_chain is None:
             yield f"add chain {name} {new_chain.name}"
         yield f"flush chain {name} {new_chain.name}"
         yield from (f"add rule {name} {new_chain.name} {rule}" for rule in new_chain.rules)
-    yield from (delete(table, element) for element in had if element not in has)
-    yield from (add(table, element) for element in has if element not in had)
     if old_chain is not None and new_chain is None:
         chains_gone += (
             f"flush chain {name} {old_chain.name}",
@@ -127,15 +129,27 @@ def _change_of_port(
         )
 
 
-def add(table: str, element: Element) -> str:
-    """The command that adds an element; one that is there already does no harm."""
-    value = f" : {element.value}" if element.value else ""
-    return f"add element {FAMILY} {table} {element.where} {{ {element.key}{value} }}"
+def add(table: str, elements: Iterable[Element]) -> Iterator[str]:
+    """The commands that add elements, one a map, however many there are; those that are there already do no
+    harm.
+    """
+    for where, found in _by_map(elements).items():
+        inner = ", ".join(f"{one.key} : {one.value}" for one in found)
+        yield f"add element {FAMILY} {table} {where} {{ {inner} }}"
 
 
-def delete(table: str, element: Element) -> str:
-    """The command that removes an element."""
-    return f"delete element {FAMILY} {table} {element.where} {{ {element.key} }}"
+def delete(table: str, elements: Iterable[Element]) -> Iterator[str]:
+    """The commands that remove elements."""
+    for where, found in _by_map(elements).items():
+        inner = ", ".join(one.key for one in found)
+        yield f"delete element {FAMILY} {table} {where} {{ {inner} }}"
+
+
+def _by_map(elements: Iterable[Element]) -> dict[str, list[Element]]:
+    found: dict[str, list[Element]] = {}
+    for element in elements:
+        found.setdefault(element.where, []).append(element)
+    return found
 
 
 def _of_family(host_ip: str, version: int) -> bool:

@@ -25,6 +25,8 @@ _KINDS = {
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
     "sctp": (socket.SOCK_SEQPACKET, socket.IPPROTO_SCTP),
 }
+# What a kernel without SCTP says.
+_NO_PROTOCOL = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
 # What a host without IPv6 says: the family is not there, or has no address.
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -206,7 +208,7 @@ def _bound(protocol: str, host_ip: str, port: int) -> socket.socket | None:
         family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
         return _bind(family, protocol, host_ip, port)
     except OSError as error:
-        if error.errno == errno.EPROTONOSUPPORT:
+        if error.errno in _NO_PROTOCOL:
             if port:
                 return None
             raise MooringError(

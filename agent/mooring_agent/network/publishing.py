@@ -104,7 +104,8 @@ def plan(
     lent = {publication.key: publication for publication in (book.of(taking_over) if taking_over else ())}
     known = _known_keys(wanted, {**lent, **mine})
     former = [*mine.values(), *lent.values()]
-    surplus = [publication for publication in former if publication.key not in known]
+    kept = set(known)
+    surplus = [publication for publication in former if publication.key not in kept]
     touched = dict.fromkeys(publication.key for publication in former)
     before = book.at(touched)
     book.change(surplus, ())
@@ -191,6 +192,11 @@ def _checked(mapping: Mapped, target: Target) -> _Wanted:
                 f"{what} cannot lead from {host_ip} to the container, which has no IPv{version} address: "
                 f"attach it to a network with IPv{version}, or leave the address of the host out"
             )
+    if host_ip == "::1":
+        raise InvalidSpec(
+            f"{what} cannot lead from ::1 to a container: the kernel takes no answer for it from a bridge; "
+            "name 127.0.0.1 or another address of the host"
+        )
     balance = mapping.balance or ""
     if balance:
         if balance not in balancing.METHODS:
@@ -223,9 +229,10 @@ def _host_address(text: str, what: str) -> str:
 def _known_keys(wanted: Sequence[_Wanted], former: Mapping[Key, Publication]) -> list[Key | None]:
     """The key of each entry that names the host's port or keeps the one it has; None where one is chosen."""
     keys = [(entry.protocol, entry.host_ip, entry.host) if entry.host else None for entry in wanted]
+    taken = set(keys)
     for position, entry in enumerate(wanted):
         if keys[position] is None:
-            keys[position] = next(
-                (key for key in former if key not in keys and entry.fits(former[key])), None
-            )
+            found = next((key for key in former if key not in taken and entry.fits(former[key])), None)
+            keys[position] = found
+            taken.add(found)
     return keys

@@ -97,6 +97,7 @@ chain prerouting {
 }
 chain output {
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return comment "no answer would get back to it: the kernel drops it at the bridge"
     fib daddr type local jump publish comment "published ports, from the host"
 }
 chain publish {
@@ -123,7 +124,6 @@ comment "of every address, shared"
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     oifname @bridges ip saddr 127.0.0.0/8 masquerade comment "the host through its loopback"
-    oifname @bridges ip6 saddr ::1 masquerade comment "the host through its loopback, IPv6"
     ct status dnat ip saddr . ip daddr @neighbours masquerade comment "a published port from its own network"
     ct status dnat ip6 saddr . ip6 daddr @neighbours6 masquerade \
 comment "a published port from its own network, IPv6"

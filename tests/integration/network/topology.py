@@ -106,7 +106,7 @@ class Namespace:
 
     def ask_udp(self, address: str, port: int) -> list[str]:
         """The same over UDP."""
-        with self.open_socket(socket.SOCK_DGRAM) as made:
+        with self.open_socket(socket.SOCK_DGRAM, address) as made:
             made.connect((address, port))
             made.send(b"?")
             return made.recv(1000).decode().split()
