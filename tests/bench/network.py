@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import peers, processes
-from bench.engine_api import EngineApi
+from bench.engine_api import EngineApi, EngineFailed
 from bench.report import Bound, Row, alternate, latency, print_table, say, spread, timed
 from harness.agent import AgentUnderTest
 from harness.rootfs import write_busybox_rootfs
@@ -35,6 +36,7 @@ from integration.network.topology import Namespace
 _SLEEP = ["sleep", "3600"]
 _WEB, _IPERF, _ECHO = 80, 5201, 7
 _PUBLISHED = {_WEB: 18080, _IPERF: 18201, _ECHO: 18007}
+_REPLACED = 18090
 _HOST, _OUTSIDE = "198.51.100.2", "198.51.100.1"
 _ROUND_TRIPS = 2000
 # Of docker's own path through the kernel.
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--docker-ports", type=int, default=100, help="those of dockerd, which takes its time (100)"
     )
+    parser.add_argument("--replacements", type=int, default=20, help="replacements under load (20)")
     parser.add_argument("--without-docker", action="store_true", help="leave dockerd out")
     options = parser.parse_args()
     rows: list[Row | Bound] = []
@@ -92,6 +95,8 @@ def main() -> None:
                     rows += _compare(ours, theirs, options)
                     say(f"{options.docker_ports} published ports: dockerd")
                     rows += _ports_of_docker(ours, theirs, options.docker_ports)
+                    say(f"{options.replacements} replacements under load")
+                    rows += _replacements(agent, ours, theirs, options.replacements)
                 except peers.PeerMissing as missing:
                     say(f"dockerd is not measured: {missing}")
         say(f"{options.ports} published ports")
@@ -233,6 +238,67 @@ def _ports_of_docker(ours: _Site, theirs: _Site, count: int) -> Iterator[Row]:
 
     mine, other = alternate(2, lambda: publish(ours), lambda: publish(theirs))
     yield latency(f"start with {count} ports, each", mine, "dockerd", other)
+
+
+def _replacements(agent: AgentUnderTest, ours: _Site, theirs: _Site, count: int) -> Iterator[Bound]:
+    """What clients lose while a container is replaced again and again: by a switch, and by dockerd's API as
+    community.docker uses it, which removes the old one and makes a new one.
+    """
+    command = ["sh", "-c", "mkdir -p /srv; echo x >/srv/index.html; exec httpd -f -p 80 -h /srv"]
+
+    def switch(number: int) -> None:
+        spec = {
+            "image": "bench", "command": command, "env": {"NUMBER": str(number)}, "stop_timeout": 0,
+            "ports": [f"{_REPLACED}:80"], "update_order": "start_first",
+        }  # fmt: skip
+        agent.api("PUT", "/mooring/v1/containers/replaced", spec, timeout=60)
+
+    def recreate(number: int) -> None:
+        with suppress(EngineFailed):
+            theirs.api.remove("replaced")
+        body = {
+            "Image": "bench", "Cmd": command, "Env": [f"NUMBER={number}"], "StopTimeout": 0,
+            "ExposedPorts": {"80/tcp": {}},
+            "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": str(_REPLACED)}]}},
+        }  # fmt: skip
+        theirs.api.start(theirs.api.call("POST", "/containers/create?name=replaced", body)["Id"])
+
+    for name, site, replace in (("mooring", ours, switch), ("dockerd, recreated", theirs, recreate)):
+        replace(0)
+        eventually(partial(_connects, site.outside, _HOST, _REPLACED), what="the container to be replaced")
+        with _load(site.outside, f"http://{_HOST}:{_REPLACED}/") as load:
+            took = timed(lambda: [replace(number) for number in range(1, count + 1)])  # noqa: B023
+            said = load()
+        lost = sum(map(int, re.findall(r"(?:connect|read|write|timeout|Non-2xx[^:]*:?) (\d+)", said)))
+        limit = 0.0 if site is ours else None
+        yield Bound(f"errors in {count} replacements, {name}", float(lost), "", limit)
+        yield Bound(f"a replacement under load, {name}", took / count * 1e3, "ms")
+    theirs.api.remove("replaced")
+
+
+@contextmanager
+def _load(where: Namespace, url: str) -> Iterator[Callable[[], str]]:
+    """wrk at full rate; what is called stops it and returns what it says."""
+    process = subprocess.Popen(
+        [
+            *("nsenter", f"--net={where.path}", "wrk", "--threads", "1", "--connections", "16"),
+            *("--duration", "600s", "--timeout", "5s", url),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def stop() -> str:
+        process.send_signal(signal.SIGINT)
+        return process.communicate(timeout=30)[0]
+
+    try:
+        yield stop
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 # ---- who takes part ------------------------------------------------------------------------------

@@ -55,11 +55,12 @@ class Switching:
     # Starts and ends
 
     async def publish(self, container: Container) -> None:
-        """Publish the ports of a container that is about to start, unless they are or go over later. Raises
-        Conflict, InvalidSpec.
+        """Publish the ports of a container that is about to start, unless they are or go over later. Those
+        that it shares get no connections yet. Raises Conflict, InvalidSpec.
         """
         former = self._former(container)
-        if not container.spec.ports or container.ports:
+        kept = container.ports and not any(port.balance and port.weight for port in container.ports)
+        if not container.spec.ports or kept:
             return
         if former is not None and former.running and container.spec.update_order == "start_first":
             return  # `take_over` follows when it answers

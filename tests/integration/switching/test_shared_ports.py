@@ -147,3 +147,19 @@ def test_drain_of_one_that_shares_nothing_is_refused(world: World) -> None:
     world.put("aa", server("aa"))
     refused = world.agent.api("POST", "/mooring/v1/containers/aa/drain", check=False)
     assert "container aa shares no published port" in refused["message"]
+
+
+def test_one_that_is_started_again_gets_connections_when_it_listens(world: World) -> None:
+    world.put("aa", member("aa"))
+    slow = member("bb")
+    slow["command"][2] = f"test -e /again && sleep 2; touch /again; {slow['command'][2]}".replace(
+        "mkdir", "mkdir -p"
+    )
+    world.put("bb", slow)
+    joined(world, "aa", "bb")
+    world.agent.api("POST", "/mooring/v1/containers/bb/restart?timeout=0")
+
+    assert shares(world, "bb") == [0]
+    assert counted(world, 10) == {"aa": 10}
+    joined(world, "bb")
+    assert set(counted(world, 10)) == {"aa", "bb"}

@@ -23,7 +23,6 @@ class ContainerCalls:
 
     def __init__(self, engine: Engine) -> None:
         self._containers = engine.containers
-        self._desired = engine.desired
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
@@ -101,7 +100,7 @@ class ContainerCalls:
     async def drain(self, request: Request) -> Reply:
         """Take it out of the ports that it shares; its connections have `timeout` seconds to end."""
         query = request.query
-        outcome = await self._desired.drain(
+        outcome = await self._containers.drain(
             self._containers.get(request.params["name"]).name,
             query.number("timeout", minimum=0),
             dry_run=query.flag("dry_run"),
