@@ -286,8 +286,8 @@ options:
   drain:
     description:
       - The seconds that connections through published ports may last when they have been led elsewhere,
-        because the container is replaced, or is asked to end and shares its ports. Without this option V(10).
-        Changed live.
+        because the container is replaced, or is asked to end and shares its ports. Without this option
+        V(10). Changed live.
     type: int
 extends_documentation_fragment:
   - mooring.fleet.agent
