@@ -41,7 +41,7 @@ _package_present() {
     apache2-utils) command -v htpasswd ;;
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
-    docker-registry | skopeo | openssl | mmdebstrap | zstd | curl | wrk | runc | crun | podman | umoci | gcc | shellcheck) command -v "$1" ;;
+    docker-registry | skopeo | openssl | mmdebstrap | zstd | curl | wrk | iperf3 | runc | crun | podman | umoci | gcc | shellcheck) command -v "$1" ;;
     *) [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]] ;;
     esac >/dev/null 2>&1
 }

@@ -38,9 +38,9 @@ class PeerMissing(Exception):
 
 
 @contextmanager
-def mooring(directory: Path | None = None) -> Iterator[AgentUnderTest]:
+def mooring(directory: Path | None = None, inside: Path | None = None) -> Iterator[AgentUnderTest]:
     """An agent as a host gets it, the one file on the distribution's Python, its data below `directory` if
-    given, with nothing left of it afterwards.
+    given, in the network namespace `inside` if given, with nothing left of it afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="mrgb-", dir=_volatile()) as run:
         archive = f"{run}/mooring.pyz"
@@ -49,7 +49,11 @@ def mooring(directory: Path | None = None) -> Iterator[AgentUnderTest]:
             user="script/bench",
             run_root=Path(run) / "run",
             pool=None,
-            program=(_distribution_python(), archive),
+            program=(
+                *(() if inside is None else ("nsenter", f"--net={inside}")),
+                _distribution_python(),
+                archive,
+            ),
             directory=directory,
         )
         try:

@@ -65,7 +65,8 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _port(port: dict[str, Any]) -> str:
-    address = "" if port["host_ip"] in ("0.0.0.0", "") else f"{port['host_ip']}:"
+    host_ip = f"[{port['host_ip']}]" if ":" in port["host_ip"] else port["host_ip"]
+    address = "" if host_ip in ("0.0.0.0", "") else f"{host_ip}:"
     return f"{address}{port['host'] or '?'}→{port['container']}/{port['protocol']}"
 
 

@@ -198,11 +198,13 @@ class Container:
 
 def vars_of(port: PortMapping) -> dict[str, Any]:
     """A published port as JSON data."""
+    shared = {} if port.balance is None else {"balance": port.balance, "weight": port.weight}
     return {
         "container": port.container,
         "host": port.host,
         "host_ip": port.host_ip,
         "protocol": port.protocol,
+        **shared,
     }
 
 

@@ -240,6 +240,10 @@ class Containers:
         """See to it that there is no such container."""
         return await self.desired.delete(name, force=force, timeout=timeout, dry_run=dry_run)
 
+    async def drain(self, name: str, timeout: float | None, *, dry_run: bool = False) -> dict[str, Any]:
+        """Take a container out of the ports that it shares; see `desired.DesiredContainers`."""
+        return await self.desired.drain(name, timeout, dry_run=dry_run)
+
     async def wait(self, reference: str, condition: str = "not-running") -> int:
         """Wait until it does not run, ends next or is removed; its exit code."""
         container = self.get(reference)

@@ -12,19 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
 from ..errors import Conflict, MooringError, NotFound
 from ..images.image import check_runnable
 from ..images.store import ImageStore
-from .container import Container
+from .container import Container, vars_of
 from .containers import Containers, spec_view
 from .images import Images
 from .outcome import Action, outcome
 from .registry import Registry
-from .resources import ContainerSpec, check_name, compare
+from .resources import ContainerSpec, PortMapping, check_name, compare, merge
+from .switching import Switching
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,18 @@ class DesiredContainers:
     """Declares containers."""
 
     def __init__(
-        self, containers: Containers, registry: Registry, images: ImageStore, image_service: Images
+        self,
+        containers: Containers,
+        registry: Registry,
+        images: ImageStore,
+        image_service: Images,
+        switching: Switching,
     ) -> None:
         self._containers = containers
         self._registry = registry
         self._images = images
         self._image_service = image_service
+        self._switching = switching
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -101,14 +108,59 @@ class DesiredContainers:
             await self._containers.remove(existing.id, force=True)
         return outcome(actions, before, None, None)
 
+    async def drain(self, name: str, timeout: float | None, *, dry_run: bool = False) -> dict[str, Any]:
+        """Take a container out of the ports that it shares, and wait until its connections have ended, for
+        `timeout` seconds (default: its `drain`): an Outcome, with `connections`, how many are left.
+
+        Its shares are 0 from then on, until they are declared otherwise. Raises Conflict if it shares none.
+        """
+        async with self._working_on(name):
+            container = self._registry.get(name)
+            if not any(port.balance for port in container.spec.ports):
+                raise Conflict(
+                    f"container {container.name} shares no published port: give its ports a balance, or stop "
+                    "it"
+                )
+            before = _shown(container.spec, container.running)
+            ports = [replace(port, weight=0 if port.balance else 1) for port in container.spec.ports]
+            wanted = merge(container.spec, {"ports": [_given(port) for port in ports]})
+            actions = [
+                Action("update", "container", container.name, str(one))
+                for one in compare(container.spec, wanted)
+            ]
+            after = _shown(wanted, container.running)
+            if dry_run:
+                return outcome(actions, before, after, None)
+            await self._containers.live.apply(container, wanted, managed=container.managed)
+            seconds = container.spec.drain if timeout is None else timeout
+            left = await self._switching.drain(container, seconds) if container.running else 0
+            return {**outcome(actions, before, after, container.view()), "connections": left}
+
     async def finish_replacements(self) -> None:
-        """Bring replacements that were cut off to an end: forward where the new one runs, else back."""
+        """Bring replacements that were cut off to an end: forward where the new one runs, else back.
+
+        A switch between two that run takes its time, and goes on beside what the agent is asked for.
+        """
         for new in [container for container in self._registry if container.replaces]:
             old = self._registry.find(new.replaces)
+            if old is not None and new.running and new.wanted and old.running:
+                self._containers.lifecycle.run_soon(self._finish_switch(new, old))
+                continue
             try:
                 await self._finish(new, old)
             except MooringError as error:
                 logger.error("replacement unfinished container=%s error=%r", new.name, error.message)
+
+    async def _finish_switch(self, new: Container, old: Container) -> None:
+        async with self._working_on(old.name):
+            try:
+                if new.spec.update_order == "start_first":
+                    await self._switching.take_over(new, old)
+                await self._containers.stop(old.id)
+                await self._take_over(new, old)
+            except MooringError as error:
+                logger.error("replacement undone container=%s error=%r", old.name, error.message)
+                await self._undo(new, old, True)
 
     def _working_on(self, name: str) -> asyncio.Lock:
         """What keeps two declarations of one container apart, whichever container bears the name
@@ -235,22 +287,28 @@ class DesiredContainers:
         try:
             if start and wanted.update_order == "start_first":
                 await self._containers.start(new.id)
+                if ran:
+                    await self._switching.take_over(new, old)
                 await self._containers.stop(old.id)
             else:
                 await self._containers.stop(old.id)
                 if start:
                     await self._containers.start(new.id)
         except MooringError as error:
-            await self._containers.remove(new.id, force=True)
-            if ran and not old.running:
-                await self._containers.start(old.id)
-            elif ran:
-                await self._containers.lifecycle.publish_ports(old)
+            await self._undo(new, old, ran)
             kept = ", and runs on as it was" if ran else ""
             error.put_before(f"container {name} was not replaced{kept}: ")
             raise
         await self._take_over(new, old)
         return new
+
+    async def _undo(self, new: Container, old: Container, ran: bool) -> None:
+        """Remove what was to be the successor, and have the old one as it was, without a gap if it runs."""
+        if ran:
+            await self._switching.hand_back(new, old)
+        await self._containers.remove(new.id, force=True)
+        if ran and not old.running:
+            await self._containers.start(old.id)
 
     async def _take_over(self, new: Container, old: Container) -> None:
         name = old.name
@@ -266,6 +324,8 @@ class DesiredContainers:
             new.replaces = ""
             self._registry.save_resolved(new)
         elif old.name.endswith(_aside(old)) or (new.running and new.wanted):
+            if new.running:
+                await self._switching.publish(new)
             if new.name.endswith(f".new-{old.id[:6]}"):
                 await self._take_over(new, old)
             else:
@@ -276,6 +336,10 @@ class DesiredContainers:
             await self._containers.remove(new.id, force=True)
             if old.managed and old.spec.state == "running" and not old.running:
                 await self._containers.start(old.id)
+
+
+def _given(port: PortMapping) -> dict[str, Any]:
+    return {key: value for key, value in vars_of(port).items() if value not in (None, "")}
 
 
 def _aside(old: Container) -> str:

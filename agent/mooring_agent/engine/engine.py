@@ -53,6 +53,7 @@ from .peers import Peers
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
+from .switching import Switching
 from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
@@ -104,8 +105,9 @@ class Engine:
             self.volumes,
             self._mount_points,
         )
+        self.switching = Switching(self.registry, self.networks, self.events)
         self.lifecycle = Lifecycle(
-            self.registry, self._launching, berthing, self.networks, self.events, joining
+            self.registry, self._launching, berthing, self.switching, self.events, joining
         )
         self._attaching = Attaching(self.networks)
         self.live = LiveChanges(
@@ -142,7 +144,9 @@ class Engine:
         self.network_resources = Networks(
             self.networks, self.database, self.events, self.containers.vacate, self._name_if_known
         )
-        self.desired = DesiredContainers(self.containers, self.registry, self.images, self.image_service)
+        self.desired = DesiredContainers(
+            self.containers, self.registry, self.images, self.image_service, self.switching
+        )
         self.commits = Commits(self.containers, self.images, self.events)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
@@ -157,6 +161,7 @@ class Engine:
             logger.warning("network repaired what=%r", drift)
         for obstacle in await self.networks.obstacles():
             logger.warning("network obstructed what=%r", obstacle)
+        self.networks.watch(self._network_drifted)
         for owner in self.networks.owners():
             if self.registry.find(owner) is None:  # a container whose creation or removal was cut off
                 await self.networks.unpublish(owner)
@@ -182,6 +187,9 @@ class Engine:
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
         self.lifecycle.run_soon(self._sweep_groups())
+        for container in self.registry:
+            if container.running:
+                self.switching.started(container)
         await self.desired.finish_replacements()
         coming = [container for container in self.registry if self.lifecycle.should_come_back(container)]
         if coming:
@@ -287,6 +295,8 @@ class Engine:
                 host=publication.host_port,
                 host_ip=publication.host_ip,
                 protocol=publication.protocol,
+                balance=publication.balance or None,
+                weight=publication.weight,
             )
             for publication in self.networks.published(container_id)
         )
@@ -310,6 +320,13 @@ class Engine:
         return await self.network_resources.delete(name, dry_run=dry_run)
 
     # Inside
+
+    def _network_drifted(self, what: list[str], repaired: bool) -> None:
+        """Somebody else has changed what is ours in the kernel."""
+        for drift in what:
+            logger.warning("network %s what=%r", "repaired" if repaired else "not repaired", drift)
+        action = "repair" if repaired else "drift"
+        self.events.publish("network", action, self.config.nft_table, {"what": "; ".join(what)})
 
     def _make_documents(self) -> Documents:
         return Documents(

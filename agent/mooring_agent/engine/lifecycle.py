@@ -20,7 +20,6 @@ from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..linux.boot import boot_id
-from ..network.service import NetworkService
 from .background import Background, within
 from .berthing import Berthing
 from .container import Container
@@ -32,6 +31,7 @@ from .launching import Launching
 from .registry import Registry
 from .resources import signal_number
 from .restarts import count_so_far, pause, restarts
+from .switching import Switching
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Lifecycle:
         registry: Registry,
         launching: Launching,
         berthing: Berthing,
-        networks: NetworkService,
+        switching: Switching,
         events: EventBus,
         joining: Joining,
     ) -> None:
@@ -61,7 +61,7 @@ class Lifecycle:
         self._joining = joining
         self._launching = launching
         self.berthing = berthing
-        self._networks = networks
+        self.switching = switching
         self._events = events
         self._boot = boot_id()
         self._launches: dict[str, messages.Exited | None] = {}
@@ -133,8 +133,7 @@ class Lifecycle:
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""
         await self.berthing.forget(container)
-        await self._networks.unpublish(container.id)
-        container.ports = ()
+        await self.switching.give_back(container)
         await self._remove_group(container)
         self._unsettled.discard(container.id)
         await self._forget(container)
@@ -150,6 +149,7 @@ class Lifecycle:
         for container in self._registry:
             self._cancel_restart(container)
         self._background.close()
+        self.switching.close()
         self.link.close()
 
     # Starting
@@ -189,7 +189,7 @@ class Lifecycle:
     async def _launch(self, container: Container, client: KeeperClient) -> None:
         self._launches[container.id] = None
         try:
-            await self.publish_ports(container)
+            await self.switching.publish(container)
             reached("start.published")
             try:
                 with self._joining.surroundings(container) as around:
@@ -199,7 +199,7 @@ class Lifecycle:
             except MooringError as error:
                 if isinstance(error, StartRefused | Unavailable):
                     await self._remove_group(container)
-                await self._give_ports_back(container)
+                await self.switching.give_back(container)
                 raise
             reached("start.launched")
             container.status, container.error, container.exit_code = "running", "", None
@@ -211,23 +211,10 @@ class Lifecycle:
         finally:
             early = self._launches.pop(container.id)
         self._publish(container, "start")
+        self.switching.started(container)
         container.wake()
         if early is not None:
             self.process_ended(container, early.exit_code, early.known, early.finished_at)
-
-    async def publish_ports(self, container: Container) -> None:
-        """Publish its ports unless they are; those of the container that it replaces become its own."""
-        wanted = container.spec.ports
-        if not wanted or container.ports:
-            return
-        address = self._networks.port_address(container.endpoints)
-        container.ports = tuple(
-            await self._networks.publish(
-                container.id, list(wanted), address, taking_over=container.replaces or None
-            )
-        )
-        if container.replaces and (former := self._registry.find(container.replaces)):
-            former.ports = ()
 
     # News from the keeper
 
@@ -322,7 +309,9 @@ class Lifecycle:
                         container.restart_count = count_so_far(container)
                         self._schedule_restart(container)
                 if container.status == "exited":
-                    await self._give_ports_back(container)
+                    await self.switching.give_back(container)
+                else:
+                    await self.switching.rest(container)
             if container.auto_remove and container.status == "exited":
                 await self.remove(container)
         except MooringError as error:
@@ -362,7 +351,7 @@ class Lifecycle:
         self._registry.save_run(container)
         self._tell_ended(container)
         container.wake()
-        await self._give_ports_back(container)
+        await self.switching.give_back(container)
 
     def _tell_ended(self, container: Container) -> None:
         """Answer those who wait for an end: there was one, or there will be none."""
@@ -370,10 +359,6 @@ class Lifecycle:
             if not future.done():
                 future.set_result(container.exit_code or 0)
         container.ended.clear()
-
-    async def _give_ports_back(self, container: Container) -> None:
-        await self._networks.unpublish(container.id)
-        container.ports = ()
 
     def _cancel_restart(self, container: Container) -> None:
         if container.restart_timer is not None:
@@ -392,9 +377,12 @@ class Lifecycle:
         if container.status == "paused":
             await self.freezing.thaw(container)
         patience = container.spec.stop_timeout if timeout is None else timeout
+        number = signal_number(signal or container.stop_signal)
         self._ending.add(container.id)
         try:
-            await self._end(container, signal_number(signal or container.stop_signal), patience)
+            if timeout != 0 and number != _SIGKILL:
+                await self.switching.leave(container)
+            await self._end(container, number, patience)
         finally:
             self._ending.discard(container.id)
         self._publish(container, "stop")

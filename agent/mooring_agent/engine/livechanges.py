@@ -61,7 +61,7 @@ class LiveChanges:
                 await self._attaching.attach(container, wanted)
             try:
                 if container.running and "ports" in fields:
-                    await self._move_ports(container, wanted)
+                    await self._lifecycle.switching.change(container, wanted.ports)
                 if container.running and "log" in fields:
                     limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
                     await self._lifecycle.link.request(limits)
@@ -140,20 +140,4 @@ class LiveChanges:
         before = self._networks.port_address(container.endpoints) if container.ports else ""
         await self._attaching.settle(container)
         if container.ports and self._networks.port_address(container.endpoints) != before:
-            await self._move_ports(container, container.spec)
-
-    async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
-        """Publish the ports of `wanted`. A port whose host side may be any keeps the one that it has."""
-        address = self._networks.port_address(container.endpoints)
-        if wanted.ports and not address:
-            raise Conflict(f"container {container.name} has no network that ports could be published for")
-        kept = {(port.container, port.protocol, port.host_ip): port for port in container.ports}
-        ports = [
-            kept.get((port.container, port.protocol, port.host_ip), port) if not port.host else port
-            for port in wanted.ports
-        ]
-        if ports:
-            container.ports = tuple(await self._networks.publish(container.id, ports, address))
-        else:
-            await self._networks.unpublish(container.id)
-            container.ports = ()
+            await self._lifecycle.switching.change(container, container.spec.ports)

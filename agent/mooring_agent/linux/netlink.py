@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Netlink framing and a synchronous NETLINK_ROUTE socket: netlink(7), RFC 3549.
+"""Netlink framing and a synchronous socket, of NETLINK_ROUTE unless told otherwise: netlink(7), RFC 3549.
 
 A message is plain `bytes`: the agent prepares those that must be sent inside a container's network namespace
 (`linux.rtnetlink` builds them), and the launcher hands them to `execute` there. Nothing but the standard
@@ -58,6 +58,9 @@ _REQUESTS = {
     24: "adding a route",
     25: "deleting a route",
     26: "listing routes",
+    # IPCTNL_MSG_* of <linux/netfilter/nfnetlink_conntrack.h>
+    0x101: "listing connections",
+    0x102: "forgetting a connection",
 }
 
 _MAX_ERRNO = 4095  # linux/err.h
@@ -70,9 +73,9 @@ class NetlinkError(OSError):
 class NetlinkSocket:
     """A socket of the network namespace in which it was opened. Use it from one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         timeout = struct.pack("@ll", ANSWER_TIMEOUT_S, 0)
@@ -163,7 +166,7 @@ class NetlinkSocket:
         except BlockingIOError as error:
             text = f"the kernel did not answer a netlink request within {ANSWER_TIMEOUT_S} s"
             raise NetlinkError(errno.ETIMEDOUT, text) from error
-        return _split(data)
+        return split(data)
 
 
 def execute(messages: Sequence[bytes]) -> None:
@@ -220,7 +223,7 @@ def number(payload: bytes | None) -> int:
     return 0 if payload is None else int(_U32.unpack(payload)[0])
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """The (type, flags, sequence, payload) of each message of a datagram."""
     offset = 0
     while offset + _HEADER.size <= len(data):

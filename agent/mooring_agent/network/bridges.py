@@ -33,6 +33,17 @@ _ENOUGH_PORTS = 900
 """A bridge with as many gets no further ones when its ports are counted, so that counting stays rare."""
 
 
+def present(netlink: RouteSocket, names: Collection[str]) -> list[int]:
+    """The indices of those of the bridges that are there."""
+    found = []
+    for name in names:
+        try:
+            found.append(netlink.index(name))
+        except OSError:
+            continue
+    return found
+
+
 @dataclass(slots=True)
 class _Room:
     """The bridge to which the next cables lead, and how many until its ports are counted again."""

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..linux.nftables import Nftables, NftError
 from . import neighbours, ruleset
+from .portrules import FAMILY
 from .records import Network, Publication
 
 A = TypeVar("A")
@@ -29,7 +31,11 @@ class Firewall:
         self.table = table
         self._contents = contents
         self._nftables = Nftables()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="nftables")
+        self.threads: set[int] = set()
+        """The ids of the threads that make changes: one, once there was any."""
+        self._worker = ThreadPoolExecutor(
+            1, thread_name_prefix="nftables", initializer=lambda: self.threads.add(threading.get_native_id())
+        )
 
     async def apply(self, commands: Iterable[str]) -> None:
         """Carry commands out as one transaction; they must be part of `contents` already.
@@ -72,10 +78,10 @@ class Firewall:
         return neighbours.dropping(self._nftables, self.table, bridge_prefix)
 
     def _listing(self, _: None) -> list[dict[str, Any]] | None:
-        tables = self._nftables.listing(f"list tables {ruleset.FAMILY}")
+        tables = self._nftables.listing(f"list tables {FAMILY}")
         if not any(item["table"]["name"] == self.table for item in tables):
             return None
-        return self._nftables.listing(f"list table {ruleset.FAMILY} {self.table}")
+        return self._nftables.listing(f"list table {FAMILY} {self.table}")
 
     async def _in_worker(self, function: Callable[[A], B], argument: A) -> B:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, argument)

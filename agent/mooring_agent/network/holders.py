@@ -27,11 +27,11 @@ def port_holder(protocol: str, host_ip: str, port: int, proc: Path = Path("/proc
 
 
 def _inodes(protocol: str, host_ip: str, port: int, proc: Path) -> Iterator[str]:
-    wanted = ipaddress.IPv4Address(host_ip)
-    for table in (protocol, f"{protocol}6"):
+    wanted = ipaddress.ip_address(host_ip or "0.0.0.0")
+    for table in (f"{protocol}6",) if wanted.version == 6 else (protocol, f"{protocol}6"):
         try:
             lines = (proc / "net" / table).read_text().splitlines()[1:]
-        except FileNotFoundError:  # a kernel without IPv6
+        except FileNotFoundError:  # a kernel without IPv6, or a protocol that has no such table
             continue
         for line in lines:
             fields = line.split()

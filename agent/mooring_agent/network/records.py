@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ANY_ADDRESS = "0.0.0.0"
+EVERY_ADDRESS = ""
+"""`host_ip` of a port that is published on all addresses of the host, IPv4 and IPv6."""
+EVERY_IPV4 = "0.0.0.0"
+EVERY_IPV6 = "::"
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -112,7 +115,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Publication:
-    """A port of the host that leads to a port of a container."""
+    """A port of the host that leads to a port of a container, at its IPv4 and its IPv6 address if it has them
+    ("" if not).
+
+    `balance` says how new connections are spread over the containers that publish the same port, "" that it
+    has one alone; `weight` is this one's share, 0 for one that gets no new connections. `seat` tells the
+    members of a balanced port apart, and goes to who takes a place over, so that clients that are led by
+    their address stay where they are.
+    """
 
     protocol: str
     host_ip: str
@@ -120,6 +130,10 @@ class Publication:
     container_id: str
     container_ip: str
     container_port: int
+    container_ipv6: str = ""
+    balance: str = ""
+    weight: int = 1
+    seat: str = ""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -128,7 +142,7 @@ class Publication:
 
     def __str__(self) -> str:
         """The port of the host in words."""
-        where = "" if self.host_ip == ANY_ADDRESS else f" of {self.host_ip}"
+        where = "" if self.host_ip == EVERY_ADDRESS else f" of {self.host_ip}"
         return f"host port {self.host_port}/{self.protocol}{where}"
 
 

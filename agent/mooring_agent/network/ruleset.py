@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .records import ANY_ADDRESS, Network, Publication
-
-FAMILY = "inet"
+from . import portrules
+from .portrules import FAMILY, Chain, Element
+from .records import Network, Publication
 
 _SKELETON = """\
 map published {
@@ -29,6 +29,25 @@ map published {
 map published_anywhere {
     comment "ports of every address of the host"
     type inet_proto . inet_service : ipv4_addr . inet_service
+}
+map published6 {
+    type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service
+}
+map published_anywhere6 {
+    type inet_proto . inet_service : ipv6_addr . inet_service
+}
+map balanced {
+    comment "ports that several containers share"
+    type inet_proto . ipv4_addr . inet_service : verdict
+}
+map balanced_anywhere {
+    type inet_proto . inet_service : verdict
+}
+map balanced6 {
+    type inet_proto . ipv6_addr . inet_service : verdict
+}
+map balanced_anywhere6 {
+    type inet_proto . inet_service : verdict
 }
 set bridges {
     type ifname
@@ -60,6 +79,11 @@ set neighbours {
     type ipv4_addr . ipv4_addr
     flags interval
 }
+set neighbours6 {
+    comment "the same of IPv6"
+    type ipv6_addr . ipv6_addr
+    flags interval
+}
 chain version {
 }
 chain guard {
@@ -73,18 +97,36 @@ chain prerouting {
 }
 chain output {
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return comment "no answer would get back to it: the kernel drops it at the bridge"
     fib daddr type local jump publish comment "published ports, from the host"
 }
 chain publish {
-    meta l4proto { tcp, udp } dnat ip to meta l4proto . ip daddr . th dport map @published \
+    meta nfproto ipv6 goto publish6 comment "over IPv6"
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . ip daddr . th dport map @published \
 comment "of one address"
-    meta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @published_anywhere \
+    meta l4proto { tcp, udp, sctp } meta l4proto . ip daddr . th dport vmap @balanced \
+comment "of one address, shared"
+    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @published_anywhere \
 comment "of every address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . th dport vmap @balanced_anywhere \
+comment "of every address, shared"
+}
+chain publish6 {
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . ip6 daddr . th dport map @published6 \
+comment "of one address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . ip6 daddr . th dport vmap @balanced6 \
+comment "of one address, shared"
+    meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . th dport map @published_anywhere6 \
+comment "of every address"
+    meta l4proto { tcp, udp, sctp } meta l4proto . th dport vmap @balanced_anywhere6 \
+comment "of every address, shared"
 }
 chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     oifname @bridges ip saddr 127.0.0.0/8 masquerade comment "the host through its loopback"
     ct status dnat ip saddr . ip daddr @neighbours masquerade comment "a published port from its own network"
+    ct status dnat ip6 saddr . ip6 daddr @neighbours6 masquerade \
+comment "a published port from its own network, IPv6"
     oifname != @bridges ip saddr @translated masquerade comment "containers to the outside"
     oifname != @bridges ip6 saddr @translated6 masquerade comment "containers to the outside, IPv6"
 }
@@ -103,7 +145,7 @@ chain forward {
 MARKER = "version_" + hashlib.sha256(_SKELETON.encode()).hexdigest()[:12]
 """Name of an empty chain, which tells whether the rules in the kernel are those of this agent's version."""
 
-_PROTOCOL_NUMBERS = {"6": "tcp", "17": "udp"}  # what nft lists on hosts without /etc/protocols
+_PROTOCOL_NUMBERS = {"6": "tcp", "17": "udp", "132": "sctp"}  # what nft lists on hosts without /etc/protocols
 _HOOK = re.compile(r"chain (\S+) {\n    type (\S+) hook (\S+) priority")
 _COMMENTED = re.compile(r'comment "([^"]*)"$')
 
@@ -114,7 +156,7 @@ def full(table: str, networks: Iterable[Network], publications: Iterable[Publica
     lines = [f"add table {name}", f"delete table {name}", f"table {name} {{", skeleton(), "}"]
     for network in networks:
         lines += add_network(table, network)
-    lines += (add_publication(table, publication) for publication in publications)
+    lines += portrules.change(table, (), publications)
     return "\n".join(lines)
 
 
@@ -132,23 +174,15 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
     yield "within", f'"{network.bridge}" . "{network.bridge}"'
-    if network.ipv4 is not None:
-        yield "neighbours", f"{network.ipv4.cidr} . {network.ipv4.cidr}"
+    for subnet in network.subnets:
+        where = "neighbours" if subnet.cidr.version == 4 else "neighbours6"
+        yield where, f"{subnet.cidr} . {subnet.cidr}"
     if network.internal:
         yield "internal", f'"{network.bridge}"'
     if network.translated:
         yield "guarded", f'"{network.bridge}"'
         for subnet in network.subnets:
             yield "translated" if subnet.cidr.version == 4 else "translated6", str(subnet.cidr)
-
-
-def publication_element(publication: Publication) -> tuple[str, str, str]:
-    """The map, the key and the value that a published port consists of."""
-    protocol, host_ip, port = publication.key
-    value = f"{publication.container_ip} . {publication.container_port}"
-    if host_ip == ANY_ADDRESS:
-        return "published_anywhere", f"{protocol} . {port}", value
-    return "published", f"{protocol} . {host_ip} . {port}", value
 
 
 def add_network(table: str, network: Network) -> list[str]:
@@ -161,18 +195,6 @@ def remove_network(table: str, network: Network) -> list[str]:
     return [
         f"delete element {FAMILY} {table} {where} {{ {what} }}" for where, what in network_elements(network)
     ]
-
-
-def add_publication(table: str, publication: Publication) -> str:
-    """The command that publishes a port."""
-    where, key, value = publication_element(publication)
-    return f"add element {FAMILY} {table} {where} {{ {key} : {value} }}"
-
-
-def remove_publication(table: str, publication: Publication) -> str:
-    """The command that takes a published port back."""
-    where, key, _ = publication_element(publication)
-    return f"delete element {FAMILY} {table} {where} {{ {key} }}"
 
 
 # ---- comparing with what the kernel has ----------------------------------------------------------
@@ -190,20 +212,31 @@ def differences(
         chain = chains.get(name, {})
         if (chain.get("type"), chain.get("hook"), chain.get("policy")) != (kind, hook, "accept"):
             found.append(f"chain {name} was changed")
-    if _rules_of(listing) != _rules_expected():
+    ports = portrules.by_port(publications)
+    expected = [chain for members in ports if (chain := portrules.chain(members)) is not None]
+    if _rules_of(listing) != _rules_expected(expected) or _port_chains(chains) != {
+        chain.name for chain in expected
+    }:
         found.append("its rules were changed")
     present = {(where, *pair) for where, pair in _elements_of(listing)}
     wanted = {(where, _plain(what), "") for network in networks for where, what in network_elements(network)}
-    for publication in publications:
-        where, key, value = publication_element(publication)
-        wanted.add((where, _plain(key), value))
+    for members in ports:
+        wanted |= {_compared(element) for element in portrules.elements(members)}
     found += (f"{where} lacks {_shown(key, value)}" for where, key, value in sorted(wanted - present))
     found += (f"{where} has {_shown(key, value)} too many" for where, key, value in sorted(present - wanted))
     return found
 
 
-def _rules_expected() -> list[tuple[str, str]]:
-    found = []
+def _compared(element: Element) -> tuple[str, str, str]:
+    return element.where, _plain(element.key), element.value
+
+
+def _port_chains(chains: Iterable[str]) -> set[str]:
+    return {name for name in chains if name.startswith(portrules.CHAIN_PREFIX)}
+
+
+def _rules_expected(ports: Iterable[Chain]) -> list[tuple[str, str]]:
+    found = [(chain.name, rule.split('"')[-2]) for chain in ports for rule in chain.rules]
     chain = ""
     for line in skeleton().splitlines():
         if line.startswith("chain "):
@@ -239,6 +272,8 @@ def _text_of(expression: object) -> str:
         return str(ipaddress.ip_network(f"{expression['prefix']['addr']}/{expression['prefix']['len']}"))
     if "elem" in expression:
         return _text_of(expression["elem"]["val"])
+    if "goto" in expression:
+        return f"goto {expression['goto']['target']}"
     return str(expression)
 
 

@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import planning, routing, ruleset, specs
+from . import bridges, planning, portrules, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
+from .drift import DriftWatch, Tell
 from .driver import Driver
 from .drivers import make_drivers
 from .firewall import Firewall
 from .leases import Leases
-from .ports import PortBook
-from .publishing import Change, Mapped, plan
+from .published import PublishedPorts
+from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, Subnet
 from .store import NetworkStore, StateFile
 from .veths import Cable
@@ -54,8 +55,8 @@ class NetworkService:
         self._container_name = container_name
         self._networks: dict[str, Network] = {}
         self._leases = Leases(database, self._store, container_name)
-        self._ports = PortBook(container_name)
-        self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self._ports)))
+        self.ports = PublishedPorts(self._store, container_name, self._apply)
+        self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self.ports)))
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
@@ -64,6 +65,7 @@ class NetworkService:
         self._opened: RouteSocket | None = None
         self._drivers = make_drivers()
         self._cabling = Cabling(self._drivers, self._leases, lambda: self._netlink)
+        self._drift: DriftWatch | None = None
 
     # ---- the agent's life ------------------------------------------------------------------------
 
@@ -74,14 +76,23 @@ class NetworkService:
         self._leases.restore()
         for network in self._networks.values():
             self._open_leases(network)
-        taken = (self._ports.restore(publication) for publication in self._store.publications())
-        clashes = [message for message in taken if message is not None]
-        return clashes + await self.repair()
+        return self.ports.restore() + await self.repair()
+
+    def watch(self, tell: Tell) -> None:
+        """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
+        well again. Raises OSError if the kernel does not tell of changes.
+        """
+        self._drift = DriftWatch(
+            self._config.nft_table, lambda: self._firewall.threads, self._look, self.repair, tell
+        )
+        self._watch_bridges()
 
     async def stop(self) -> None:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
+        if self._drift is not None:
+            self._drift.close()
         await asyncio.to_thread(self._firewall.close)
-        self._ports.close()
+        self.ports.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -108,6 +119,7 @@ class NetworkService:
                 await self._firewall.rewrite()
             self._firewall_made = bool(self._filtered())
             self._settled.update(self._ensured)
+            self._watch_bridges()
         except MooringError as error:
             wrong.append(error.message)
         return found + wrong
@@ -123,7 +135,7 @@ class NetworkService:
             links += self._driver(network).links(self._netlink, network)
             self._driver(network).forget(network)
         self._store.clear()
-        self._ports.forget([publication.key for publication in self._ports])
+        self.ports.clear()
         self._leases.clear()
         for known in (self._networks, self._ensured, self._settled):
             known.clear()
@@ -230,7 +242,7 @@ class NetworkService:
 
     def owners(self) -> builtins.list[str]:
         """The containers that have an endpoint or a published port."""
-        return list({*self._leases.owners(), *(publication.container_id for publication in self._ports)})
+        return list({*self._leases.owners(), *(publication.container_id for publication in self.ports)})
 
     def release(self, container_id: str, network: str | None = None) -> None:
         """Take a container's addresses back, those on one network or all. Its veths go by themselves, with
@@ -302,7 +314,7 @@ class NetworkService:
 
     def published(self, container_id: str) -> builtins.list[Publication]:
         """What a container has published."""
-        return self._ports.of(container_id)
+        return self.ports.of(container_id)
 
     def port_address(self, endpoints: Sequence[Endpoint]) -> str:
         """The address of a container that its published ports lead to; "" where none of its networks has one.
@@ -311,40 +323,25 @@ class NetworkService:
         """
         known = [endpoint for endpoint in endpoints if self._driver(self.get(endpoint.network)).filtered]
         known.sort(key=lambda endpoint: self.get(endpoint.network).internal)
-        return next((endpoint.ipv4 for endpoint in known if endpoint.ipv4 is not None), "")
+        return next((endpoint.addresses[0] for endpoint in known), "")
 
     async def publish(
         self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None
     ) -> builtins.list[M]:
         """Make `mappings` what the container publishes, in one transaction; returns them filled in.
 
-        Ports that it published before and that are not among them are taken back. A mapping without a port of
-        the host gets a free one, and keeps it. With `taking_over` the ports of that container may be among
-        the mappings: new connections go to the new one from then on, those of before stay where they are.
-        Raises Conflict naming who has a port, InvalidSpec.
+        They lead to the endpoint whose address is `ip`, at both of its addresses if it has two. Ports that it
+        published before and that are not among them are taken back. A mapping without a port of the host gets
+        a free one, and keeps it. With `taking_over` the ports of that container go over: new connections go
+        to the new one from then on, those of before stay where they are. Raises Conflict naming who has a
+        port, InvalidSpec.
         """
-        self._check_target(container_id, mappings, ip)
-        change = plan(self._ports, container_id, mappings, ip, taking_over)
-        self._store.change_publications(change.removed, change.added)
-        try:
-            await self._apply(change)
-        except MooringError:
-            undo = change.inverse()
-            self._ports.forget(publication.key for publication in change.added)
-            for publication in undo.added:
-                self._ports.restore(publication)
-            self._store.change_publications(undo.removed, undo.added)
-            raise
-        return change.filled(mappings)
+        target = self._target(container_id, mappings, ip)
+        return await self.ports.publish(container_id, mappings, target, taking_over)
 
     async def unpublish(self, container_id: str) -> None:
         """Take back all ports that a container has published."""
-        removed = tuple(self._ports.of(container_id))
-        if not removed:
-            return
-        self._ports.forget(publication.key for publication in removed)
-        self._store.change_publications(removed, ())
-        await self._apply(Change(removed, ()))
+        await self.ports.unpublish(container_id)
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -360,6 +357,15 @@ class NetworkService:
     def _ensure(self, network: Network) -> None:
         self._driver(network).ensure(self._netlink, network)
         self._ensured.add(network.name)
+
+    async def _look(self) -> builtins.list[str]:
+        self._watch_bridges()
+        return await self.check()
+
+    def _watch_bridges(self) -> None:
+        if self._drift is not None:
+            names = [network.bridge for network in self._networks.values() if network.bridge]
+            self._drift.watch_bridges(bridges.present(self._netlink, names))
 
     def _open_leases(self, network: Network) -> None:
         self._leases.open(network, self._driver(network).reserved(self._netlink, network))
@@ -412,6 +418,7 @@ class NetworkService:
             self._ensure(network)
         self._networks[name] = network
         self._open_leases(network)
+        self._watch_bridges()
         return network
 
     async def _settle(self, network: Network) -> None:
@@ -450,10 +457,11 @@ class NetworkService:
         elif settled and self._driver(network).filtered:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
 
-    def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
+    def _target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> Target:
+        """Where ports of a container lead to. Raises InvalidSpec."""
         if not mappings:
-            return
-        endpoint = next((item for item in self.endpoints(container_id) if item.ipv4 == ip), None)
+            return Target("")
+        endpoint = next((item for item in self.endpoints(container_id) if ip in item.addresses), None)
         if endpoint is None:
             raise InvalidSpec(
                 f"ports of container {self._container_name(container_id)} cannot lead to {ip}: "
@@ -464,13 +472,12 @@ class NetworkService:
                 f"ports of container {self._container_name(container_id)} cannot be published: network "
                 f"{endpoint.network} is internal; attach it to another network first"
             )
+        return Target(endpoint.ipv4 or "", endpoint.ipv6 or "")
 
     async def _apply(self, change: Change) -> None:
-        table = self._firewall.table
-        commands = [ruleset.remove_publication(table, publication) for publication in change.removed]
-        commands += (ruleset.add_publication(table, publication) for publication in change.added)
+        commands = portrules.change(self._firewall.table, change.before, change.after)
         if commands and self._firewall_made:
             await self._firewall.apply(commands)
-        elif change.added:
+        elif change.after:
             await self._firewall.rewrite()
             self._firewall_made = True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import json
 import sqlite3
@@ -11,6 +12,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .records import Endpoint, Network, Publication, Subnet, mac_address
+
+_PUBLICATION = tuple(field.name for field in dataclasses.fields(Publication))
 
 
 class StateFile(Protocol):
@@ -105,13 +108,14 @@ class NetworkStore:
         """Replace some published ports by others, all or nothing."""
         with self._database.transaction() as connection:
             connection.executemany(
-                "DELETE FROM publications WHERE protocol = ? AND host_ip = ? AND host_port = ?",
-                [publication.key for publication in removed],
+                "DELETE FROM publications "
+                "WHERE protocol = ? AND host_ip = ? AND host_port = ? AND container_id = ?",
+                [(*publication.key, publication.container_id) for publication in removed],
             )
             connection.executemany(
-                "INSERT INTO publications (protocol, host_ip, host_port, container_id, container_ip, "
-                "container_port) VALUES (?, ?, ?, ?, ?, ?)",
-                [(*p.key, p.container_id, p.container_ip, p.container_port) for p in added],
+                f"INSERT INTO publications ({', '.join(_PUBLICATION)}) "
+                f"VALUES ({', '.join('?' * len(_PUBLICATION))})",
+                [dataclasses.astuple(publication) for publication in added],
             )
 
     def clear(self) -> None:

@@ -86,6 +86,8 @@ CONTAINER: Arguments = {
     "time_offsets": {"type": "dict"},
     "cgroup": {"type": "str"},
     "update_order": {"type": "str", "choices": ["stop_first", "start_first"]},
+    "ready_timeout": {"type": "int"},
+    "drain": {"type": "int"},
     "state": {"type": "str", "choices": ["running", "stopped", "absent"], "default": "running"},
 }
 

@@ -16,8 +16,8 @@ description:
     and changes what differs.
   - Options that are not given are not sent. Taking one away is a change back to the default.
   - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(pull),
-    O(update_order) and O(state) are changed on the running container. Any other change replaces the
-    container; RV(actions) says why.
+    O(update_order), O(ready_timeout), O(drain) and O(state) are changed on the running container. Any other
+    change replaces the container; RV(actions) says why.
 options:
   name:
     description:
@@ -129,9 +129,14 @@ options:
   ports:
     description:
       - Published ports, each as a string V([[IP:]HOST:]CONTAINER[/PROTOCOL]), also with ranges such as
-        V(8000-8002:80-82). Without a port of the host the agent chooses a free one and keeps it.
-      - Or each as a dictionary with C(container), C(host), C(host_ip) and C(protocol) (C(tcp) or C(udp)).
-        Changed live.
+        V(8000-8002:80-82). Without a port of the host the agent chooses a free one and keeps it. Without an
+        address it is every address of the host, IPv4 and IPv6; an IPv6 address stands in brackets.
+      - Or each as a dictionary with C(container), C(host), C(host_ip), C(protocol) (V(tcp), V(udp) or
+        V(sctp)), C(balance) and C(weight).
+      - With C(balance) several containers may publish the same port of the host. New connections are spread
+        over those that answer, in turn with V(round_robin), by the client's address with V(source), in
+        proportion to their C(weight), a number from V(0) to V(100), by default V(1). One of weight V(0) gets
+        none, and keeps those that it has. Changed live.
     type: list
     elements: raw
   restart:
@@ -292,8 +297,21 @@ options:
     description:
       - When a change needs a replacement, whether the old container is stopped first, and comes back if the
         new one fails, or the new one is started first and the old one goes only when it runs.
+      - With V(start_first) the published ports go over once the new container answers on those on which the
+        old one does, and no connection is lost.
     type: str
     choices: [stop_first, start_first]
+  ready_timeout:
+    description:
+      - The seconds that a container which is started first may take to answer; else the old one stays.
+        Without this option V(30). Changed live.
+    type: int
+  drain:
+    description:
+      - The seconds that connections through published ports may last when they have been led elsewhere,
+        because the container is replaced, or is asked to end and shares its ports. Without this option
+        V(10). Changed live.
+    type: int
 extends_documentation_fragment:
   - mooring.fleet.agent
   - mooring.fleet.limits
@@ -388,7 +406,7 @@ container:
     image: busybox
     state: running
     pid: 4711
-    ports: [{container: 80, host: 8080, host_ip: 0.0.0.0, protocol: tcp}]
+    ports: [{container: 80, host: 8080, host_ip: "", protocol: tcp}]
     networks: {bridge: {ipv4_address: 10.210.0.2, mac_address: "02:00:0a:d2:00:02", gateway: 10.210.0.1}}
 code:
   description: A stable word for what went wrong.

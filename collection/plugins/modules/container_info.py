@@ -58,7 +58,7 @@ containers:
       pid: 4711
       exit_code: null
       restart_count: 0
-      ports: [{container: 80, host: 8080, host_ip: 0.0.0.0, protocol: tcp}]
+      ports: [{container: 80, host: 8080, host_ip: "", protocol: tcp}]
 code:
   description: A stable word for what went wrong.
   returned: failure

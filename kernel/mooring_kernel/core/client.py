@@ -52,6 +52,7 @@ class Container:
 
 def _port(port: Mapping[str, Any]) -> str:
     address = port.get("host_ip") or ""
+    address = f"[{address}]" if ":" in address else address
     host = f"{address}:{port['host']}" if address not in ("", "0.0.0.0") else str(port["host"])
     protocol = port.get("protocol") or "tcp"
     return f"{host}→{port['container']}" + ("" if protocol == "tcp" else f"/{protocol}")

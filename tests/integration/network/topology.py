@@ -106,7 +106,7 @@ class Namespace:
 
     def ask_udp(self, address: str, port: int) -> list[str]:
         """The same over UDP."""
-        with self.open_socket(socket.SOCK_DGRAM) as made:
+        with self.open_socket(socket.SOCK_DGRAM, address) as made:
             made.connect((address, port))
             made.send(b"?")
             return made.recv(1000).decode().split()
@@ -242,7 +242,7 @@ class Host(NamedNamespace):
         self.containers: list[Container] = []
         self._agent: subprocess.Popen[str] | None = None
         if outside is not None:
-            self._connect_to(outside)
+            connect(self, outside)
 
     def start_agent(self) -> list[str]:
         """Start the service; returns what it says that it had to repair."""
@@ -302,18 +302,20 @@ class Host(NamedNamespace):
             self.kill_agent()
         super().remove()
 
-    def _connect_to(self, outside: NamedNamespace) -> None:
-        outer, inner = (f"gt{secrets.token_hex(4)}" for _ in range(2))
-        _ip("link", "add", outer, "netns", outside.name, "type", "veth", "peer", inner, "netns", self.name)
-        outside.run("ip", "address", "add", f"{OUTSIDE}/24", "dev", outer)
-        outside.run("ip", "link", "set", outer, "up")
-        self.run("ip", "address", "add", f"{HOST_OUTER}/24", "dev", inner)
-        self.run("ip", "link", "set", inner, "up")
-        self.run("ip", "route", "add", "default", "via", OUTSIDE)
-        # nodad: else the addresses could not be used for a second
-        outside.run("ip", "address", "add", f"{OUTSIDE6}/64", "dev", outer, "nodad")
-        self.run("ip", "address", "add", f"{HOST_OUTER6}/64", "dev", inner, "nodad")
-        self.run("ip", "route", "add", "default", "via", OUTSIDE6)
+
+def connect(host: NamedNamespace, outside: NamedNamespace) -> None:
+    """Lay a cable between a host and the outside world, which is its default route."""
+    outer, inner = (f"gt{secrets.token_hex(4)}" for _ in range(2))
+    _ip("link", "add", outer, "netns", outside.name, "type", "veth", "peer", inner, "netns", host.name)
+    for place, name, addresses in (
+        (outside, outer, (f"{OUTSIDE}/24", f"{OUTSIDE6}/64")),
+        (host, inner, (f"{HOST_OUTER}/24", f"{HOST_OUTER6}/64")),
+    ):
+        for address in addresses:
+            place.run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
+        place.run("ip", "link", "set", name, "up")
+    host.run("ip", "route", "add", "default", "via", OUTSIDE)
+    host.run("ip", "-6", "route", "add", "default", "via", OUTSIDE6)
 
 
 def _ip(*arguments: str) -> None:

@@ -13,11 +13,12 @@ from mooring_agent.engine.resources import PortMapping
 from mooring_agent.errors import Conflict, InvalidSpec
 from mooring_agent.network.holders import port_holder
 from mooring_agent.network.ports import PortBook
-from mooring_agent.network.publishing import Change, plan
+from mooring_agent.network.publishing import Change, Target, plan, withdraw
 from mooring_agent.network.records import Publication
 
 HERE = "127.0.0.1"
 IP = "10.9.8.2"
+IP6 = "fd00:9::2"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def mapping(container: int, host: int | None = None, protocol: str = "tcp") -> P
 def publish(
     book: PortBook, container_id: str, *wanted: PortMapping, taking_over: str | None = None
 ) -> Change:
-    return plan(book, container_id, wanted, IP, taking_over)
+    return plan(book, container_id, wanted, Target(IP, IP6), taking_over)
 
 
 def bind(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
@@ -70,7 +71,7 @@ def test_chosen_ports_are_each_kept_by_one(book: PortBook) -> None:
 
 def test_a_new_address_of_the_container_is_a_change_of_the_target(book: PortBook, free: int) -> None:
     [before] = publish(book, "web", mapping(80, free)).added
-    moved = plan(book, "web", [mapping(80, free)], "10.9.8.3", None)
+    moved = plan(book, "web", [mapping(80, free)], Target("10.9.8.3"), None)
     assert moved.removed == (before,)
     assert [publication.container_ip for publication in moved.added] == ["10.9.8.3"]
 
@@ -108,15 +109,62 @@ def test_wildcard_and_one_address_exclude_each_other(book: PortBook, free: int) 
     assert publish(book, "other", mapping(80, free, "udp")).added
 
 
-def test_taking_over_moves_the_port_and_leaves_the_rest(book: PortBook, free: int) -> None:
-    old = publish(book, "old", mapping(80, free), mapping(81))
-    new = publish(book, "new", mapping(80, free), taking_over="old")
+def test_taking_over_moves_the_ports_and_takes_the_rest_back(book: PortBook, free: int) -> None:
+    old = publish(book, "old", mapping(80, free), mapping(81), mapping(82))
+    new = publish(book, "new", mapping(80, free), mapping(81), taking_over="old")
 
-    assert new.removed == (old.added[0],)
-    assert [publication.container_id for publication in new.added] == ["new"]
-    assert book.of("old") == [old.added[1]]
+    assert set(new.removed) == set(old.added)
+    assert [publication.container_id for publication in new.added] == ["new", "new"]
+    assert new.keys == old.keys[:2], "a port that was chosen for the one is kept by the other"
+    assert book.of("old") == []
     with pytest.raises(OSError, match="in use"):
         bind(free)
+    bind(old.keys[2][2])
+
+
+def test_shared_port_is_held_until_its_last_container_has_gone(book: PortBook, free: int) -> None:
+    shared = PortMapping(80, free, HERE, balance="round_robin")
+    publish(book, "one", shared)
+    second = publish(book, "two", PortMapping(81, free, HERE, balance="round_robin", weight=3))
+
+    assert [(one.container_id, one.weight) for one in second.before] == [("one", 1)]
+    assert [(one.container_id, one.weight) for one in second.after] == [("one", 1), ("two", 3)]
+    third = publish(book, "three", shared, taking_over="one")
+    assert [(one.container_id, one.seat) for one in third.added] == [("three", "one")]
+    withdraw(book, "three")
+    with pytest.raises(OSError, match="in use"):
+        bind(free)
+    withdraw(book, "two")
+    bind(free)
+
+
+@pytest.mark.parametrize("other", [None, "source"])
+def test_port_is_shared_by_those_only_who_say_the_same(book: PortBook, free: int, other: str | None) -> None:
+    publish(book, "one", PortMapping(80, free, HERE, balance="round_robin"))
+    with pytest.raises(Conflict, match=rf"host port {free}/tcp of {HERE} .* <one> with balance round_robin"):
+        publish(book, "two", PortMapping(80, free, HERE, balance=other))
+    assert book.of("two") == []
+
+
+def test_both_families_of_an_address_are_one_port(book: PortBook) -> None:
+    [key] = publish(book, "web", PortMapping(80)).keys
+    for address in ("0.0.0.0", "127.0.0.1", "::", "fd00::1"):
+        with pytest.raises(Conflict, match="container <web>"):
+            publish(book, "other", PortMapping(80, key[2], address))
+    with pytest.raises(OSError, match="in use"):
+        bind(key[2])
+
+
+def test_families_apart_do_not_exclude_each_other(book: PortBook, free: int) -> None:
+    publish(book, "web", PortMapping(80, free, "0.0.0.0"))
+    assert publish(book, "other", PortMapping(80, free, "::")).added
+
+
+def test_address_of_a_family_that_the_container_has_not_is_refused(book: PortBook, free: int) -> None:
+    with pytest.raises(InvalidSpec, match="no IPv6 address"):
+        plan(book, "web", [PortMapping(80, free, "::")], Target(IP), None)
+    with pytest.raises(InvalidSpec, match="no IPv4 address"):
+        plan(book, "web", [PortMapping(80, free, HERE)], Target("", IP6), None)
 
 
 def test_program_that_listens_is_named(book: PortBook) -> None:
@@ -142,11 +190,16 @@ def test_a_restored_port_that_somebody_else_took_meanwhile_is_told(book: PortBoo
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (PortMapping(80, 80, HERE, "icmp"), "expected tcp or udp"),
+        (PortMapping(80, 80, HERE, "icmp"), "expected tcp, udp or sctp"),
         (PortMapping(0, 80, HERE), "published port 0 is not usable"),
         (PortMapping(80, 65536, HERE), "published port 65536 is not usable"),
-        (PortMapping(80, 80, "::1"), "ports are published on IPv4 addresses"),
-        (PortMapping(80, 80, "here; drop"), "ports are published on IPv4 addresses"),
+        (PortMapping(80, 80, "::1"), "cannot lead from ::1 to a container"),
+        (PortMapping(80, 80, "fe80::1%lo"), "expected an IPv4 or IPv6 address of the host"),
+        (PortMapping(80, 80, "::ffff:127.0.0.1"), "expected an IPv4 or IPv6 address of the host"),
+        (PortMapping(80, 80, "here; drop"), "expected an IPv4 or IPv6 address of the host"),
+        (PortMapping(80, 80, HERE, balance="random"), "expected round_robin or source"),
+        (PortMapping(80, None, HERE, balance="source"), "name the one to be shared"),
+        (PortMapping(80, 80, HERE, balance="source", weight=101), "a number from 0 to 100"),
     ],
 )
 def test_unusable_mappings(book: PortBook, wanted: PortMapping, message: str) -> None:

@@ -139,7 +139,7 @@ def test_ports_change_together_or_not_at_all(tmp_path: Path) -> None:
     store.change_publications([old], [new])
     assert store.publications() == [new]
     with pytest.raises(sqlite3.IntegrityError):
-        store.change_publications((), [dataclasses.replace(old, host_port=81), old])
+        store.change_publications((), [dataclasses.replace(old, host_port=81), new])
     assert store.publications() == [new]
 
 

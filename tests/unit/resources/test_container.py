@@ -45,7 +45,7 @@ def parse(**options: Any) -> ContainerSpec:
         ("volumes", [["aa:/a", "bb:/b"], ["bb:/b:rw", "aa:/a"]]),
         ("networks", ["web", ["web"], [{"name": "web"}], [{"name": "web", "aliases": []}]]),
         ("networks", ["none", [], ["none"]]),
-        ("ports", [["8080:80"], ["8080:80/tcp"], ["0.0.0.0:8080:80"], [{"container": "80", "host": 8080}]]),
+        ("ports", [["8080:80"], ["8080:80/tcp"], [{"container": "80", "host": 8080, "host_ip": ""}]]),
         ("ports", [[80], ["80"], ["0:80"], ["80/TCP"], [":80"], [{"container": 80, "host": None}]]),
         ("ports", [["127.0.0.1::53/udp"], [{"host_ip": "127.0.0.1", "container": 53, "protocol": "udp"}]]),
         ("ports", [["8000-8001:80-81"], ["8001:81", "8000:80"]]),
@@ -154,14 +154,18 @@ def test_an_empty_command_is_not_the_one_of_the_image() -> None:
         ({"networks": ["host"], "ports": [80]}, 'cannot be published with the network "host"'),
         ({"networks": [], "ports": [80]}, 'cannot be published with the network "none"'),
         ({"networks": ["host"], "hostname": "x"}, 'cannot be set with the network "host"'),
-        ({"ports": ["80/sctp"]}, "one of tcp, udp"),
+        ({"ports": ["80/dccp"]}, "one of tcp, udp, sctp"),
         ({"ports": ["x"]}, "expected"),
         ({"ports": [0]}, "from 1 to 65535"),
         ({"ports": ["70000:80"]}, "from 1 to 65535"),
         ({"ports": ["80-82:80-81"]}, "equally long"),
         ({"ports": ["82-80"]}, "upwards"),
-        ({"ports": ["1.2.3:80:80"]}, "an IPv4 address of the host"),
-        ({"ports": ["[::1]:80:80"]}, "an IPv4 address of the host"),
+        ({"ports": ["1.2.3:80:80"]}, "an IPv4 or IPv6 address of the host"),
+        ({"ports": ["[::ffff:1.2.3.4]:80:80"]}, "no IPv4 address written as IPv6"),
+        ({"ports": [{"container": 80, "host": 80, "balance": "random"}]}, "one of round_robin, source"),
+        ({"ports": [{"container": 80, "balance": "source"}]}, "name the port that is shared"),
+        ({"ports": [{"container": 80, "host": 80, "weight": 2}]}, "say how its connections are spread"),
+        ({"ports": [{"container": 80, "host": 80, "balance": "source", "weight": 101}]}, "weight"),
         ({"ports": ["80:80", "80:81"]}, "taken by another entry"),
         ({"ports": [80, 80]}, "taken by another entry"),
         ({"ports": [{"host": 80}]}, "needs the option container"),
@@ -206,7 +210,17 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
     assert live == {
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
         *("pids_limit", "restart", "labels", "stop_signal", "stop_timeout", "log", "ports", "state"),
-        *("update_order", "pull", "networks", "dns", "dns_search", "dns_options", "extra_hosts"),
+        *(
+            "update_order",
+            "ready_timeout",
+            "drain",
+            "pull",
+            "networks",
+            "dns",
+            "dns_search",
+            "dns_options",
+            "extra_hosts",
+        ),
     }
 
 
@@ -264,6 +278,6 @@ def test_merging_validates_the_whole_and_null_takes_back() -> None:
 
 def test_ports_are_typed() -> None:
     assert parse(ports=["127.0.0.1:8080:80", "53/udp"]).ports == (
-        PortMapping(53, None, "0.0.0.0", "udp"),
+        PortMapping(53, None, "", "udp"),
         PortMapping(80, 8080, "127.0.0.1", "tcp"),
     )

@@ -155,6 +155,8 @@ CONTAINERS = st.fixed_dictionaries(
         "cgroup": NAMES,
         "pull": st.sampled_from(["missing", "always", "newer", "never"]),
         "update_order": st.sampled_from(["stop_first", "start_first"]),
+        "ready_timeout": st.integers(1, 100),
+        "drain": st.integers(0, 100),
         "state": st.sampled_from(["running", "stopped"]),
     },
 )

@@ -79,8 +79,9 @@ def network_mode(container: Container) -> str:
 
 def _port_list(container: Container, exposed: tuple[str, ...]) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = [
-        {"IP": port.host_ip, "PrivatePort": port.container, "PublicPort": port.host, "Type": port.protocol}
+        {"IP": address, "PrivatePort": port.container, "PublicPort": port.host, "Type": port.protocol}
         for port in container.ports
+        for address in _host_addresses(container, port)
     ]
     published = {f"{port.container}/{port.protocol}" for port in container.ports}
     for port in exposed:
@@ -95,13 +96,24 @@ def port_map(container: Container, exposed: tuple[str, ...]) -> dict[str, list[d
     found: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed)
     for port in container.ports if container.running else ():
         key = f"{port.container}/{port.protocol}"
-        found[key] = (found.get(key) or []) + [binding(port)]
+        found[key] = (found.get(key) or []) + [
+            {**binding(port), "HostIp": address} for address in _host_addresses(container, port)
+        ]
     return found
+
+
+def _host_addresses(container: Container, port: PortMapping) -> tuple[str, ...]:
+    """The addresses of the host that lead to a published port, as Docker writes them: those of each family
+    that the container has."""
+    if port.host_ip:
+        return (port.host_ip,)
+    versions = {":" in address for endpoint in container.endpoints for address in endpoint.addresses}
+    return ("::",) if versions == {True} else ("0.0.0.0", "::") if True in versions else ("0.0.0.0",)
 
 
 def binding(port: PortMapping) -> dict[str, str]:
     """A port of the host as Docker writes it."""
-    return {"HostIp": port.host_ip, "HostPort": "" if port.host is None else str(port.host)}
+    return {"HostIp": port.host_ip or "0.0.0.0", "HostPort": "" if port.host is None else str(port.host)}
 
 
 def networks(container: Container) -> dict[str, dict[str, Any]]:

@@ -34,6 +34,7 @@ class ContainerCalls:
         yield Route("POST", base + "/{name}/start", self.start)
         yield Route("POST", base + "/{name}/stop", self.stop)
         yield Route("POST", base + "/{name}/restart", self.restart)
+        yield Route("POST", base + "/{name}/drain", self.drain)
         yield Route("GET", base + "/{name}/logs", self.logs, abandon=True)
 
     async def list(self, request: Request) -> Reply:
@@ -95,6 +96,16 @@ class ContainerCalls:
             True,
             lambda: self._containers.restart(container.id, timeout=timeout),
         )
+
+    async def drain(self, request: Request) -> Reply:
+        """Take it out of the ports that it shares; its connections have `timeout` seconds to end."""
+        query = request.query
+        outcome = await self._containers.drain(
+            self._containers.get(request.params["name"]).name,
+            query.number("timeout", minimum=0),
+            dry_run=query.flag("dry_run"),
+        )
+        return json_response(outcome)
 
     async def _act(
         self,

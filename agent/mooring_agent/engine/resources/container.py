@@ -144,7 +144,9 @@ class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 
     Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
-    together, -1 without limit, as Docker counts it. `pull` is when the image is pulled.
+    together, -1 without limit, as Docker counts it. `pull` is when the image is pulled. `ready_timeout` is
+    how long a successor that starts first may take to answer, `drain` how long connections of before may
+    last, both in seconds.
     """
 
     KIND: ClassVar[str] = "container"
@@ -212,6 +214,8 @@ class ContainerSpec(Declared):
     time_offsets: Mapping[str, int] = option(ClockOffsets(), default={})
     cgroup: str | None = option(Text("the name of a declared cgroup", _cgroup))
     update_order: str = option(Choice("stop_first", "start_first"), default="stop_first", live=True)
+    ready_timeout: int = option(Integer(1, 86_400, what="a number of seconds"), default=30, live=True)
+    drain: int = option(Integer(0, 86_400, what="a number of seconds"), default=10, live=True)
     state: str = option(Choice("running", "stopped"), default="running", live=True)
 
     def check(self, prefix: str) -> None:

@@ -13,12 +13,14 @@ from mooring_agent.engine.resources.declared import suggestion
 from mooring_agent.engine.resources.options import Choice, Integer, Items, Type, quoted, refusal
 from mooring_agent.errors import InvalidSpec
 
-ANY_ADDRESS = "0.0.0.0"
-_EXPECTED = '"[[IP:]HOST:]CONTAINER[/tcp|udp]", each port from 1 to 65535'
+EVERY_ADDRESS = ""
+_EXPECTED = '"[[IP:]HOST:]CONTAINER[/tcp|udp|sctp]", each port from 1 to 65535'
 _PORT = Integer(1, 65535, what="a port")
 _HOST_PORT = Integer(1, 65535, unset=(0,), what="a port")
-_PROTOCOL = Choice("tcp", "udp")
-_KEYS = ("container", "host", "host_ip", "protocol")
+_PROTOCOL = Choice("tcp", "udp", "sctp")
+_BALANCE = Choice("round_robin", "source")
+_WEIGHT = Integer(0, 100, what="a share of the connections")
+_KEYS = ("container", "host", "host_ip", "protocol", "balance", "weight")
 _GROUPS = {"container": "container", "host": "host", "host_ip": "ip", "protocol": "protocol"}
 _TEXT = re.compile(
     r"(?:(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host>[0-9]{1,5}(?:-[0-9]{1,5})?)?:)?"
@@ -28,18 +30,26 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True)
 class PortMapping:
-    """A port of a container that answers on the host; without `host` the agent chooses a free one."""
+    """A port of a container that answers on the host; without `host` the agent chooses a free one.
+
+    Without `host_ip` it is every address of the host. With `balance` other containers may publish the same
+    port, and new connections are spread over them by `weight`; one of weight 0 gets none.
+    """
 
     container: int
     host: int | None = None
-    host_ip: str = ANY_ADDRESS
+    host_ip: str = EVERY_ADDRESS
     protocol: str = "tcp"
+    balance: str | None = None
+    weight: int = 1
 
     def __str__(self) -> str:
         """Return the short spelling, without what is a default."""
         host = "" if self.host is None else f"{self.host}:"
-        prefix = host if self.host_ip == ANY_ADDRESS else f"{self.host_ip}:{host or ':'}"
-        return f"{prefix}{self.container}/{self.protocol}"
+        address = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip
+        prefix = host if not address else f"{address}:{host or ':'}"
+        shared = "" if self.balance is None else f" {self.balance} weight {self.weight}"
+        return f"{prefix}{self.container}/{self.protocol}{shared}"
 
 
 class Port(Type[PortMapping]):
@@ -59,11 +69,22 @@ class Port(Type[PortMapping]):
         container = _read(_PORT, value, "container", where)
         if container is None:
             raise InvalidSpec(f"{where} needs the option container; add the port inside the container")
+        host, balance = _read(_HOST_PORT, value, "host", where), _read(_BALANCE, value, "balance", where)
+        weight = _read(_WEIGHT, value, "weight", where)
+        if balance is not None and host is None:
+            raise InvalidSpec(f"{where} has balance {balance} but no host: name the port that is shared")
+        if weight is not None and balance is None:
+            raise InvalidSpec(
+                f"{where} has a weight but no balance: say how its connections are spread, "
+                "round_robin or source"
+            )
         return PortMapping(
             container,
-            _read(_HOST_PORT, value, "host", where),
+            host,
             _address(value.get("host_ip"), f"{where}.host_ip"),
             _read(_PROTOCOL, value, "protocol", where) or "tcp",
+            balance,
+            1 if weight is None else weight,
         )
 
     def dump(self, value: PortMapping) -> dict[str, Any]:
@@ -71,9 +92,14 @@ class Port(Type[PortMapping]):
         normal: dict[str, Any] = {"container": value.container}
         if value.host is not None:
             normal["host"] = value.host
-        if value.host_ip != ANY_ADDRESS:
+        if value.host_ip != EVERY_ADDRESS:
             normal["host_ip"] = value.host_ip
-        return {**normal, "protocol": value.protocol}
+        normal["protocol"] = value.protocol
+        if value.balance is not None:
+            normal["balance"] = value.balance
+            if value.weight != 1:
+                normal["weight"] = value.weight
+        return normal
 
     def show(self, value: PortMapping) -> str:
         """See `Type.show`."""
@@ -89,13 +115,16 @@ def _read(kind: Type[Any], fields: Mapping[str, Any], key: str, where: str) -> A
 
 def _address(value: object, where: str) -> str:
     if value is None or value == "":
-        return ANY_ADDRESS
+        return EVERY_ADDRESS
     try:
         if not isinstance(value, str):
             raise ValueError
-        return str(ipaddress.IPv4Address(value))
+        address = ipaddress.ip_address(value.removeprefix("[").removesuffix("]"))
     except ValueError:
-        raise refusal(where, value, "an IPv4 address of the host") from None
+        raise refusal(where, value, "an IPv4 or IPv6 address of the host") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise refusal(where, value, "an address without a scope that is no IPv4 address written as IPv6")
+    return str(address)
 
 
 def _fields(text: str, where: str) -> dict[str, Any]:

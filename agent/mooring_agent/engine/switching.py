@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published ports over the life of a container: when they lead to it, when to the next one, and how the
+connections of before come to their end.
+
+A replacement with `start_first` is a switch. The new container runs without ports until it answers, then all
+ports go over in one transaction, then the old one's connections drain. Who has the ports tells how far a
+switch has come, and is in the state file before it is in the kernel, so the next agent goes on with it.
+
+Containers that share a port get connections from when they answer to when they are asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from ..errors import Conflict, Unavailable
+from ..failpoints import reached
+from ..network.service import NetworkService
+from . import readiness
+from .background import Background
+from .container import Container
+from .events import EventBus
+from .registry import Registry
+from .resources import PortMapping
+
+logger = logging.getLogger(__name__)
+
+# A listening socket cannot be waited for: the kernel tells nobody.
+_FIRST_LOOK = 0.01
+_LAST_LOOK = 0.25
+# The kernel goes through all connections of the host each time that it is asked for some.
+_FIRST_COUNT = 0.05
+_LAST_COUNT = 0.5
+
+
+class Switching:
+    """Decides who has which ports. Methods that change a container's ports are called with its lock held, or
+    before others know of it.
+    """
+
+    def __init__(self, registry: Registry, networks: NetworkService, events: EventBus) -> None:
+        self._registry = registry
+        self._networks = networks
+        self._events = events
+        self._joining = Background()
+
+    def close(self) -> None:
+        """Wait for nobody any more; ports stay as they are."""
+        self._joining.close()
+
+    # Starts and ends
+
+    async def publish(self, container: Container) -> None:
+        """Publish the ports of a container that is about to start, unless they are or go over later. Those
+        that it shares get no connections yet. Raises Conflict, InvalidSpec.
+        """
+        former = self._former(container)
+        kept = container.ports and not any(port.balance and port.weight for port in container.ports)
+        if not container.spec.ports or kept:
+            return
+        if former is not None and former.running and container.spec.update_order == "start_first":
+            return  # `take_over` follows when it answers
+        await self._set(container, container.spec.ports, former)
+
+    def started(self, container: Container) -> None:
+        """It runs: let those of its ports that are shared get connections as soon as it answers."""
+        if any(port.balance for port in container.ports):
+            self._joining.start(self._join(container))
+
+    async def change(self, container: Container, wanted: Collection[PortMapping]) -> None:
+        """Publish exactly `wanted`, while it runs. A port whose host side may be any keeps the one that it
+        has. Raises Conflict, InvalidSpec.
+        """
+        if wanted and not self._networks.port_address(container.endpoints):
+            raise Conflict(f"container {container.name} has no network that ports could be published for")
+        await self._set(container, wanted, None)
+        self.started(container)
+
+    async def give_back(self, container: Container) -> None:
+        """Take back all its ports."""
+        await self._networks.unpublish(container.id)
+        container.ports = ()
+
+    async def rest(self, container: Container) -> None:
+        """It has ended, and is started again by its policy: it keeps its ports, but the shared ones, which
+        lead to the others meanwhile.
+        """
+        if any(port.balance for port in container.ports):
+            await self.give_back(container)
+
+    async def leave(self, container: Container) -> None:
+        """It is asked to end: let the ports that it shares lead to the others, and wait until its connections
+        have come to their end, for as many seconds as its spec's `drain` says.
+        """
+        if not any(port.balance and port.weight for port in container.ports):
+            return
+        await self._set(container, [replace(port, weight=0) for port in container.ports], None)
+        await self.drain(container, container.spec.drain)
+
+    # Replacements
+
+    async def take_over(self, new: Container, old: Container) -> None:
+        """Let the ports of `old` lead to `new`, which runs, once that answers where `old` does; returns when
+        the connections to `old` have ended, or after `drain` seconds.
+
+        Raises Unavailable if `new` does not answer in time, or ends; `hand_back` undoes what has been done.
+        """
+        if not self._has_taken_over(new, old):
+            await self._until_answering(new, _expected(new, old))
+            reached("switch.ready")
+            await self._set(new, new.spec.ports, old)
+            reached("switch.moved")
+            common = {"name": new.name, "image": new.spec.image, **new.spec.labels}
+            self._events.publish("container", "switch", new.id, {**common, "from": old.id})
+        left = await self.drain(old, new.spec.drain, lambda: new.running)
+        reached("switch.drained")
+        if not new.running:
+            raise Unavailable(
+                f"container {new.name} ended with exit code {new.exit_code} after it had taken over"
+            )
+        if left:
+            logger.warning(
+                "not drained container=%s connections=%d seconds=%d", old.name, left, new.spec.drain
+            )
+
+    async def hand_back(self, new: Container, old: Container) -> None:
+        """Give `old`, if it runs, the ports that `new` has taken over."""
+        if old.running and not old.ports and old.spec.ports:
+            await self._set(old, old.spec.ports, new)
+            self.started(old)
+
+    async def drain(
+        self, container: Container, seconds: float, while_: Callable[[], bool] = lambda: True
+    ) -> int:
+        """Wait until no connection is left that its ports have led to it, for some seconds at most, and only
+        while `while_()`; returns how many there still are.
+        """
+        ports = frozenset(
+            (port.protocol, address, port.container)
+            for endpoint in container.endpoints
+            for address in endpoint.addresses
+            for port in container.spec.ports
+        )
+        if not ports:
+            return 0
+        deadline = time.monotonic() + seconds
+        pause = _FIRST_COUNT
+        while True:
+            left = await self._networks.ports.count_open(ports)
+            remaining = deadline - time.monotonic()
+            if not left or remaining <= 0 or not while_():
+                return left
+            await asyncio.sleep(min(pause, remaining))
+            pause = min(2 * pause, _LAST_COUNT)
+
+    # Inside
+
+    def _former(self, container: Container) -> Container | None:
+        return self._registry.find(container.replaces) if container.replaces else None
+
+    def _has_taken_over(self, new: Container, old: Container) -> bool:
+        return not old.ports and bool(new.ports or not new.spec.ports)
+
+    async def _set(
+        self, container: Container, wanted: Collection[PortMapping], former: Container | None
+    ) -> None:
+        """Publish exactly `wanted`: shared ports without connections until it answers on them."""
+        kept = {(port.container, port.protocol, port.host_ip): port.host for port in container.ports}
+        shared = {(port.protocol, port.container) for port in wanted if port.balance}
+        ready = readiness.answering(container.pid, shared) if container.pid else frozenset()
+        mappings = [
+            replace(
+                port,
+                host=port.host or kept.get((port.container, port.protocol, port.host_ip)),
+                weight=port.weight if not port.balance or (port.protocol, port.container) in ready else 0,
+            )
+            for port in wanted
+        ]
+        address = self._networks.port_address(container.endpoints)
+        published = await self._networks.publish(
+            container.id, mappings, address, taking_over=None if former is None else former.id
+        )
+        container.ports = tuple(published)
+        if former is not None:
+            former.ports = ()
+
+    async def _join(self, container: Container) -> None:
+        """Let a container have its share of the ports that it has in common with others."""
+        pause, began, told = _FIRST_LOOK, time.monotonic(), False
+        while container.running and container.ports:
+            missing = self._unjoined(container)
+            if not missing:
+                return
+            if readiness.answering(container.pid or 0, missing):
+                async with container.lock:
+                    if container.wanted and container.ports:
+                        await self._set(container, container.spec.ports, None)
+                continue
+            if not told and time.monotonic() - began > container.spec.ready_timeout:
+                told = True
+                logger.warning(
+                    "no connections yet container=%s: it does not answer on %s",
+                    container.name,
+                    _spelled(missing),
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_LOOK)
+
+    def _unjoined(self, container: Container) -> set[readiness.Port]:
+        """The shared ports on which it has less than its share."""
+        shares = {(port.host, port.host_ip, port.protocol): port.weight for port in container.ports}
+        return {
+            (port.protocol, port.container)
+            for port in container.spec.ports
+            if port.balance and shares.get((port.host, port.host_ip, port.protocol)) != port.weight
+        }
+
+    async def _until_answering(self, container: Container, expected: Collection[readiness.Port]) -> None:
+        deadline = time.monotonic() + container.spec.ready_timeout
+        pause = _FIRST_LOOK
+        while True:
+            answering = readiness.answering(container.pid, expected) if container.pid else frozenset()
+            missing = set(expected) - answering
+            if container.running and not missing:
+                return
+            if not container.running and container.status != "restarting":
+                raise Unavailable(
+                    f"container {container.name} ended with exit code {container.exit_code} before it "
+                    f"answered on {_spelled(expected) or 'any port'}: see its log"
+                )
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"container {container.name} does not answer on {_spelled(missing)} "
+                    f"{container.spec.ready_timeout} s after its start: let it listen there, on all of its "
+                    "addresses, or give it more time with ready_timeout"
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_LOOK)
+
+
+def _expected(new: Container, old: Container) -> frozenset[readiness.Port]:
+    """The ports on which `new` has to answer: those that take the place of one on which `old` does. What
+    nobody answers now needs nobody to be lost.
+    """
+    theirs = {_place(port): (port.protocol, port.container) for port in old.spec.ports}
+    answering = readiness.answering(old.pid, set(theirs.values())) if old.pid else frozenset()
+    return frozenset(
+        (port.protocol, port.container) for port in new.spec.ports if theirs.get(_place(port)) in answering
+    )
+
+
+def _place(port: PortMapping) -> tuple[object, ...]:
+    """What two specs mean the same port of the host by."""
+    return (port.host, port.protocol) if port.host else (None, port.protocol, port.container)
+
+
+def _spelled(ports: Collection[readiness.Port]) -> str:
+    return ", ".join(f"{port}/{protocol}" for protocol, port in sorted(ports))

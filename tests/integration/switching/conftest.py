@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host in a network namespace of its own, with a whole agent in it, and the outside world."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.agent import AgentUnderTest
+from integration.conftest import StartAgent
+from integration.network.topology import NamedNamespace, connect
+from mooring_agent.failpoints import VARIABLE
+
+from .world import World
+
+MakeWorld = Callable[[], World]
+
+
+@pytest.fixture
+def make_world(
+    start_agent: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeWorld]:
+    """Return a function that makes the one world of a test."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "point"))
+    host, outside = NamedNamespace(), NamedNamespace()
+    try:
+        connect(host, outside)
+
+        def make() -> World:
+            inside = ("nsenter", f"--net={host.path}", sys.executable, "-m", "mooring_agent")
+            agent: AgentUnderTest = start_agent(program=inside)
+            return World(host, outside, agent, tmp_path / "point")
+
+        yield make
+    finally:
+        host.remove()
+        outside.remove()
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> Iterator[World]:
+    """A host with an agent, and the outside."""
+    made = make_world()
+    yield made
+    made.end()

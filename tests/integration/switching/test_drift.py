@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others change of ours is seen, repaired and told; what we change is not taken for it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from harness.waiting import PATIENCE, eventually
+from integration.network.topology import HOST_OUTER
+
+from .world import World, server
+
+pytestmark = pytest.mark.root
+
+WITHIN_S = 1.0 * PATIENCE
+
+
+def told(world: World, since: float) -> list[dict[str, Any]]:
+    """The events of repairs since a moment."""
+    query = f"since={since}&until={time.time()}"
+    return [
+        event
+        for event in world.agent.stream("GET", f"/mooring/v1/events?{query}")
+        if event["type"] == "network" and event["action"] in ("repair", "drift")
+    ]
+
+
+def answers(world: World) -> bool:
+    try:
+        return world.says() == "web"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("damage", "seen"),
+    [
+        ("nft flush ruleset", "it is missing"),
+        ("nft delete table inet TABLE", "it is missing"),
+        ("nft flush chain inet TABLE publish", "its rules were changed"),
+        ("nft flush map inet TABLE published_anywhere", r"published_anywhere lacks tcp \. 8080"),
+        ("ip link delete BRIDGE", "bridge BRIDGE of network bridge is missing"),
+        ("ip link set BRIDGE down", "bridge BRIDGE of network bridge is down"),
+        ("ip address flush dev BRIDGE", "has not the address"),
+    ],
+)
+def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: str) -> None:
+    world.put("web", server("web"))
+    world.until_served("web")
+    bridge = world.agent.api("GET", "/mooring/v1/networks/bridge")["bridge"]
+    for placeholder, name in {"TABLE": world.agent.config.nft_table, "BRIDGE": bridge}.items():
+        damage, seen = damage.replace(placeholder, name), seen.replace(placeholder, name)
+    since = time.time()
+
+    with world.outside.connect(HOST_OUTER, 8081) as connection:
+        connection.sendall(b"1\n")
+        assert connection.recv(10) == b"1\n"
+        world.host.run(*damage.split())
+        began = time.monotonic()
+        eventually(lambda: told(world, since))
+        eventually(lambda: answers(world))
+        assert time.monotonic() - began < WITHIN_S
+        connection.sendall(b"2\n")
+        assert connection.recv(10) == b"2\n"
+    [event] = told(world, since)
+    assert event["action"] == "repair"
+    assert re.search(seen, event["attributes"]["what"])
+    assert "network repaired" in world.agent.log_tail()
+
+
+def test_own_changes_and_those_of_others_tables_are_no_drift(world: World) -> None:
+    since = time.time()
+    world.put("web", server("web"))
+    world.until_served("web")
+    world.host.run("nft", "add table inet somebody_else")
+    world.put("web", server("web", env={"A": "1"}))
+    world.agent.api("PUT", "/mooring/v1/networks/red", {})
+    world.agent.api("DELETE", "/mooring/v1/networks/red")
+    world.host.run("nft", "flush", "table", "inet", world.agent.config.nft_table)
+
+    [event] = eventually(lambda: told(world, since))
+    assert "its rules were changed" in event["attributes"]["what"]
+
+
+def test_somebody_who_keeps_at_it_is_met_with_longer_and_longer_pauses(world: World) -> None:
+    world.put("web", server("web"))
+    world.until_served("web")
+    since = time.time()
+    table = world.agent.config.nft_table
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        world.host.run("sh", "-c", f"nft delete table inet {table} 2>/dev/null || true")
+    assert 2 <= len(told(world, since)) <= 8
+    eventually(lambda: answers(world), 20)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A published port goes over to a successor, and nobody notices."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from harness.host import need_programs
+from harness.waiting import eventually
+from integration.network.topology import HOST_OUTER
+
+from .world import Asker, Load, World, server
+
+pytestmark = pytest.mark.root
+
+REPLACEMENTS = 20
+
+
+class Declaring(threading.Thread):
+    """A declaration that takes its time."""
+
+    def __init__(self, world: World, name: str, spec: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self._put = lambda: world.put(name, spec)
+        self.start()
+
+    def run(self) -> None:
+        """Declare."""
+        self._put()
+
+
+@pytest.mark.slow
+def test_twenty_replacements_under_full_load_lose_no_request(world: World) -> None:
+    need_programs("wrk")
+    world.put("web", server("0"))
+    world.until_served("0")
+    with Load(world.outside) as load, world.outside.connect(HOST_OUTER, 8081) as long_lived:
+        long_lived.sendall(b"before\n")
+        assert long_lived.recv(100) == b"before\n"
+        for number in range(1, REPLACEMENTS + 1):
+            # The first one waits for the connection that lasts, until its deadline or until it has ended.
+            done = world.put("web", server(str(number), drain=1 if number == 1 else 10))
+            assert [action["action"] for action in done["actions"]] == ["replace"]
+            assert world.says() == str(number)
+        answered, wrong = load.finish()
+
+    assert wrong == []
+    assert answered > 1000
+    assert world.names() == ["web"]
+
+
+def test_connection_to_the_old_container_finishes(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    with world.outside.connect(HOST_OUTER, 8081) as connection:
+        connection.sendall(b"1\n")
+        assert connection.recv(100) == b"1\n"
+        asker = Asker(world)
+        replacing = Declaring(world, "web", server("new", drain=30))
+        eventually(lambda: "new" in asker.answers)
+        for number in range(20):
+            connection.sendall(b"%d\n" % number)
+            assert connection.recv(100) == b"%d\n" % number
+        assert len(world.names()) == 2
+        assert replacing.is_alive(), "it did not wait for the connection"
+    replacing.join(5)
+    assert not replacing.is_alive(), "it ends as soon as the connection has"
+    assert set(asker.finish()) == {"old", "new"}
+    assert world.names() == ["web"]
+
+
+def test_drain_has_a_deadline(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    with world.outside.connect(HOST_OUTER, 8081) as connection:
+        connection.sendall(b"1\n")
+        assert connection.recv(100) == b"1\n"
+        began = time.monotonic()
+        world.put("web", server("new", drain=1))
+        assert 1 <= time.monotonic() - began < 8
+    assert world.says() == "new"
+
+
+@pytest.mark.parametrize("point", ["switch.ready", "switch.moved", "switch.drained", "stop.signalled"])
+def test_agent_that_is_killed_in_a_switch_loses_nothing_and_the_next_one_finishes_it(
+    world: World, point: str
+) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    before = world.view("web")["id"]
+    asker = Asker(world)
+
+    world.die_at(point)
+    with pytest.raises((OSError, HTTPException)):
+        world.put("web", server("new"))
+    assert world.agent.process is not None
+    assert world.agent.process.wait(10) != 0
+    world.agent.process = None
+    count = len(asker.answers)
+    eventually(lambda: len(asker.answers) > count + 50)
+    world.agent.start()
+    eventually(lambda: world.names() == ["web"] and world.view("web")["id"] != before, 20)
+
+    assert world.says() == "new"
+    assert set(asker.finish()) == {"old", "new"}
+    assert [port["host"] for port in world.view("web")["ports"]] == [8080, 8081]
+
+
+def test_successor_that_does_not_answer_leaves_the_port_where_it_is(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    before = world.view("web")["id"]
+    asker = Asker(world)
+
+    refused = world.put("web", server("new", command=["sleep", "600"], ready_timeout=1), check=False)
+    assert "container web was not replaced, and runs on as it was" in refused["message"]
+    assert "does not answer on 80/tcp, 81/tcp 1 s after its start" in refused["message"]
+
+    refused = world.put("web", server("new", command=["sh", "-c", "exit 3"]), check=False)
+    assert "ended with exit code 3 before it answered on 80/tcp, 81/tcp" in refused["message"]
+
+    assert set(asker.finish()) == {"old"}
+    assert (world.names(), world.view("web")["id"]) == (["web"], before)
+
+
+def test_successor_that_ends_while_the_old_one_drains_gives_the_port_back(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    before = world.view("web")["id"]
+    short_lived = server("new", drain=20)
+    short_lived["command"][2] = (
+        short_lived["command"][2].replace("exec httpd -f", "httpd") + "; sleep 1; exit 4"
+    )
+    with world.outside.connect(HOST_OUTER, 8081) as connection:
+        connection.sendall(b"1\n")
+        assert connection.recv(100) == b"1\n"
+
+        refused = world.put("web", short_lived, check=False)
+
+        assert "ended with exit code 4 after it had taken over" in refused["message"]
+        connection.sendall(b"2\n")
+        assert connection.recv(100) == b"2\n"
+    assert world.says() == "old"
+    assert (world.names(), world.view("web")["id"]) == (["web"], before)
+    assert [port["host"] for port in world.view("web")["ports"]] == [8080, 8081]
+
+
+def test_port_that_nobody_answers_needs_no_answer(world: World) -> None:
+    world.put("web", server("old", command=["sleep", "600"]))
+    world.put("web", server("new", command=["sleep", "601"]))
+    assert world.names() == ["web"]
+
+
+def test_ports_that_are_not_wanted_any_more_are_taken_back_at_the_switch(world: World) -> None:
+    world.put("web", server("old", ports=["8080:80", "8081:81", "81"]))
+    world.until_served("old")
+    [chosen] = [port["host"] for port in world.view("web")["ports"] if port["host"] not in (8080, 8081)]
+
+    world.put("web", server("new", ports=["8080:80", "81"]))
+
+    assert world.says() == "new"
+    assert world.outside.cannot_reach(HOST_OUTER, 8081)
+    assert [port["host"] for port in world.view("web")["ports"]] == [8080, chosen], "it keeps what was chosen"
