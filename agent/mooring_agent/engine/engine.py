@@ -45,6 +45,7 @@ from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
 from .mountpoints import MountPoints
+from .naming import Naming
 from .networks import Networks
 from .peers import Peers
 from .registry import Registry
@@ -78,7 +79,8 @@ class Engine:
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
         self.peers = Peers(self.images, self.database)
-        self._launching = Launching(config, self.hierarchy)
+        self.naming = Naming(config, self.networks, self.registry)
+        self._launching = Launching(config, self.hierarchy, self.naming.resolv_conf)
         self.volumes = Volumes(
             self.database,
             config.data_root / "volumes",
@@ -99,6 +101,7 @@ class Engine:
             self.networks,
             self.volumes,
             self._mount_points,
+            self.naming,
         )
         self.lifecycle = Lifecycle(
             self.registry, self._launching, berthing, self.networks, self.events, joining
@@ -116,7 +119,9 @@ class Engine:
             joining,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
-        self._build_runs = BuildRuns(self.lifecycle, self._launching, self.snapshotter, self.networks)
+        self._build_runs = BuildRuns(
+            self.lifecycle, self._launching, self.snapshotter, self.networks, self.naming
+        )
         self.builds = Builds(self.images, self._build_runs, self.events)
         self.image_service = Images(
             self.images,
@@ -129,7 +134,9 @@ class Engine:
         )
         self.builds.pull = self._pull_for_build
         self.declared_images = DeclaredImages(self.image_service, self.images, self.builds, self.database)
-        self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
+        self.network_resources = Networks(
+            self.networks, self.database, self.events, self.containers.vacate, self.naming.service
+        )
         self.desired = DesiredContainers(self.containers, self.registry, self.images, self.image_service)
         self.commits = Commits(self.containers, self.images, self.events)
         self.containers.desired = self.desired
@@ -166,6 +173,7 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        self.lifecycle.run_soon(self.naming.settle())
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
@@ -186,6 +194,7 @@ class Engine:
         self.events.close()
         await self.image_service.close()
         await self.peers.close()
+        await self.naming.service.stop()
         await self.networks.stop()
         self.snapshotter.close()
         self.database.close()
@@ -198,6 +207,7 @@ class Engine:
         await self._remove_all()
         for name in self.groups.names():
             await self.groups.delete(name)
+        await self.naming.service.teardown()
         await self.networks.teardown()
         link = self.lifecycle.link
         self._reserve.close()

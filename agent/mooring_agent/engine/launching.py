@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..cgroups.hierarchy import Hierarchy
 from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
 from ..linux.syscalls import MS_REC, MS_SLAVE
-from ..network.names import hosts_file, resolver_configuration
+from ..network.names import hosts_file
 from ..runtime.borrow import Borrow
 from ..runtime.compile import (
     compile_launch,
@@ -50,22 +50,25 @@ _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
 
 
 class Launching:
-    """Prepares launches. Knows the host's control groups and where the agent's files are."""
+    """Prepares launches. Knows the host's control groups and where the agent's files are; `resolv_conf` knows
+    whom a container asks for names.
+    """
 
-    def __init__(self, config: AgentConfig, hierarchy: Hierarchy) -> None:
+    def __init__(
+        self, config: AgentConfig, hierarchy: Hierarchy, resolv_conf: Callable[[Container], str]
+    ) -> None:
         self._config = config
+        self._resolv_conf = resolv_conf
         self.hierarchy = hierarchy
         self._mounts = tuple(dict.fromkeys(str(mount) for mount in hierarchy.controllers.values()))
         # Of launchers below each parent group, which is there, by the namespaces that they make.
         self._shapes: dict[str, dict[tuple[str, ...], Shape]] = {}
         self._seccomp = SeccompCache(config.data_root / "seccomp")
         self._seccomp_paths: dict[frozenset[str], str] = {}
-        self._resolver = ""
         self._mounts_follow = True
 
     def refresh(self) -> None:
-        """Look again at what of the host goes into containers: its resolvers, and how its mounts do."""
-        self._resolver = resolver_configuration()
+        """Look again at how mounts of the host go into containers."""
         self._mounts_follow = root_is_shared(Path("/proc/self/mountinfo").read_text(errors="replace"))
 
     def directory(self, container: Container) -> Path:
@@ -147,7 +150,7 @@ class Launching:
         files = {
             "hosts": hosts_file(hostname, container.endpoints),
             "hostname": f"{hostname}\n",
-            "resolv.conf": self._resolver,
+            "resolv.conf": self._resolv_conf(container),
         }
         for name, text in files.items():
             descriptor = os.open(

@@ -25,6 +25,51 @@ ff02::2\tip6-allrouters
 """
 
 
+class HostResolvers:
+    """The host's resolv.conf, as containers get it; read again whenever it is another one."""
+
+    def __init__(self, sources: Sequence[Path] = RESOLVERS) -> None:
+        self._sources = sources
+        self._seen: tuple[tuple[int, int, int] | None, ...] | None = None
+        self._plain = ""
+        self._settings: tuple[str, ...] = ()
+
+    def reachable(self) -> str:
+        """For a container that asks the host's resolvers."""
+        self._look()
+        return self._plain
+
+    def served(self, resolver: str) -> str:
+        """For a container that asks the name server at the address `resolver`: what else the host says holds.
+
+        Without a word of the host a name without a dot is looked up as it is first, as Docker has it: it may
+        be a container's.
+        """
+        self._look()
+        lines = [*self._settings, f"nameserver {resolver}"]
+        if not any("ndots:" in line for line in self._settings):
+            lines.append("options ndots:0")
+        return "".join(f"{line}\n" for line in lines)
+
+    def _look(self) -> None:
+        seen = tuple(_signature(source) for source in self._sources)
+        if seen == self._seen:
+            return
+        self._plain = resolver_configuration(self._sources)
+        words = ("search", "domain", "options", "sortlist")
+        lines = self._plain.splitlines()
+        self._settings = tuple(line for line in lines if line.split()[:1] and line.split()[0] in words)
+        self._seen = seen
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def resolver_configuration(sources: Sequence[Path] = RESOLVERS) -> str:
     """A container's /etc/resolv.conf: the first of the host's with a resolver that containers can reach."""
     present = [source for source in sources if source.exists()]

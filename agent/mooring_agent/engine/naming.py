@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What containers are called on their networks, and whom they ask for names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..config import AgentConfig
+from ..errors import NotFound
+from ..network.names import HostResolvers
+from ..network.naming.realms import Home, Resident
+from ..network.naming.service import NameService
+from ..network.naming.zone import can_be_told
+from ..network.service import NetworkService
+from .container import Container
+from .registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+class Naming:
+    """Tells the name service of containers, and containers of the name service."""
+
+    def __init__(self, config: AgentConfig, networks: NetworkService, registry: Registry) -> None:
+        self._run_root = config.run_root
+        self._networks = networks
+        self._registry = registry
+        self._host = HostResolvers()
+        self.service = NameService(
+            config.run_root, config.nft_table, config.bridge_prefix, networks.list, self._resolvers_changed
+        )
+        registry.changed = self._follow
+
+    def resolv_conf(self, container: Container) -> str:
+        """The container's resolv.conf(5) as things are."""
+        resolver = self.service.resolver(self._resident(container))
+        return self._host.reachable() if resolver is None else self._host.served(resolver)
+
+    async def expect(self, container: Container) -> None:
+        """A container is about to start."""
+        await self.service.expect(self._resident(container))
+
+    async def attend(self, container: Container) -> None:
+        """Have names told to one that is in no list, before it starts; it may well begin with a question."""
+        resident = self._resident(container)
+        self.service.publish(resident)
+        await self.service.expect(resident)
+        await self.service.ready(resident)
+
+    def withdraw(self, container: Container) -> None:
+        """Forget what `attend` was told of."""
+        self.service.withdraw(container.id)
+
+    async def settle(self) -> None:
+        """Take up what a former agent has told; comes after the keeper has said who runs."""
+        running = [container for container in self._registry if container.running]
+        await self.service.settle([self._resident(container) for container in running])
+
+    def _follow(self, container: Container) -> None:
+        """Tell the names of a container that runs, and no other's."""
+        if container.running:
+            self.service.publish(self._resident(container))
+        else:
+            self.service.withdraw(container.id)
+
+    def _resident(self, container: Container) -> Resident:
+        return Resident(container.id, tuple(self._homes(container)))
+
+    def _homes(self, container: Container) -> Iterator[Home]:
+        aliases = {attachment.name: attachment.aliases for attachment in container.spec.networks}
+        for endpoint in container.endpoints:
+            try:
+                bridge = self._networks.get(endpoint.network).bridge
+            except NotFound:
+                continue  # it is being removed with its network
+            called = [container.name, *aliases.get(endpoint.network, ())]
+            if container.spec.hostname:
+                called.append(container.spec.hostname)
+            if container.name:
+                called.append(container.id[:12])
+            names = tuple(dict.fromkeys(name.lower() for name in called if can_be_told(name)))
+            yield Home(bridge, (endpoint.ipv4,), endpoint.mac, names)
+
+    def _resolvers_changed(self, ids: list[str]) -> None:
+        """Write the resolv.conf of containers that run anew, unless somebody in there has done so."""
+        for id in ids:
+            container = self._registry.find(id)
+            if container is None or not container.running or not container.endpoints:
+                continue
+            path = self._run_root / "etc" / container.id / "resolv.conf"
+            wanted = self.resolv_conf(container)
+            try:
+                self._replace(path, wanted)
+            except OSError as error:
+                logger.error("resolv.conf not written container=%s error=%r", container.name, str(error))
+
+    def _replace(self, path: Path, wanted: str) -> None:
+        """Write in place: the file is bound into the container."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
+            before = file.read()
+            if before == wanted or not self._is_ours(before):
+                return
+            file.seek(0)
+            file.write(wanted)
+            file.truncate()
+
+    def _is_ours(self, text: str) -> bool:
+        servers = [line.split()[1:] for line in text.splitlines() if line.startswith("nameserver ")]
+        gateways = [[str(network.gateway)] for network in self._networks.list()]
+        return text == self._host.reachable() or (len(servers) == 1 and servers[0] in gateways)

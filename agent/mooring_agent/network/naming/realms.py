@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the part that gives names knows: networks that have a server, and who is at home there."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+
+from ..records import Network
+from ..specs import DEFAULT_NETWORK
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """A network whose containers know each other by name.
+
+    `gateways` are the host's addresses on its bridge, the first one is where containers ask. Names of the
+    outside are not told on an `internal` one, since questions leave a host as well as packets do. `mtu` is in
+    bytes, None where the kernel's own holds.
+    """
+
+    name: str
+    bridge: str
+    gateways: tuple[IPAddress, ...]
+    subnets: tuple[IPNetwork, ...]
+    internal: bool
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A container's place in a realm, which `bridge` identifies, and what it is called there."""
+
+    bridge: str
+    addresses: tuple[str, ...]
+    mac: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A container in all of its realms, that of its default route first.
+
+    `servers` are those that it wants to ask about the outside, instead of the host's.
+    """
+
+    container_id: str
+    homes: tuple[Home, ...]
+    servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a container can look up: the names of some realms, and of the outside, by its own servers or by
+    the host's. A server answers for one view; containers with the same one share it.
+    """
+
+    realms: tuple[Realm, ...]
+    servers: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is that of a network as such: its server has port 53 and gives addresses, too."""
+        return len(self.realms) == 1 and not self.servers
+
+    @property
+    def closed(self) -> bool:
+        """Whether the outside has no names in it."""
+        return all(realm.internal for realm in self.realms)
+
+    @property
+    def key(self) -> str:
+        """Its name among the views of an agent, fit to name a directory."""
+        if self.plain:
+            return self.realms[0].bridge
+        told = "\n".join((*(realm.bridge for realm in self.realms), "", *self.servers))
+        return "view-" + hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def realm_of(network: Network) -> Realm | None:
+    """The realm that a network is; None for one whose containers ask the host's resolvers.
+
+    Those are networks without a bridge, whose gateway is not this host, and the default network, where names
+    are unknown to Docker, too.
+    """
+    if not network.bridge or network.name == DEFAULT_NETWORK:
+        return None
+    return Realm(
+        name=network.name,
+        bridge=network.bridge,
+        gateways=(network.gateway,),
+        subnets=(network.subnet,),
+        internal=network.internal,
+    )
+
+
+def view_of(resident: Resident, realms: dict[str, Realm]) -> View | None:
+    """What a container can look up, of the realms by their bridges; None if it is in none of them."""
+    mine = {home.bridge: realms[home.bridge] for home in resident.homes if home.bridge in realms}
+    if not mine:
+        return None
+    ordered = tuple(mine[bridge] for bridge in sorted(mine))
+    view = View(ordered, resident.servers)
+    return View(ordered) if view.closed else view

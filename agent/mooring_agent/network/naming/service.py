@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives containers names on their networks: who is where, and a server for each view that somebody has.
+
+What is told here is written at the end of the event loop's turn, off the path of whatever is being answered,
+and servers come and go by themselves: one is there while a container that has its view runs, or is about to.
+They outlive the agent; `settle` is how the next one takes them up. Called in the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pwd
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import MooringError
+from ..records import Network
+from . import zone
+from .dnsmasq import check_path, configuration
+from .files import NameFiles
+from .realms import Realm, Resident, View, realm_of, view_of
+from .redirects import Redirects
+from .server import Server, end_stray, program
+
+logger = logging.getLogger(__name__)
+
+_PORT = 53
+_FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_local_port_range
+_LAST_PORT = 64999
+_EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
+_LINGERS = 10.0  # and after the last one has ended, since another one often follows
+_READY_WITHIN = 5.0
+_USERS = ("dnsmasq", "nobody")
+
+
+class _Served:
+    """A view with its server, and who has it."""
+
+    def __init__(self, view: View, server: Server) -> None:
+        self.view = view
+        self.server = server
+        self.port = _PORT
+        self.running: set[str] = set()
+        self.expected: set[str] = set()
+        self.leaving: asyncio.TimerHandle | None = None
+        self.good = True
+
+
+class NameService:
+    """All names of an agent's networks.
+
+    `networks` are those there are. `resolvers_changed` is called with the containers whose resolver is
+    another one from now on, since a server could not be started, or could after all.
+    """
+
+    def __init__(
+        self,
+        run_root: Path,
+        nft_table: str,
+        bridge_prefix: str,
+        networks: Callable[[], Iterable[Network]],
+        resolvers_changed: Callable[[list[str]], None],
+    ) -> None:
+        self._files = NameFiles(run_root / "names", _user())
+        self._redirects = Redirects(f"{nft_table}_names", bridge_prefix)
+        self._networks = networks
+        self._resolvers_changed = resolvers_changed
+        self._unable = ""
+        self._able = False
+        self._residents: dict[str, Resident] = {}
+        self._coming: dict[str, tuple[Resident, View]] = {}
+        self._views: dict[str, View] = {}
+        self._served: dict[str, _Served] = {}
+        self._written: dict[str, dict[str, str]] = {}
+        self._dotted: dict[tuple[str, str], frozenset[str]] = {}
+        self._dirty: set[str] = set()
+        self._flushing = False
+        self._settled = False
+        self._known: dict[str, tuple[Network, Realm | None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ---- what a start asks ------------------------------------------------------------------------
+
+    def resolver(self, resident: Resident) -> str | None:
+        """The address of which the container asks names; None if it is to ask the host's resolvers."""
+        view = self._view(resident)
+        if view is None or not self._is_able():
+            return None
+        served = self._served.get(view.key)
+        if served is not None and not served.good:
+            return None
+        first = next(home.bridge for home in resident.homes if home.bridge in self._bridges_of(view))
+        realm = next(realm for realm in view.realms if realm.bridge == first)
+        return str(realm.gateways[0])
+
+    async def expect(self, resident: Resident) -> None:
+        """Be ready for a container that is about to start: have its server come, and know it by its view.
+
+        Waits for nothing unless its view is one that not all containers of its network have.
+        """
+        view = self._view(resident)
+        if view is None or not self._is_able():
+            return
+        self._coming[resident.container_id] = resident, view
+        served = self._serve(view)
+        served.expected.add(resident.container_id)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_EXPECTED, self._expect_no_longer, view.key, resident.container_id)
+        if not view.plain:
+            await self._redirect()
+
+    async def ready(self, resident: Resident) -> None:
+        """Wait, for some seconds at most, until its server answers, or is known not to."""
+        view = self._view(resident)
+        served = None if view is None else self._served.get(view.key)
+        if served is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(served.server.known.wait(), _READY_WITHIN)
+
+    def publish(self, resident: Resident) -> None:
+        """A container runs, or is called something else: its names are told from now on."""
+        if self._residents.get(resident.container_id) == resident:
+            return
+        self._residents[resident.container_id] = resident
+        self._touch(resident.container_id)
+
+    def withdraw(self, container_id: str) -> None:
+        """A container does not run any more."""
+        if self._residents.pop(container_id, None) is not None or container_id in self._written:
+            self._touch(container_id)
+
+    # ---- the agent's life -------------------------------------------------------------------------
+
+    async def settle(self, residents: Iterable[Resident]) -> None:
+        """Take up what the former agent has left, and make it what it should be: these are who runs."""
+        for resident in residents:
+            self._residents.setdefault(resident.container_id, resident)
+            self._dirty.add(resident.container_id)
+        bridges = {realm.bridge for realm in self._realms().values()}
+        texts = {}
+        for resident in list(self._residents.values()):
+            for home in resident.homes:
+                if home.bridge in bridges and (text := zone.hosts_text(home)):
+                    texts[home.bridge, resident.container_id] = text
+        await asyncio.to_thread(self._sweep, texts, bridges)
+        for (bridge, container_id), text in texts.items():
+            self._written.setdefault(container_id, {})[bridge] = text
+        self._settled = True
+        self._flush()
+        wanted = set(self._served)
+        for place in self._files.places():
+            if place.directory.name not in wanted:
+                await asyncio.to_thread(end_stray, place)
+        await self._redirect(anew=True)
+
+    async def repair(self) -> None:
+        """Make the kernel's part what it should be, whatever somebody has done to it."""
+        await self._redirect(anew=True)
+
+    async def stop(self) -> None:
+        """Let go of everything. Servers of containers that run stay, others end."""
+        idle = []
+        for served in list(self._served.values()):
+            if served.leaving is not None:
+                served.leaving.cancel()
+            if served.running:
+                served.server.let_go()
+            else:
+                idle.append(self._end(served))
+        await asyncio.gather(*idle)
+
+    async def teardown(self) -> None:
+        """End all servers, and remove everything that is theirs."""
+        for known in (self._residents, self._coming, self._views, self._written, self._dotted):
+            known.clear()
+        for served in list(self._served.values()):
+            await self._end(served)
+            await asyncio.to_thread(end_stray, served.server.place)
+        for bridge in self._files.networks():
+            self._files.remove_network(bridge)
+        await self._redirect(anew=True)
+
+    async def network_removed(self, bridge: str) -> None:
+        """A network is gone: so are its servers and its names."""
+        for served in list(self._served.values()):
+            if any(realm.bridge == bridge for realm in served.view.realms):
+                await self._end(served)
+                await asyncio.to_thread(end_stray, served.server.place)
+        self._files.remove_network(bridge)
+
+    def view(self, network: Network) -> dict[str, Any] | None:
+        """How names are given on a network, for its view; None where they are not.
+
+        `state` is "idle" while nobody is there who could ask.
+        """
+        realm = realm_of(network)
+        if realm is None:
+            return None
+        served = self._served.get(realm.bridge)
+        state, problem = (served.server.state, served.server.problem) if served else ("idle", "")
+        if not self._is_able():
+            state, problem = "failed", self._unable
+        elif not problem:
+            others = [one for one in self._served.values() if realm in one.view.realms and one is not served]
+            problem = next((one.server.problem for one in others if one.server.problem), "")
+        return {
+            "server": str(realm.gateways[0]),
+            "state": "idle" if state == "stopped" else state,
+            "pid": served.server.pid if served else None,
+            "problem": problem or None,
+        }
+
+    # ---- inside -----------------------------------------------------------------------------------
+
+    def _realms(self) -> dict[str, Realm]:
+        realms = (self._realm(network) for network in self._networks())
+        return {realm.bridge: realm for realm in realms if realm is not None}
+
+    def _realm(self, network: Network) -> Realm | None:
+        known = self._known.get(network.name)
+        if known is None or known[0] is not network:
+            known = self._known[network.name] = network, realm_of(network)
+        return known[1]
+
+    def _view(self, resident: Resident) -> View | None:
+        if not resident.homes:
+            return None
+        return view_of(resident, self._realms())
+
+    @staticmethod
+    def _bridges_of(view: View) -> set[str]:
+        return {realm.bridge for realm in view.realms}
+
+    def _is_able(self) -> bool:
+        """Whether there can be servers on this host."""
+        if self._able:
+            return True
+        try:
+            check_path(self._files.root)
+            program()
+        except MooringError as error:
+            if error.message != self._unable:
+                logger.warning("names are not told reason=%r", error.message)
+            self._unable = error.message
+            return False
+        self._able, self._unable = True, ""
+        return True
+
+    def _touch(self, container_id: str) -> None:
+        self._dirty.add(container_id)
+        if self._settled and not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what has changed."""
+        self._flushing = False
+        dirty, self._dirty = self._dirty, set()
+        redirected = False
+        local: set[str] = set()
+        for container_id in dirty:
+            before = self._views.get(container_id)
+            resident = self._residents.get(container_id)
+            view = None if resident is None else self._view(resident)
+            if resident is not None and view is not None and not self._is_able():
+                view = None
+            self._coming.pop(container_id, None)
+            try:
+                local |= self._write(container_id, resident if view is not None else None)
+            except (OSError, MooringError) as error:
+                logger.error("names not written container=%s error=%r", container_id[:12], str(error))
+            if view is None:
+                self._views.pop(container_id, None)
+            else:
+                self._views[container_id] = view
+                self._serve(view).running.add(container_id)
+            if before is not None and before != view and (served := self._served.get(before.key)):
+                served.running.discard(container_id)
+                self._leave_when_idle(served)
+            redirected = redirected or any(one is not None and not one.plain for one in (before, view))
+        for served in self._served.values():
+            if local & self._bridges_of(served.view):
+                self._tell_local(served)
+        if redirected:
+            self._spawn(self._redirect())
+
+    def _write(self, container_id: str, resident: Resident | None) -> set[str]:
+        """Write the files of a container; the bridges on which names with dots have come or gone."""
+        realms = self._realms()
+        homes = [] if resident is None else [home for home in resident.homes if home.bridge in realms]
+        written = self._written.setdefault(container_id, {})
+        changed = set()
+        for bridge in set(written) - {home.bridge for home in homes}:
+            del written[bridge]
+            self._files.set_names(bridge, container_id, "")
+            if self._dotted.pop((bridge, container_id), None):
+                changed.add(bridge)
+        for number, home in enumerate(homes):
+            text = zone.hosts_text(home)
+            if written.get(home.bridge) != text:
+                self._files.set_names(home.bridge, container_id, text)
+                written[home.bridge] = text
+            names = frozenset(zone.dotted(home.names))
+            if names != self._dotted.get((home.bridge, container_id), frozenset()):
+                self._dotted[home.bridge, container_id] = names
+                changed.add(home.bridge)
+            for address in home.addresses:
+                if "." in address:
+                    lease = zone.reservation(home, address, default_route=number == 0)
+                    if self._files.reserve(home.bridge, address, lease) and home.bridge in self._served:
+                        self._served[home.bridge].server.reread()
+        if not written:
+            del self._written[container_id]
+        return changed
+
+    def _tell_local(self, served: _Served) -> None:
+        if self._files.set_local(served.server.place, self._local_text(served.view)):
+            served.server.reread()
+
+    def _local_text(self, view: View) -> str:
+        bridges = self._bridges_of(view)
+        return zone.local_names(
+            name for (bridge, _), names in self._dotted.items() if bridge in bridges for name in names
+        )
+
+    def _serve(self, view: View) -> _Served:
+        """Have a server for a view, from soon on."""
+        served = self._served.get(view.key)
+        if served is not None and served.view == view:
+            if served.leaving is not None:
+                served.leaving.cancel()
+                served.leaving = None
+            if served.server.state == "stopped":
+                self._spawn(self._bring_up(served))
+            return served
+        if served is None:
+            place = self._files.place(view.key)
+            served = _Served(view, Server(place, lambda: self._server_changed(view.key)))
+            served.port = _PORT if view.plain else self._free_port(served)
+            self._served[view.key] = served
+        served.view = view  # a network of the same bridge that is another one now
+        self._spawn(self._bring_up(served))
+        return served
+
+    async def _bring_up(self, served: _Served) -> None:
+        view = served.view
+        place = served.server.place
+        self._files.open_place(place, self._bridges_of(view))
+        self._files.set_local(place, self._local_text(view))
+        config = configuration(view, place, served.port)
+        addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
+        await served.server.run(config, addresses, served.port)
+
+    def _free_port(self, served: _Served) -> int:
+        """A port for a server that is not at 53: that of its former life, or one that nobody has."""
+        with suppress(FileNotFoundError, StopIteration, ValueError):
+            lines = served.server.place.config.read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("port=")).removeprefix("port="))
+        taken = {other.port for other in self._served.values()}
+        gateways = [gateway for realm in served.view.realms for gateway in realm.gateways]
+        for port in range(_FIRST_PORT, _LAST_PORT):
+            if port not in taken and all(_is_free(str(gateway), port) for gateway in gateways):
+                return port
+        return _LAST_PORT
+
+    def _server_changed(self, key: str) -> None:
+        served = self._served.get(key)
+        if served is None:
+            return
+        good = served.server.state != "failed"
+        if good and served.server.state != "running":
+            return  # it shows soon
+        if good != served.good:
+            served.good = good
+            self._resolvers_changed(sorted(served.running | served.expected))
+
+    def _expect_no_longer(self, key: str, container_id: str) -> None:
+        served = self._served.get(key)
+        if served is None:
+            return
+        served.expected.discard(container_id)
+        if (coming := self._coming.get(container_id)) and coming[1].key == key:
+            del self._coming[container_id]
+        self._leave_when_idle(served)
+
+    def _leave_when_idle(self, served: _Served) -> None:
+        if served.running or served.expected or served.leaving is not None:
+            return
+        loop = asyncio.get_running_loop()
+        served.leaving = loop.call_later(_LINGERS, lambda: self._spawn(self._leave(served)))
+
+    async def _leave(self, served: _Served) -> None:
+        served.leaving = None
+        if not served.running and not served.expected:
+            await self._end(served)
+
+    async def _end(self, served: _Served) -> None:
+        """End a server, and forget its view."""
+        if self._served.get(served.view.key) is served:
+            del self._served[served.view.key]
+        if served.leaving is not None:
+            served.leaving.cancel()
+        await served.server.end()
+        if not served.view.plain:
+            await self._redirect()
+
+    async def _redirect(self, *, anew: bool = False) -> None:
+        entries = {}
+        known = {**self._coming, **{id: (self._residents[id], view) for id, view in self._views.items()}}
+        for resident, view in known.values():
+            served = self._served.get(view.key)
+            if served is None or view.plain:
+                continue
+            bridges = self._bridges_of(view)
+            for home in resident.homes:
+                if home.bridge in bridges:
+                    entries[home.bridge, home.mac] = served.port
+        await self._redirects.make(entries, anew=anew)
+
+    def _sweep(self, texts: dict[tuple[str, str], str], bridges: set[str]) -> None:
+        for bridge in self._files.networks():
+            if bridge not in bridges:
+                self._files.remove_network(bridge)
+        self._files.retain(texts)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, MooringError | OSError):
+            logger.error("name server not as it should be error=%r", str(error))
+        elif error is not None:
+            logger.error("name server not as it should be", exc_info=error)
+
+
+def _is_free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
+
+
+def _user() -> str:
+    """Whom name servers run as."""
+    for name in _USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    return "root"
