@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mooring_agent.network.names import hosts_file, reachable_resolvers, resolver_configuration
+from mooring_agent.network.names import (
+    HostResolvers,
+    hosts_file,
+    reachable_resolvers,
+    resolver_configuration,
+)
 from mooring_agent.network.records import Endpoint
 
 
@@ -48,3 +53,25 @@ def test_own_name_stands_for_the_address_on_each_network() -> None:
 
 def test_name_without_a_network_still_resolves() -> None:
     assert hosts_file("web").splitlines()[-1] == "127.0.1.1\tweb"
+
+
+def test_asking_a_name_server_the_rest_is_as_the_host_has_it(tmp_path: Path) -> None:
+    source = tmp_path / "resolv.conf"
+    source.write_text("# by hand\nsearch lan\nnameserver 127.0.0.53\noptions edns0\nnameserver 192.0.2.7\n")
+    host = HostResolvers((source,))
+    assert host.served("10.210.1.1").splitlines() == [
+        "search lan",
+        "options edns0",
+        "nameserver 10.210.1.1",
+        "options ndots:0",
+    ]
+    assert "nameserver 192.0.2.7" in host.reachable()
+
+
+def test_a_change_of_the_host_is_seen(tmp_path: Path) -> None:
+    source = tmp_path / "resolv.conf"
+    host = HostResolvers((source,))
+    assert host.reachable() == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+    source.write_text("nameserver 192.0.2.7\noptions ndots:2\n")
+    assert host.reachable() == "options ndots:2\nnameserver 192.0.2.7\n"
+    assert host.served("10.210.1.1") == "options ndots:2\nnameserver 10.210.1.1\n"

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 
 from ...linux.nftables import Nftables
+from ..neighbours import dropping
 
 FAMILY = "inet"
 Entries = Mapping[tuple[str, str], int]
@@ -42,6 +43,10 @@ class Redirects:
             self._present = None
             await asyncio.to_thread(self._nftables.run, text)
             self._present = wanted
+
+    async def obstacles(self) -> list[str]:
+        """A sentence for each firewall beside ours that drops the questions of containers."""
+        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, "input")
 
 
 def commands(table: str, prefix: str, entries: Entries) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import select
 import shutil
 import signal
@@ -34,6 +35,7 @@ _AGAIN_FIRST = 0.2
 _AGAIN_MOST = 30.0
 _REREAD_AFTER = 0.1  # seconds in which several changes become one signal
 _LOG_MOST = 1 << 20  # bytes
+_VERSION = re.compile(r"Dnsmasq version (\d+)\.(\d+)")
 _ADDRESS_TAKEN = 2  # dnsmasq(8), exit codes: a problem with network access
 
 
@@ -206,9 +208,9 @@ def program() -> str:
 
 def check_version(said: str) -> None:
     """Look at what `dnsmasq --version` says. Raises MissingProgram for one that is too old."""
-    words = said.split()
-    version = words[2] if said.startswith("Dnsmasq version ") else ""
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    found = _VERSION.match(said)
+    version = found[0].removeprefix("Dnsmasq version ") if found else ""
+    numbers = (int(found[1]), int(found[2])) if found else (0, 0)
     if numbers < OLDEST:
         raise MissingProgram(
             f"dnsmasq of this host has version {version or 'unknown'}, expected {OLDEST[0]}.{OLDEST[1]} or "

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import MooringError
+from ...errors import MissingProgram, MooringError
+from ...linux.nftables import NftError
 from ..records import Network
 from . import zone
 from .dnsmasq import check_path, configuration
@@ -34,6 +35,7 @@ _LAST_PORT = 64999
 _EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
 _LINGERS = 10.0  # and after the last one has ended, since another one often follows
 _READY_WITHIN = 5.0
+_LOOK_AGAIN = 20.0  # seconds between two looks at a firewall that is in the way
 _USERS = ("dnsmasq", "nobody")
 
 
@@ -71,6 +73,8 @@ class NameService:
         self._resolvers_changed = resolvers_changed
         self._unable = ""
         self._able = False
+        self._obstacles: list[str] = []
+        self._looking: asyncio.TimerHandle | None = None
         self._residents: dict[str, Resident] = {}
         self._coming: dict[str, tuple[Resident, View]] = {}
         self._views: dict[str, View] = {}
@@ -91,7 +95,7 @@ class NameService:
         if view is None or not self._is_able():
             return None
         served = self._served.get(view.key)
-        if served is not None and not served.good:
+        if self._obstacles or (served is not None and not served.good):
             return None
         first = next(home.bridge for home in resident.homes if home.bridge in self._bridges_of(view))
         realm = next(realm for realm in view.realms if realm.bridge == first)
@@ -163,6 +167,8 @@ class NameService:
 
     async def stop(self) -> None:
         """Let go of everything. Servers of containers that run stay, others end."""
+        if self._looking is not None:
+            self._looking.cancel()
         idle = []
         for served in list(self._served.values()):
             if served.leaving is not None:
@@ -206,7 +212,8 @@ class NameService:
             state, problem = "failed", self._unable
         elif not problem:
             others = [one for one in self._served.values() if realm in one.view.realms and one is not served]
-            problem = next((one.server.problem for one in others if one.server.problem), "")
+            problems = [one.server.problem for one in others if one.server.problem]
+            problem = next(iter([*problems, *self._obstacles]), "")
         return {
             "server": str(realm.gateways[0]),
             "state": "idle" if state == "stopped" else state,
@@ -354,6 +361,32 @@ class NameService:
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
         await served.server.run(config, addresses, served.port)
+        await self._look_for_obstacles()
+
+    async def _look_for_obstacles(self) -> None:
+        """See whether a firewall of the host keeps questions from coming: then containers go on asking the
+        host's resolvers, whom they reach, until it is told to let them pass.
+        """
+        try:
+            obstacles = await self._redirects.obstacles()
+        except (MissingProgram, NftError):
+            return  # the networks have no table either, and say so
+        for obstacle in obstacles:
+            if obstacle not in self._obstacles:
+                logger.warning("names obstructed what=%r", obstacle)
+        turned = bool(obstacles) != bool(self._obstacles)
+        self._obstacles = obstacles
+        if turned:
+            everybody = {id for served in self._served.values() for id in served.running | served.expected}
+            self._resolvers_changed(sorted(everybody))
+        if obstacles and self._looking is None:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = None
+        if self._served:
+            self._spawn(self._look_for_obstacles())
 
     def _free_port(self, served: _Served) -> int:
         """A port for a server that is not at 53: that of its former life, or one that nobody has."""
