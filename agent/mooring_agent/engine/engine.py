@@ -26,6 +26,7 @@ from ..network.service import NetworkService
 from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
+from .attaching import Attaching
 from .berthing import Berthing
 from .buildruns import BuildRuns, abandoned_group
 from .builds import Builds
@@ -44,6 +45,7 @@ from .joining import Joining, donors_first
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
+from .livechanges import LiveChanges
 from .mountpoints import MountPoints
 from .naming import Naming
 from .networks import Networks
@@ -106,6 +108,16 @@ class Engine:
         self.lifecycle = Lifecycle(
             self.registry, self._launching, berthing, self.networks, self.events, joining
         )
+        self._attaching = Attaching(self.networks)
+        self.live = LiveChanges(
+            self.registry,
+            self.lifecycle,
+            self._launching,
+            self.networks,
+            self._attaching,
+            self.events,
+            self.naming,
+        )
         self.containers = Containers(
             self.registry,
             self.lifecycle,
@@ -117,6 +129,8 @@ class Engine:
             self.groups,
             self.events,
             joining,
+            self._attaching,
+            self.live,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
         self._build_runs = BuildRuns(
@@ -157,10 +171,7 @@ class Engine:
                 await self.networks.unpublish(owner)
                 self.networks.release(owner)
         for container in self.registry:
-            order = [attachment.name for attachment in container.spec.networks]
-            container.endpoints = tuple(
-                sorted(self.networks.endpoints(container.id), key=lambda one: order.index(one.network))
-            )
+            self._attaching.restore(container)
             container.ports = self._published(container.id)
         self.groups.restore()
         shape = self._launching.shape(self.config.cgroup_parent)
@@ -173,6 +184,9 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        for container in self.registry:
+            if not self._attaching.is_settled(container):
+                await self.live.settle(container)
         self.lifecycle.run_soon(self.naming.settle())
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())

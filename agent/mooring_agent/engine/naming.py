@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import AgentConfig
-from ..errors import NotFound
-from ..network.names import HostResolvers
+from ..network.names import HostResolvers, asking, container_resolvers
 from ..network.naming.realms import Home, Resident
 from ..network.naming.service import NameService
 from ..network.naming.zone import can_be_told
 from ..network.service import NetworkService
 from .container import Container
 from .registry import Registry
+from .resources import ContainerSpec
+from .resources.attachments import preferred_networks
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +38,21 @@ class Naming:
 
     def resolv_conf(self, container: Container) -> str:
         """The container's resolv.conf(5) as things are."""
-        resolver = self.service.resolver(self._resident(container))
-        return self._host.reachable() if resolver is None else self._host.served(resolver)
+        spec = container.spec
+        server = None if _asks_itself(spec) else self.service.resolver(self._resident(container))
+        text = self._host.text
+        if server is None:
+            return container_resolvers(text, spec.dns, spec.dns_search, spec.dns_options)
+        return asking(container_resolvers(text, (), spec.dns_search, spec.dns_options), server)
 
     async def expect(self, container: Container) -> None:
         """A container is about to start."""
         await self.service.expect(self._resident(container))
+
+    async def changed(self, container: Container) -> None:
+        """A container that runs is on other networks, is called something else, or asks somebody else."""
+        await self.expect(container)
+        self._follow(container)
 
     async def attend(self, container: Container) -> None:
         """Have names told to one that is in no list, before it starts; it may well begin with a question."""
@@ -67,22 +78,27 @@ class Naming:
             self.service.withdraw(container.id)
 
     def _resident(self, container: Container) -> Resident:
-        return Resident(container.id, tuple(self._homes(container)))
+        servers = () if _asks_itself(container.spec) else container.spec.dns
+        return Resident(container.id, tuple(self._homes(container)), servers)
 
     def _homes(self, container: Container) -> Iterator[Home]:
-        aliases = {attachment.name: attachment.aliases for attachment in container.spec.networks}
-        for endpoint in container.endpoints:
-            try:
-                bridge = self._networks.get(endpoint.network).bridge
-            except NotFound:
-                continue  # it is being removed with its network
-            called = [container.name, *aliases.get(endpoint.network, ())]
+        attached = {attachment.name: attachment for attachment in container.spec.networks}
+        known = {network.name: network for network in self._networks.list()}
+        endpoints = [one for one in container.endpoints if one.network in known and one.network in attached]
+        routes = self._networks.default_routes(endpoints, preferred_networks(container.spec.networks))
+        for endpoint in endpoints:
+            called = [container.name, *attached[endpoint.network].aliases]
             if container.spec.hostname:
                 called.append(container.spec.hostname)
             if container.name:
                 called.append(container.id[:12])
-            names = tuple(dict.fromkeys(name.lower() for name in called if can_be_told(name)))
-            yield Home(bridge, (endpoint.ipv4,), endpoint.mac, names)
+            yield Home(
+                bridge=known[endpoint.network].bridge,
+                addresses=endpoint.addresses,
+                mac=endpoint.mac,
+                names=tuple(dict.fromkeys(name.lower() for name in called if can_be_told(name))),
+                default_route=4 in routes[endpoint.network],
+            )
 
     def _resolvers_changed(self, ids: list[str]) -> None:
         """Write the resolv.conf of containers that run anew, unless somebody in there has done so."""
@@ -93,22 +109,31 @@ class Naming:
             path = self._run_root / "etc" / container.id / "resolv.conf"
             wanted = self.resolv_conf(container)
             try:
-                self._replace(path, wanted)
+                self._replace(path, wanted, container)
             except OSError as error:
                 logger.error("resolv.conf not written container=%s error=%r", container.name, str(error))
 
-    def _replace(self, path: Path, wanted: str) -> None:
+    def _replace(self, path: Path, wanted: str, container: Container) -> None:
         """Write in place: the file is bound into the container."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as file:
             before = file.read()
-            if before == wanted or not self._is_ours(before):
+            if before == wanted or not self._is_ours(before, container):
                 return
             file.seek(0)
             file.write(wanted)
             file.truncate()
 
-    def _is_ours(self, text: str) -> bool:
-        servers = [line.split()[1:] for line in text.splitlines() if line.startswith("nameserver ")]
-        gateways = [[str(network.gateway)] for network in self._networks.list()]
-        return text == self._host.reachable() or (len(servers) == 1 and servers[0] in gateways)
+    def _is_ours(self, text: str, container: Container) -> bool:
+        """Whether a resolv.conf is one of ours, of a time when things were otherwise."""
+        spec = container.spec
+        if text == container_resolvers(self._host.text, spec.dns, spec.dns_search, spec.dns_options):
+            return True
+        asked = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver ")]
+        gateways = {str(subnet.gateway) for network in self._networks.list() for subnet in network.subnets}
+        return len(asked) == 1 and asked[0] in gateways
+
+
+def _asks_itself(spec: ContainerSpec) -> bool:
+    """Whether a container has a resolver of its own inside, whom nobody else can ask."""
+    return any(ipaddress.ip_address(server).is_loopback for server in spec.dns)

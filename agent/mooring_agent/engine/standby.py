@@ -143,5 +143,5 @@ def _can_be_made_ahead(spec: ContainerSpec) -> bool:
     return (
         is_plain(spec)
         and not (spec.volumes or spec.cgroup or spec.tty)
-        and all(network.ipv4_address is None and network.name != "host" for network in spec.networks)
+        and all(not network.is_static and network.name != "host" for network in spec.networks)
     )

@@ -31,35 +31,16 @@ class HostResolvers:
     def __init__(self, sources: Sequence[Path] = RESOLVERS) -> None:
         self._sources = sources
         self._seen: tuple[tuple[int, int, int] | None, ...] | None = None
-        self._plain = ""
-        self._settings: tuple[str, ...] = ()
+        self._text = ""
 
-    def reachable(self) -> str:
-        """For a container that asks the host's resolvers."""
-        self._look()
-        return self._plain
-
-    def served(self, resolver: str) -> str:
-        """For a container that asks the name server at the address `resolver`: what else the host says holds.
-
-        Without a word of the host a name without a dot is looked up as it is first, as Docker has it: it may
-        be a container's.
-        """
-        self._look()
-        lines = [*self._settings, f"nameserver {resolver}"]
-        if not any("ndots:" in line for line in self._settings):
-            lines.append("options ndots:0")
-        return "".join(f"{line}\n" for line in lines)
-
-    def _look(self) -> None:
+    @property
+    def text(self) -> str:
+        """For a container that has no wishes of its own."""
         seen = tuple(_signature(source) for source in self._sources)
-        if seen == self._seen:
-            return
-        self._plain = resolver_configuration(self._sources)
-        words = ("search", "domain", "options", "sortlist")
-        lines = self._plain.splitlines()
-        self._settings = tuple(line for line in lines if line.split()[:1] and line.split()[0] in words)
-        self._seen = seen
+        if seen != self._seen:
+            self._text = resolver_configuration(self._sources)
+            self._seen = seen
+        return self._text
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
@@ -91,15 +72,61 @@ def reachable_resolvers(text: str) -> str:
     return "".join(f"{line}\n" for line in (*kept, *(f"nameserver {resolver}" for resolver in resolvers)))
 
 
-def hosts_file(hostname: str, endpoints: Iterable[Endpoint] = ()) -> str:
-    """A container's /etc/hosts: the loopback names, and its own name on each of its networks.
+def container_resolvers(
+    host: str, resolvers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = ()
+) -> str:
+    """A container's own wishes put into `host`, the resolv.conf that it has otherwise.
+
+    What is asked for takes the place of the host's of the same kind, as in Docker; a search of "." is none.
+    """
+    replaced = {"nameserver": resolvers, "search": search, "options": options}
+    kept = []
+    for line in host.splitlines():
+        word = (line.split() or [""])[0]
+        if not replaced.get("search" if word == "domain" else word):
+            kept.append(line)
+    if list(search) not in ([], ["."]):
+        kept.append(f"search {' '.join(search)}")
+    kept += (f"nameserver {resolver}" for resolver in resolvers)
+    if options:
+        kept.append(f"options {' '.join(options)}")
+    return "".join(f"{line}\n" for line in kept)
+
+
+def asking(text: str, server: str) -> str:
+    """The resolv.conf `text` for a container that asks the name server at an address, and nobody else.
+
+    Where nothing is said of it, a name without a dot is looked up as it is first, as Docker has it: it may be
+    another container's.
+    """
+    kept = [line for line in text.splitlines() if _nameserver(line) is None]
+    if not any(line.startswith("options") and "ndots:" in line for line in kept):
+        kept.append("options ndots:0")
+    return "".join(f"{line}\n" for line in (*kept, f"nameserver {server}"))
+
+
+def hosts_file(
+    hostname: str, endpoints: Iterable[Endpoint] = (), extra: Iterable[tuple[str, str]] = ()
+) -> str:
+    """A container's /etc/hosts: the loopback names, its own name on each of its networks, and `extra`
+    (address, name).
 
     Without an endpoint its name stands for the loopback address, so that it always resolves.
     """
     short = hostname.partition(".")[0]
     own = hostname if short == hostname else f"{hostname} {short}"
-    addresses = [endpoint.ipv4 for endpoint in endpoints] or ["127.0.1.1"]
-    return _LOCAL_NAMES + "".join(f"{address}\t{own}\n" for address in addresses)
+    addresses = [address for endpoint in endpoints for address in endpoint.addresses] or ["127.0.1.1"]
+    lines = [f"{address}\t{own}\n" for address in addresses]
+    lines += (f"{address}\t{name}\n" for address, name in extra)
+    return _LOCAL_NAMES + "".join(lines)
+
+
+def host_addresses(endpoints: Iterable[Endpoint]) -> list[str]:
+    """The addresses under which a container reaches its host: the gateways of its first bridge network."""
+    for endpoint in endpoints:
+        if endpoint.host_ifname:
+            return [address for address in (endpoint.gateway, endpoint.gateway6) if address is not None]
+    return []
 
 
 def _nameserver(line: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mooring_agent.engine.resources import limits, names
+from mooring_agent.engine.resources import limits, names, resolving
 from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_alone
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
@@ -161,7 +161,17 @@ class ContainerSpec(Declared):
     tty: bool = option(Bool(), default=False)
     interactive: bool = option(Bool(), default=False)
     volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
-    networks: tuple[NetworkAttachment, ...] = option(Attachments(), default=(attached_to("bridge"),))
+    networks: tuple[NetworkAttachment, ...] = option(
+        Attachments(), default=(attached_to("bridge"),), live=True
+    )
+    dns: tuple[str, ...] = option(Items(Text("an address", resolving.resolver)), default=(), live=True)
+    dns_search: tuple[str, ...] = option(
+        Items(Text("a domain", resolving.search_domain)), default=(), live=True
+    )
+    dns_options: tuple[str, ...] = option(
+        Items(Text("an option", resolving.resolver_option)), default=(), live=True
+    )
+    extra_hosts: Mapping[str, str] = option(resolving.ExtraHosts(), default={}, live=True)
     ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
     memory: int | None = option(limits.MEMORY, live=True)
     memory_reservation: int | None = option(limits.MEMORY, live=True)
@@ -208,6 +218,7 @@ class ContainerSpec(Declared):
         """Hold what no single option can say."""
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         self._check_network(prefix)
+        self._check_resolving(prefix)
         self._check_namespaces(prefix)
         self._check_users(prefix)
 
@@ -233,6 +244,22 @@ class ContainerSpec(Declared):
                 f'{prefix}{named} cannot be set with the network "{network}", with which it has that '
                 "container's names; remove one of them"
             )
+
+    def _check_resolving(self, prefix: str) -> None:
+        if len(self.dns) > resolving.MOST_RESOLVERS:
+            raise InvalidSpec(
+                f"{prefix}dns names {len(self.dns)} resolvers, expected at most {resolving.MOST_RESOLVERS}: "
+                "programs ask no others; remove some"
+            )
+        network = self.networks[0].name
+        if other_container(network) is None:
+            return
+        for name in ("dns", "dns_search", "dns_options", "extra_hosts"):
+            if getattr(self, name):
+                raise InvalidSpec(
+                    f'{prefix}{name} cannot be set with the network "{network}", with which it has that '
+                    "container's names; remove one of them"
+                )
 
     def _check_namespaces(self, prefix: str) -> None:
         network = self.networks[0].name

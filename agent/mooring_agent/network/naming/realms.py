@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass
 
-from ..records import Network
+from ..records import IPAddress, IPNetwork, Network
 from ..specs import DEFAULT_NETWORK
-
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +29,16 @@ class Realm:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A container's place in a realm, which `bridge` identifies, and what it is called there."""
+    """A container's place in a realm, which `bridge` identifies, and what it is called there.
+
+    `default_route` says whether that of IPv4 leads through here.
+    """
 
     bridge: str
     addresses: tuple[str, ...]
     mac: str
     names: tuple[str, ...]
+    default_route: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,10 @@ def realm_of(network: Network) -> Realm | None:
     return Realm(
         name=network.name,
         bridge=network.bridge,
-        gateways=(network.gateway,),
-        subnets=(network.subnet,),
+        gateways=tuple(subnet.gateway for subnet in network.subnets),
+        subnets=tuple(subnet.cidr for subnet in network.subnets),
         internal=network.internal,
+        mtu=network.mtu,
     )
 
 

@@ -306,7 +306,7 @@ class NameService:
             self._files.set_names(bridge, container_id, "")
             if self._dotted.pop((bridge, container_id), None):
                 changed.add(bridge)
-        for number, home in enumerate(homes):
+        for home in homes:
             text = zone.hosts_text(home)
             if written.get(home.bridge) != text:
                 self._files.set_names(home.bridge, container_id, text)
@@ -317,7 +317,7 @@ class NameService:
                 changed.add(home.bridge)
             for address in home.addresses:
                 if "." in address:
-                    lease = zone.reservation(home, address, default_route=number == 0)
+                    lease = zone.reservation(home, address)
                     if self._files.reserve(home.bridge, address, lease) and home.bridge in self._served:
                         self._served[home.bridge].server.reread()
         if not written:

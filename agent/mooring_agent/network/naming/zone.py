@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ...errors import InvalidSpec
-from .realms import Home, IPNetwork
+from ..records import IPNetwork
+from .realms import Home
 
 # A label as people use them: RFC 1123, 2.1, and the underscores of service names.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
@@ -40,14 +41,14 @@ def hosts_text(home: Home) -> str:
     return "".join(f"{_address(address)}\t{names}\n" for address in home.addresses) if names else ""
 
 
-def reservation(home: Home, address: str, *, default_route: bool) -> str:
+def reservation(home: Home, address: str) -> str:
     """The reservation of an IPv4 address for a MAC, as --dhcp-host of dnsmasq(8) takes it.
 
     The tag keeps a client from a second default route.
     """
     if not _MAC.fullmatch(home.mac):
         raise InvalidSpec(f"MAC {home.mac!r} is not usable: expected six pairs of hexadecimal digits")
-    tag = "" if default_route else f"set:{NO_ROUTE},"
+    tag = "" if home.default_route else f"set:{NO_ROUTE},"
     return f"{home.mac},{tag}{ipaddress.IPv4Address(address)}\n"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 
@@ -79,13 +80,13 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 @pytest.mark.parametrize("mac", ["02:6d:0a:d2:01:05,10.0.0.1", "*", "02:6d:0a:d2:01", "02:6D:0a:d2:01:05\n"])
 def test_a_reservation_is_for_one_mac(mac: str) -> None:
     with pytest.raises(InvalidSpec, match="MAC"):
-        zone.reservation(home("web", mac=mac), "10.210.1.5", default_route=True)
+        zone.reservation(home("web", mac=mac), "10.210.1.5")
 
 
 def test_only_the_first_network_has_a_default_route() -> None:
     web = home("web")
-    assert zone.reservation(web, "10.210.1.5", default_route=True) == "02:6d:0a:d2:01:05,10.210.1.5\n"
-    told = zone.reservation(web, "10.210.1.5", default_route=False)
+    assert zone.reservation(web, "10.210.1.5") == "02:6d:0a:d2:01:05,10.210.1.5\n"
+    told = zone.reservation(dataclasses.replace(web, default_route=False), "10.210.1.5")
     assert told == "02:6d:0a:d2:01:05,set:noroute,10.210.1.5\n"
 
 
