@@ -37,7 +37,7 @@ def question(name: str, kind: str = "A") -> bytes:
 
 
 def ask(made: socket.socket, server: str, name: str, kind: str = "A", port: int = 53) -> Answer:
-    """Ask over a socket, a datagram or a connected stream. Raises TimeoutError."""
+    """Ask over a socket, a datagram or a connected stream. Raises TimeoutError, OSError."""
     made.settimeout(_TIMEOUT)
     message = question(name, kind)
     if made.type == socket.SOCK_DGRAM:
@@ -48,7 +48,9 @@ def ask(made: socket.socket, server: str, name: str, kind: str = "A", port: int 
     made.connect((server, port))
     made.sendall(struct.pack(">H", len(message)) + message)
     with made.makefile("rb") as stream:
-        (length,) = struct.unpack(">H", stream.read(2))
+        if len(head := stream.read(2)) < 2:
+            raise ConnectionResetError(f"{server} has closed the connection without an answer")
+        (length,) = struct.unpack(">H", head)
         return parse(stream.read(length))
 
 
