@@ -152,7 +152,7 @@ def test_servers_are_there_for_containers_that_run_only(agent: AgentUnderTest) -
     pid = served(agent, "back")
     agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
     agent.api("DELETE", "/mooring/v1/networks/back")
-    assert not Path(f"/proc/{pid}").exists()
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
     assert not list(agent.config.run_root.glob(f"names/*/{names_of_bridge(agent, 'front')}/hosts/*"))
 
 
@@ -166,7 +166,7 @@ def test_a_server_that_nobody_needs_ends(agent: AgentUnderTest) -> None:
     pid = served(agent, "front")
     agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
     agent.restart()
-    assert not Path(f"/proc/{pid}").exists()
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
     assert names_of(agent, "front")["state"] == "idle"
 
 

@@ -68,6 +68,16 @@ class View:
         return len(self.realms) == 1 and not self.servers
 
     @property
+    def bridges(self) -> set[str]:
+        """The bridges of its realms."""
+        return {realm.bridge for realm in self.realms}
+
+    @property
+    def served(self) -> tuple[View, ...]:
+        """The views whose servers are needed by who has this one: those of its networks give addresses."""
+        return (self,) if self.plain else (self, *(View((realm,)) for realm in self.realms))
+
+    @property
     def closed(self) -> bool:
         """Whether the outside has no names in it."""
         return all(realm.internal for realm in self.realms)

@@ -23,9 +23,10 @@ from ..records import Network
 from . import zone
 from .dnsmasq import check_path, configuration
 from .files import NameFiles
-from .realms import Realm, Resident, View, realm_of, view_of
+from .realms import Home, Realm, Resident, View, realm_of, view_of
 from .redirects import Redirects
 from .server import Server, end_stray, program
+from .told import Changed, Told
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,7 @@ class NameService:
         self._coming: dict[str, tuple[Resident, View]] = {}
         self._views: dict[str, View] = {}
         self._served: dict[str, _Served] = {}
-        self._written: dict[str, dict[str, str]] = {}
-        self._dotted: dict[tuple[str, str], frozenset[str]] = {}
+        self._told = Told(self._files)
         self._dirty: set[str] = set()
         self._flushing = False
         self._settled = False
@@ -97,7 +97,7 @@ class NameService:
         served = self._served.get(view.key)
         if self._obstacles or (served is not None and not served.good):
             return None
-        first = next(home.bridge for home in resident.homes if home.bridge in self._bridges_of(view))
+        first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
         realm = next(realm for realm in view.realms if realm.bridge == first)
         return str(realm.gateways[0])
 
@@ -110,10 +110,10 @@ class NameService:
         if view is None or not self._is_able():
             return
         self._coming[resident.container_id] = resident, view
-        served = self._serve(view)
-        served.expected.add(resident.container_id)
         loop = asyncio.get_running_loop()
-        loop.call_later(_EXPECTED, self._expect_no_longer, view.key, resident.container_id)
+        for one in view.served:
+            self._serve(one).expected.add(resident.container_id)
+            loop.call_later(_EXPECTED, self._expect_no_longer, one.key, resident.container_id)
         if not view.plain:
             await self._redirect()
 
@@ -134,7 +134,7 @@ class NameService:
 
     def withdraw(self, container_id: str) -> None:
         """A container does not run any more."""
-        if self._residents.pop(container_id, None) is not None or container_id in self._written:
+        if self._residents.pop(container_id, None) is not None or container_id in self._told:
             self._touch(container_id)
 
     # ---- the agent's life -------------------------------------------------------------------------
@@ -151,18 +151,13 @@ class NameService:
                 if home.bridge in bridges and (text := zone.hosts_text(home)):
                     texts[home.bridge, resident.container_id] = text
         await asyncio.to_thread(self._sweep, texts, bridges)
-        for (bridge, container_id), text in texts.items():
-            self._written.setdefault(container_id, {})[bridge] = text
+        self._told.take_up(texts)
         self._settled = True
         self._flush()
         wanted = set(self._served)
         for place in self._files.places():
             if place.directory.name not in wanted:
                 await asyncio.to_thread(end_stray, place)
-        await self._redirect(anew=True)
-
-    async def repair(self) -> None:
-        """Make the kernel's part what it should be, whatever somebody has done to it."""
         await self._redirect(anew=True)
 
     async def stop(self) -> None:
@@ -181,7 +176,7 @@ class NameService:
 
     async def teardown(self) -> None:
         """End all servers, and remove everything that is theirs."""
-        for known in (self._residents, self._coming, self._views, self._written, self._dotted):
+        for known in (self._residents, self._coming, self._views, self._told):
             known.clear()
         for served in list(self._served.values()):
             await self._end(served)
@@ -206,18 +201,17 @@ class NameService:
         realm = realm_of(network)
         if realm is None:
             return None
-        served = self._served.get(realm.bridge)
-        state, problem = (served.server.state, served.server.problem) if served else ("idle", "")
+        mine = [served for served in self._served.values() if realm in served.view.realms]
+        mine.sort(key=lambda served: (not served.view.plain, not served.server.problem))
+        state, problem = (mine[0].server.state, mine[0].server.problem) if mine else ("stopped", "")
         if not self._is_able():
             state, problem = "failed", self._unable
         elif not problem:
-            others = [one for one in self._served.values() if realm in one.view.realms and one is not served]
-            problems = [one.server.problem for one in others if one.server.problem]
-            problem = next(iter([*problems, *self._obstacles]), "")
+            problem = next(iter(self._obstacles), "")
         return {
             "server": str(realm.gateways[0]),
             "state": "idle" if state == "stopped" else state,
-            "pid": served.server.pid if served else None,
+            "pid": mine[0].server.pid if mine else None,
             "problem": problem or None,
         }
 
@@ -237,10 +231,6 @@ class NameService:
         if not resident.homes:
             return None
         return view_of(resident, self._realms())
-
-    @staticmethod
-    def _bridges_of(view: View) -> set[str]:
-        return {realm.bridge for realm in view.realms}
 
     def _is_able(self) -> bool:
         """Whether there can be servers on this host."""
@@ -267,72 +257,43 @@ class NameService:
         """Write what has changed."""
         self._flushing = False
         dirty, self._dirty = self._dirty, set()
+        changed = Changed()
         redirected = False
-        local: set[str] = set()
         for container_id in dirty:
-            before = self._views.get(container_id)
+            before = self._views.pop(container_id, None)
             resident = self._residents.get(container_id)
-            view = None if resident is None else self._view(resident)
-            if resident is not None and view is not None and not self._is_able():
-                view = None
+            view = None if resident is None or not self._is_able() else self._view(resident)
             self._coming.pop(container_id, None)
             try:
-                local |= self._write(container_id, resident if view is not None else None)
+                changed.include(self._told.tell(container_id, self._homes(resident) if view else ()))
             except (OSError, MooringError) as error:
                 logger.error("names not written container=%s error=%r", container_id[:12], str(error))
-            if view is None:
-                self._views.pop(container_id, None)
-            else:
+            servers = set()
+            if view is not None:
                 self._views[container_id] = view
-                self._serve(view).running.add(container_id)
-            if before is not None and before != view and (served := self._served.get(before.key)):
-                served.running.discard(container_id)
-                self._leave_when_idle(served)
+                for one in view.served:
+                    self._serve(one).running.add(container_id)
+                    servers.add(one.key)
+            for one in () if before is None else before.served:
+                if one.key not in servers and (served := self._served.get(one.key)):
+                    served.running.discard(container_id)
+                    self._leave_when_idle(served)
             redirected = redirected or any(one is not None and not one.plain for one in (before, view))
-        for served in self._served.values():
-            if local & self._bridges_of(served.view):
+        for key, served in self._served.items():
+            if changed.local & served.view.bridges:
                 self._tell_local(served)
+            if key in changed.reservations:
+                served.server.reread()
         if redirected:
             self._spawn(self._redirect())
 
-    def _write(self, container_id: str, resident: Resident | None) -> set[str]:
-        """Write the files of a container; the bridges on which names with dots have come or gone."""
+    def _homes(self, resident: Resident | None) -> list[Home]:
         realms = self._realms()
-        homes = [] if resident is None else [home for home in resident.homes if home.bridge in realms]
-        written = self._written.setdefault(container_id, {})
-        changed = set()
-        for bridge in set(written) - {home.bridge for home in homes}:
-            del written[bridge]
-            self._files.set_names(bridge, container_id, "")
-            if self._dotted.pop((bridge, container_id), None):
-                changed.add(bridge)
-        for home in homes:
-            text = zone.hosts_text(home)
-            if written.get(home.bridge) != text:
-                self._files.set_names(home.bridge, container_id, text)
-                written[home.bridge] = text
-            names = frozenset(zone.dotted(home.names))
-            if names != self._dotted.get((home.bridge, container_id), frozenset()):
-                self._dotted[home.bridge, container_id] = names
-                changed.add(home.bridge)
-            for address in home.addresses:
-                if "." in address:
-                    lease = zone.reservation(home, address)
-                    if self._files.reserve(home.bridge, address, lease) and home.bridge in self._served:
-                        self._served[home.bridge].server.reread()
-        if not written:
-            del self._written[container_id]
-        return changed
+        return [] if resident is None else [home for home in resident.homes if home.bridge in realms]
 
     def _tell_local(self, served: _Served) -> None:
-        if self._files.set_local(served.server.place, self._local_text(served.view)):
+        if self._files.set_local(served.server.place, self._told.local_names(served.view.bridges)):
             served.server.reread()
-
-    def _local_text(self, view: View) -> str:
-        bridges = self._bridges_of(view)
-        return zone.local_names(
-            name for (bridge, _), names in self._dotted.items() if bridge in bridges for name in names
-        )
 
     def _serve(self, view: View) -> _Served:
         """Have a server for a view, from soon on."""
@@ -356,8 +317,8 @@ class NameService:
     async def _bring_up(self, served: _Served) -> None:
         view = served.view
         place = served.server.place
-        self._files.open_place(place, self._bridges_of(view))
-        self._files.set_local(place, self._local_text(view))
+        self._files.open_place(place, view.bridges)
+        self._files.set_local(place, self._told.local_names(view.bridges))
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
         await served.server.run(config, addresses, served.port)
@@ -448,9 +409,8 @@ class NameService:
             served = self._served.get(view.key)
             if served is None or view.plain:
                 continue
-            bridges = self._bridges_of(view)
             for home in resident.homes:
-                if home.bridge in bridges:
+                if home.bridge in view.bridges:
                     entries[home.bridge, home.mac] = served.port
         await self._redirects.make(entries, anew=anew)
 
