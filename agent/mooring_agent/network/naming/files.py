@@ -27,8 +27,9 @@ class NameFiles:
         self._user = user
         self._networks = root / "networks"
         self._servers = root / "servers"
-        self._draft = root / "draft"
+        self._draft = str(root / "draft")
         self._made: set[str] = set()
+        self._reserved: dict[str, str] = {}
 
     def open(self) -> None:
         """Make what is missing of the directories."""
@@ -57,22 +58,23 @@ class NameFiles:
 
     def set_names(self, bridge: str, container_id: str, text: str) -> None:
         """Have a container be known by what `text` says, hosts(5); "" is not at all."""
-        path = self._networks / bridge / "hosts" / container_id
+        path = f"{self._networks}/{bridge}/hosts/{container_id}"
         if text:
             self._open_network(bridge)
             self._write(path, text)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def reserve(self, bridge: str, address: str, text: str) -> bool:
         """Reserve an address; whether it was reserved for somebody else until now."""
-        path = self._networks / bridge / "dhcp" / address
-        before = _read(path)
-        if before == text:
-            return False
-        self._open_network(bridge)
-        self._write(path, text)
-        return before is not None
+        path = f"{self._networks}/{bridge}/dhcp/{address}"
+        before = self._reserved.get(path) or _read(path)
+        if before != text:
+            self._open_network(bridge)
+            self._write(path, text)
+        self._reserved[path] = text
+        return before is not None and before != text
 
     def set_local(self, place: Place, text: str) -> bool:
         """Write the names that the server of `place` asks nobody about; whether they are others now."""
@@ -96,6 +98,10 @@ class NameFiles:
     def remove_network(self, bridge: str) -> None:
         """Forget a network."""
         self._made.discard(bridge)
+        beginning = f"{self._networks}/{bridge}/"
+        self._reserved = {
+            path: text for path, text in self._reserved.items() if not path.startswith(beginning)
+        }
         shutil.rmtree(self._networks / bridge, ignore_errors=True)
 
     def networks(self) -> list[str]:
@@ -110,7 +116,7 @@ class NameFiles:
             (self._networks / bridge / name).mkdir(mode=_DIRECTORY, parents=True, exist_ok=True)
         self._made.add(bridge)
 
-    def _write(self, path: Path, text: str) -> None:
+    def _write(self, path: Path | str, text: str) -> None:
         descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FOR_READING)
         try:
             os.write(descriptor, text.encode())
@@ -119,8 +125,9 @@ class NameFiles:
         os.rename(self._draft, path)
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path | str) -> str | None:
     try:
-        return path.read_text()
+        with open(path, encoding="ascii") as file:
+            return file.read()
     except FileNotFoundError:
         return None

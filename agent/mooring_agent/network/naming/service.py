@@ -35,6 +35,7 @@ _FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_loc
 _LAST_PORT = 64999
 _EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
 _LINGERS = 10.0  # and after the last one has ended, since another one often follows
+_TOGETHER = 0.05  # seconds in which several changes of names with dots become one
 _READY_WITHIN = 5.0
 _LOOK_AGAIN = 20.0  # seconds between two looks at a firewall that is in the way
 _USERS = ("dnsmasq", "nobody")
@@ -50,6 +51,7 @@ class _Served:
         self.running: set[str] = set()
         self.expected: set[str] = set()
         self.leaving: asyncio.TimerHandle | None = None
+        self.telling: asyncio.TimerHandle | None = None
         self.good = True
 
 
@@ -280,8 +282,9 @@ class NameService:
                     self._leave_when_idle(served)
             redirected = redirected or any(one is not None and not one.plain for one in (before, view))
         for key, served in self._served.items():
-            if changed.local & served.view.bridges:
-                self._tell_local(served)
+            if changed.local & served.view.bridges and served.telling is None:
+                loop = asyncio.get_running_loop()
+                served.telling = loop.call_later(_TOGETHER, self._tell_local, served)
             if key in changed.reservations:
                 served.server.reread()
         if redirected:
@@ -292,6 +295,10 @@ class NameService:
         return [] if resident is None else [home for home in resident.homes if home.bridge in realms]
 
     def _tell_local(self, served: _Served) -> None:
+        """Tell a server about which names it is to ask nobody: all that have changed lately at once."""
+        served.telling = None
+        if self._served.get(served.view.key) is not served:
+            return
         if self._files.set_local(served.server.place, self._told.local_names(served.view.bridges)):
             served.server.reread()
 
@@ -307,6 +314,7 @@ class NameService:
             return served
         if served is None:
             place = self._files.place(view.key)
+            self._files.open_place(place, view.bridges)
             served = _Served(view, Server(place, lambda: self._server_changed(view.key)))
             served.port = _PORT if view.plain else self._free_port(served)
             self._served[view.key] = served
@@ -317,7 +325,6 @@ class NameService:
     async def _bring_up(self, served: _Served) -> None:
         view = served.view
         place = served.server.place
-        self._files.open_place(place, view.bridges)
         self._files.set_local(place, self._told.local_names(view.bridges))
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)

@@ -16,7 +16,8 @@ from ..records import IPNetwork
 from .realms import Home
 
 # A label as people use them: RFC 1123, 2.1, and the underscores of service names.
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 LONGEST_NAME = 253  # RFC 1035, 2.3.4: 255 octets, of which each label takes one more than its letters
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _RESERVED = "localhost"  # RFC 6761, 6.3: always the loopback address
@@ -27,7 +28,7 @@ def can_be_told(name: str) -> bool:
     lower = name.lower()
     return (
         len(lower) <= LONGEST_NAME
-        and all(_LABEL.fullmatch(label) for label in lower.split("."))
+        and _NAME.fullmatch(lower) is not None
         and lower.rpartition(".")[2] != _RESERVED
     )
 
