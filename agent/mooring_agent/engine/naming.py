@@ -74,12 +74,16 @@ class Naming:
         """Tell the names of a container that runs, and no other's."""
         if container.running:
             self.service.publish(self._resident(container))
+            if self.service.troubled:
+                self._resolvers_changed([container.id])  # it may have been made ready before
         else:
             self.service.withdraw(container.id)
 
     def _resident(self, container: Container) -> Resident:
         servers = () if _asks_itself(container.spec) else container.spec.dns
-        return Resident(container.id, tuple(self._homes(container)), servers)
+        on = {endpoint.network for endpoint in container.endpoints}
+        outside = any(network.name in on and not network.internal for network in self._networks.list())
+        return Resident(container.id, tuple(self._homes(container)), outside, servers)
 
     def _homes(self, container: Container) -> Iterator[Home]:
         attached = {attachment.name: attachment for attachment in container.spec.networks}
@@ -101,15 +105,17 @@ class Naming:
             )
 
     def _resolvers_changed(self, ids: list[str]) -> None:
-        """Write the resolv.conf of containers that run anew, unless somebody in there has done so."""
+        """Write the resolv.conf of containers anew, unless somebody in there has done so."""
         for id in ids:
             container = self._registry.find(id)
-            if container is None or not container.running or not container.endpoints:
+            if container is None or not container.endpoints:
                 continue
             path = self._run_root / "etc" / container.id / "resolv.conf"
             wanted = self.resolv_conf(container)
             try:
                 self._replace(path, wanted, container)
+            except FileNotFoundError:
+                continue  # each start writes it
             except OSError as error:
                 logger.error("resolv.conf not written container=%s error=%r", container.name, str(error))
 

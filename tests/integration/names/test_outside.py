@@ -139,6 +139,19 @@ def test_resolvers_of_ones_own_have_ones_own_answers(
     assert address(db, "back")
 
 
+def test_an_internal_network_keeps_nobody_from_the_outside_who_is_elsewhere_too(
+    agent: AgentUnderTest, resolver: Callable[..., str]
+) -> None:
+    _write_resolv_conf(agent, f"nameserver {resolver('shop.example.com=192.0.2.1')}\n")
+    declare(agent, "back", internal=True)
+    inner, outer = run(agent, "inner", "back"), run(agent, "outer", "bridge", "back")
+    served(agent, "back")
+    finds(agent, outer, "shop.example.com", "192.0.2.1")
+    finds(agent, outer, "inner", address(inner, "back"))
+    finds(agent, inner, "outer", address(outer, "back"))
+    finds(agent, inner, "shop.example.com")
+
+
 def test_aliases_with_dots_win_over_the_outside(agent: AgentUnderTest, resolver: Callable[..., str]) -> None:
     hosts = resolver("example.com=192.0.2.1", "example.com=2001:db8::1", "www.example.com=192.0.2.3")
     _write_resolv_conf(agent, f"nameserver {hosts}\n")

@@ -201,6 +201,14 @@ def test_without_dnsmasq_containers_start_as_ever(start_agent: StartAgent) -> No
     assert "install the package dnsmasq-base" in agent.log_tail()
     assert resolvers(agent, web) != [gateway]
 
+    assert agent.process is not None
+    enter = ["nsenter", f"--mount=/proc/{agent.process.pid}/ns/mnt"]
+    subprocess.run([*enter, "umount", "/usr/sbin/dnsmasq"], check=True, timeout=10)
+    other = run(agent, "other", "front")
+    served(agent, "front")
+    finds(agent, other, "web", address(web, "front"))
+    assert resolvers(agent, web) == [gateway]
+
 
 def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -> None:
     program = ("unshare", "--net", sys.executable, "-m", "mooring_agent")

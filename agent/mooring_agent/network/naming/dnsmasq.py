@@ -100,7 +100,7 @@ def _lines(view: View, place: Place, port: int) -> Iterator[str]:
     for realm in view.realms:
         for subnet in realm.subnets:
             yield from (f"local=/{zone}/" for zone in reverse_zones(subnet))
-    if view.closed:
+    if not view.outside:
         yield "no-resolv"
         yield "local=/#/"
     elif view.servers:

@@ -45,27 +45,31 @@ class Home:
 class Resident:
     """A container in all of its realms, that of its default route first.
 
-    `servers` are those that it wants to ask about the outside, instead of the host's.
+    `outside` says whether any of its networks, those without names included, leads out. `servers` are those
+    that it wants to ask about the outside, instead of the host's.
     """
 
     container_id: str
     homes: tuple[Home, ...]
+    outside: bool = True
     servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a container can look up: the names of some realms, and of the outside, by its own servers or by
-    the host's. A server answers for one view; containers with the same one share it.
+    """What a container can look up: the names of some realms, and those of the `outside`, if it is not kept
+    from it, by its own servers or by the host's. A server answers for one view; containers with the same one
+    share it.
     """
 
     realms: tuple[Realm, ...]
+    outside: bool
     servers: tuple[str, ...] = ()
 
     @property
     def plain(self) -> bool:
         """Whether it is that of a network as such: its server has port 53 and gives addresses, too."""
-        return len(self.realms) == 1 and not self.servers
+        return self == _plain(self.realms[0])
 
     @property
     def bridges(self) -> set[str]:
@@ -75,20 +79,19 @@ class View:
     @property
     def served(self) -> tuple[View, ...]:
         """The views whose servers are needed by who has this one: those of its networks give addresses."""
-        return (self,) if self.plain else (self, *(View((realm,)) for realm in self.realms))
-
-    @property
-    def closed(self) -> bool:
-        """Whether the outside has no names in it."""
-        return all(realm.internal for realm in self.realms)
+        return (self,) if self.plain else (self, *map(_plain, self.realms))
 
     @property
     def key(self) -> str:
         """Its name among the views of an agent, fit to name a directory."""
         if self.plain:
             return self.realms[0].bridge
-        told = "\n".join((*(realm.bridge for realm in self.realms), "", *self.servers))
+        told = "\n".join((*(realm.bridge for realm in self.realms), str(self.outside), *self.servers))
         return "view-" + hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _plain(realm: Realm) -> View:
+    return View((realm,), not realm.internal)
 
 
 def realm_of(network: Network) -> Realm | None:
@@ -115,5 +118,4 @@ def view_of(resident: Resident, realms: dict[str, Realm]) -> View | None:
     if not mine:
         return None
     ordered = tuple(mine[bridge] for bridge in sorted(mine))
-    view = View(ordered, resident.servers)
-    return View(ordered) if view.closed else view
+    return View(ordered, resident.outside, resident.servers if resident.outside else ())

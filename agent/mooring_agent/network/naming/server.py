@@ -105,7 +105,6 @@ class Server:
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 syscalls.pidfd_send_signal(self._pidfd, signal.SIGHUP)
-        shorten(self.place)
 
     async def _start(self) -> None:
         self._cancel_timers()

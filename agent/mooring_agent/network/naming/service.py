@@ -25,7 +25,7 @@ from .dnsmasq import check_path, configuration
 from .files import NameFiles
 from .realms import Home, Realm, Resident, View, realm_of, view_of
 from .redirects import Redirects
-from .server import Server, end_stray, program
+from .server import Server, end_stray, program, shorten
 from .told import Changed, Told
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ _FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_loc
 _LAST_PORT = 64999
 _EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
 _LINGERS = 10.0  # and after the last one has ended, since another one often follows
+_NOTED_MOST = 1000  # changes after which it is time to look at the logs, which note each
 _TOGETHER = 0.05  # seconds in which several changes of names with dots become one
 _READY_WITHIN = 5.0
 _LOOK_AGAIN = 20.0  # seconds between two looks at a firewall that is in the way
@@ -85,6 +86,7 @@ class NameService:
         self._told = Told(self._files)
         self._dirty: set[str] = set()
         self._flushing = False
+        self._noted = 0
         self._settled = False
         self._known: dict[str, tuple[Network, Realm | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,6 +104,11 @@ class NameService:
         first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
         realm = next(realm for realm in view.realms if realm.bridge == first)
         return str(realm.gateways[0])
+
+    @property
+    def troubled(self) -> bool:
+        """Whether some containers have to ask the host's resolvers, who should not."""
+        return bool(self._obstacles) or not all(served.good for served in self._served.values())
 
     async def expect(self, resident: Resident) -> None:
         """Be ready for a container that is about to start: have its server come, and know it by its view.
@@ -246,7 +253,12 @@ class NameService:
                 logger.warning("names are not told reason=%r", error.message)
             self._unable = error.message
             return False
-        self._able, self._unable = True, ""
+        if self._unable:
+            self._able, self._unable = True, ""
+            for container_id in self._residents:
+                self._touch(container_id)
+            self._resolvers_changed(sorted(self._residents))
+        self._able = True
         return True
 
     def _touch(self, container_id: str) -> None:
@@ -259,6 +271,11 @@ class NameService:
         """Write what has changed."""
         self._flushing = False
         dirty, self._dirty = self._dirty, set()
+        self._noted += len(dirty)
+        if self._noted > _NOTED_MOST:
+            self._noted = 0
+            for served in self._served.values():
+                shorten(served.server.place)
         changed = Changed()
         redirected = False
         for container_id in dirty:
@@ -270,16 +287,7 @@ class NameService:
                 changed.include(self._told.tell(container_id, self._homes(resident) if view else ()))
             except (OSError, MooringError) as error:
                 logger.error("names not written container=%s error=%r", container_id[:12], str(error))
-            servers = set()
-            if view is not None:
-                self._views[container_id] = view
-                for one in view.served:
-                    self._serve(one).running.add(container_id)
-                    servers.add(one.key)
-            for one in () if before is None else before.served:
-                if one.key not in servers and (served := self._served.get(one.key)):
-                    served.running.discard(container_id)
-                    self._leave_when_idle(served)
+            self._move(container_id, before, view)
             redirected = redirected or any(one is not None and not one.plain for one in (before, view))
         for key, served in self._served.items():
             if changed.local & served.view.bridges and served.telling is None:
@@ -289,6 +297,20 @@ class NameService:
                 served.server.reread()
         if redirected:
             self._spawn(self._redirect())
+
+    def _move(self, container_id: str, before: View | None, view: View | None) -> None:
+        """Count a container among those that need the servers of a view, and not of the one it had."""
+        needed = set()
+        if view is not None:
+            self._views[container_id] = view
+            for one in view.served:
+                self._serve(one).running.add(container_id)
+                needed.add(one.key)
+        for one in () if before is None else before.served:
+            served = self._served.get(one.key)
+            if served is not None and one.key not in needed:
+                served.running.discard(container_id)
+                self._leave_when_idle(served)
 
     def _homes(self, resident: Resident | None) -> list[Home]:
         realms = self._realms()

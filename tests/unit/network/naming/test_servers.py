@@ -25,9 +25,9 @@ def realm(number: int, *, internal: bool = False, mtu: int | None = None) -> Rea
 REALMS = {f"mr0000-{number}": realm(number) for number in range(3)} | {"mr0000-9": realm(9, internal=True)}
 
 
-def resident(*numbers: int, servers: tuple[str, ...] = ()) -> Resident:
+def resident(*numbers: int, servers: tuple[str, ...] = (), outside: bool = True) -> Resident:
     homes = tuple(Home(f"mr0000-{n}", (f"10.210.{n}.5",), f"02:6d:0a:d2:0{n}:05", ("web",)) for n in numbers)
-    return Resident("c" * 64, homes, servers)
+    return Resident("c" * 64, homes, outside, servers)
 
 
 def lines(view: View, port: int = 53) -> list[str]:
@@ -62,14 +62,22 @@ def test_resolvers_of_ones_own_make_a_view_of_ones_own() -> None:
 
 
 def test_an_internal_network_asks_nobody_whatever_resolvers_there_are() -> None:
-    view = view_of(resident(9, servers=("192.0.2.1",)), REALMS)
-    assert view == view_of(resident(9), REALMS)
+    view = view_of(resident(9, servers=("192.0.2.1",), outside=False), REALMS)
+    assert view == view_of(resident(9, outside=False), REALMS)
     assert view is not None
     told = lines(view)
     assert "local=/#/" in told
     assert "no-resolv" in told
     assert not any(line.startswith(("server=", "resolv-file=")) for line in told)
     assert "dhcp-option=option:router" in told
+
+
+def test_who_is_on_an_internal_network_and_elsewhere_may_ask_outside() -> None:
+    view = view_of(resident(9, outside=True), REALMS)
+    assert view is not None
+    assert not view.plain
+    assert "resolv-file=/etc/resolv.conf" in lines(view)
+    assert [one.key for one in view.served] == [view.key, "mr0000-9"]
 
 
 def test_a_networks_own_server() -> None:
@@ -115,7 +123,7 @@ def test_a_server_of_several_networks_gives_no_addresses() -> None:
 
 
 def test_the_mtu_is_told() -> None:
-    assert "dhcp-option=option:mtu,1400" in lines(View((realm(1, mtu=1400),)))
+    assert "dhcp-option=option:mtu,1400" in lines(View((realm(1, mtu=1400),), outside=True))
 
 
 @pytest.mark.parametrize("path", ["/run/a b", "/run/a#b", "/run/a\nserver=1.2.3.4", '/run/"a"', "/run/ä"])
