@@ -196,7 +196,7 @@ class NetworkService:
         """
         specs.check_name(name)
         others = [network for network in self._networks.values() if network.name != name]
-        own = [network.bridge for network in self._networks.values()]
+        own = [network.bridge for network in self._networks.values() if network.bridge]
         return planning.plan_subnets(
             name, specs.normalise_spec(spec), others, own, self._netlink, self._config
         )

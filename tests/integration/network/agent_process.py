@@ -43,6 +43,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
     if method == "connect":
         [endpoint] = [item for item in service.endpoints(args[0]) if item.network == args[1]]
         args = [endpoint, *args[2:]]
+    elif method == "reroute":
+        args[0] = service.endpoints(args[0])
     elif method == "publish":
         args[1] = [PortMapping(**mapping) for mapping in args[1]]
     try:
