@@ -38,10 +38,15 @@ def networks(agent: AgentUnderTest) -> Iterator[None]:
 
 def test_containers_know_each_other_by_name_alias_id_and_host_name(agent: AgentUnderTest) -> None:
     web = run(agent, "web", "front")
-    db = run(agent, "Main_DB", {"name": "front", "aliases": ["database", "pg.example.com"]}, hostname="pg1")
+    db = run(
+        agent,
+        "Main_DB",
+        {"name": "front", "aliases": ["database", "pg.example.com", "my_service"]},
+        hostname="pg1",
+    )
     served(agent, "front")
 
-    for name in ("main_db", "MAIN_DB", "database", "pg.example.com", "pg1", db["id"][:12]):
+    for name in ("main_db", "MAIN_DB", "database", "my_service", "pg.example.com", "pg1", db["id"][:12]):
         finds(agent, web, name, address(db, "front"))
     assert look_up(agent, web, "main_db", tcp=True).values == (address(db, "front"),)
     assert look_up(agent, web, "database", "AAAA").values == (db["networks"]["front"]["ipv6_address"],)
@@ -180,7 +185,7 @@ def test_names_that_cannot_be_looked_up_do_no_harm(agent: AgentUnderTest) -> Non
 
 
 @pytest.mark.parametrize(
-    "alias", ["web\n10.0.0.1 bank", "web bank", "web#", "-web", "web/", "*", "a..b", "w" * 64]
+    "alias", ["web\n10.0.0.1 bank", "web bank", "web#", "-web", "web/", "*", "a..b", "w" * 64, "localhost"]
 )
 def test_aliases_that_say_more_than_a_name_are_refused(agent: AgentUnderTest, alias: str) -> None:
     body = {"image": "busybox", "networks": [{"name": "front", "aliases": [alias]}]}

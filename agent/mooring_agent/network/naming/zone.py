@@ -19,6 +19,10 @@ from .realms import Home
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 LONGEST_NAME = 253  # RFC 1035, 2.3.4: 255 octets, of which each label takes one more than its letters
+LABELS_EXPECTED = (
+    "a name of labels of at most 63 letters, digits, '-' and '_', with dots between them, at most "
+    f"{LONGEST_NAME} characters long, and not localhost"
+)
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _RESERVED = "localhost"  # RFC 6761, 6.3: always the loopback address
 
@@ -89,10 +93,7 @@ def reverse_zones(subnet: IPNetwork) -> list[str]:
 
 def _told(name: str) -> str:
     if not can_be_told(name):
-        raise InvalidSpec(
-            f"name {name!r} cannot be given to a container: expected labels of at most 63 letters, digits, "
-            f"'-' and '_', with dots between them, {LONGEST_NAME} characters in all, and not localhost"
-        )
+        raise InvalidSpec(f"name {name!r} cannot be given to a container: expected {LABELS_EXPECTED}")
     return name.lower()
 
 
