@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -111,6 +112,8 @@ def test_networks_do_not_know_each_other(agent: AgentUnderTest) -> None:
     assert look_up(agent, web, "db").code == dns.NXDOMAIN
     assert look_up(agent, db, "web").code == dns.NXDOMAIN
     backs = names_of(agent, "back")["server"]
+    with socket.socket(type=socket.SOCK_DGRAM) as host:  # which may know
+        assert dns.ask(host, backs, "db").values == (address(db, "back"),)
     for tcp in (False, True):
         with pytest.raises((TimeoutError, OSError)):
             look_up(agent, web, "db", server=backs, tcp=tcp)
@@ -140,6 +143,26 @@ def _ports_of_views(agent: AgentUnderTest) -> list[int]:
     ports = [int(line.removeprefix("port=")) for line in lines if line.startswith("port=")]
     assert ports
     return ports
+
+
+def test_names_are_told_over_ipv6_alone(agent: AgentUnderTest) -> None:
+    declare(agent, "six", ipv4=False, ipv6=True)
+    declare(agent, "sixth", ipv4=False, ipv6=True)
+    db, site = run(agent, "db", "six"), run(agent, "site", "sixth")
+    both = run(agent, "both", "six", "sixth")
+    for network in ("six", "sixth"):
+        served(agent, network)
+
+    assert resolvers(agent, db) == [names_of(agent, "six")["server"]]
+    for asking, name, found in (
+        (db, "db", db["networks"]["six"]["ipv6_address"]),
+        (both, "db", db["networks"]["six"]["ipv6_address"]),
+        (both, "site", site["networks"]["sixth"]["ipv6_address"]),
+        (db, "site", None),
+    ):
+        argv = ["nslookup", "-type=aaaa", name]
+        said = agent.api("POST", f"/mooring/v1/containers/{asking['id']}/exec", {"argv": argv})
+        assert (found or "NXDOMAIN") in said["stdout"], said
 
 
 def test_networks_are_entered_and_left_while_a_container_runs(agent: AgentUnderTest) -> None:

@@ -249,7 +249,6 @@ def _take_up_or_start(place: Place, config: str) -> int:
         draft = place.config.with_suffix(".new")
         draft.write_text(config)
         draft.rename(place.config)
-    place.pid.unlink(missing_ok=True)
     try:
         done = subprocess.run(
             [command, f"--conf-file={place.config}"],
