@@ -186,7 +186,7 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
-    run.add_argument("--network", action="append", default=[], metavar="NAME|container:NAME")
+    _networking(run)
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -213,6 +213,21 @@ def _processes(commands: _Commands) -> None:
     _terminal(exec_)
     exec_.add_argument("name", metavar="NAME")
     exec_.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+
+def _networking(run: argparse.ArgumentParser) -> None:
+    run.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="NAME, container:NAME, or name=NAME,alias=…,ip=…,ip6=…,mac-address=…,sysctl=…,default-route",
+    )
+    run.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="whom it asks for names")
+    run.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN")
+    run.add_argument("--dns-option", action="append", default=[], metavar="OPTION")
+    run.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS|NAME:host-gateway")
+    run.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
 
 
 def _confinement(run: argparse.ArgumentParser) -> None:
@@ -385,17 +400,27 @@ def _state(commands: _Commands) -> None:
 
 
 def _declared(commands: _Commands) -> None:
-    network = _kind(commands, "network", "networks", "create")
-    network.add_argument("--subnet", metavar="CIDR")
-    network.add_argument("--gateway", metavar="ADDRESS")
+    group, network = _kind(commands, "network", "networks", "create")
+    _attaching(group)
+    network.add_argument("--driver", choices=("bridge", "macvlan"))
+    for suffix in ("", "6"):
+        network.add_argument(f"--subnet{suffix}", metavar="CIDR")
+        network.add_argument(f"--gateway{suffix}", metavar="ADDRESS")
+        network.add_argument(f"--ip-range{suffix}", metavar="CIDR", help="what containers get")
+    network.add_argument("--ipv6", action="store_true", help="IPv6 as well, with a subnet that is chosen")
+    network.add_argument("--no-ipv4", action="store_true", help="IPv6 alone")
+    network.add_argument("--reserve", action="append", default=[], metavar="ADDRESS", help="given to nobody")
+    network.add_argument("--mtu", type=int, metavar="BYTES")
+    network.add_argument("--parent", metavar="INTERFACE", help="what a macvlan network is on")
+    network.add_argument("--mode", choices=("bridge", "private", "vepa", "passthru"), help="of macvlan")
     network.add_argument("--internal", action="store_true", help="no way out of the host")
     network.add_argument(
         "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
     )
     network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
-    volume = _kind(commands, "volume", "volumes", "create")
+    _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
-    cgroup = _kind(commands, "cgroup", "cgroups", "set")
+    _, cgroup = _kind(commands, "cgroup", "cgroups", "set")
     for option, kind in (
         ("memory", str),
         ("memory-reservation", str),
@@ -410,7 +435,23 @@ def _declared(commands: _Commands) -> None:
     cgroup.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
 
 
-def _kind(commands: _Commands, name: str, plural: str, verb: str) -> argparse.ArgumentParser:
+def _attaching(group: _Commands) -> None:
+    connect = _command(group, "connect", "bring a container onto a network", "networking.connect")
+    connect.add_argument("--ip", metavar="ADDRESS")
+    connect.add_argument("--ip6", metavar="ADDRESS")
+    connect.add_argument("--mac-address", metavar="ADDRESS")
+    connect.add_argument("--alias", action="append", default=[], metavar="NAME")
+    connect.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    connect.add_argument("--default-route", action="store_true", help="its way out leads through it")
+    disconnect = _command(group, "disconnect", "take a container off a network", "networking.disconnect")
+    for command in (connect, disconnect):
+        command.add_argument("network", metavar="NETWORK")
+        command.add_argument("container", metavar="CONTAINER")
+
+
+def _kind(
+    commands: _Commands, name: str, plural: str, verb: str
+) -> tuple[_Commands, argparse.ArgumentParser]:
     group = _group(commands, name, f"declare, list and remove {plural}")
     ls = _command(group, "ls", f"list {plural}", "declared.ls", output=True)
     inspect = _command(group, "inspect", f"show all about {plural}", "declared.inspect")
@@ -423,7 +464,7 @@ def _kind(commands: _Commands, name: str, plural: str, verb: str) -> argparse.Ar
         command.add_argument("names", nargs="+", metavar="NAME")
     for command in (ls, inspect, rm, declare):
         command.set_defaults(kind=plural)
-    return declare
+    return group, declare
 
 
 def _system(commands: _Commands) -> None:

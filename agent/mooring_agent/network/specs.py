@@ -78,6 +78,8 @@ def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         normal["labels"] = _labels(given["labels"])
     _check_versions(normal)
     _check_driver(normal)
+    if "subnet6" in normal:
+        normal.pop("ipv6", None)  # which says the same
     return normal
 
 

@@ -46,6 +46,10 @@ CONTAINER: Arguments = {
     "interactive": {"type": "bool"},
     "volumes": {"type": "list", "elements": "raw"},
     "networks": {"type": "list", "elements": "raw"},
+    "dns": {"type": "list", "elements": "str"},
+    "dns_search": {"type": "list", "elements": "str"},
+    "dns_options": {"type": "list", "elements": "str"},
+    "extra_hosts": {"type": "dict"},
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
     "restart": {"type": "str"},
@@ -156,11 +160,21 @@ IMAGE_PRUNE: Arguments = {
 }
 
 NETWORK: Arguments = {
-    "driver": {"type": "str", "choices": ["bridge"]},
+    "driver": {"type": "str", "choices": ["bridge", "macvlan"]},
+    "ipv4": {"type": "bool"},
+    "ipv6": {"type": "bool"},
     "subnet": {"type": "str"},
     "gateway": {"type": "str"},
+    "ip_range": {"type": "str"},
+    "subnet6": {"type": "str"},
+    "gateway6": {"type": "str"},
+    "ip_range6": {"type": "str"},
+    "reserved": {"type": "list", "elements": "str"},
     "nat": {"type": "bool"},
     "internal": {"type": "bool"},
+    "mtu": {"type": "int"},
+    "parent": {"type": "str"},
+    "mode": {"type": "str", "choices": ["bridge", "private", "vepa", "passthru"]},
     **LABELS,
 }
 
