@@ -89,10 +89,10 @@ class NameFiles:
         for network in self._networks.iterdir():
             with suppress(FileNotFoundError):
                 for entry in (network / "hosts").iterdir():
-                    if wanted.get((network.name, entry.name)) is None:
+                    if not wanted.get((network.name, entry.name)):
                         entry.unlink(missing_ok=True)
         for (bridge, container_id), text in wanted.items():
-            if _read(self._networks / bridge / "hosts" / container_id) != text:
+            if (_read(self._networks / bridge / "hosts" / container_id) or "") != text:
                 self.set_names(bridge, container_id, text)
 
     def remove_network(self, bridge: str) -> None:

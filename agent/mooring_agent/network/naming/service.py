@@ -157,10 +157,14 @@ class NameService:
         texts = {}
         for resident in list(self._residents.values()):
             for home in resident.homes:
-                if home.bridge in bridges and (text := zone.hosts_text(home)):
-                    texts[home.bridge, resident.container_id] = text
-        await asyncio.to_thread(self._sweep, texts, bridges)
-        self._told.take_up(texts)
+                if home.bridge in bridges:
+                    with suppress(MooringError):  # it is told of when it is written
+                        texts[home.bridge, resident.container_id] = zone.hosts_text(home)
+        try:
+            await asyncio.to_thread(self._sweep, texts, bridges)
+            self._told.take_up(texts)
+        except OSError as error:
+            logger.error("names of a former agent not taken up error=%r", str(error))
         self._settled = True
         self._flush()
         wanted = set(self._served)
