@@ -231,3 +231,16 @@ def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -
 
 def _nft(*argv: str) -> None:
     subprocess.run(argv, check=True, timeout=10, capture_output=True)
+
+
+def test_a_host_that_is_torn_down_keeps_no_server(agent: AgentUnderTest) -> None:
+    declare(agent, "back")
+    run(agent, "both", "front", "back")
+    pids = [served(agent, "front"), served(agent, "back")]
+    agent.api("POST", "/mooring/v1/host/down", timeout=30.0)
+    assert agent.process is not None
+    assert agent.process.wait(20.0) == 0
+    agent.process = None
+    for pid in pids:
+        eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 2.0, "the end of a server")
+    assert not list(agent.config.run_root.glob("names/servers/*"))
