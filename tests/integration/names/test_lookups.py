@@ -238,3 +238,10 @@ def test_there_is_no_table_when_nobody_needs_it(agent: AgentUnderTest) -> None:
     served(agent, "front")
     listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True, timeout=10)
     assert f"{agent.config.nft_table}_names" not in listed.stdout
+
+
+def test_a_build_finds_names_with_its_first_question(agent: AgentUnderTest) -> None:
+    agent.api("PUT", "/mooring/v1/networks/fresh", {})
+    dockerfile = "FROM busybox\nRUN nslookup nobody || true\n"
+    done = agent.docker("build", "--network", "fresh", "-", stdin=dockerfile)
+    assert "server can't find nobody: NXDOMAIN" in done.stdout + done.stderr
