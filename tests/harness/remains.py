@@ -101,8 +101,9 @@ class Traces:
         listed = _run("nft", "--json", "list", "tables")
         if listed.returncode != 0:
             return []
+        ours = (self.nft_table, f"{self.nft_table}_names")
         tables = [item["table"] for item in json.loads(listed.stdout)["nftables"] if "table" in item]
-        return [(table["family"], table["name"]) for table in tables if table["name"] == self.nft_table]
+        return [(table["family"], table["name"]) for table in tables if table["name"] in ours]
 
     def _links(self) -> list[str]:
         return [name for name in os.listdir("/sys/class/net") if name.startswith(self.bridge_prefix)]

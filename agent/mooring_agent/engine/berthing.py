@@ -20,6 +20,7 @@ from .confinement import PLAIN, Surroundings, is_plain
 from .container import Container
 from .launching import Launching
 from .mountpoints import MountPoints
+from .naming import Naming
 from .registry import Registry
 from .reserve import Berth, Reserve, acquire, release
 from .resources import ContainerSpec
@@ -57,6 +58,7 @@ class Berthing:
         networks: NetworkService,
         volumes: Volumes,
         mount_points: MountPoints,
+        naming: Naming,
     ) -> None:
         self._registry = registry
         self._launching = launching
@@ -65,6 +67,7 @@ class Berthing:
         self._networks = networks
         self._volumes = volumes
         self._mount_points = mount_points
+        self._naming = naming
         self._preparing: dict[str, tuple[Container, asyncio.Task[_Prepared | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._giving_up = Background()
@@ -251,6 +254,7 @@ class Berthing:
                 cable=berth.cable if number == 0 else None,
                 sysctls=sysctls[endpoint.network],
             )
+        await self._naming.expect(container)
         reached("start.connected")
         self._launching.write_etc(container)
         rootfs = self._snapshotter.rootfs(container.id)

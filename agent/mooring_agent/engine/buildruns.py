@@ -36,6 +36,7 @@ from .container import Container
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
 from .logs import LogReader, follow
+from .naming import Naming
 from .reserve import Berth, acquire, release
 from .resources import ContainerSpec
 from .resources.attachments import is_alone
@@ -83,11 +84,13 @@ class BuildRuns:
         launching: Launching,
         snapshotter: Snapshotter,
         networks: NetworkService,
+        naming: Naming,
     ) -> None:
         self._lifecycle = lifecycle
         self._launching = launching
         self._snapshotter = snapshotter
         self._networks = networks
+        self._naming = naming
         self._runs: dict[str, _Run] = {}
         self._watch: DirectoryWatch | None = None
 
@@ -119,7 +122,7 @@ class BuildRuns:
         container = _container(request)
         run = self._runs[container.id] = _Run(container, given_up=given_up)
         try:
-            self._prepare(container, request)
+            await self._prepare(container, request)
             await self._launch(container, request)
             reached("build-launched")
             await self._attend(run, output)
@@ -136,7 +139,7 @@ class BuildRuns:
 
     # Starting
 
-    def _prepare(self, container: Container, request: RunRequest) -> None:
+    async def _prepare(self, container: Container, request: RunRequest) -> None:
         """Addresses and directories."""
         self._launching.hierarchy.settings(resources_of(container.spec))
         container.group = self._launching.group_path(container)
@@ -145,6 +148,7 @@ class BuildRuns:
             for network in container.spec.networks
             if not is_alone(network.name)
         )
+        await self._naming.attend(container)
         os.makedirs(self._launching.log_directory(container), mode=0o700)
         self._launching.write_etc(container)
         etc = self._launching.etc_directory(container.id)
@@ -244,6 +248,7 @@ class BuildRuns:
             logger.warning("group of a build stays for now group=%s error=%r", container.group, error.message)
         with suppress(KeeperLost, KeeperRefused, Unavailable):
             await self._lifecycle.link.request(messages.Forget(container.id))
+        self._naming.withdraw(container)
         self._networks.release(container.id)
         for directory in (self._launching.directory(container), self._launching.etc_directory(container.id)):
             shutil.rmtree(directory, ignore_errors=True)

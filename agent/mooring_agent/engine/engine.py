@@ -48,6 +48,7 @@ from .launching import Launching
 from .lifecycle import Lifecycle
 from .livechanges import LiveChanges
 from .mountpoints import MountPoints
+from .naming import Naming
 from .networks import Networks
 from .peers import Peers
 from .registry import Registry
@@ -83,7 +84,8 @@ class Engine:
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
         )
         self.peers = Peers(self.images, self.database, configured_peers)
-        self._launching = Launching(config, self.hierarchy)
+        self.naming = Naming(config, self.networks, self.registry)
+        self._launching = Launching(config, self.hierarchy, self.naming.resolv_conf)
         self.volumes = Volumes(
             self.database,
             config.data_root / "volumes",
@@ -104,6 +106,7 @@ class Engine:
             self.networks,
             self.volumes,
             self._mount_points,
+            self.naming,
         )
         self.switching = Switching(self.registry, self.networks, self.events)
         self.lifecycle = Lifecycle(
@@ -111,7 +114,13 @@ class Engine:
         )
         self._attaching = Attaching(self.networks)
         self.live = LiveChanges(
-            self.registry, self.lifecycle, self._launching, self.networks, self._attaching, self.events
+            self.registry,
+            self.lifecycle,
+            self._launching,
+            self.networks,
+            self._attaching,
+            self.events,
+            self.naming,
         )
         self.containers = Containers(
             self.registry,
@@ -128,7 +137,9 @@ class Engine:
             self.live,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
-        self._build_runs = BuildRuns(self.lifecycle, self._launching, self.snapshotter, self.networks)
+        self._build_runs = BuildRuns(
+            self.lifecycle, self._launching, self.snapshotter, self.networks, self.naming
+        )
         self.builds = Builds(self.images, self._build_runs, self.events)
         self.image_service = Images(
             self.images,
@@ -142,7 +153,12 @@ class Engine:
         self.builds.pull = self._pull_for_build
         self.declared_images = DeclaredImages(self.image_service, self.images, self.builds, self.database)
         self.network_resources = Networks(
-            self.networks, self.database, self.events, self.containers.vacate, self._name_if_known
+            self.networks,
+            self.database,
+            self.events,
+            self.containers.vacate,
+            self._name_if_known,
+            self.naming.service,
         )
         self.desired = DesiredContainers(
             self.containers, self.registry, self.images, self.image_service, self.switching
@@ -183,6 +199,7 @@ class Engine:
         for container in self.registry:
             if not self._attaching.is_settled(container):
                 await self.live.settle(container)
+        self.lifecycle.run_soon(self.naming.settle())
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
@@ -206,6 +223,7 @@ class Engine:
         self.events.close()
         await self.image_service.close()
         await self.peers.close()
+        await self.naming.service.stop()
         await self.networks.stop()
         self.snapshotter.close()
         self.database.close()
@@ -218,6 +236,7 @@ class Engine:
         await self._remove_all()
         for name in self.groups.names():
             await self.groups.delete(name)
+        await self.naming.service.teardown()
         await self.networks.teardown()
         link = self.lifecycle.link
         self._reserve.close()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
 from ..errors import Conflict
 from ..linux.syscalls import MS_REC, MS_SLAVE
-from ..network.names import container_resolvers, host_addresses, hosts_file, resolver_configuration
+from ..network.names import host_addresses, hosts_file
 from ..runtime.borrow import Borrow
 from ..runtime.compile import (
     compile_launch,
@@ -52,22 +52,25 @@ _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
 
 
 class Launching:
-    """Prepares launches. Knows the host's control groups and where the agent's files are."""
+    """Prepares launches. Knows the host's control groups and where the agent's files are; `resolv_conf` knows
+    whom a container asks for names.
+    """
 
-    def __init__(self, config: AgentConfig, hierarchy: Hierarchy) -> None:
+    def __init__(
+        self, config: AgentConfig, hierarchy: Hierarchy, resolv_conf: Callable[[Container], str]
+    ) -> None:
         self._config = config
+        self._resolv_conf = resolv_conf
         self.hierarchy = hierarchy
         self._mounts = tuple(dict.fromkeys(str(mount) for mount in hierarchy.controllers.values()))
         # Of launchers below each parent group, which is there, by the namespaces that they make.
         self._shapes: dict[str, dict[tuple[str, ...], Shape]] = {}
         self._seccomp = SeccompCache(config.data_root / "seccomp")
         self._seccomp_paths: dict[frozenset[str], str] = {}
-        self._resolver = ""
         self._mounts_follow = True
 
     def refresh(self) -> None:
-        """Look again at what of the host goes into containers: its resolvers, and how its mounts do."""
-        self._resolver = resolver_configuration()
+        """Look again at how mounts of the host go into containers."""
         self._mounts_follow = root_is_shared(Path("/proc/self/mountinfo").read_text(errors="replace"))
 
     def directory(self, container: Container) -> Path:
@@ -145,14 +148,11 @@ class Launching:
         """Write the container's hosts, hostname and resolv.conf."""
         directory = self.etc_directory(container.id)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        spec, hostname = container.spec, container.hostname
-        resolver = self._resolver
-        if spec.dns or spec.dns_search or spec.dns_options:
-            resolver = container_resolvers(resolver, spec.dns, spec.dns_search, spec.dns_options)
+        hostname = container.hostname
         files = {
             "hosts": hosts_file(hostname, container.endpoints, _extra_hosts(container)),
             "hostname": f"{hostname}\n",
-            "resolv.conf": resolver,
+            "resolv.conf": self._resolv_conf(container),
         }
         for name, text in files.items():
             content = text.encode()

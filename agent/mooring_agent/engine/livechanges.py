@@ -13,6 +13,7 @@ from .container import Container
 from .events import EventBus
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
+from .naming import Naming
 from .registry import Registry
 from .resources import ContainerSpec, NetworkAttachment, compare, merge
 from .resources.attachments import is_alone, is_fixed
@@ -41,6 +42,7 @@ class LiveChanges:
         networks: NetworkService,
         attaching: Attaching,
         events: EventBus,
+        naming: Naming,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
@@ -48,6 +50,7 @@ class LiveChanges:
         self._networks = networks
         self._attaching = attaching
         self._events = events
+        self._naming = naming
 
     async def apply(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
         """Bring a container to a spec that differs from its own in live options only; all or nothing."""
@@ -76,6 +79,7 @@ class LiveChanges:
             if "networks" in fields:
                 await self._resettle(container)
             if container.running and fields.intersection(_NAMES):
+                await self._naming.changed(container)
                 self._launching.write_etc(container)
 
     async def settle(self, container: Container) -> None:

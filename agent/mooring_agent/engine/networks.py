@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..errors import NotFound
+from ..network.naming.service import NameService
 from ..network.records import Network
 from ..network.service import NetworkService
 from ..network.specs import DEFAULT_NETWORK
@@ -30,10 +31,12 @@ class Networks:
         events: EventBus,
         vacate: Callable[[], Awaitable[None]],
         name_of: Callable[[str], str | None],
+        names: NameService,
     ) -> None:
         self._service = service
         self._vacate = vacate
         self._name_of = name_of
+        self._names = names
         self._connection = database.connection
         self._events = events
 
@@ -65,8 +68,7 @@ class Networks:
         if dry_run:
             return outcome(actions, before, wanted.given, None)
         if not live:
-            await self._vacate()
-            await self._service.remove(name)
+            await self._remove(existing)
             await self._create(name, given, wanted)
         elif changes or stored is None:
             await self._service.update(name, given)
@@ -81,8 +83,7 @@ class Networks:
         stored = self._declared(name)
         before = stored.given if stored is not None else {}
         if not dry_run:
-            await self._vacate()
-            await self._service.remove(name)
+            await self._remove(existing)
             self._connection.execute("DELETE FROM declared WHERE kind = 'network' AND name = ?", (name,))
             self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})
         return outcome([Action("remove", "network", name, "it is not wanted")], before, None, None)
@@ -91,6 +92,11 @@ class Networks:
         """The names of those that were declared, the default one aside."""
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'network' ORDER BY name")
         return [row["name"] for row in rows if row["name"] != DEFAULT_NETWORK]
+
+    async def _remove(self, network: Network) -> None:
+        await self._vacate()
+        await self._service.remove(network.name)
+        await self._names.network_removed(network.bridge)
 
     async def _create(self, name: str, given: dict[str, Any], wanted: NetworkSpec) -> None:
         network = await self._service.create(name, given)
@@ -119,6 +125,7 @@ class Networks:
         stored = self._declared(network.name)
         return {
             **network.view(),
+            "names": self._names.view(network),
             "spec": {} if stored is None else stored.given,
             "managed": stored is not None,
             "containers": {

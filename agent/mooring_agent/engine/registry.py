@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ..errors import Conflict, NotFound
@@ -17,10 +18,11 @@ _ID_LENGTH = 64
 
 
 class Registry:
-    """Every container of this agent."""
+    """Every container of this agent. `changed` is told of each that runs otherwise, or has another name."""
 
     def __init__(self, database: Database) -> None:
         self._rows = ContainerRows(database)
+        self.changed: Callable[[Container], None] = lambda _: None
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
         for row in self._rows.all():
@@ -86,6 +88,7 @@ class Registry:
     def save_run(self, container: Container) -> None:
         """Keep how it runs."""
         self._rows.update(container.id, run=container.run_json())
+        self.changed(container)
 
     def save_resolved(self, container: Container) -> None:
         """Keep what was settled about it."""
@@ -105,6 +108,7 @@ class Registry:
         del self._by_name[container.name]
         container.name = name
         self._by_name[name] = container
+        self.changed(container)
 
     def remove(self, container: Container) -> None:
         """Forget the container."""

@@ -25,6 +25,32 @@ ff02::2\tip6-allrouters
 """
 
 
+class HostResolvers:
+    """The host's resolv.conf, as containers get it; read again whenever it is another one."""
+
+    def __init__(self, sources: Sequence[Path] = RESOLVERS) -> None:
+        self._sources = sources
+        self._seen: tuple[tuple[int, int, int] | None, ...] | None = None
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        """For a container that has no wishes of its own."""
+        seen = tuple(_signature(source) for source in self._sources)
+        if seen != self._seen:
+            self._text = resolver_configuration(self._sources)
+            self._seen = seen
+        return self._text
+
+
+def _signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def resolver_configuration(sources: Sequence[Path] = RESOLVERS) -> str:
     """A container's /etc/resolv.conf: the first of the host's with a resolver that containers can reach."""
     present = [source for source in sources if source.exists()]
@@ -65,6 +91,18 @@ def container_resolvers(
     if options:
         kept.append(f"options {' '.join(options)}")
     return "".join(f"{line}\n" for line in kept)
+
+
+def asking(text: str, server: str) -> str:
+    """The resolv.conf `text` for a container that asks the name server at an address, and nobody else.
+
+    Where nothing is said of it, a name without a dot is looked up as it is first, as Docker has it: it may be
+    another container's.
+    """
+    kept = [line for line in text.splitlines() if _nameserver(line) is None]
+    if not any(line.startswith("options") and "ndots:" in line for line in kept):
+        kept.append("options ndots:0")
+    return "".join(f"{line}\n" for line in (*kept, f"nameserver {server}"))
 
 
 def hosts_file(

@@ -112,8 +112,8 @@ def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentU
 
 def test_resolvers_and_hosts_change_live(agent: AgentUnderTest) -> None:
     before = put(agent, networks=["blue"])["result"]
-    put(agent, networks=["blue"], dns=["192.0.2.53"], extra_hosts={"db": "192.0.2.7"})
-    assert "nameserver 192.0.2.53" in run(agent, "cat", "/etc/resolv.conf")
+    put(agent, networks=["blue"], dns=["127.0.0.53"], dns_search=["lan"], extra_hosts={"db": "192.0.2.7"})
+    assert run(agent, "cat", "/etc/resolv.conf").endswith("search lan\nnameserver 127.0.0.53\n")
     assert "192.0.2.7\tdb" in run(agent, "cat", "/etc/hosts")
     assert view(agent)["pid"] == before["pid"]
 

@@ -145,7 +145,7 @@ class KeeperUnderTest:
         self.run_root = self.config.run_root
         self.run_root.mkdir()
         self.hierarchy = hierarchy.detect()
-        self._launching = Launching(self.config, self.hierarchy)
+        self._launching = Launching(self.config, self.hierarchy, lambda _: "")
         self.shape = self._launching.shape(self.config.cgroup_parent)
         self.traces = Traces(
             self.base, self.config.cgroup_parent, self.config.nft_table, self.config.bridge_prefix

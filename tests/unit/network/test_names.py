@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mooring_agent.network.names import (
+    HostResolvers,
+    asking,
     container_resolvers,
     host_addresses,
     hosts_file,
@@ -57,6 +59,26 @@ def test_own_name_stands_for_the_address_on_each_network() -> None:
 
 def test_name_without_a_network_still_resolves() -> None:
     assert hosts_file("web").splitlines()[-1] == "127.0.1.1\tweb"
+
+
+def test_asking_a_name_server_the_rest_is_as_the_host_has_it() -> None:
+    text = "# by hand\nsearch lan\nnameserver 192.0.2.6\noptions edns0\nnameserver 192.0.2.7\n"
+    assert asking(text, "10.210.1.1").splitlines() == [
+        "# by hand",
+        "search lan",
+        "options edns0",
+        "options ndots:0",
+        "nameserver 10.210.1.1",
+    ]
+    assert asking("options ndots:2\n", "10.210.1.1") == "options ndots:2\nnameserver 10.210.1.1\n"
+
+
+def test_a_change_of_the_host_is_seen(tmp_path: Path) -> None:
+    source = tmp_path / "resolv.conf"
+    host = HostResolvers((source,))
+    assert host.text == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+    source.write_text("nameserver 192.0.2.7\n")
+    assert host.text == "nameserver 192.0.2.7\n"
 
 
 BOTH = Endpoint(

@@ -14,6 +14,7 @@ from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.namespaces import CONTAINER, joined
 from mooring_agent.engine.resources.options import Bool, Items, Pairs, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.network.naming.zone import LABELS_EXPECTED, can_be_told
 from mooring_agent.network.specs import LINK_SYSCTL, LINK_SYSCTL_EXPECTED
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
@@ -64,6 +65,13 @@ def _mac(text: str, where: str) -> str:
     return mac
 
 
+def _alias(text: str, where: str) -> str:
+    """A name that can be looked up; service names may have underscores."""
+    if not can_be_told(text):
+        raise refusal(where, text, LABELS_EXPECTED)
+    return text
+
+
 class LinkSysctls(Pairs):
     """Kernel settings of the container's interface on a network."""
 
@@ -94,7 +102,7 @@ class NetworkAttachment(Declared):
     ipv4_address: str | None = option(Text("an IPv4 address", _ipv4))
     ipv6_address: str | None = option(Text("an IPv6 address", _ipv6))
     mac_address: str | None = option(Text("a MAC address", _mac))
-    aliases: tuple[str, ...] = option(WordSet(Text("a host name", names.hostname)), default=())
+    aliases: tuple[str, ...] = option(WordSet(Text("a host name", _alias)), default=())
     default_route: bool = option(Bool(), default=False)
     sysctls: Mapping[str, str] = option(LinkSysctls(), default={})
 

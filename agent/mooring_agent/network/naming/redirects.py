@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leads the questions of some containers to another port: those whose view is not that of one network.
+
+A container asks the gateway of its network at port 53, like all others there. One that is in several
+networks, or has resolvers of its own to ask, is told apart by the interface and the MAC that its questions
+come from, and answered by the server of its own view. A table beside that of the networks, since it is there
+only while somebody needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from ...linux.nftables import Nftables
+from ..neighbours import dropping
+
+FAMILY = "inet"
+Entries = Mapping[tuple[str, str], int]
+"""The port by bridge and MAC."""
+
+
+class Redirects:
+    """The table; `prefix` is what the names of all bridges begin with."""
+
+    def __init__(self, table: str, prefix: str) -> None:
+        self.table = table
+        self._prefix = prefix
+        self._nftables = Nftables()
+        self._changing = asyncio.Lock()
+        self._present: dict[tuple[str, str], int] | None = None
+
+    async def make(self, entries: Entries, *, anew: bool = False) -> None:
+        """Make the table what it should be, in one transaction; `anew` even if it seems to be so.
+
+        Raises NftError, and MissingProgram without libnftables.
+        """
+        async with self._changing:
+            wanted = dict(entries)
+            if self._present == wanted and not anew:
+                return
+            text = commands(self.table, self._prefix, wanted)
+            self._present = None
+            await asyncio.to_thread(self._nftables.run, text)
+            self._present = wanted
+
+    async def obstacles(self) -> list[str]:
+        """A sentence for each firewall beside ours that drops the questions of containers."""
+        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, "input")
+
+
+def commands(table: str, prefix: str, entries: Entries) -> str:
+    """The commands for `Redirects.make`; without entries there is no table. Pure."""
+    name = f"{FAMILY} {table}"
+    lines = [f"add table {name}", f"delete table {name}"]
+    if not entries:
+        return "\n".join(lines)
+    ports = ", ".join(map(str, sorted(set(entries.values()))))
+    elements = ", ".join(f'"{bridge}" . {mac} : {port}' for (bridge, mac), port in sorted(entries.items()))
+    lines.append(f"""\
+table {name} {{
+    map views {{
+        comment "who is answered at which port"
+        type ifname . ether_addr : inet_service
+        elements = {{ {elements} }}
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat - 1; policy accept;
+        fib daddr type local meta l4proto {{ tcp, udp }} th dport 53 \
+redirect to : iifname . ether saddr map @views
+    }}
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname "{prefix}*" meta l4proto {{ tcp, udp }} th dport {{ {ports} }} ct status & dnat == 0 drop \
+comment "nobody asks for another's view"
+    }}
+}}""")
+    return "\n".join(lines)

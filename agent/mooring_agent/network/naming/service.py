@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives containers names on their networks: who is where, and a server for each view that somebody has.
+
+What is told here is written at the end of the event loop's turn, off the path of whatever is being answered,
+and servers come and go by themselves: one is there while a container that has its view runs, or is about to.
+They outlive the agent; `settle` is how the next one takes them up. Called in the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pwd
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import MissingProgram, MooringError
+from ...linux.nftables import NftError
+from ..records import Network
+from . import zone
+from .dnsmasq import check_path, configuration
+from .files import NameFiles
+from .realms import Home, Realm, Resident, View, realm_of, view_of
+from .redirects import Redirects
+from .server import Server, end_stray, program, shorten
+from .told import Changed, Told
+
+logger = logging.getLogger(__name__)
+
+_PORT = 53
+_FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_local_port_range
+_LAST_PORT = 64999
+_EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
+_LINGERS = 10.0  # and after the last one has ended, since another one often follows
+_NOTED_MOST = 1000  # changes after which it is time to look at the logs, which note each
+_TOGETHER = 0.05  # seconds in which several changes of names with dots become one
+_READY_WITHIN = 5.0
+_LOOK_AGAIN = 20.0  # seconds between two looks at a firewall that is in the way
+_USERS = ("dnsmasq", "nobody")
+
+
+class _Served:
+    """A view with its server, and who has it."""
+
+    def __init__(self, view: View, server: Server) -> None:
+        self.view = view
+        self.server = server
+        self.port = _PORT
+        self.running: set[str] = set()
+        self.expected: set[str] = set()
+        self.leaving: asyncio.TimerHandle | None = None
+        self.telling: asyncio.TimerHandle | None = None
+        self.good = True
+
+
+class NameService:
+    """All names of an agent's networks.
+
+    `networks` are those there are. `resolvers_changed` is called with the containers whose resolver is
+    another one from now on, since a server could not be started, or could after all.
+    """
+
+    def __init__(
+        self,
+        run_root: Path,
+        nft_table: str,
+        bridge_prefix: str,
+        networks: Callable[[], Iterable[Network]],
+        resolvers_changed: Callable[[list[str]], None],
+    ) -> None:
+        self._files = NameFiles(run_root / "names", _user())
+        self._redirects = Redirects(f"{nft_table}_names", bridge_prefix)
+        self._networks = networks
+        self._resolvers_changed = resolvers_changed
+        self._unable = ""
+        self._able = False
+        self._obstacles: list[str] = []
+        self._looking: asyncio.TimerHandle | None = None
+        self._residents: dict[str, Resident] = {}
+        self._coming: dict[str, tuple[Resident, View]] = {}
+        self._views: dict[str, View] = {}
+        self._served: dict[str, _Served] = {}
+        self._told = Told(self._files)
+        self._dirty: set[str] = set()
+        self._flushing = False
+        self._noted = 0
+        self._settled = False
+        self._known: dict[str, tuple[Network, Realm | None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ---- what a start asks ------------------------------------------------------------------------
+
+    def resolver(self, resident: Resident) -> str | None:
+        """The address of which the container asks names; None if it is to ask the host's resolvers."""
+        view = self._view(resident)
+        if view is None or not self._is_able():
+            return None
+        served = self._served.get(view.key)
+        if self._obstacles or (served is not None and not served.good):
+            return None
+        first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
+        realm = next(realm for realm in view.realms if realm.bridge == first)
+        return str(realm.gateways[0])
+
+    @property
+    def troubled(self) -> bool:
+        """Whether some containers have to ask the host's resolvers, who should not."""
+        return bool(self._obstacles) or not all(served.good for served in self._served.values())
+
+    async def expect(self, resident: Resident) -> None:
+        """Be ready for a container that is about to start: have its server come, and know it by its view.
+
+        Waits for nothing unless its view is one that not all containers of its network have.
+        """
+        view = self._view(resident)
+        if view is None or not self._is_able():
+            return
+        self._coming[resident.container_id] = resident, view
+        loop = asyncio.get_running_loop()
+        for one in view.served:
+            self._serve(one).expected.add(resident.container_id)
+            loop.call_later(_EXPECTED, self._expect_no_longer, one.key, resident.container_id)
+        if not view.plain:
+            await self._redirect()
+
+    async def ready(self, resident: Resident) -> None:
+        """Wait, for some seconds at most, until its server answers, or is known not to."""
+        view = self._view(resident)
+        served = None if view is None else self._served.get(view.key)
+        if served is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(served.server.known.wait(), _READY_WITHIN)
+
+    def publish(self, resident: Resident) -> None:
+        """A container runs, or is called something else: its names are told from now on."""
+        if self._residents.get(resident.container_id) == resident:
+            return
+        self._residents[resident.container_id] = resident
+        self._touch(resident.container_id)
+
+    def withdraw(self, container_id: str) -> None:
+        """A container does not run any more."""
+        if self._residents.pop(container_id, None) is not None or container_id in self._told:
+            self._touch(container_id)
+
+    # ---- the agent's life -------------------------------------------------------------------------
+
+    async def settle(self, residents: Iterable[Resident]) -> None:
+        """Take up what the former agent has left, and make it what it should be: these are who runs."""
+        for resident in residents:
+            self._residents.setdefault(resident.container_id, resident)
+            self._dirty.add(resident.container_id)
+        bridges = {realm.bridge for realm in self._realms().values()}
+        texts = {}
+        for resident in list(self._residents.values()):
+            for home in resident.homes:
+                if home.bridge in bridges:
+                    with suppress(MooringError):  # it is told of when it is written
+                        texts[home.bridge, resident.container_id] = zone.hosts_text(home)
+        try:
+            await asyncio.to_thread(self._sweep, texts, bridges)
+            self._told.take_up(texts)
+        except OSError as error:
+            logger.error("names of a former agent not taken up error=%r", str(error))
+        self._settled = True
+        self._flush()
+        wanted = set(self._served)
+        for place in self._files.places():
+            if place.directory.name not in wanted:
+                await asyncio.to_thread(end_stray, place)
+        await self._redirect(anew=True)
+
+    async def stop(self) -> None:
+        """Let go of everything. Servers of containers that run stay, others end."""
+        if self._looking is not None:
+            self._looking.cancel()
+        idle = []
+        for served in list(self._served.values()):
+            if served.leaving is not None:
+                served.leaving.cancel()
+            if served.running:
+                served.server.let_go()
+            else:
+                idle.append(self._end(served))
+        await asyncio.gather(*idle)
+
+    async def teardown(self) -> None:
+        """End all servers, and remove everything that is theirs."""
+        for known in (self._residents, self._coming, self._views, self._told):
+            known.clear()
+        for served in list(self._served.values()):
+            await self._end(served)
+            await asyncio.to_thread(end_stray, served.server.place)
+        for bridge in self._files.networks():
+            self._files.remove_network(bridge)
+        await self._redirect(anew=True)
+
+    async def network_removed(self, bridge: str) -> None:
+        """A network is gone: so are its servers and its names."""
+        for served in list(self._served.values()):
+            if any(realm.bridge == bridge for realm in served.view.realms):
+                await self._end(served)
+                await asyncio.to_thread(end_stray, served.server.place)
+        self._files.remove_network(bridge)
+
+    def view(self, network: Network) -> dict[str, Any] | None:
+        """How names are given on a network, for its view; None where they are not.
+
+        `state` is "idle" while nobody is there who could ask.
+        """
+        realm = realm_of(network)
+        if realm is None:
+            return None
+        mine = [served for served in self._served.values() if realm in served.view.realms]
+        mine.sort(key=lambda served: (not served.view.plain, not served.server.problem))
+        state, problem = (mine[0].server.state, mine[0].server.problem) if mine else ("stopped", "")
+        if not self._is_able():
+            state, problem = "failed", self._unable
+        elif not problem:
+            problem = next(iter(self._obstacles), "")
+        return {
+            "server": str(realm.gateways[0]),
+            "state": "idle" if state == "stopped" else state,
+            "pid": mine[0].server.pid if mine else None,
+            "problem": problem or None,
+        }
+
+    # ---- inside -----------------------------------------------------------------------------------
+
+    def _realms(self) -> dict[str, Realm]:
+        realms = (self._realm(network) for network in self._networks())
+        return {realm.bridge: realm for realm in realms if realm is not None}
+
+    def _realm(self, network: Network) -> Realm | None:
+        known = self._known.get(network.name)
+        if known is None or known[0] is not network:
+            known = self._known[network.name] = network, realm_of(network)
+        return known[1]
+
+    def _view(self, resident: Resident) -> View | None:
+        if not resident.homes:
+            return None
+        return view_of(resident, self._realms())
+
+    def _is_able(self) -> bool:
+        """Whether there can be servers on this host."""
+        if self._able:
+            return True
+        try:
+            check_path(self._files.root)
+            program()
+        except MooringError as error:
+            if error.message != self._unable:
+                logger.warning("names are not told reason=%r", error.message)
+            self._unable = error.message
+            return False
+        if self._unable:
+            self._able, self._unable = True, ""
+            for container_id in self._residents:
+                self._touch(container_id)
+            self._resolvers_changed(sorted(self._residents))
+        self._able = True
+        return True
+
+    def _touch(self, container_id: str) -> None:
+        self._dirty.add(container_id)
+        if self._settled and not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what has changed."""
+        self._flushing = False
+        dirty, self._dirty = self._dirty, set()
+        self._noted += len(dirty)
+        if self._noted > _NOTED_MOST:
+            self._noted = 0
+            for served in self._served.values():
+                shorten(served.server.place)
+        changed = Changed()
+        redirected = False
+        for container_id in dirty:
+            before = self._views.pop(container_id, None)
+            resident = self._residents.get(container_id)
+            view = None if resident is None or not self._is_able() else self._view(resident)
+            self._coming.pop(container_id, None)
+            try:
+                changed.include(self._told.tell(container_id, self._homes(resident) if view else ()))
+            except (OSError, MooringError) as error:
+                logger.error("names not written container=%s error=%r", container_id[:12], str(error))
+            self._move(container_id, before, view)
+            redirected = redirected or any(one is not None and not one.plain for one in (before, view))
+        for key, served in self._served.items():
+            if changed.local & served.view.bridges and served.telling is None:
+                loop = asyncio.get_running_loop()
+                served.telling = loop.call_later(_TOGETHER, self._tell_local, served)
+            if key in changed.reservations:
+                served.server.reread()
+        if redirected:
+            self._spawn(self._redirect())
+
+    def _move(self, container_id: str, before: View | None, view: View | None) -> None:
+        """Count a container among those that need the servers of a view, and not of the one it had."""
+        needed = set()
+        if view is not None:
+            self._views[container_id] = view
+            for one in view.served:
+                self._serve(one).running.add(container_id)
+                needed.add(one.key)
+        for one in () if before is None else before.served:
+            served = self._served.get(one.key)
+            if served is not None and one.key not in needed:
+                served.running.discard(container_id)
+                self._leave_when_idle(served)
+
+    def _homes(self, resident: Resident | None) -> list[Home]:
+        realms = self._realms()
+        return [] if resident is None else [home for home in resident.homes if home.bridge in realms]
+
+    def _tell_local(self, served: _Served) -> None:
+        """Tell a server about which names it is to ask nobody: all that have changed lately at once."""
+        served.telling = None
+        if self._served.get(served.view.key) is not served:
+            return
+        if self._files.set_local(served.server.place, self._told.local_names(served.view.bridges)):
+            served.server.reread()
+
+    def _serve(self, view: View) -> _Served:
+        """Have a server for a view, from soon on."""
+        served = self._served.get(view.key)
+        if served is not None and served.view == view:
+            if served.leaving is not None:
+                served.leaving.cancel()
+                served.leaving = None
+            if served.server.state == "stopped":
+                self._spawn(self._bring_up(served))
+            return served
+        if served is None:
+            place = self._files.place(view.key)
+            self._files.open_place(place, view.bridges)
+            served = _Served(view, Server(place, lambda: self._server_changed(view.key)))
+            served.port = _PORT if view.plain else self._free_port(served)
+            self._served[view.key] = served
+        served.view = view  # a network of the same bridge that is another one now
+        self._spawn(self._bring_up(served))
+        return served
+
+    async def _bring_up(self, served: _Served) -> None:
+        view = served.view
+        place = served.server.place
+        self._files.set_local(place, self._told.local_names(view.bridges))
+        config = configuration(view, place, served.port)
+        addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
+        await served.server.run(config, addresses, served.port)
+        await self._look_for_obstacles()
+
+    async def _look_for_obstacles(self) -> None:
+        """See whether a firewall of the host keeps questions from coming: then containers go on asking the
+        host's resolvers, whom they reach, until it is told to let them pass.
+        """
+        try:
+            obstacles = await self._redirects.obstacles()
+        except (MissingProgram, NftError):
+            return  # the networks have no table either, and say so
+        for obstacle in obstacles:
+            if obstacle not in self._obstacles:
+                logger.warning("names obstructed what=%r", obstacle)
+        turned = bool(obstacles) != bool(self._obstacles)
+        self._obstacles = obstacles
+        if turned:
+            everybody = {id for served in self._served.values() for id in served.running | served.expected}
+            self._resolvers_changed(sorted(everybody))
+        if obstacles and self._looking is None:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = None
+        if self._served:
+            self._spawn(self._look_for_obstacles())
+
+    def _free_port(self, served: _Served) -> int:
+        """A port for a server that is not at 53: that of its former life, or one that nobody has."""
+        with suppress(FileNotFoundError, StopIteration, ValueError):
+            lines = served.server.place.config.read_text().splitlines()
+            return int(next(line for line in lines if line.startswith("port=")).removeprefix("port="))
+        taken = {other.port for other in self._served.values()}
+        gateways = [gateway for realm in served.view.realms for gateway in realm.gateways]
+        for port in range(_FIRST_PORT, _LAST_PORT):
+            if port not in taken and all(_is_free(str(gateway), port) for gateway in gateways):
+                return port
+        return _LAST_PORT
+
+    def _server_changed(self, key: str) -> None:
+        served = self._served.get(key)
+        if served is None:
+            return
+        good = served.server.state != "failed"
+        if good and served.server.state != "running":
+            return  # it shows soon
+        if good != served.good:
+            served.good = good
+            self._resolvers_changed(sorted(served.running | served.expected))
+
+    def _expect_no_longer(self, key: str, container_id: str) -> None:
+        served = self._served.get(key)
+        if served is None:
+            return
+        served.expected.discard(container_id)
+        if (coming := self._coming.get(container_id)) and coming[1].key == key:
+            del self._coming[container_id]
+        self._leave_when_idle(served)
+
+    def _leave_when_idle(self, served: _Served) -> None:
+        if served.running or served.expected or served.leaving is not None:
+            return
+        loop = asyncio.get_running_loop()
+        served.leaving = loop.call_later(_LINGERS, lambda: self._spawn(self._leave(served)))
+
+    async def _leave(self, served: _Served) -> None:
+        served.leaving = None
+        if not served.running and not served.expected:
+            await self._end(served)
+
+    async def _end(self, served: _Served) -> None:
+        """End a server, and forget its view."""
+        if self._served.get(served.view.key) is served:
+            del self._served[served.view.key]
+        if served.leaving is not None:
+            served.leaving.cancel()
+        await served.server.end()
+        if not served.view.plain:
+            await self._redirect()
+
+    async def _redirect(self, *, anew: bool = False) -> None:
+        entries = {}
+        known = {**self._coming, **{id: (self._residents[id], view) for id, view in self._views.items()}}
+        for resident, view in known.values():
+            served = self._served.get(view.key)
+            if served is None or view.plain:
+                continue
+            for home in resident.homes:
+                if home.bridge in view.bridges:
+                    entries[home.bridge, home.mac] = served.port
+        await self._redirects.make(entries, anew=anew)
+
+    def _sweep(self, texts: dict[tuple[str, str], str], bridges: set[str]) -> None:
+        for bridge in self._files.networks():
+            if bridge not in bridges:
+                self._files.remove_network(bridge)
+        self._files.retain(texts)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, MooringError | OSError):
+            logger.error("name server not as it should be error=%r", str(error))
+        elif error is not None:
+            logger.error("name server not as it should be", exc_info=error)
+
+
+def _is_free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
+
+
+def _user() -> str:
+    """Whom name servers run as."""
+    for name in _USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    return "root"
