@@ -85,6 +85,9 @@ IFA_BROADCAST = 4
 LOOPBACK = 1
 """The index of `lo`, the first interface of every network namespace."""
 
+IPV6_SETTINGS = "/proc/sys/net/ipv6"
+"""Missing where the kernel has no IPv6."""
+
 SIOCGIFINDEX = 0x8933  # <linux/sockios.h>
 
 _IFREQ = struct.Struct("@16si20x")  # ifreq: name, index, room for the other members of its union
@@ -173,6 +176,19 @@ def bridge_add(name: str, mac: str) -> bytes:
         text(IFLA_IFNAME, name),
         attribute(IFLA_ADDRESS, _mac_bytes(mac)),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
+    )
+
+
+def ifb_add(name: str) -> bytes:
+    """Create the intermediate device `name`, up: what is led to it goes through its queueing discipline and
+    on as if it had just come in where it came from.
+    """
+    return message(
+        RTM_NEWLINK,
+        _ADD,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        text(IFLA_IFNAME, name),
+        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb")),
     )
 
 
@@ -342,12 +358,17 @@ def _return_to(namespace: int) -> None:
 def remove_links(names: Iterable[str]) -> None:
     """Delete those of the links that are there, over a socket of its own: for use in a worker thread."""
     with RouteSocket() as netlink:
-        for name in names:
-            try:
-                netlink.execute(link_delete(name))
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
+        delete_links(netlink, names)
+
+
+def delete_links(netlink: RouteSocket, names: Iterable[str]) -> None:
+    """Delete those of the links that are there."""
+    for name in names:
+        try:
+            netlink.execute(link_delete(name))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
 
 def _well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:

@@ -28,13 +28,15 @@ from .ports import PortBook
 from .publishing import Change, Mapped, plan
 from .records import Endpoint, Network, Publication, mac_address
 from .store import NetworkStore, StateFile
+from .traffic import PLAIN_TERMS, Terms, Traffic
 from .veths import Cable
 
 M = TypeVar("M", bound=Mapped)
 
 
 class NetworkService:
-    """All networks of an agent. `container_name` puts a container's id into words for messages.
+    """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
+    tells what the container is allowed.
 
     `start` comes first. Methods that are not coroutines touch no nftables, and of the kernel at most a
     bridge.
@@ -45,6 +47,7 @@ class NetworkService:
         config: NetworkConfig,
         database: StateFile,
         container_name: Callable[[str], str] = lambda container_id: container_id[:12],
+        terms_of: Callable[[str], Terms] = lambda _: PLAIN_TERMS,
     ) -> None:
         self._config = config
         self._database = database
@@ -57,6 +60,7 @@ class NetworkService:
         self._firewall = Firewall(
             config.nft_table, lambda: (list(self._networks.values()), list(self._ports))
         )
+        self._traffic = Traffic(config.bridge_prefix, terms_of)
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
@@ -82,26 +86,28 @@ class NetworkService:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
         await asyncio.to_thread(self._firewall.close)
         self._ports.close()
+        self._traffic.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        return self._check_bridges() + await self._check_firewall()
+        return self._check_bridges() + self._check_traffic() + await self._check_firewall()
 
     async def repair(self) -> builtins.list[str]:
         """Make the kernel what it should be, touching only what is not so.
 
         Returns what `check` found before, and what could not be repaired; that is tried again by `connect`.
         """
-        found = self._check_bridges()
+        found = self._check_bridges() + self._check_traffic()
         for network in self._networks.values():
             try:
                 self._bridges[network.name] = bridges.ensure(self._netlink, network)
                 bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
             except MooringError as error:
                 found.append(error.message)
+        found += self._restore_traffic()
         wrong = await self._check_firewall()
         try:
             if wrong:
@@ -129,6 +135,7 @@ class NetworkService:
         if made:
             await self._firewall.remove()
         await asyncio.to_thread(rtnetlink.remove_links, links)
+        self._traffic.teardown(self._netlink)
 
     # ---- networks --------------------------------------------------------------------------------
 
@@ -252,6 +259,7 @@ class NetworkService:
         endpoints = self._endpoints.pop(container_id, {})
         if not endpoints:
             return
+        self._traffic.forget(self._netlink, endpoints.values())
         with self._database.transaction():
             for endpoint in endpoints.values():
                 self._store.remove_endpoint(endpoint)
@@ -266,9 +274,14 @@ class NetworkService:
         if network is None or name not in self._settled:
             return None
         try:
-            return veths.lay(self._netlink, self._bridges[name], network, veths.spare_ifname(), pid, "eth0")
+            where = network, veths.spare_ifname(), pid, "eth0", self._traffic.guard
+            return veths.lay(self._netlink, self._bridges[name], *where)
         except OSError:
             return None  # `connect` will find out, and say what is wrong
+
+    def change_terms(self, container_id: str) -> None:
+        """Bring the cables of a container to what it is allowed now. Raises MooringError."""
+        self._traffic.change(self._netlink, self.endpoints(container_id))
 
     async def connect(
         self,
@@ -352,6 +365,19 @@ class NetworkService:
             found += bridges.differences(self._netlink, network, self._endpoints_on(network.name))
         return found
 
+    def _check_traffic(self) -> builtins.list[str]:
+        mine = [endpoint for each in self._endpoints.values() for endpoint in each.values()]
+        return self._traffic.differences(self._netlink, mine)
+
+    def _restore_traffic(self) -> builtins.list[str]:
+        """Guard and limit all cables; what could not be done, a sentence each."""
+        try:
+            mine = [endpoint for each in self._endpoints.values() for endpoint in each.values()]
+            self._traffic.restore(self._netlink, mine)
+        except MooringError as error:
+            return [error.message]
+        return []
+
     async def _check_firewall(self) -> builtins.list[str]:
         if not self._networks:
             return []
@@ -432,6 +458,7 @@ class NetworkService:
 
     def _use(self, cable: Cable, network: Network, endpoint: Endpoint, pid: int, default_route: bool) -> None:
         try:
+            self._traffic.admit(self._netlink, endpoint, cable.host_ifname, cable.outer)
             veths.configure(cable, network, endpoint, default_route)
         except OSError as error:
             raise veths.failure(error, endpoint, pid) from error
@@ -439,7 +466,7 @@ class NetworkService:
 
     async def _lay_now(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> Cable:
         name = veths.host_ifname(endpoint.container_id, network.name)
-        where = network, name, pid, ifname
+        where = network, name, pid, ifname, self._traffic.guard
         try:
             return veths.lay(self._netlink, self._bridges[network.name], *where)
         except OSError:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from ..errors import Conflict, MooringError, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
+from .portguard import PortGuard
 from .records import Endpoint, Network
 
 FORWARDS_WITHIN_MS = 200
-_IPV6 = "/proc/sys/net/ipv6"  # missing where the kernel has none
 
 
 def host_ifname(container_id: str, network: str) -> str:
@@ -32,12 +32,13 @@ def host_ifname(container_id: str, network: str) -> str:
 class Cable:
     """A veth pair that leads from a network's bridge into a network namespace, where nobody uses it yet.
 
-    `inside` is a socket of that namespace, to be closed by whoever has the cable, and `inner` the index of
-    the inner end there.
+    `inside` is a socket of that namespace, to be closed by whoever has the cable, `inner` the index of the
+    inner end there and `outer` that of the outer end here.
     """
 
     network: str
     host_ifname: str
+    outer: int
     inside: RouteSocket
     inner: int
 
@@ -47,21 +48,29 @@ def spare_ifname() -> str:
     return f"mv{secrets.token_hex(5)}"
 
 
-def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
+def lay(
+    socket: RouteSocket,
+    bridge: int,
+    network: Network,
+    host_ifname: str,
+    pid: int,
+    ifname: str,
+    guard: PortGuard,
+) -> Cable:
     """Make a cable from a bridge to the network namespace of process `pid`, its inner end called `ifname`.
 
-    A container may reach itself through its published port, so the bridge's port reflects.
+    Nothing gets out of the container before `guard` admits it. A container may reach itself through its
+    published port, so the bridge's port reflects.
     """
-    messages = [
-        rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid),
-        rtnetlink.bridge_port_set(host_ifname, hairpin=True),
-    ]
-    if os.path.exists(_IPV6):
+    socket.execute(rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid))
+    outer = socket.index(host_ifname)
+    messages = [*guard.installation(outer), rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
+    if os.path.exists(rtnetlink.IPV6_SETTINGS):
         messages.append(rtnetlink.link_local_off(host_ifname))
     socket.execute(*messages)
     inside = rtnetlink.socket_inside(pid)
     try:
-        return Cable(network.name, host_ifname, inside, inside.index(ifname))
+        return Cable(network.name, host_ifname, outer, inside, inside.index(ifname))
     except OSError:
         inside.close()
         raise

@@ -2,7 +2,8 @@
 """A network service in a process of its own, which a test starts inside a host's namespace and may kill.
 
 `agent_process.py BASE PREFIX`: reads calls from stdin, a JSON list [method, args, kwargs] a line, and answers
-each with a line {"result": …} or {"error": [class, message]}.
+each with a line {"result": …} or {"error": [class, message]}. `terms` is no method of the service: it says what a
+container is allowed, [container, {network: limits}, [networks where it is trusted]].
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mooring_agent.config import AgentConfig
 from mooring_agent.engine.resources import PortMapping
 from mooring_agent.errors import MooringError
 from mooring_agent.network.service import NetworkService
+from mooring_agent.network.shaping import Limits
+from mooring_agent.network.traffic import PLAIN_TERMS, Terms
 from mooring_agent.state.database import Database
 
 
@@ -36,6 +39,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+TERMS: dict[str, Terms] = {}
+
+
+def set_terms(container_id: str, limits: dict[str, dict[str, int]], trusted: list[str]) -> None:
+    TERMS[container_id] = Terms(
+        {network: Limits(**values) for network, values in limits.items()}, frozenset(trusted)
+    )
+
+
 async def answer(service: NetworkService, call: str) -> dict[str, Any]:
     method, args, kwargs = json.loads(call)
     if method == "connect":
@@ -43,6 +55,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
         args = [endpoint, *args[2:]]
     elif method == "publish":
         args[1] = [PortMapping(**mapping) for mapping in args[1]]
+    elif method == "terms":
+        return {"result": set_terms(*args)}
     try:
         result = getattr(service, method)(*args, **kwargs)
         if inspect.isawaitable(result):
@@ -54,7 +68,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
 
 async def main(base: Path, prefix: str) -> None:
     config = AgentConfig.make(data_root=base / "data", run_root=base / "run", network_prefix=prefix)
-    service = NetworkService(config, Database(base / "data" / "state.db"), lambda name: f"name of {name}")
+    callbacks = (lambda name: f"name of {name}"), (lambda id: TERMS.get(id, PLAIN_TERMS))
+    service = NetworkService(config, Database(base / "data" / "state.db"), *callbacks)
     for line in sys.stdin:
         print(json.dumps(await answer(service, line)), flush=True)
 
