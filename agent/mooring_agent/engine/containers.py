@@ -38,6 +38,7 @@ from .resources import ContainerSpec, check_name, compare, merge, options_of
 from .resources.attachments import is_alone
 from .standby import Standby
 from .streams import Attachment
+from .terms import terms_of
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -283,6 +284,8 @@ class Containers:
         async with container.lock:
             if container.running and fields.intersection(_LIVE_LIMITS):
                 self._launching.hierarchy.group(container.group).apply(resources_of(wanted))
+            if container.running and "network_limits" in fields:
+                self._networks.change_terms(container.id, terms_of(wanted))
             if container.running and "ports" in fields:
                 await self._move_ports(container, wanted)
             if container.running and "log" in fields:

@@ -23,6 +23,7 @@ from ..images.registry.settings import Credentials, RegistriesSettings
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
+from ..network.traffic import PLAIN_TERMS, Terms
 from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
@@ -50,6 +51,7 @@ from .peers import Peers
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
+from .terms import terms_of
 from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Engine:
         self.hierarchy = cgroups.detect()
         self.events = EventBus()
         self.registry = Registry(self.database)
-        self.networks = NetworkService(config, self.database, self._container_name)
+        self.networks = NetworkService(config, self.database, self._container_name, self._terms)
         self.snapshotter = open_snapshotter(config.data_root, config.storage_driver)
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
@@ -136,6 +138,11 @@ class Engine:
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None
         self._abandoned_groups: list[str] = []  # of commands of builds, whose agent was killed
+
+    def _terms(self, container_id: str) -> Terms:
+        """What a container is allowed on its networks; one that nobody knows yet has nothing special."""
+        container = self.registry.find(container_id)
+        return PLAIN_TERMS if container is None else terms_of(container.spec)
 
     async def start(self) -> None:
         """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""

@@ -279,9 +279,9 @@ class NetworkService:
         except OSError:
             return None  # `connect` will find out, and say what is wrong
 
-    def change_terms(self, container_id: str) -> None:
-        """Bring the cables of a container to what it is allowed now. Raises MooringError."""
-        self._traffic.change(self._netlink, self.endpoints(container_id))
+    def change_terms(self, container_id: str, terms: Terms) -> None:
+        """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
+        self._traffic.change(self._netlink, self.endpoints(container_id), terms)
 
     async def connect(
         self,

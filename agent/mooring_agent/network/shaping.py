@@ -28,7 +28,12 @@ SLOWEST, FASTEST = 8_000, 400_000_000_000
 SMALLEST_BURST = 2_048
 """In bytes: a frame of Ethernet, which a bucket must hold."""
 
-_BURST_SECONDS = 0.02
+# The kernel counts the headers of Ethernet, rates here do not: they are of IP packets, the longest ones of 1500
+# bytes. Else no TCP stream could come within five percent of its rate (1448 of 1514 bytes are its own).
+_FRAMED = (1514, 1500)
+
+# What a busy host may be late by before a waiting queue loses some of its rate.
+_BURST_SECONDS = 0.04
 _LEAST_BURST = 16_384
 # How long a full queue takes to drain: a round trip through half the world, so that one TCP stream fills the
 # rate (RFC 6349), and no longer, since what waits in it waits for everybody.
@@ -48,7 +53,7 @@ class Limits:
 
     def bucket(self, bits: int) -> tuple[int, int, int]:
         """Rate in bytes a second, burst and queue in bytes of the token bucket for a rate in bits."""
-        rate = bits // 8
+        rate = bits * _FRAMED[0] // (_FRAMED[1] * 8)
         burst = self.burst or max(int(rate * _BURST_SECONDS), _LEAST_BURST)
         return rate, burst, max(int(rate * _QUEUE_SECONDS), _LEAST_QUEUE) + burst
 
@@ -109,7 +114,7 @@ def unlike(netlink: RouteSocket, prefix: str, wanted: Iterable[tuple[str, Limits
             continue  # its container does not run
         queue = links.get(queue_ifname(prefix, name), 0)
         present = rates.get(links[name], 0), rates.get(queue, 0)
-        if present != ((limits.rate_in or 0) // 8, (limits.rate_out or 0) // 8) or (
+        if present != (_rate(limits, limits.rate_in), _rate(limits, limits.rate_out)) or (
             queue and not _leads(netlink, links[name])
         ):
             found.append(name)
@@ -138,6 +143,10 @@ def _ensure_queue(netlink: RouteSocket, name: str) -> int:
         if os.path.exists(rtnetlink.IPV6_SETTINGS):
             netlink.execute(rtnetlink.link_local_off(name))
     return netlink.index(name)
+
+
+def _rate(limits: Limits, bits: int | None) -> int:
+    return 0 if bits is None else limits.bucket(bits)[0]
 
 
 def _bucket(index: int, limits: Limits, bits: int) -> bytes:

@@ -52,13 +52,12 @@ class Traffic:
             self.forget(netlink, [endpoint])
         self._shape(netlink, host_ifname, limits)
 
-    def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint]) -> None:
-        """Bring those cables of a container's endpoints that are there to what its terms say now."""
+    def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], terms: Terms) -> None:
+        """Bring those cables of a container's endpoints that are there to other terms."""
         for endpoint in endpoints:
             link = netlink.link(endpoint.host_ifname) if endpoint.host_ifname else None
             if link is None:
                 continue
-            terms = self._terms_of(endpoint.container_id)
             self.guard.admit(link.ifindex, _sender(endpoint, terms))
             self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
 

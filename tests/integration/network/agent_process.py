@@ -53,6 +53,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
     if method == "connect":
         [endpoint] = [item for item in service.endpoints(args[0]) if item.network == args[1]]
         args = [endpoint, *args[2:]]
+    elif method == "change_terms":
+        args = [*args, TERMS.get(args[0], PLAIN_TERMS)]
     elif method == "publish":
         args[1] = [PortMapping(**mapping) for mapping in args[1]]
     elif method == "terms":

@@ -10,7 +10,7 @@ from typing import ClassVar
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.namespaces import CONTAINER, joined
-from mooring_agent.engine.resources.options import Items, Text, WordSet, refusal
+from mooring_agent.engine.resources.options import Choice, Items, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
 
 
@@ -43,13 +43,14 @@ class NetworkAttachment(Declared):
     name: str = option(Text("the name of a network", _network), required=True)
     ipv4_address: str | None = option(Text("an IPv4 address", _ipv4))
     aliases: tuple[str, ...] = option(WordSet(Text("a host name", names.hostname)), default=())
+    spoofing: str = option(Choice("refused", "allowed"), default="refused")
 
     def check(self, prefix: str) -> None:
         """Refuse addresses and names on networks that have none to give."""
-        if is_alone(self.name) and (self.ipv4_address or self.aliases):
+        if is_alone(self.name) and (self.ipv4_address or self.aliases or self.spoofing != "refused"):
             raise InvalidSpec(
                 f"{prefix}name is {self.name}, which has no addresses and names to give; "
-                f"remove ipv4_address and aliases, or attach a network of your own"
+                f"remove ipv4_address, aliases and spoofing, or attach a network of your own"
             )
 
     def __str__(self) -> str:

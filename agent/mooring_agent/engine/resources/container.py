@@ -36,6 +36,7 @@ from mooring_agent.engine.resources.options import (
 from mooring_agent.engine.resources.ports import PortMapping, Ports
 from mooring_agent.engine.resources.security import DEFAULT, Seccomp, apparmor_profile, selinux_option
 from mooring_agent.engine.resources.sysctls import Sysctls, namespace_of
+from mooring_agent.engine.resources.traffic import NetworkLimit, NetworkLimits
 from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
@@ -162,6 +163,7 @@ class ContainerSpec(Declared):
     interactive: bool = option(Bool(), default=False)
     volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
     networks: tuple[NetworkAttachment, ...] = option(Attachments(), default=(attached_to("bridge"),))
+    network_limits: tuple[NetworkLimit, ...] = option(NetworkLimits(), default=(), live=True)
     ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
     memory: int | None = option(limits.MEMORY, live=True)
     memory_reservation: int | None = option(limits.MEMORY, live=True)
@@ -218,6 +220,7 @@ class ContainerSpec(Declared):
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
+        self._check_limits(prefix)
         if network == "host" and other_container(self.uts) is not None:
             raise InvalidSpec(
                 f'{prefix}uts is "{self.uts}" with the network "host", whose name comes with it; remove one'
@@ -233,6 +236,20 @@ class ContainerSpec(Declared):
                 f'{prefix}{named} cannot be set with the network "{network}", with which it has that '
                 "container's names; remove one of them"
             )
+
+    def _check_limits(self, prefix: str) -> None:
+        attached = [network.name for network in self.networks]
+        for limit in self.network_limits:
+            if is_alone(attached[0]):
+                raise InvalidSpec(
+                    f'{prefix}network_limits is set with the network "{attached[0]}", on which the container '
+                    "has no interface of its own to limit; remove it or attach a bridge network"
+                )
+            if limit.network is not None and limit.network not in attached:
+                raise InvalidSpec(
+                    f'{prefix}network_limits names the network "{limit.network}", to which the container is '
+                    f"not attached, expected one of {', '.join(attached)}; attach it, or remove the limit"
+                )
 
     def _check_namespaces(self, prefix: str) -> None:
         network = self.networks[0].name
