@@ -73,6 +73,8 @@ IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
+IFLA_BR_NF_CALL_IPTABLES = 36
+IFLA_BR_NF_CALL_IP6TABLES = 37
 IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
@@ -95,6 +97,9 @@ _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, two lengths, tos, table, protocol, scope, type, flags
 _ADD = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+LINK_HEADER = _LINK.size
+"""Where in the payload of an RTM_NEWLINK its attributes begin."""
+
 _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
 
 
@@ -212,6 +217,22 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
             IFLA_LINKINFO,
             text(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
         ),
+    )
+
+
+def bridge_netfilter(name: str, *, on: bool) -> bytes:
+    """Hand the IP packets that the bridge `name` passes on to netfilter, as if they were routed, or do not.
+
+    It needs the module br_netfilter, and says nothing if that is not there.
+    """
+    value = bytes([on])
+    data = attribute(IFLA_BR_NF_CALL_IPTABLES, value) + attribute(IFLA_BR_NF_CALL_IP6TABLES, value)
+    return message(
+        RTM_NEWLINK,
+        NLM_F_ACK,
+        _ANY_LINK,
+        text(IFLA_IFNAME, name),
+        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data)),
     )
 
 

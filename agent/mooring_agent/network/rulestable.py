@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the nftables table of the networks' rules what it should be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from ..errors import MooringError
+from ..linux.nftables import NftError, Nftables
+from . import isolation
+from .isolation import FAMILY, Resolve, Table
+from .records import Network
+
+
+class RulesTable:
+    """The table of this agent's rules; there is none while no network has rules.
+
+    `networks` tells all networks, `containers` the addresses of a container and `named` the subnets of a
+    network, by name. They are called in the event loop's thread.
+    """
+
+    def __init__(
+        self, table: str, networks: Callable[[], Iterable[Network]], containers: Resolve, named: Resolve
+    ) -> None:
+        self.table = table
+        self._networks = networks
+        self._containers = containers
+        self._named = named
+        self._nftables = Nftables()
+        self._present: Table | None = None
+        self._changing = asyncio.Lock()
+
+    def names(self, container: str) -> bool:
+        """Whether a rule names this container."""
+        return any(
+            container == rule.peer_container or container in rule.containers
+            for network in self._networks()
+            for rule in network.rules
+        )
+
+    async def refresh(self, *, anew: bool = False) -> None:
+        """Bring the table to what the networks' rules and the names in them mean now; `anew` whatever it is.
+
+        Raises NftError, MissingProgram.
+        """
+        async with self._changing:
+            wanted = isolation.build(self._networks(), self._containers, self._named)
+            before = self._present
+            if wanted == before and not anew:
+                return
+            if before is None and not anew and not wanted.text:
+                self._present = wanted
+                return
+            self._present = None
+            try:
+                if before is None or anew:
+                    raise NftError("the table is not known")
+                await self._run(isolation.change(self.table, before, wanted))
+            except NftError:
+                await self._run(isolation.full(self.table, wanted))
+            self._present = wanted
+
+    async def differences(self) -> list[str]:
+        """What of the table is not as it should be, a sentence each."""
+        async with self._changing:
+            wanted = isolation.build(self._networks(), self._containers, self._named)
+            if not wanted.text:
+                return []
+            try:
+                return await asyncio.to_thread(self._look, wanted)
+            except MooringError as error:
+                return [error.message]
+
+    async def remove(self) -> None:
+        """Remove the table, if it is there."""
+        async with self._changing:
+            if self._present is not None and self._present.text:
+                await self._run(isolation.full(self.table, Table()))
+            self._present = None
+
+    async def _run(self, commands: str) -> None:
+        if commands:
+            await asyncio.to_thread(self._nftables.run, commands)
+
+    def _look(self, wanted: Table) -> list[str]:
+        name = f"nftables table {self.table} of the networks' rules"
+        tables = self._nftables.listing(f"list tables {FAMILY}")
+        if not any(item["table"]["name"] == self.table for item in tables):
+            return [f"{name} is missing"]
+        listing = self._nftables.listing(f"list table {FAMILY} {self.table}")
+        return [] if isolation.is_as_wanted(listing, wanted) else [f"{name} was changed"]
