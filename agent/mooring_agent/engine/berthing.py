@@ -23,7 +23,7 @@ from .mountpoints import MountPoints
 from .registry import Registry
 from .reserve import Berth, Reserve, acquire, release
 from .resources import ContainerSpec
-from .resources.attachments import is_alone
+from .resources.attachments import is_alone, preferred_networks
 from .volumes import Volumes
 
 # How long what has been prepared waits for its start.
@@ -239,13 +239,17 @@ class Berthing:
 
     async def _outfit(self, container: Container, around: Surroundings, berth: Berth) -> LaunchPlan:
         """Connect a launcher to the container's networks and write the files below /etc; the plan for it."""
+        spec = container.spec
+        routes = self._networks.default_routes(container.endpoints, preferred_networks(spec.networks))
+        sysctls = {network.name: network.sysctls for network in spec.networks}
         for number, endpoint in enumerate(container.endpoints):
             await self._networks.connect(
                 endpoint,
                 berth.pid,
                 ifname=f"eth{number}",
-                default_route=number == 0,
+                default_routes=routes[endpoint.network],
                 cable=berth.cable if number == 0 else None,
+                sysctls=sysctls[endpoint.network],
             )
         reached("start.connected")
         self._launching.write_etc(container)

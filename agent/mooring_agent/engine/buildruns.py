@@ -176,7 +176,8 @@ class BuildRuns:
             (etc / _GROUP_FILE).write_text(container.group)  # it has not the name by which it would be swept
         self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
         for number, endpoint in enumerate(container.endpoints):
-            await self._networks.connect(endpoint, berth.pid, f"eth{number}", number == 0)
+            routes = (4, 6) if number == 0 else ()
+            await self._networks.connect(endpoint, berth.pid, f"eth{number}", routes)
         rootfs = self._snapshotter.rootfs(request.key)
         if request.stubs is not None:
             rootfs = replace(rootfs, lower=(request.stubs, *rootfs.lower))

@@ -107,8 +107,11 @@ class Container:
             "networks": {
                 endpoint.network: {
                     "ipv4_address": endpoint.ipv4,
+                    "ipv6_address": endpoint.ipv6,
                     "mac_address": endpoint.mac,
                     "gateway": endpoint.gateway,
+                    "gateway6": endpoint.gateway6,
+                    "interface": endpoint.ifname,
                 }
                 for endpoint in self.endpoints
             },

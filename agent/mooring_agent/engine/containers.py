@@ -22,6 +22,7 @@ from ..keeper import messages
 from ..linux.inotify import DirectoryWatch
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
+from .attaching import Attaching
 from .confinement import check_capabilities, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
@@ -29,31 +30,20 @@ from .groups import Groups
 from .joining import Joining
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
+from .livechanges import LiveChanges
 from .logs import LogChunk, LogReader, Selection, read_lines
 from .logs import follow as follow_log
 from .mountpoints import prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, compare, merge, options_of
-from .resources.attachments import is_alone
 from .standby import Standby
 from .streams import Attachment
-from .terms import terms_of
 from .volumes import Volumes
 
 if TYPE_CHECKING:
     from .desired import DesiredContainers
 
-_LIVE_LIMITS = (
-    "memory",
-    "memory_reservation",
-    "memory_swap",
-    "cpus",
-    "cpu_shares",
-    "cpuset_cpus",
-    "cpuset_mems",
-    "pids_limit",
-)
 _NAME_ATTEMPTS = 8
 # Options whose values are there on this host, or not.
 _OF_THE_HOST = ("apparmor", "devices", "init", "seccomp", "selinux", "ulimits", "userns")
@@ -74,8 +64,12 @@ class Containers:
         groups: Groups,
         events: EventBus,
         joining: Joining,
+        attaching: Attaching,
+        live: LiveChanges,
     ) -> None:
         self.registry = registry
+        self._attaching = attaching
+        self.live = live
         self._joining = joining
         self.lifecycle = lifecycle
         self._launching = launching
@@ -165,11 +159,7 @@ class Containers:
 
     def _equip(self, container: Container, image: Image) -> None:
         """Give it its addresses, its layer and its directory."""
-        container.endpoints = tuple(
-            self._networks.allocate(network.name, container.id, network.ipv4_address)
-            for network in container.spec.networks
-            if not is_alone(network.name)
-        )
+        self._attaching.allocate(container)
         prepare_layer(self._snapshotter, container.id, image.chain_id)
         os.makedirs(self._launching.log_directory(container), mode=0o700)
 
@@ -275,26 +265,8 @@ class Containers:
             raise Conflict(
                 f"container {container.name} cannot change {', '.join(fixed)} while it exists: replace it"
             )
-        await self.apply_live(container, wanted, managed=container.managed)
+        await self.live.apply(container, wanted, managed=container.managed)
         self._publish(container, "update")
-
-    async def apply_live(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
-        """Bring a container to a spec that differs from its own in live options only; all or nothing."""
-        fields = {change.field for change in compare(container.spec, wanted)}
-        async with container.lock:
-            if container.running and fields.intersection(_LIVE_LIMITS):
-                self._launching.hierarchy.group(container.group).apply(resources_of(wanted))
-            if container.running and "network_limits" in fields:
-                self._networks.change_terms(container.id, terms_of(wanted))
-            if container.running and "ports" in fields:
-                await self._move_ports(container, wanted)
-            if container.running and "log" in fields:
-                limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
-                await self.lifecycle.link.request(limits)
-            if "stop_signal" in fields:
-                container.stop_signal = wanted.stop_signal or "TERM"
-                self.registry.save_resolved(container)
-            self.registry.save_spec(container, wanted, managed=managed)
 
     def resize(self, reference: str, rows: int, cols: int) -> None:
         """Set the size of its terminal, in characters."""
@@ -435,22 +407,6 @@ class Containers:
                     f"container {name} is to mount {volume.source}, which does not exist on this host: "
                     "create it first"
                 )
-
-    async def _move_ports(self, container: Container, wanted: ContainerSpec) -> None:
-        """Publish the ports of `wanted`. A port whose host side may be any keeps the one that it has."""
-        if not container.endpoints and wanted.ports:
-            raise Conflict(f"container {container.name} has no network that ports could be published for")
-        kept = {(port.container, port.protocol, port.host_ip): port for port in container.ports}
-        ports = [
-            kept.get((port.container, port.protocol, port.host_ip), port) if not port.host else port
-            for port in wanted.ports
-        ]
-        address = container.endpoints[0].ipv4 if container.endpoints else ""
-        if ports:
-            container.ports = tuple(await self._networks.publish(container.id, ports, address))
-        else:
-            await self._networks.unpublish(container.id)
-            container.ports = ()
 
     def _discard(self, container: Container) -> None:
         """Undo all that `_equip` has made, as far as it is there."""

@@ -210,7 +210,7 @@ class DesiredContainers:
         if plan.replace:
             return await self._replace(existing, wanted, start=plan.start)
         if plan.live:
-            await self._containers.apply_live(existing, wanted, managed=True)
+            await self._containers.live.apply(existing, wanted, managed=True)
         if plan.start:
             await self._containers.start(existing.id)
         if plan.stop:

@@ -27,6 +27,7 @@ from ..network.traffic import PLAIN_TERMS, Terms
 from ..state.database import Database
 from ..storage.choose import open_snapshotter
 from ..storage.snapshotter import SnapshotKind
+from .attaching import Attaching
 from .berthing import Berthing
 from .buildruns import BuildRuns, abandoned_group
 from .builds import Builds
@@ -45,6 +46,7 @@ from .joining import Joining, donors_first
 from .keeper_link import KeeperLink
 from .launching import Launching
 from .lifecycle import Lifecycle
+from .livechanges import LiveChanges
 from .mountpoints import MountPoints
 from .networks import Networks
 from .peers import Peers
@@ -105,6 +107,10 @@ class Engine:
         self.lifecycle = Lifecycle(
             self.registry, self._launching, berthing, self.networks, self.events, joining
         )
+        self._attaching = Attaching(self.networks)
+        self.live = LiveChanges(
+            self.registry, self.lifecycle, self._launching, self.networks, self._attaching, self.events
+        )
         self.containers = Containers(
             self.registry,
             self.lifecycle,
@@ -116,6 +122,8 @@ class Engine:
             self.groups,
             self.events,
             joining,
+            self._attaching,
+            self.live,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
         self._build_runs = BuildRuns(self.lifecycle, self._launching, self.snapshotter, self.networks)
@@ -157,10 +165,7 @@ class Engine:
                 await self.networks.unpublish(owner)
                 self.networks.release(owner)
         for container in self.registry:
-            order = [attachment.name for attachment in container.spec.networks]
-            container.endpoints = tuple(
-                sorted(self.networks.endpoints(container.id), key=lambda one: order.index(one.network))
-            )
+            self._attaching.restore(container)
             container.ports = self._published(container.id)
         self.groups.restore()
         shape = self._launching.shape(self.config.cgroup_parent)
@@ -173,6 +178,9 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        for container in self.registry:
+            if not self._attaching.is_settled(container):
+                await self.live.settle(container)
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()

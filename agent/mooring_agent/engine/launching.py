@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from ..cgroups.devices import DEFAULT_RULES
 from ..cgroups.hierarchy import Hierarchy
 from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
+from ..errors import Conflict
 from ..linux.syscalls import MS_REC, MS_SLAVE
-from ..network.names import hosts_file, resolver_configuration
+from ..network.names import container_resolvers, host_addresses, hosts_file, resolver_configuration
 from ..runtime.borrow import Borrow
 from ..runtime.compile import (
     compile_launch,
@@ -44,6 +45,7 @@ from .initprogram import init_program
 from .oci import runtime_config
 from .resources import CgroupSpec, ContainerSpec
 from .resources.namespaces import IdRange
+from .resources.resolving import HOST_GATEWAY
 from .resources.security import UNCONFINED
 
 _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
@@ -143,18 +145,22 @@ class Launching:
         """Write the container's hosts, hostname and resolv.conf."""
         directory = self.etc_directory(container.id)
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        hostname = container.hostname
+        spec, hostname = container.spec, container.hostname
+        resolver = self._resolver
+        if spec.dns or spec.dns_search or spec.dns_options:
+            resolver = container_resolvers(resolver, spec.dns, spec.dns_search, spec.dns_options)
         files = {
-            "hosts": hosts_file(hostname, container.endpoints),
+            "hosts": hosts_file(hostname, container.endpoints, _extra_hosts(container)),
             "hostname": f"{hostname}\n",
-            "resolv.conf": self._resolver,
+            "resolv.conf": resolver,
         }
         for name, text in files.items():
-            descriptor = os.open(
-                directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
-            )
+            content = text.encode()
+            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.write(descriptor, text.encode())
+                # In place, since it is mounted there, and so that nobody finds it empty meanwhile.
+                os.write(descriptor, content)
+                os.ftruncate(descriptor, len(content))
             finally:
                 os.close(descriptor)
 
@@ -250,6 +256,24 @@ def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
         cpuset_mems=spec.cpuset_mems,
         pids_limit=spec.pids_limit,
     )
+
+
+def _extra_hosts(container: Container) -> Iterator[tuple[str, str]]:
+    """The lines (address, name) that a spec adds to hosts(5)."""
+    for name, address in container.spec.extra_hosts.items():
+        if address != HOST_GATEWAY:
+            yield address, name
+            continue
+        addresses = host_addresses(container.endpoints)
+        if container.spec.networks[0].name == "host":
+            addresses = ["127.0.0.1"]
+        if not addresses:
+            raise Conflict(
+                f"container {container.name} cannot be told {name}: {HOST_GATEWAY} is the host's address on "
+                "a bridge network, and it is on none; attach one, or name an address"
+            )
+        for found in addresses:
+            yield found, name
 
 
 def _no_paths(container: Container) -> dict[str, str]:

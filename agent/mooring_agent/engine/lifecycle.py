@@ -241,7 +241,7 @@ class Lifecycle:
         wanted = container.spec.ports
         if not wanted or container.ports:
             return
-        address = container.endpoints[0].ipv4
+        address = self._networks.port_address(container.endpoints)
         container.ports = tuple(
             await self._networks.publish(
                 container.id, list(wanted), address, taking_over=container.replaces or None

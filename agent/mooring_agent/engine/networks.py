@@ -49,7 +49,7 @@ class Networks:
         wanted = NetworkSpec.parse(given, name=name)
         existing = self._find(name)
         if existing is None:
-            self._service.plan_subnet(name, given)
+            self._service.plan_subnets(name, given)
             if not dry_run:
                 await self._create(name, given, wanted)
             actions = [Action("create", "network", name, "it does not exist")]

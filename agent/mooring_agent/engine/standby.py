@@ -146,5 +146,5 @@ def _can_be_made_ahead(spec: ContainerSpec) -> bool:
         is_plain(spec)
         and not (spec.volumes or spec.cgroup or spec.tty)
         and terms_of(spec) is PLAIN_TERMS
-        and all(network.ipv4_address is None and network.name != "host" for network in spec.networks)
+        and all(not network.is_static and network.name != "host" for network in spec.networks)
     )

@@ -13,7 +13,8 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from .netlink import (
@@ -43,6 +44,7 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 RT_TABLE_MAIN = 254
 RT_TABLE_LOCAL = 255
@@ -60,6 +62,7 @@ IFF_UP = 0x1
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_AF_SPEC = 26
 IFLA_INET6_ADDR_GEN_MODE = 8
 IN6_ADDR_GEN_MODE_NONE = 1
@@ -78,11 +81,17 @@ IFLA_BR_NF_CALL_IP6TABLES = 37
 IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
+IFLA_MACVLAN_MODE = 1
+MACVLAN_MODE_PRIVATE = 1
+MACVLAN_MODE_VEPA = 2
+MACVLAN_MODE_BRIDGE = 4
+MACVLAN_MODE_PASSTHRU = 8
 BR_STATE_FORWARDING = 3
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_BROADCAST = 4
+IFA_F_NODAD = 0x02
 
 LOOPBACK = 1
 """The index of `lo`, the first interface of every network namespace."""
@@ -172,7 +181,7 @@ class RouteSocket(NetlinkSocket):
         return [parse_route(payload) for payload in self.dump(request)]
 
 
-def bridge_add(name: str, mac: str) -> bytes:
+def bridge_add(name: str, mac: str, mtu: int | None = None) -> bytes:
     """Create the bridge `name`, up, with a fixed MAC (else it would change with its ports)."""
     return message(
         RTM_NEWLINK,
@@ -180,6 +189,7 @@ def bridge_add(name: str, mac: str) -> bytes:
         _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
         text(IFLA_IFNAME, name),
         attribute(IFLA_ADDRESS, _mac_bytes(mac)),
+        _mtu(mtu),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
     )
 
@@ -197,7 +207,7 @@ def ifb_add(name: str) -> bytes:
     )
 
 
-def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
+def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int, mtu: int | None = None) -> bytes:
     """Create a veth pair in one request: `name` here, up, a port of the bridge with index `master`.
 
     Its peer, down (the kernel refuses it up), is born inside the network namespace of process `peer_pid` with
@@ -205,7 +215,7 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
     the kernel makes one for each CPU first and takes them away again, which is a third of all the work.
     """
     queues = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
-    peer = _ANY_LINK + text(IFLA_IFNAME, peer_name) + u32(IFLA_NET_NS_PID, peer_pid) + queues
+    peer = _ANY_LINK + text(IFLA_IFNAME, peer_name) + u32(IFLA_NET_NS_PID, peer_pid) + queues + _mtu(mtu)
     return message(
         RTM_NEWLINK,
         _ADD,
@@ -213,6 +223,7 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int) -> bytes:
         text(IFLA_IFNAME, name),
         u32(IFLA_MASTER, master),
         queues,
+        _mtu(mtu),
         attribute(
             IFLA_LINKINFO,
             text(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
@@ -233,6 +244,25 @@ def bridge_netfilter(name: str, *, on: bool) -> bytes:
         _ANY_LINK,
         text(IFLA_IFNAME, name),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data)),
+    )
+
+
+def macvlan_add(name: str, *, parent: int, mode: int, pid: int, mtu: int | None = None) -> bytes:
+    """Create the macvlan interface `name`, down, on the link with index `parent`, inside the network
+    namespace of process `pid`. The kernel chooses its index and its MAC.
+    """
+    return message(
+        RTM_NEWLINK,
+        _ADD,
+        _ANY_LINK,
+        text(IFLA_IFNAME, name),
+        u32(IFLA_LINK, parent),
+        u32(IFLA_NET_NS_PID, pid),
+        _mtu(mtu),
+        attribute(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_KIND, "macvlan") + attribute(IFLA_INFO_DATA, u32(IFLA_MACVLAN_MODE, mode)),
+        ),
     )
 
 
@@ -279,7 +309,7 @@ def link_set(
         NLM_F_ACK,
         _LINK.pack(0, 0, ifindex, flags, change),
         b"" if mac is None else attribute(IFLA_ADDRESS, _mac_bytes(mac)),
-        b"" if mtu is None else u32(IFLA_MTU, mtu),
+        _mtu(mtu),
         b"" if master is None else u32(IFLA_MASTER, master),
     )
 
@@ -309,12 +339,15 @@ def address_dump(family: int) -> bytes:
 
 
 def address_add(ifindex: int, address: str, prefix_length: int, broadcast: str | None = None) -> bytes:
-    """Give the link with this index an IPv4 or IPv6 address."""
+    """Give the link with this index an IPv4 or IPv6 address; one of IPv6 is usable at once, without a search
+    for others who have it (RFC 4862, 5.4).
+    """
     family, packed = _ip_bytes(address)
+    flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
     return message(
         RTM_NEWADDR,
         _ADD,
-        _ADDRESS.pack(family, prefix_length, 0, RT_SCOPE_UNIVERSE, ifindex),
+        _ADDRESS.pack(family, prefix_length, flags, RT_SCOPE_UNIVERSE, ifindex),
         attribute(IFA_LOCAL, packed),
         attribute(IFA_ADDRESS, packed),
         b"" if broadcast is None else attribute(IFA_BROADCAST, _ip_bytes(broadcast)[1]),
@@ -348,10 +381,22 @@ def route_add(
     )
 
 
-def socket_inside(pid: int) -> RouteSocket:
-    """A socket of the network namespace of process `pid`. Raises OSError if the process is gone.
+def route_delete(ifindex: int, family: int) -> bytes:
+    """Delete the default route of an address family through the link with this index."""
+    body = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    return message(RTM_DELROUTE, NLM_F_ACK, body, u32(RTA_OIF, ifindex))
 
-    The calling thread enters the namespace for a moment, setns(2).
+
+def socket_inside(pid: int) -> RouteSocket:
+    """A socket of the network namespace of process `pid`. Raises OSError if the process is gone."""
+    with inside_network(pid):
+        return RouteSocket()
+
+
+@contextmanager
+def inside_network(pid: int) -> Iterator[None]:
+    """Have the calling thread in the network namespace of process `pid`, setns(2), for sockets and
+    /proc/sys/net. Raises OSError if the process is gone.
     """
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -361,7 +406,7 @@ def socket_inside(pid: int) -> RouteSocket:
         finally:
             os.close(theirs)
         try:
-            return RouteSocket()
+            yield
         finally:
             _return_to(own)
     finally:
@@ -450,6 +495,10 @@ def parse_route(payload: bytes) -> Route:
         table=number(found[RTA_TABLE]) if RTA_TABLE in found else table,
         kind=kind,
     )
+
+
+def _mtu(mtu: int | None) -> bytes:
+    return b"" if mtu is None else u32(IFLA_MTU, mtu)
 
 
 def _mac_bytes(mac: str) -> bytes:

@@ -46,15 +46,49 @@ def reachable_resolvers(text: str) -> str:
     return "".join(f"{line}\n" for line in (*kept, *(f"nameserver {resolver}" for resolver in resolvers)))
 
 
-def hosts_file(hostname: str, endpoints: Iterable[Endpoint] = ()) -> str:
-    """A container's /etc/hosts: the loopback names, and its own name on each of its networks.
+def container_resolvers(
+    host: str, resolvers: Sequence[str] = (), search: Sequence[str] = (), options: Sequence[str] = ()
+) -> str:
+    """A container's own wishes put into `host`, the resolv.conf that it has otherwise.
+
+    What is asked for takes the place of the host's of the same kind, as in Docker; a search of "." is none.
+    """
+    replaced = {"nameserver": resolvers, "search": search, "options": options}
+    kept = []
+    for line in host.splitlines():
+        word = (line.split() or [""])[0]
+        if not replaced.get("search" if word == "domain" else word):
+            kept.append(line)
+    if list(search) not in ([], ["."]):
+        kept.append(f"search {' '.join(search)}")
+    kept += (f"nameserver {resolver}" for resolver in resolvers)
+    if options:
+        kept.append(f"options {' '.join(options)}")
+    return "".join(f"{line}\n" for line in kept)
+
+
+def hosts_file(
+    hostname: str, endpoints: Iterable[Endpoint] = (), extra: Iterable[tuple[str, str]] = ()
+) -> str:
+    """A container's /etc/hosts: the loopback names, its own name on each of its networks, and `extra`
+    (address, name).
 
     Without an endpoint its name stands for the loopback address, so that it always resolves.
     """
     short = hostname.partition(".")[0]
     own = hostname if short == hostname else f"{hostname} {short}"
-    addresses = [endpoint.ipv4 for endpoint in endpoints] or ["127.0.1.1"]
-    return _LOCAL_NAMES + "".join(f"{address}\t{own}\n" for address in addresses)
+    addresses = [address for endpoint in endpoints for address in endpoint.addresses] or ["127.0.1.1"]
+    lines = [f"{address}\t{own}\n" for address in addresses]
+    lines += (f"{address}\t{name}\n" for address, name in extra)
+    return _LOCAL_NAMES + "".join(lines)
+
+
+def host_addresses(endpoints: Iterable[Endpoint]) -> list[str]:
+    """The addresses under which a container reaches its host: the gateways of its first bridge network."""
+    for endpoint in endpoints:
+        if endpoint.host_ifname:
+            return [address for address in (endpoint.gateway, endpoint.gateway6) if address is not None]
+    return []
 
 
 def _nameserver(line: str) -> str | None:

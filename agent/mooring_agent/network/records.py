@@ -10,53 +10,104 @@ from typing import Any
 
 ANY_ADDRESS = "0.0.0.0"
 
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """The addresses of one IP version on a network.
+
+    `gateway` is the host's own address on a bridge, and that of a router on a macvlan network. Containers
+    that ask for no address of their own get one of `ip_range`, if there is one, else of all.
+    """
+
+    cidr: IPNetwork
+    gateway: IPAddress
+    ip_range: IPNetwork | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
-    """A network with its bridge. `number` is unique within the agent, and part of the bridge's name."""
+    """A network. `number` is unique within the agent, and part of the name of its bridge, if it has one.
+
+    It has addresses of at least one IP version. `reserved` are never given to containers. `mtu` is in bytes,
+    None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
+    """
 
     name: str
     number: int
     driver: str
-    subnet: ipaddress.IPv4Network
-    gateway: ipaddress.IPv4Address
+    ipv4: Subnet | None
+    ipv6: Subnet | None
     nat: bool
     internal: bool
     labels: Mapping[str, str]
     bridge: str
     created_at: float
+    reserved: tuple[IPAddress, ...] = ()
+    mtu: int | None = None
+    parent: str = ""
+    mode: str = ""
+
+    @property
+    def subnets(self) -> tuple[Subnet, ...]:
+        """Its subnets, that of IPv4 first."""
+        return tuple(subnet for subnet in (self.ipv4, self.ipv6) if subnet is not None)
 
     @property
     def translated(self) -> bool:
         """Whether the containers' addresses are hidden behind the host's; never so on an internal network."""
         return self.nat and not self.internal
 
+    @property
+    def mac(self) -> str:
+        """The MAC of its bridge."""
+        return mac_address(self.subnets[0].gateway)
+
     def view(self) -> dict[str, Any]:
-        """The network as JSON, the API's NetworkView."""
+        """The network as JSON, the API's NetworkView; null where there is none."""
         return {
             "name": self.name,
             "driver": self.driver,
-            "subnet": str(self.subnet),
-            "gateway": str(self.gateway),
+            **_subnet_view(self.ipv4, ""),
+            **_subnet_view(self.ipv6, "6"),
+            "reserved": [str(address) for address in self.reserved],
             "nat": self.nat,
             "internal": self.internal,
+            "mtu": self.mtu,
+            "parent": self.parent or None,
+            "mode": self.mode or None,
             "labels": dict(self.labels),
-            "bridge": self.bridge,
+            "bridge": self.bridge or None,
             "created_at": self.created_at,
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A container's place on a network; kept until `release`, so that its address survives every restart."""
+    """A container's place on a network; kept until `release`, so that its addresses survive every restart.
+
+    `host_ifname` is the outer end of its cable, "" where there is none (macvlan), and `ifname` the interface
+    inside. Addresses and gateways are None for an IP version that the network does not have.
+    """
 
     network: str
     container_id: str
-    ipv4: str
+    ipv4: str | None
     prefix_length: int
-    gateway: str
+    gateway: str | None
     mac: str
     host_ifname: str
+    ipv6: str | None = None
+    prefix_length6: int = 0
+    gateway6: str | None = None
+    ifname: str = "eth0"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Its addresses, that of IPv4 first."""
+        return tuple(address for address in (self.ipv4, self.ipv6) if address is not None)
 
 
 @dataclass(frozen=True)
@@ -81,9 +132,23 @@ class Publication:
         return f"host port {self.host_port}/{self.protocol}{where}"
 
 
-def mac_address(address: ipaddress.IPv4Address) -> str:
+def mac_address(address: IPAddress) -> str:
     """The MAC of whoever has this address on a network of ours: locally administered, always the same.
 
-    So nobody's neighbour table is wrong when an address changes its owner.
+    So nobody's neighbour table is wrong when an address changes its owner. That of an IPv6 address is made of
+    the lower half folded to 32 bits, so that addresses which follow each other have different ones.
     """
-    return (b"\x02m" + address.packed).hex(":")
+    if isinstance(address, ipaddress.IPv4Address):
+        return (b"\x02m" + address.packed).hex(":")
+    number = int(address) & 2**64 - 1
+    return (b"\x02n" + ((number >> 32) ^ (number & 2**32 - 1)).to_bytes(4)).hex(":")
+
+
+def _subnet_view(subnet: Subnet | None, suffix: str) -> dict[str, str | None]:
+    if subnet is None:
+        return {f"subnet{suffix}": None, f"gateway{suffix}": None, f"ip_range{suffix}": None}
+    return {
+        f"subnet{suffix}": str(subnet.cidr),
+        f"gateway{suffix}": str(subnet.gateway),
+        f"ip_range{suffix}": None if subnet.ip_range is None else str(subnet.ip_range),
+    }

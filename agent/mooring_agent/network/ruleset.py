@@ -50,6 +50,11 @@ set translated {
     type ipv4_addr
     flags interval
 }
+set translated6 {
+    comment "the same of IPv6"
+    type ipv6_addr
+    flags interval
+}
 set neighbours {
     comment "each subnet and itself"
     type ipv4_addr . ipv4_addr
@@ -81,6 +86,7 @@ chain postrouting {
     oifname @bridges ip saddr 127.0.0.0/8 masquerade comment "the host through its loopback"
     ct status dnat ip saddr . ip daddr @neighbours masquerade comment "a published port from its own network"
     oifname != @bridges ip saddr @translated masquerade comment "containers to the outside"
+    oifname != @bridges ip6 saddr @translated6 masquerade comment "containers to the outside, IPv6"
 }
 chain forward {
     type filter hook forward priority filter; policy accept;
@@ -126,12 +132,14 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
     yield "within", f'"{network.bridge}" . "{network.bridge}"'
-    yield "neighbours", f"{network.subnet} . {network.subnet}"
+    if network.ipv4 is not None:
+        yield "neighbours", f"{network.ipv4.cidr} . {network.ipv4.cidr}"
     if network.internal:
         yield "internal", f'"{network.bridge}"'
     if network.translated:
         yield "guarded", f'"{network.bridge}"'
-        yield "translated", str(network.subnet)
+        for subnet in network.subnets:
+            yield "translated" if subnet.cidr.version == 4 else "translated6", str(subnet.cidr)
 
 
 def publication_element(publication: Publication) -> tuple[str, str, str]:

@@ -12,21 +12,23 @@ import asyncio
 import builtins
 import dataclasses
 import ipaddress
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import bridges, ruleset, specs, subnets, veths
-from .addresses import AddressPool
+from . import planning, routing, ruleset, specs
+from .cabling import Cabling
 from .config import NetworkConfig
+from .driver import Driver
+from .drivers import make_drivers
 from .firewall import Firewall
+from .leases import Leases
 from .ports import PortBook
 from .publishing import Change, Mapped, plan
-from .records import Endpoint, Network, Publication, mac_address
+from .records import Endpoint, Network, Publication, Subnet
 from .store import NetworkStore, StateFile
 from .traffic import PLAIN_TERMS, Terms, Traffic
 from .veths import Cable
@@ -54,19 +56,18 @@ class NetworkService:
         self._store = NetworkStore(database)
         self._container_name = container_name
         self._networks: dict[str, Network] = {}
-        self._endpoints: dict[str, dict[str, Endpoint]] = {}
-        self._pools: dict[str, AddressPool] = {}
+        self._leases = Leases(database, self._store, container_name)
         self._ports = PortBook(container_name)
-        self._firewall = Firewall(
-            config.nft_table, lambda: (list(self._networks.values()), list(self._ports))
-        )
-        self._traffic = Traffic(config.bridge_prefix, terms_of)
+        self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self._ports)))
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
-        self._bridges: dict[str, int] = {}
+        self._ensured: set[str] = set()
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
+        self._traffic = Traffic(config.bridge_prefix, terms_of)
+        self._drivers = make_drivers(self._traffic.guard)
+        self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
 
     # ---- the agent's life ------------------------------------------------------------------------
 
@@ -74,10 +75,9 @@ class NetworkService:
         """Take up what the state file says, and repair the kernel's part. Returns what had to be repaired."""
         for network in self._store.networks():
             self._networks[network.name] = network
-        for endpoint in self._store.endpoints():
-            self._endpoints.setdefault(endpoint.container_id, {})[endpoint.network] = endpoint
+        self._leases.restore()
         for network in self._networks.values():
-            self._pools[network.name] = self._pool(network)
+            self._open_leases(network)
         taken = (self._ports.restore(publication) for publication in self._store.publications())
         clashes = [message for message in taken if message is not None]
         return clashes + await self.repair()
@@ -93,48 +93,53 @@ class NetworkService:
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        return self._check_bridges() + self._check_traffic() + await self._check_firewall()
+        return self._check_links() + await self._check_firewall()
 
     async def repair(self) -> builtins.list[str]:
         """Make the kernel what it should be, touching only what is not so.
 
         Returns what `check` found before, and what could not be repaired; that is tried again by `connect`.
         """
-        found = self._check_bridges() + self._check_traffic()
+        found = self._check_links()
         for network in self._networks.values():
             try:
-                self._bridges[network.name] = bridges.ensure(self._netlink, network)
-                bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
+                self._ensure(network)
+                self._driver(network).restore(self._netlink, network, self._leases.on(network.name))
             except MooringError as error:
                 found.append(error.message)
-        found += self._restore_traffic()
+        try:
+            self._traffic.restore(self._netlink, self._leases.all())
+        except MooringError as error:
+            found.append(error.message)
         wrong = await self._check_firewall()
         try:
             if wrong:
                 await self._firewall.rewrite()
-            self._firewall_made = bool(self._networks)
-            self._settled.update(self._bridges)
+            self._firewall_made = bool(self._filtered())
+            self._settled.update(self._ensured)
         except MooringError as error:
             wrong.append(error.message)
         return found + wrong
 
     async def obstacles(self) -> builtins.list[str]:
         """What on the host keeps networks from working although ours is right, and what to do about it."""
-        return await self._firewall.obstacles(self._config.bridge_prefix) if self._networks else []
+        return await self._firewall.obstacles(self._config.bridge_prefix) if self._filtered() else []
 
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
-        cables = [endpoint.host_ifname for mine in self._endpoints.values() for endpoint in mine.values()]
-        links = cables + [network.bridge for network in self._networks.values()]
+        links = [one.host_ifname for name in self._networks for one in self._leases.on(name)]
+        for network in self._networks.values():
+            links += self._driver(network).links(self._netlink, network)
+            self._driver(network).forget(network)
         self._store.clear()
         self._ports.forget([publication.key for publication in self._ports])
-        for known in (self._networks, self._endpoints, self._pools, self._bridges):
+        self._leases.clear()
+        for known in (self._networks, self._ensured, self._settled):
             known.clear()
-        self._settled.clear()
         made, self._firewall_made = self._firewall_made, False
         if made:
             await self._firewall.remove()
-        await asyncio.to_thread(rtnetlink.remove_links, links)
+        await asyncio.to_thread(rtnetlink.remove_links, filter(None, links))
         self._traffic.teardown(self._netlink)
 
     # ---- networks --------------------------------------------------------------------------------
@@ -171,100 +176,78 @@ class NetworkService:
         Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
         """
         before = self.get(name)
-        given = {"internal": False, **specs.normalise_spec(spec)}
-        for key in ("driver", "subnet", "gateway", "internal"):
-            now = before.view()[key]
-            if given.get(key, now) != now:
+        given = specs.normalise_spec(spec)
+        for key, now, wanted in specs.fixed(before, given):
+            if wanted != now:
                 raise Conflict(
-                    f"network {name} cannot change its {key} from {now} to {given[key]}; "
+                    f"network {name} cannot change its {key} from {now} to {wanted}; "
                     "remove it first, or declare another network"
                 )
         after = dataclasses.replace(before, nat=given.get("nat", True), labels=given.get("labels", {}))
         self._store.update_network(after)
         self._networks[name] = after
-        if before.translated != after.translated:
+        if before.translated != after.translated and self._driver(after).filtered:
             await self._firewall.rewrite()
         return after
 
     async def remove(self, name: str) -> None:
         """Remove a network. Raises NotFound, and Conflict naming the containers while there are any on it."""
         network = self.get(name)
-        users = self._endpoints_on(name)
+        users = self._leases.on(name)
         if users:
             names = ", ".join(sorted(self._container_name(endpoint.container_id) for endpoint in users))
             raise Conflict(f"network {name} is in use by {names}; remove these containers first")
         await self._drop(network)
 
-    def plan_subnet(self, name: str, spec: Mapping[str, Any]) -> ipaddress.IPv4Network:
-        """The subnet that `create` would give to a network now. Raises Conflict, InvalidSpec."""
+    def plan_subnets(self, name: str, spec: Mapping[str, Any]) -> tuple[Subnet | None, Subnet | None]:
+        """The IPv4 and the IPv6 subnet that `create` would give to a network now; None where it has none.
+
+        Raises Conflict, InvalidSpec.
+        """
         specs.check_name(name)
-        given = specs.normalise_spec(spec).get("subnet")
         others = [network for network in self._networks.values() if network.name != name]
         own = [network.bridge for network in self._networks.values()]
-        occupied = [subnets.Occupied(other.subnet, f"network {other.name}") for other in others]
-        occupied += subnets.occupied_by_host(self._netlink, own)
-        if given is None:
-            prefix = ipaddress.IPv4Network(self._config.network_prefix)
-            return subnets.choose_subnet(prefix, occupied, subnets.start_of(self._config.instance))
-        subnet = ipaddress.IPv4Network(given)
-        subnets.check_subnet(name, subnet, occupied)
-        return subnet
+        return planning.plan_subnets(
+            name, specs.normalise_spec(spec), others, own, self._netlink, self._config
+        )
 
     # ---- endpoints -------------------------------------------------------------------------------
 
-    def allocate(self, network: str, container_id: str, ipv4: str | None = None) -> Endpoint:
-        """Give a container an address, and keep it until `release`; asked again it answers the same.
+    def allocate(
+        self,
+        network: str,
+        container_id: str,
+        ipv4: str | None = None,
+        ipv6: str | None = None,
+        mac: str | None = None,
+    ) -> Endpoint:
+        """Give a container its addresses on a network, those it wants or free ones, and keep them until
+        `release`; asked again it answers the same.
 
         The network "bridge" is made when it is first asked for. Raises NotFound, Conflict, InvalidSpec.
         """
         if network == specs.DEFAULT_NETWORK and network not in self._networks:
             self._add(network, {})
-        where = self.get(network)
-        before = self._endpoints.get(container_id, {}).get(network)
-        if before is not None and ipv4 in (None, before.ipv4):
-            return before
-        address = self._pools[network].allocate(container_id, ipv4)
-        endpoint = Endpoint(
-            network=network,
-            container_id=container_id,
-            ipv4=str(address),
-            prefix_length=where.subnet.prefixlen,
-            gateway=str(where.gateway),
-            mac=mac_address(address),
-            host_ifname=veths.host_ifname(container_id, network),
-        )
-        try:
-            with self._database.transaction():
-                if before is not None:
-                    self._store.remove_endpoint(before)
-                self._store.add_endpoint(endpoint)
-        except sqlite3.Error:
-            self._pools[network].release(address)
-            raise
-        if before is not None:
-            self._pools[network].release(ipaddress.IPv4Address(before.ipv4))
-        self._endpoints.setdefault(container_id, {})[network] = endpoint
-        return endpoint
+        return self._leases.allocate(self.get(network), container_id, ipv4, ipv6, mac)
 
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
         """The endpoints of a container."""
-        return tuple(self._endpoints.get(container_id, {}).values())
+        return self._leases.of(container_id)
 
     def owners(self) -> builtins.list[str]:
         """The containers that have an endpoint or a published port."""
-        return list({*self._endpoints, *(publication.container_id for publication in self._ports)})
+        return list({*self._leases.owners(), *(publication.container_id for publication in self._ports)})
 
-    def release(self, container_id: str) -> None:
-        """Take a container's addresses back. Its veths go by themselves, with its network namespace."""
-        endpoints = self._endpoints.pop(container_id, {})
-        if not endpoints:
-            return
-        self._traffic.forget(self._netlink, endpoints.values())
-        with self._database.transaction():
-            for endpoint in endpoints.values():
-                self._store.remove_endpoint(endpoint)
-        for endpoint in endpoints.values():
-            self._pools[endpoint.network].release(ipaddress.IPv4Address(endpoint.ipv4))
+    def release(self, container_id: str, network: str | None = None) -> None:
+        """Take a container's addresses back, those on one network or all. Its veths go by themselves, with
+        its network namespace.
+        """
+        self._traffic.forget(self._netlink, self._leases.of(container_id), network)
+        self._leases.release(container_id, network)
+
+    def change_terms(self, container_id: str, terms: Terms) -> None:
+        """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
+        self._traffic.change(self._netlink, self._leases.of(container_id), terms)
 
     def lay_cable(self, name: str, pid: int) -> Cable | None:
         """Lead a cable of the network `name` into the network namespace of process `pid`, as eth0, before it
@@ -273,50 +256,73 @@ class NetworkService:
         network = self._networks.get(name)
         if network is None or name not in self._settled:
             return None
-        try:
-            where = network, veths.spare_ifname(), pid, "eth0", self._traffic.guard
-            return veths.lay(self._netlink, self._bridges[name], *where)
-        except OSError:
-            return None  # `connect` will find out, and say what is wrong
+        return self._cabling.lay_ahead(network, pid)
 
-    def change_terms(self, container_id: str, terms: Terms) -> None:
-        """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
-        self._traffic.change(self._netlink, self.endpoints(container_id), terms)
+    def default_routes(
+        self, endpoints: Sequence[Endpoint], preferred: Collection[str] = ()
+    ) -> dict[str, tuple[int, ...]]:
+        """The IP versions (4, 6) whose default route leads through each of a container's networks, by name.
+
+        See `routing.default_routes`.
+        """
+        return routing.default_routes(endpoints, self._networks, preferred)
 
     async def connect(
         self,
         endpoint: Endpoint,
         pid: int,
         ifname: str = "eth0",
-        default_route: bool = True,
+        default_routes: Collection[int] = (4, 6),
         cable: Cable | None = None,
+        sysctls: Mapping[str, str] | None = None,
     ) -> None:
         """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`, or
         over a `cable` that has been laid there.
 
-        Loopback, address and the default route (not on an internal network) are set as well, and packets pass
-        when it returns. Raises Unavailable if the process is gone, Conflict if the bridge is full.
+        Loopback, the interface's `sysctls`, addresses and the default routes of these IP versions (none on an
+        internal network) are set as well, and packets pass when it returns. Raises Unavailable if the process
+        is gone, Conflict if the network is full or the container has what it brings, NotFound if something of
+        the host is missing.
         """
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
-        if cable is None:
-            cable = await self._lay_now(network, endpoint, pid, ifname)
-            self._use(cable, network, endpoint, pid, default_route)
-            await veths.forwards(self._netlink, cable.host_ifname)
+        await self._cabling.plug(network, endpoint, pid, ifname, default_routes, sysctls or {}, cable)
+
+    async def disconnect(self, container_id: str, network: str, pid: int | None = None) -> None:
+        """Take a container off a network, and its addresses there back; `pid` is its process, if it runs.
+
+        Does nothing if it is not there.
+        """
+        endpoint = next((one for one in self._leases.of(container_id) if one.network == network), None)
+        if endpoint is None:
             return
-        self._use(cable, network, endpoint, pid, default_route)
-        if not await veths.forwards(self._netlink, cable.host_ifname):
-            raise Unavailable(
-                f"cable {cable.host_ifname} leads to no bridge of network {network.name} any more: start the "
-                "container again"
-            )
+        if pid is not None:
+            await self.unplug(endpoint, pid)
+        self.release(container_id, network)
+
+    async def unplug(self, endpoint: Endpoint, pid: int) -> None:
+        """Take an endpoint's interface from the network namespace of process `pid`; it keeps them."""
+        await self._cabling.unplug(endpoint, pid)
+
+    def reroute(self, endpoints: Sequence[Endpoint], pid: int, preferred: Collection[str] = ()) -> None:
+        """Lead the default routes of a running container where they belong after its networks changed."""
+        self._cabling.route(endpoints, pid, self.default_routes(endpoints, preferred))
 
     # ---- published ports -------------------------------------------------------------------------
 
     def published(self, container_id: str) -> builtins.list[Publication]:
         """What a container has published."""
         return self._ports.of(container_id)
+
+    def port_address(self, endpoints: Sequence[Endpoint]) -> str:
+        """The address of a container that its published ports lead to; "" where none of its networks has one.
+
+        It is that on its first network that the firewall knows and that is not internal.
+        """
+        known = [endpoint for endpoint in endpoints if self._driver(self.get(endpoint.network)).filtered]
+        known.sort(key=lambda endpoint: self.get(endpoint.network).internal)
+        return next((endpoint.ipv4 for endpoint in known if endpoint.ipv4 is not None), "")
 
     async def publish(
         self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None
@@ -359,27 +365,28 @@ class NetworkService:
             self._opened = RouteSocket()
         return self._opened
 
-    def _check_bridges(self) -> builtins.list[str]:
+    def _driver(self, network: Network) -> Driver:
+        return self._drivers[network.driver]
+
+    def _ensure(self, network: Network) -> None:
+        self._driver(network).ensure(self._netlink, network)
+        self._ensured.add(network.name)
+
+    def _open_leases(self, network: Network) -> None:
+        self._leases.open(network, self._driver(network).reserved(self._netlink, network))
+
+    def _check_links(self) -> builtins.list[str]:
         found = []
         for network in self._networks.values():
-            found += bridges.differences(self._netlink, network, self._endpoints_on(network.name))
-        return found
+            found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
+        return found + self._traffic.differences(self._netlink, self._leases.all())
 
-    def _check_traffic(self) -> builtins.list[str]:
-        mine = [endpoint for each in self._endpoints.values() for endpoint in each.values()]
-        return self._traffic.differences(self._netlink, mine)
-
-    def _restore_traffic(self) -> builtins.list[str]:
-        """Guard and limit all cables; what could not be done, a sentence each."""
-        try:
-            mine = [endpoint for each in self._endpoints.values() for endpoint in each.values()]
-            self._traffic.restore(self._netlink, mine)
-        except MooringError as error:
-            return [error.message]
-        return []
+    def _filtered(self) -> builtins.list[Network]:
+        """The networks that our nftables table knows."""
+        return [network for network in self._networks.values() if self._driver(network).filtered]
 
     async def _check_firewall(self) -> builtins.list[str]:
-        if not self._networks:
+        if not self._filtered():
             return []
         try:
             phrases = await self._firewall.differences()
@@ -387,42 +394,35 @@ class NetworkService:
             return [error.message]
         return [f"nftables table {self._config.nft_table}: {phrase}" for phrase in phrases]
 
-    def _pool(self, network: Network) -> AddressPool:
-        taken = {
-            ipaddress.IPv4Address(endpoint.ipv4): endpoint.container_id
-            for endpoint in self._endpoints_on(network.name)
-        }
-        return AddressPool(
-            network.name, network.subnet, network.gateway, taken=taken, describe=self._container_name
-        )
-
-    def _endpoints_on(self, network: str) -> Collection[Endpoint]:
-        return [mine[network] for mine in self._endpoints.values() if network in mine]
-
     def _add(self, name: str, spec: Mapping[str, Any]) -> Network:
         """Decide on a network, note it, and make its bridge; the firewall follows in `_settle`."""
         if name in self._networks:
             raise Conflict(f"network {name} exists already; remove it first, or choose another name")
-        subnet = self.plan_subnet(name, spec)
+        ipv4, ipv6 = self.plan_subnets(name, spec)
         used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
+        driver = spec.get("driver", "bridge")
         network = Network(
             name=name,
             number=number,
-            driver=spec.get("driver", "bridge"),
-            subnet=subnet,
-            gateway=ipaddress.IPv4Address(spec.get("gateway", subnet.network_address + 1)),
+            driver=driver,
+            ipv4=ipv4,
+            ipv6=ipv6,
             nat=spec.get("nat", True),
             internal=spec.get("internal", False),
             labels=spec.get("labels", {}),
-            bridge=f"{self._config.bridge_prefix}{number}",
+            bridge=f"{self._config.bridge_prefix}{number}" if driver == "bridge" else "",
             created_at=time.time(),
+            reserved=tuple(map(ipaddress.ip_address, spec.get("reserved", ()))),
+            mtu=spec.get("mtu"),
+            parent=spec.get("parent", ""),
+            mode=spec.get("mode", "bridge") if driver == "macvlan" else "",
         )
         with self._database.transaction():
             self._store.add_network(network)
-            self._bridges[name] = bridges.ensure(self._netlink, network)
+            self._ensure(network)
         self._networks[name] = network
-        self._pools[name] = self._pool(network)
+        self._open_leases(network)
         return network
 
     async def _settle(self, network: Network) -> None:
@@ -430,9 +430,11 @@ class NetworkService:
         async with self._settling:
             if network.name in self._settled:
                 return
-            if network.name not in self._bridges:
-                self._bridges[network.name] = bridges.ensure(self._netlink, network)
-            if self._firewall_made:
+            if network.name not in self._ensured:
+                self._ensure(network)
+            if not self._driver(network).filtered:
+                pass
+            elif self._firewall_made:
                 await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
             else:
                 await self._firewall.rewrite()
@@ -441,53 +443,23 @@ class NetworkService:
 
     async def _drop(self, network: Network) -> None:
         self._store.remove_network(network.name)
-        for known in (self._networks, self._pools, self._bridges):
-            known.pop(network.name, None)
+        self._leases.close(network.name)
+        self._networks.pop(network.name, None)
+        self._ensured.discard(network.name)
+        links = self._driver(network).links(self._netlink, network)
+        self._driver(network).forget(network)
         made, settled = self._firewall_made, network.name in self._settled
         self._settled.discard(network.name)
-        self._firewall_made = made and bool(self._networks)
+        self._firewall_made = made and bool(self._filtered())
         self._retiring.add(network.number)
         try:
-            await asyncio.to_thread(rtnetlink.remove_links, [network.bridge])
+            await asyncio.to_thread(rtnetlink.remove_links, links)
         finally:
             self._retiring.discard(network.number)
-        if made and not self._networks:
+        if made and not self._firewall_made:
             await self._firewall.remove()
-        elif settled:
+        elif settled and self._driver(network).filtered:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
-
-    def _use(self, cable: Cable, network: Network, endpoint: Endpoint, pid: int, default_route: bool) -> None:
-        try:
-            self._traffic.admit(self._netlink, endpoint, cable.host_ifname, cable.outer)
-            veths.configure(cable, network, endpoint, default_route)
-        except OSError as error:
-            raise veths.failure(error, endpoint, pid) from error
-        self._note_ifname(endpoint, cable.host_ifname)
-
-    async def _lay_now(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> Cable:
-        name = veths.host_ifname(endpoint.container_id, network.name)
-        where = network, name, pid, ifname, self._traffic.guard
-        try:
-            return veths.lay(self._netlink, self._bridges[network.name], *where)
-        except OSError:
-            # Once more, without what a dying namespace may have left, and with the bridge repaired.
-            await asyncio.to_thread(rtnetlink.remove_links, [name])
-            before = self._bridges[network.name]
-            self._bridges[network.name] = now = bridges.ensure(self._netlink, network)
-            if now != before:
-                bridges.plug_in(self._netlink, network, self._endpoints_on(network.name))
-            try:
-                return veths.lay(self._netlink, now, *where)
-            except OSError as error:
-                raise veths.failure(error, endpoint, pid) from error
-
-    def _note_ifname(self, endpoint: Endpoint, name: str) -> None:
-        """The outer end of an endpoint's cable has this name from now on; repairs look for it."""
-        if endpoint.host_ifname == name:
-            return
-        renamed = dataclasses.replace(endpoint, host_ifname=name)
-        self._store.rename_cable(renamed)
-        self._endpoints[endpoint.container_id][endpoint.network] = renamed
 
     def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
         if not mappings:

@@ -8,9 +8,9 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
-from .records import Endpoint, Network, Publication, mac_address
+from .records import Endpoint, Network, Publication, Subnet, mac_address
 
 
 class StateFile(Protocol):
@@ -30,40 +30,15 @@ class NetworkStore:
 
     def networks(self) -> list[Network]:
         """All networks, the oldest first."""
-        return [
-            Network(
-                name=row["name"],
-                number=row["number"],
-                driver=row["driver"],
-                subnet=ipaddress.IPv4Network(row["subnet"]),
-                gateway=ipaddress.IPv4Address(row["gateway"]),
-                nat=bool(row["nat"]),
-                internal=bool(row["internal"]),
-                labels=json.loads(row["labels"]),
-                bridge=row["bridge"],
-                created_at=row["created_at"],
-            )
-            for row in self._rows("SELECT * FROM networks ORDER BY created_at, number")
-        ]
+        return [_network(row) for row in self._rows("SELECT * FROM networks ORDER BY created_at, number")]
 
     def endpoints(self) -> list[Endpoint]:
         """All endpoints, those of a container in the order in which it got them."""
         query = (
-            "SELECT network, container_id, ipv4, host_ifname, subnet, gateway "
+            "SELECT endpoints.*, subnet, gateway, subnet6, gateway6 "
             "FROM endpoints JOIN networks ON networks.name = endpoints.network ORDER BY endpoints.rowid"
         )
-        return [
-            Endpoint(
-                network=row["network"],
-                container_id=row["container_id"],
-                ipv4=row["ipv4"],
-                prefix_length=int(row["subnet"].rpartition("/")[2]),
-                gateway=row["gateway"],
-                mac=mac_address(ipaddress.IPv4Address(row["ipv4"])),
-                host_ifname=row["host_ifname"],
-            )
-            for row in self._rows(query)
-        ]
+        return [_endpoint(row) for row in self._rows(query)]
 
     def publications(self) -> list[Publication]:
         """All published ports."""
@@ -75,12 +50,10 @@ class NetworkStore:
             "name": network.name,
             "number": network.number,
             "driver": network.driver,
-            "subnet": str(network.subnet),
-            "gateway": str(network.gateway),
-            "nat": network.nat,
-            "internal": network.internal,
-            "labels": json.dumps(dict(network.labels), sort_keys=True),
-            "bridge": network.bridge,
+            **_subnet_columns(network.ipv4, ""),
+            **_subnet_columns(network.ipv6, "6"),
+            "settings": _settings(network),
+            "bridge": network.bridge or None,
             "created_at": network.created_at,
         }
         self._database.connection.execute(
@@ -90,8 +63,7 @@ class NetworkStore:
     def update_network(self, network: Network) -> None:
         """Keep what can change of a network."""
         self._database.connection.execute(
-            "UPDATE networks SET nat = ?, labels = ? WHERE name = ?",
-            (network.nat, json.dumps(dict(network.labels), sort_keys=True), network.name),
+            "UPDATE networks SET settings = ? WHERE name = ?", (_settings(network), network.name)
         )
 
     def remove_network(self, name: str) -> None:
@@ -100,16 +72,26 @@ class NetworkStore:
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Keep a lease."""
+        derived = mac_address(ipaddress.ip_address(endpoint.addresses[0]))
         self._database.connection.execute(
-            "INSERT INTO endpoints (container_id, network, ipv4, host_ifname) VALUES (?, ?, ?, ?)",
-            (endpoint.container_id, endpoint.network, endpoint.ipv4, endpoint.host_ifname),
+            "INSERT INTO endpoints (container_id, network, ipv4, ipv6, mac, host_ifname, ifname) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                endpoint.container_id,
+                endpoint.network,
+                endpoint.ipv4,
+                endpoint.ipv6,
+                None if endpoint.mac == derived else endpoint.mac,
+                endpoint.host_ifname,
+                endpoint.ifname,
+            ),
         )
 
     def rename_cable(self, endpoint: Endpoint) -> None:
-        """Keep another name of the outer end of an endpoint's cable."""
+        """Keep other names of the ends of an endpoint's cable."""
         self._database.connection.execute(
-            "UPDATE endpoints SET host_ifname = ? WHERE container_id = ? AND network = ?",
-            (endpoint.host_ifname, endpoint.container_id, endpoint.network),
+            "UPDATE endpoints SET host_ifname = ?, ifname = ? WHERE container_id = ? AND network = ?",
+            (endpoint.host_ifname, endpoint.ifname, endpoint.container_id, endpoint.network),
         )
 
     def remove_endpoint(self, endpoint: Endpoint) -> None:
@@ -140,3 +122,78 @@ class NetworkStore:
 
     def _rows(self, query: str) -> list[sqlite3.Row]:
         return self._database.connection.execute(query).fetchall()
+
+
+def _network(row: sqlite3.Row) -> Network:
+    settings = json.loads(row["settings"])
+    return Network(
+        name=row["name"],
+        number=row["number"],
+        driver=row["driver"],
+        ipv4=_subnet(row, ""),
+        ipv6=_subnet(row, "6"),
+        nat=settings["nat"],
+        internal=settings["internal"],
+        labels=settings["labels"],
+        bridge=row["bridge"] or "",
+        created_at=row["created_at"],
+        reserved=tuple(map(ipaddress.ip_address, settings.get("reserved", ()))),
+        mtu=settings.get("mtu"),
+        parent=settings.get("parent", ""),
+        mode=settings.get("mode", ""),
+    )
+
+
+def _settings(network: Network) -> str:
+    settings: dict[str, Any] = {
+        "nat": network.nat,
+        "internal": network.internal,
+        "labels": dict(network.labels),
+        "reserved": [str(address) for address in network.reserved],
+        "mtu": network.mtu,
+        "parent": network.parent,
+        "mode": network.mode,
+    }
+    return json.dumps({name: value for name, value in settings.items() if value not in (None, "", [])})
+
+
+def _subnet(row: sqlite3.Row, suffix: str) -> Subnet | None:
+    if row[f"subnet{suffix}"] is None:
+        return None
+    ip_range = row[f"ip_range{suffix}"]
+    return Subnet(
+        cidr=ipaddress.ip_network(row[f"subnet{suffix}"]),
+        gateway=ipaddress.ip_address(row[f"gateway{suffix}"]),
+        ip_range=None if ip_range is None else ipaddress.ip_network(ip_range),
+    )
+
+
+def _subnet_columns(subnet: Subnet | None, suffix: str) -> dict[str, str | None]:
+    if subnet is None:
+        return {}
+    return {
+        f"subnet{suffix}": str(subnet.cidr),
+        f"gateway{suffix}": str(subnet.gateway),
+        f"ip_range{suffix}": None if subnet.ip_range is None else str(subnet.ip_range),
+    }
+
+
+def _endpoint(row: sqlite3.Row) -> Endpoint:
+    first = row["ipv4"] or row["ipv6"]
+    return Endpoint(
+        network=row["network"],
+        container_id=row["container_id"],
+        ipv4=row["ipv4"],
+        prefix_length=_prefix_length(row["subnet"]),
+        gateway=row["gateway"],
+        mac=row["mac"] or mac_address(ipaddress.ip_address(first)),
+        host_ifname=row["host_ifname"],
+        ipv6=row["ipv6"],
+        prefix_length6=_prefix_length(row["subnet6"]),
+        gateway6=row["gateway6"],
+        ifname=row["ifname"],
+    )
+
+
+def _prefix_length(subnet: str | None) -> int:
+    return 0 if subnet is None else int(subnet.rpartition("/")[2])

@@ -61,9 +61,13 @@ class Traffic:
             self.guard.admit(link.ifindex, _sender(endpoint, terms))
             self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
 
-    def forget(self, netlink: RouteSocket, endpoints: Iterable[Endpoint]) -> None:
-        """Remove what outlives the cables of these endpoints."""
+    def forget(
+        self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None
+    ) -> None:
+        """Remove what outlives the cables of these endpoints, of those on one network or all."""
         for endpoint in endpoints:
+            if network not in (None, endpoint.network):
+                continue
             queue = shaping.queue_ifname(self._prefix, endpoint.host_ifname)
             if queue in self._queues:
                 rtnetlink.delete_links(netlink, [queue])
@@ -122,4 +126,4 @@ class Traffic:
 
 
 def _sender(endpoint: Endpoint, terms: Terms) -> Sender:
-    return Sender(endpoint.mac, endpoint.ipv4, everything=endpoint.network in terms.trusted)
+    return Sender(endpoint.mac, endpoint.ipv4, endpoint.ipv6, endpoint.network in terms.trusted)

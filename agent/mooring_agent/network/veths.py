@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..errors import Conflict, MooringError, Unavailable
@@ -30,17 +31,18 @@ def host_ifname(container_id: str, network: str) -> str:
 
 @dataclass(frozen=True)
 class Cable:
-    """A veth pair that leads from a network's bridge into a network namespace, where nobody uses it yet.
+    """What leads from a network into a network namespace, where nobody uses it yet: a veth pair, or another
+    interface, which has no outer end (`host_ifname` is "").
 
     `inside` is a socket of that namespace, to be closed by whoever has the cable, `inner` the index of the
-    inner end there and `outer` that of the outer end here.
+    inner end there and `outer` that of the outer end here, 0 without one.
     """
 
     network: str
     host_ifname: str
-    outer: int
     inside: RouteSocket
     inner: int
+    outer: int = 0
 
 
 def spare_ifname() -> str:
@@ -62,7 +64,9 @@ def lay(
     Nothing gets out of the container before `guard` admits it. A container may reach itself through its
     published port, so the bridge's port reflects.
     """
-    socket.execute(rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid))
+    socket.execute(
+        rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid, mtu=network.mtu)
+    )
     outer = socket.index(host_ifname)
     messages = [*guard.installation(outer), rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
     if os.path.exists(rtnetlink.IPV6_SETTINGS):
@@ -70,22 +74,27 @@ def lay(
     socket.execute(*messages)
     inside = rtnetlink.socket_inside(pid)
     try:
-        return Cable(network.name, host_ifname, outer, inside, inside.index(ifname))
+        return Cable(network.name, host_ifname, inside, inside.index(ifname), outer)
     except OSError:
         inside.close()
         raise
 
 
-def configure(cable: Cable, network: Network, endpoint: Endpoint, default_route: bool) -> None:
-    """Make the inner end of a cable, and loopback beside it, what the endpoint says; closes its socket."""
-    broadcast = str(network.subnet.broadcast_address)
-    messages = [
-        rtnetlink.link_set(rtnetlink.LOOPBACK, up=True),
-        rtnetlink.address_add(cable.inner, endpoint.ipv4, endpoint.prefix_length, broadcast),
-        rtnetlink.link_set(cable.inner, up=True, mac=endpoint.mac),
-    ]
-    if default_route and not network.internal:
-        messages.append(rtnetlink.route_add(cable.inner, gateway=endpoint.gateway))
+def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes: Collection[int]) -> None:
+    """Make the inner end of a cable, and loopback beside it, what the endpoint says; closes its socket.
+
+    `default_routes` are the IP versions whose default route leads through it.
+    """
+    messages = [rtnetlink.link_set(rtnetlink.LOOPBACK, up=True)]
+    if endpoint.ipv4 is not None and network.ipv4 is not None:
+        broadcast = str(network.ipv4.cidr.broadcast_address)
+        messages.append(rtnetlink.address_add(cable.inner, endpoint.ipv4, endpoint.prefix_length, broadcast))
+    if endpoint.ipv6 is not None:
+        messages.append(rtnetlink.address_add(cable.inner, endpoint.ipv6, endpoint.prefix_length6))
+    messages.append(rtnetlink.link_set(cable.inner, up=True, mac=endpoint.mac))
+    for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
+        if version in default_routes and gateway is not None and not network.internal:
+            messages.append(rtnetlink.route_add(cable.inner, gateway=gateway))
     with cable.inside as inside:
         inside.execute(*messages)
 
@@ -112,11 +121,17 @@ def failure(error: OSError, endpoint: Endpoint, pid: int) -> MooringError:
             f"process {pid} of the container ended before it was connected to network {endpoint.network}; "
             "start it again"
         )
-    if error.errno == errno.EXFULL:
+    if error.errno == errno.EEXIST:
         return Conflict(
-            f"network {endpoint.network} is full: its bridge takes no more than 1024 containers; "
-            "declare another network"
+            f"container cannot be connected to network {endpoint.network}: it has an interface "
+            f"{endpoint.ifname} already, or an address or a route that the network brings; remove that first"
+        )
+    if error.errno == errno.EACCES and endpoint.ipv6 is not None:
+        return Conflict(
+            f"network {endpoint.network} has IPv6, which is switched off inside the container (sysctl "
+            "disable_ipv6); leave that out"
         )
     return MooringError(
-        f"interface {endpoint.host_ifname} of network {endpoint.network} cannot be made: {error.strerror}"
+        f"interface {endpoint.host_ifname or endpoint.ifname} of network {endpoint.network} cannot be made: "
+        f"{error.strerror}"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-import ipaddress
 import json
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.resources import PortMapping
 from mooring_agent.errors import MooringError
+from mooring_agent.network.records import IPAddress, IPNetwork, Network
 from mooring_agent.network.service import NetworkService
 from mooring_agent.network.shaping import Limits
 from mooring_agent.network.traffic import PLAIN_TERMS, Terms
@@ -28,13 +28,15 @@ from mooring_agent.state.database import Database
 
 def plain(value: Any) -> Any:
     """JSON of what a service's method returns."""
+    if isinstance(value, Network):
+        return value.view()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv4Address):
+    if isinstance(value, IPNetwork | IPAddress):
         return str(value)
     return value
 

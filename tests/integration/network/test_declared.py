@@ -44,11 +44,12 @@ def test_subnet_that_is_used_is_refused_with_its_user(host: Host, subnet: str, w
 
 
 def test_plan_is_what_creation_does_and_touches_nothing(host: Host) -> None:
-    planned = host.call("plan_subnet", "red", {})
+    planned, none = host.call("plan_subnets", "red", {})
+    assert none is None
     assert host.links() == []
-    assert host.call("create", "red", {})["subnet"] == planned
+    assert host.call("create", "red", {})["subnet"] == planned["cidr"]
     with pytest.raises(Refused, match="'host' is not usable: it is built in"):
-        host.call("plan_subnet", "host", {})
+        host.call("plan_subnets", "host", {})
 
 
 def test_failed_creation_leaves_nothing(host: Host) -> None:

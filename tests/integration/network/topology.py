@@ -210,7 +210,8 @@ class Container(Namespace):
 
     def plug(self, network: str = "bridge", ifname: str = "eth0") -> None:
         """Make the cable of an endpoint that is there already."""
-        self.host.call("connect", self.id, network, self.pid, ifname=ifname, default_route=ifname == "eth0")
+        routes = [4, 6] if ifname == "eth0" else []
+        self.host.call("connect", self.id, network, self.pid, ifname=ifname, default_routes=routes)
 
     def publish(
         self, ip: str, *mappings: dict[str, Any], taking_over: str | None = None

@@ -12,17 +12,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mooring_agent.errors import Conflict, InvalidSpec
 from mooring_agent.network.addresses import AddressPool
+from mooring_agent.network.records import IPAddress, Subnet
 
 SUBNET = ipaddress.IPv4Network("10.9.8.0/28")
 GATEWAY = ipaddress.IPv4Address("10.9.8.1")
 RESERVED = ipaddress.IPv4Address("10.9.8.7")
 
 
-def pool(subnet: str = "10.9.8.0/28", gateway: str = "10.9.8.1", **options: object) -> AddressPool:
+def pool(
+    subnet: str = "10.9.8.0/28", gateway: str = "10.9.8.1", ip_range: str | None = None, **options: object
+) -> AddressPool:
+    within = None if ip_range is None else ipaddress.ip_network(ip_range)
     return AddressPool(
         "red",
-        ipaddress.IPv4Network(subnet),
-        ipaddress.IPv4Address(gateway),
+        Subnet(ipaddress.ip_network(subnet), ipaddress.ip_address(gateway), within),
         **options,  # type: ignore[arg-type]
     )
 
@@ -33,7 +36,7 @@ class Pool(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pool = pool(reserved=[RESERVED])
-        self.held: dict[ipaddress.IPv4Address, str] = {}
+        self.held: dict[IPAddress, str] = {}
         self.number = 0
 
     def owner(self) -> str:
@@ -69,7 +72,7 @@ class Pool(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        address = data.draw(st.sampled_from(sorted(self.held)))
+        address = data.draw(st.sampled_from(sorted(self.held, key=int)))
         self.pool.release(address)
         del self.held[address]
 
@@ -124,3 +127,40 @@ def test_taken_address_names_its_owner() -> None:
     one.allocate("web", "10.9.8.9")
     with pytest.raises(Conflict, match=r"10\.9\.8\.9 of network red is taken by container <web>"):
         one.allocate("other", "10.9.8.9")
+
+
+def test_addresses_of_the_range_are_given_and_others_only_when_asked_for() -> None:
+    one = pool("10.9.8.0/24", ip_range="10.9.8.128/30", reserved=[ipaddress.ip_address("10.9.8.129")])
+    assert one.size == one.free == 3
+    one.allocate("static", "10.9.8.5")
+    assert one.free == 3
+    given = {str(one.allocate("any")) for _ in range(3)}
+    assert given == {"10.9.8.128", "10.9.8.130", "10.9.8.131"}
+    with pytest.raises(Conflict, match=r"no free address left: all 3 of 10\.9\.8\.128/30"):
+        one.allocate("more")
+    one.release(ipaddress.ip_address("10.9.8.5"))
+    assert one.free == 0
+
+
+def test_a_range_goes_on_after_what_was_taken_within_it() -> None:
+    taken = {ipaddress.ip_address("10.9.8.250"): "a", ipaddress.ip_address("10.9.8.16"): "b"}
+    one = pool("10.9.8.0/24", ip_range="10.9.8.16/28", taken=taken)
+    assert str(one.allocate("c")) == "10.9.8.17"
+    assert one.free == one.size - 2 == 14
+
+
+@given(st.integers(16, 126), st.integers(1, 2**120))
+def test_a_pool_of_ipv6_gives_unicast_addresses_in_turn(length: int, number: int) -> None:
+    subnet = ipaddress.IPv6Network((0xFD << 120 | number & (2**120 - 1), length), strict=False)
+    one = pool(str(subnet), str(subnet.network_address + 1))
+    assert one.size == subnet.num_addresses - 2
+    first, second = one.allocate("a"), one.allocate("b")
+    assert (first, second) == (subnet.network_address + 2, subnet.network_address + 3)
+    with pytest.raises(InvalidSpec, match="expected one from"):
+        one.allocate("c", str(subnet.network_address))
+
+
+@pytest.mark.parametrize("wanted", ["10.9.8.3", "fd00::1%eth0", "fd01::1"])
+def test_addresses_of_another_version_or_subnet_are_refused(wanted: str) -> None:
+    with pytest.raises(InvalidSpec, match="not usable on network red"):
+        pool("fd00::/64", "fd00::1").allocate("a", wanted)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from mooring_agent.network import ruleset
-from mooring_agent.network.records import Network, Publication
+from mooring_agent.network.records import Network, Publication, Subnet
 
 RED = Network(
     name="red",
     number=0,
     driver="bridge",
-    subnet=ipaddress.IPv4Network("10.210.0.0/24"),
-    gateway=ipaddress.IPv4Address("10.210.0.1"),
+    ipv4=Subnet(ipaddress.IPv4Network("10.210.0.0/24"), ipaddress.IPv4Address("10.210.0.1")),
+    ipv6=None,
     nat=True,
     internal=False,
     labels={},

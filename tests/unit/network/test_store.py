@@ -6,20 +6,22 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mooring_agent.network.records import Endpoint, Network, Publication, mac_address
+from mooring_agent.network.records import Endpoint, Network, Publication, Subnet, mac_address
 from mooring_agent.network.store import NetworkStore
+from mooring_agent.state import database as database_module
 from mooring_agent.state.database import Database
 
 BLUE = Network(
     name="blue",
     number=3,
     driver="bridge",
-    subnet=ipaddress.IPv4Network("10.60.0.0/28"),
-    gateway=ipaddress.IPv4Address("10.60.0.14"),
+    ipv4=Subnet(ipaddress.IPv4Network("10.60.0.0/28"), ipaddress.IPv4Address("10.60.0.14")),
+    ipv6=None,
     nat=False,
     internal=True,
     labels={"a": "b"},
@@ -52,6 +54,83 @@ def test_everything_comes_back_the_same(tmp_path: Path) -> None:
     assert (again.networks(), again.endpoints(), again.publications()) == ([], [], [])
 
 
+BOTH = dataclasses.replace(
+    BLUE,
+    name="both",
+    number=4,
+    bridge="mr0a0a-4",
+    ipv4=Subnet(
+        ipaddress.IPv4Network("10.61.0.0/24"),
+        ipaddress.IPv4Address("10.61.0.1"),
+        ipaddress.IPv4Network("10.61.0.128/25"),
+    ),
+    ipv6=Subnet(ipaddress.IPv6Network("fd00:61::/64"), ipaddress.IPv6Address("fd00:61::1")),
+    reserved=(ipaddress.IPv4Address("10.61.0.130"), ipaddress.IPv6Address("fd00:61::2")),
+    mtu=1400,
+)
+LAN = dataclasses.replace(
+    BOTH, name="lan", number=5, bridge="", driver="macvlan", ipv4=None, parent="eth0", mode="vepa",
+    ipv6=Subnet(ipaddress.IPv6Network("fd00:62::/64"), ipaddress.IPv6Address("fd00:62::1")), reserved=(),
+)  # fmt: skip
+
+
+def test_networks_and_leases_of_both_versions_come_back_the_same(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    store = NetworkStore(database)
+    leases = [
+        Endpoint("both", "web", "10.61.0.128", 24, "10.61.0.1", "02:00:00:00:00:01", "mv1", "fd00:61::3", 64,
+                 "fd00:61::1", "eth0"),
+        Endpoint("lan", "web", None, 0, None, mac_address(ipaddress.ip_address("fd00:62::3")), "",
+                 "fd00:62::3", 64, "fd00:62::1", "eth1"),
+    ]  # fmt: skip
+    for network in (BOTH, LAN):
+        store.add_network(network)
+    for lease in leases:
+        store.add_endpoint(lease)
+    changed = dataclasses.replace(LAN, labels={"c": "d"})
+    store.update_network(changed)
+    database.close()
+
+    again = NetworkStore(Database(tmp_path / "state.db"))
+    assert again.networks() == [BOTH, changed]
+    assert again.endpoints() == leases
+
+
+def test_what_an_agent_before_ipv6_had_kept_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = database_module._migrations()
+    monkeypatch.setattr(database_module, "_migrations", lambda: every[:2])
+    with closing(Database(tmp_path / "state.db")) as old:
+        old.connection.execute(
+            "INSERT INTO networks VALUES ('blue', 3, 'bridge', '10.60.0.0/28', '10.60.0.14', 0, 1, "
+            """'{"a": "b"}', 'mr0a0a-3', 12.5)"""
+        )
+        old.connection.execute(
+            "INSERT INTO networks VALUES ('red', 0, 'bridge', '10.61.0.0/24', '10.61.0.1', 1, 0, '{}', "
+            "'mr0a0a-0', 12.6)"
+        )
+        for network, ipv4 in (("blue", "10.60.0.1"), ("red", "10.61.0.2")):
+            old.connection.execute("INSERT INTO endpoints VALUES ('web', ?, ?, 'mvweb')", (network, ipv4))
+        old.connection.execute(
+            "INSERT INTO endpoints VALUES ('dns', 'red', '10.61.0.3', 'mvdns')",
+        )
+    monkeypatch.undo()
+    with closing(Database(tmp_path / "state.db")) as migrated:
+        store = NetworkStore(migrated)
+        blue, red = store.networks()
+        assert blue == BLUE
+        assert (red.nat, red.internal, red.translated, red.mtu, red.ipv6) == (True, False, True, None, None)
+        places = [(one.container_id, one.network, one.ipv4, one.ifname) for one in store.endpoints()]
+        assert places == [
+            ("web", "blue", "10.60.0.1", "eth0"),
+            ("web", "red", "10.61.0.2", "eth1"),
+            ("dns", "red", "10.61.0.3", "eth0"),
+        ]
+        with pytest.raises(sqlite3.IntegrityError):
+            store.remove_network("red")
+
+
 def test_ports_change_together_or_not_at_all(tmp_path: Path) -> None:
     store = NetworkStore(Database(tmp_path / "state.db"))
     old = Publication("tcp", "0.0.0.0", 80, "old", "10.60.0.1", 8080)
@@ -76,3 +155,9 @@ def test_network_with_endpoints_is_not_forgotten(tmp_path: Path) -> None:
 
 def test_address_and_mac_belong_together() -> None:
     assert mac_address(ipaddress.IPv4Address("10.210.0.2")) == "02:6d:0a:d2:00:02"
+
+
+def test_addresses_of_ipv6_that_follow_each_other_have_different_macs() -> None:
+    first = ipaddress.IPv6Address("fd00:61::2")
+    assert mac_address(first) == "02:6e:00:00:00:02"
+    assert len({mac_address(first + number) for number in range(1000)}) == 1000

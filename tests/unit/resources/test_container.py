@@ -206,8 +206,26 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
     assert live == {
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
         *("pids_limit", "restart", "labels", "stop_signal", "stop_timeout", "log", "ports", "state"),
-        *("update_order", "pull"),
+        *("update_order", "pull", "networks", "dns", "dns_search", "dns_options", "extra_hosts"),
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "live"),
+    [
+        (["blue"], ["blue", "red"], True),
+        (["blue"], [], True),
+        ("none", ["blue"], True),
+        (["blue"], "host", False),
+        ("host", ["blue"], False),
+        (["blue"], "container:web2", False),
+    ],
+)
+def test_what_has_a_network_namespace_of_its_own_changes_networks_live(
+    before: object, after: object, live: bool
+) -> None:
+    [change] = compare(parse(networks=before), parse(networks=after))
+    assert (change.field, change.live) == ("networks", live)
 
 
 def test_a_change_says_what_it_is_and_whether_it_is_live() -> None:

@@ -105,6 +105,13 @@ CONTAINERS = st.fixed_dictionaries(
         "interactive": st.booleans(),
         "volumes": VOLUMES,
         "networks": ATTACHMENTS,
+        "dns": st.lists(st.sampled_from(["192.0.2.53", "2001:0db8::53"]), max_size=3),
+        "dns_search": st.lists(st.sampled_from(["example.org", "lan.", "_tcp.example.org"]), max_size=3),
+        "dns_options": st.lists(st.sampled_from(["ndots:2", "use-vc"]), max_size=2),
+        "extra_hosts": st.one_of(
+            st.just(["db:192.0.2.7", "v6:2001:0db8::7", "me=host-gateway"]),
+            st.just({"db": "192.0.2.7", "v6": "[2001:0db8::7]"}),
+        ),
         "ports": PORTS,
         "memory": SIZES,
         "memory_reservation": st.just("6m"),

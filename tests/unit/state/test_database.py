@@ -172,7 +172,9 @@ def test_transactions_follow_each_other_after_a_failure(database: Database) -> N
         with pytest.raises(RuntimeError):
             insert_and_fail(database, "one")
         with pytest.raises(sqlite3.IntegrityError), database.transaction():
-            database.connection.execute("INSERT INTO endpoints VALUES ('c', 'nowhere', '10.0.0.1', 'v')")
+            database.connection.execute(
+                "INSERT INTO endpoints VALUES ('c', 'nowhere', '10.0.0.1', NULL, NULL, 'v', 'eth0')"
+            )
     with database.transaction():
         insert(database, "one")
     assert names(database) == ["one"]
@@ -202,7 +204,9 @@ def fill(database: Database, *, nested: bool) -> None:
 
 def test_references_are_checked(database: Database) -> None:
     with pytest.raises(sqlite3.IntegrityError):
-        database.connection.execute("INSERT INTO endpoints VALUES ('c', 'no such network', '10.0.0.1', 'v')")
+        database.connection.execute(
+            "INSERT INTO endpoints VALUES ('c', 'no such network', '10.0.0.1', NULL, NULL, 'v', 'eth0')"
+        )
 
 
 def test_rows_are_changed_and_removed(database: Database) -> None:

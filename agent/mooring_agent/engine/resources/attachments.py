@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.namespaces import CONTAINER, joined
-from mooring_agent.engine.resources.options import Choice, Items, Text, WordSet, refusal
+from mooring_agent.engine.resources.options import Bool, Choice, Items, Pairs, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.network.specs import LINK_SYSCTL, LINK_SYSCTL_EXPECTED
+
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 def is_alone(name: str) -> bool:
@@ -19,6 +24,13 @@ def is_alone(name: str) -> bool:
     container's, or none.
     """
     return name in ("host", "none") or name.startswith(CONTAINER)
+
+
+def is_fixed(name: str) -> bool:
+    """Whether a container with this network has no network namespace of its own, so that it cannot leave it
+    while it lives.
+    """
+    return name == "host" or name.startswith(CONTAINER)
 
 
 def _network(text: str, where: str) -> str:
@@ -34,28 +46,79 @@ def _ipv4(text: str, where: str) -> str:
         raise refusal(where, text, 'an IPv4 address such as "10.210.0.7"') from None
 
 
+def _ipv6(text: str, where: str) -> str:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        address = None
+    if address is None or address.scope_id is not None:
+        raise refusal(where, text, 'an IPv6 address such as "fd12:3456:789a::7"')
+    return str(address)
+
+
+def _mac(text: str, where: str) -> str:
+    """A MAC that one interface can have: not one of groups (the lowest bit of its first byte, IEEE 802)."""
+    mac = text.strip().lower().replace("-", ":")
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise refusal(where, text, 'the MAC address of one interface such as "02:42:0a:d2:00:07"')
+    return mac
+
+
+class LinkSysctls(Pairs):
+    """Kernel settings of the container's interface on a network."""
+
+    def __init__(self) -> None:
+        super().__init__("kernel settings of an interface")
+
+    def parse(self, value: object, where: str) -> Mapping[str, str] | None:
+        """See `Type.parse`."""
+        given = super().parse(value, where) or {}
+        for name in given:
+            if LINK_SYSCTL.fullmatch(name) is None:
+                raise refusal(f"a name in {where}", name, LINK_SYSCTL_EXPECTED)
+        return {name: setting.strip() for name, setting in given.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkAttachment(Declared):
-    """One network that a container is attached to; the first one carries the default route."""
+    """One network that a container is attached to.
+
+    The default route leads through the first one with a gateway to the outside, or the one that says so.
+    """
 
     KIND: ClassVar[str] = "network"
 
     name: str = option(Text("the name of a network", _network), required=True)
     ipv4_address: str | None = option(Text("an IPv4 address", _ipv4))
+    ipv6_address: str | None = option(Text("an IPv6 address", _ipv6))
+    mac_address: str | None = option(Text("a MAC address", _mac))
     aliases: tuple[str, ...] = option(WordSet(Text("a host name", names.hostname)), default=())
+    default_route: bool = option(Bool(), default=False)
     spoofing: str = option(Choice("refused", "allowed"), default="refused")
+    sysctls: Mapping[str, str] = option(LinkSysctls(), default={})
 
     def check(self, prefix: str) -> None:
         """Refuse addresses and names on networks that have none to give."""
-        if is_alone(self.name) and (self.ipv4_address or self.aliases or self.spoofing != "refused"):
+        asked = [
+            name
+            for name in ("ipv4_address", "ipv6_address", "mac_address", "aliases", "default_route", "sysctls")
+            if getattr(self, name)
+        ] + (["spoofing"] if self.spoofing != "refused" else [])
+        if is_alone(self.name) and asked:
             raise InvalidSpec(
                 f"{prefix}name is {self.name}, which has no addresses and names to give; "
-                f"remove ipv4_address, aliases and spoofing, or attach a network of your own"
+                f"remove {' and '.join(asked)}, or attach a network of your own"
             )
 
+    @property
+    def is_static(self) -> bool:
+        """Whether it asks for an address that somebody else could have."""
+        return (self.ipv4_address, self.ipv6_address, self.mac_address) != (None, None, None)
+
     def __str__(self) -> str:
-        """Return the network's name, and the address if one is asked for."""
-        return self.name + (f"={self.ipv4_address}" if self.ipv4_address else "")
+        """Return the network's name, and the addresses if some are asked for."""
+        addresses = [address for address in (self.ipv4_address, self.ipv6_address) if address is not None]
+        return self.name + (f"={','.join(addresses)}" if addresses else "")
 
 
 class Attachments(Items[NetworkAttachment]):
@@ -75,7 +138,23 @@ class Attachments(Items[NetworkAttachment]):
             raise InvalidSpec(
                 f'{where} names "{alone}" beside other networks, expected it alone; remove one of them'
             )
+        chosen = [network.name for network in networks if network.default_route]
+        if len(chosen) > 1:
+            raise InvalidSpec(
+                f"{where} has default_route on {' and '.join(chosen)}, expected one at most; remove others"
+            )
         return networks
+
+    def takes_live(
+        self, before: tuple[NetworkAttachment, ...] | None, after: tuple[NetworkAttachment, ...] | None
+    ) -> bool:
+        """See `Type.takes_live`: what has a network namespace of its own is attached and detached live."""
+        return not any(is_fixed(network.name) for network in (*(before or ()), *(after or ())))
+
+
+def preferred_networks(networks: Iterable[NetworkAttachment]) -> tuple[str, ...]:
+    """The names of those that shall carry the default route."""
+    return tuple(network.name for network in networks if network.default_route)
 
 
 def attached_to(name: str) -> NetworkAttachment:

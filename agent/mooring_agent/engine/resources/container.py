@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mooring_agent.engine.resources import limits, names
+from mooring_agent.engine.resources import limits, names, resolving
 from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_alone
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
@@ -36,7 +36,7 @@ from mooring_agent.engine.resources.options import (
 from mooring_agent.engine.resources.ports import PortMapping, Ports
 from mooring_agent.engine.resources.security import DEFAULT, Seccomp, apparmor_profile, selinux_option
 from mooring_agent.engine.resources.sysctls import Sysctls, namespace_of
-from mooring_agent.engine.resources.traffic import NetworkLimit, NetworkLimits
+from mooring_agent.engine.resources.traffic import NetworkLimit, NetworkLimits, check_limits
 from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
@@ -162,7 +162,17 @@ class ContainerSpec(Declared):
     tty: bool = option(Bool(), default=False)
     interactive: bool = option(Bool(), default=False)
     volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
-    networks: tuple[NetworkAttachment, ...] = option(Attachments(), default=(attached_to("bridge"),))
+    networks: tuple[NetworkAttachment, ...] = option(
+        Attachments(), default=(attached_to("bridge"),), live=True
+    )
+    dns: tuple[str, ...] = option(Items(Text("an address", resolving.resolver)), default=(), live=True)
+    dns_search: tuple[str, ...] = option(
+        Items(Text("a domain", resolving.search_domain)), default=(), live=True
+    )
+    dns_options: tuple[str, ...] = option(
+        Items(Text("an option", resolving.resolver_option)), default=(), live=True
+    )
+    extra_hosts: Mapping[str, str] = option(resolving.ExtraHosts(), default={}, live=True)
     network_limits: tuple[NetworkLimit, ...] = option(NetworkLimits(), default=(), live=True)
     ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
     memory: int | None = option(limits.MEMORY, live=True)
@@ -210,6 +220,7 @@ class ContainerSpec(Declared):
         """Hold what no single option can say."""
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         self._check_network(prefix)
+        self._check_resolving(prefix)
         self._check_namespaces(prefix)
         self._check_users(prefix)
 
@@ -220,7 +231,7 @@ class ContainerSpec(Declared):
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
-        self._check_limits(prefix)
+        check_limits(self.network_limits, [attached.name for attached in self.networks], prefix)
         if network == "host" and other_container(self.uts) is not None:
             raise InvalidSpec(
                 f'{prefix}uts is "{self.uts}" with the network "host", whose name comes with it; remove one'
@@ -237,18 +248,20 @@ class ContainerSpec(Declared):
                 "container's names; remove one of them"
             )
 
-    def _check_limits(self, prefix: str) -> None:
-        attached = [network.name for network in self.networks]
-        for limit in self.network_limits:
-            if is_alone(attached[0]):
+    def _check_resolving(self, prefix: str) -> None:
+        if len(self.dns) > resolving.MOST_RESOLVERS:
+            raise InvalidSpec(
+                f"{prefix}dns names {len(self.dns)} resolvers, expected at most {resolving.MOST_RESOLVERS}: "
+                "programs ask no others; remove some"
+            )
+        network = self.networks[0].name
+        if other_container(network) is None:
+            return
+        for name in ("dns", "dns_search", "dns_options", "extra_hosts"):
+            if getattr(self, name):
                 raise InvalidSpec(
-                    f'{prefix}network_limits is set with the network "{attached[0]}", on which the container '
-                    "has no interface of its own to limit; remove it or attach a bridge network"
-                )
-            if limit.network is not None and limit.network not in attached:
-                raise InvalidSpec(
-                    f'{prefix}network_limits names the network "{limit.network}", to which the container is '
-                    f"not attached, expected one of {', '.join(attached)}; attach it, or remove the limit"
+                    f'{prefix}{name} cannot be set with the network "{network}", with which it has that '
+                    "container's names; remove one of them"
                 )
 
     def _check_namespaces(self, prefix: str) -> None:

@@ -159,9 +159,8 @@ def compare(stored: D, wanted: D) -> tuple[FieldChange, ...]:
         if name not in stored.given_fields | wanted.given_fields or before == after:
             continue
         text = f"{name} {declared.type.difference(before, after)}"
-        changes.append(
-            FieldChange(name, _dump(declared, before), _dump(declared, after), declared.live, text)
-        )
+        live = declared.live and declared.type.takes_live(before, after)
+        changes.append(FieldChange(name, _dump(declared, before), _dump(declared, after), live, text))
     return tuple(changes)
 
 

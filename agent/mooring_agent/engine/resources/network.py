@@ -8,18 +8,34 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mooring_agent.engine.resources.declared import Declared, option
-from mooring_agent.engine.resources.options import Bool, Choice, Pairs, Text
+from mooring_agent.engine.resources.options import Bool, Choice, Integer, Items, Pairs, Text
+from mooring_agent.network.specs import DRIVERS, MACVLAN_MODES, MTUS
+
+_ADDRESS = Text("an address of the subnet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec(Declared):
-    """What a network should be; without `subnet` a free one of the agent's prefix is chosen and kept."""
+    """What a network should be; without `subnet` a free one of the agent's prefix is chosen and kept.
+
+    It has IPv4 unless `ipv4` is false, and IPv6 if `ipv6` is true or it has a `subnet6`.
+    """
 
     KIND: ClassVar[str] = "network"
 
-    driver: str = option(Choice("bridge"), default="bridge")
+    driver: str = option(Choice(*DRIVERS), default="bridge")
+    ipv4: bool = option(Bool(), default=True)
+    ipv6: bool | None = option(Bool())
     subnet: str | None = option(Text('a subnet such as "10.210.7.0/24"'))
-    gateway: str | None = option(Text('an address of the subnet such as "10.210.7.1"'))
+    gateway: str | None = option(_ADDRESS)
+    ip_range: str | None = option(Text("a part of the subnet"))
+    subnet6: str | None = option(Text('a subnet such as "fd12:3456:789a::/64"'))
+    gateway6: str | None = option(_ADDRESS)
+    ip_range6: str | None = option(Text("a part of the subnet"))
+    reserved: tuple[str, ...] = option(Items(_ADDRESS), default=())
     nat: bool = option(Bool(), default=True, live=True)
     internal: bool = option(Bool(), default=False)
+    mtu: int | None = option(Integer(*MTUS, what="a number of bytes"))
+    parent: str | None = option(Text("the name of an interface of the host"))
+    mode: str | None = option(Choice(*MACVLAN_MODES))
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)

@@ -57,6 +57,10 @@ class Type(ABC, Generic[T]):
         """Return the value as a plan shows it."""
         return _plain(self.dump(value))
 
+    def takes_live(self, before: T | None, after: T | None) -> bool:
+        """Return whether something that runs takes this change of an option that is declared live."""
+        return True
+
     def difference(self, before: T | None, after: T | None) -> str:
         """Return what a plan says about a change; None is an option that is not set."""
         shown = ["unset" if value is None else self.show(value) for value in (before, after)]

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
 
 from mooring_agent.engine.resources import names
+from mooring_agent.engine.resources.attachments import is_alone
 from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.options import Items, Size, Text, Type, refusal
 from mooring_agent.errors import InvalidSpec
@@ -100,6 +101,21 @@ class NetworkLimits(Items[NetworkLimit]):
     def parse(self, value: object, where: str) -> tuple[NetworkLimit, ...] | None:
         """See `Type.parse`."""
         return super().parse([value] if isinstance(value, str | Mapping) else value, where)
+
+
+def check_limits(limits: Sequence[NetworkLimit], attached: Sequence[str], prefix: str) -> None:
+    """Refuse limits on networks to which the container, on these networks, is not attached."""
+    for limit in limits:
+        if is_alone(attached[0]):
+            raise InvalidSpec(
+                f'{prefix}network_limits is set with the network "{attached[0]}", on which the container '
+                "has no interface of its own to limit; remove it or attach a bridge network"
+            )
+        if limit.network is not None and limit.network not in attached:
+            raise InvalidSpec(
+                f'{prefix}network_limits names the network "{limit.network}", to which the container is '
+                f"not attached, expected one of {', '.join(attached)}; attach it, or remove the limit"
+            )
 
 
 def _short(text: str, where: str) -> Mapping[str, str]:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel settings that networks need (Documentation/networking/ip-sysctl.rst)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import MooringError, NotSupported
+
+SYSCTL = Path("/proc/sys/net")
+FORWARD = SYSCTL / "ipv4/ip_forward"
+FORWARD6 = SYSCTL / "ipv6/conf/all/forwarding"
+_CONF6 = SYSCTL / "ipv6/conf"
+
+
+def of_link(version: int, link: str, name: str) -> Path:
+    """The setting `name` of one interface for an IP version."""
+    return SYSCTL / f"ipv{version}/conf/{link}/{name}"
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel knows IPv6."""
+    return _CONF6.exists()
+
+
+def require_ipv6(network: str) -> None:
+    """Raise NotSupported if this host cannot carry an IPv6 network."""
+    if not has_ipv6():
+        raise NotSupported(
+            f"network {network} is to have IPv6, which the kernel of this host has switched off "
+            "(ipv6.disable=1); leave ipv6 out, or boot without that"
+        )
+
+
+def keep_router_advertisements() -> None:
+    """See to it that a host which learns its routes from routers goes on to do so when it forwards.
+
+    A host that forwards ignores router advertisements unless accept_ra is 2. To be called before forwarding
+    is switched on; does nothing where it is.
+    """
+    if read(FORWARD6) != "0":
+        return
+    for link in _CONF6.iterdir():
+        if link.name not in ("all", "default", "lo") and read(link / "accept_ra") == "1":
+            write(link / "accept_ra", "2")
+
+
+def read(path: Path) -> str | None:
+    """A setting; None where the kernel has none, such as without IPv6."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def write(path: Path, value: str) -> None:
+    """Write a setting, but only if it is there with another value."""
+    if read(path) in (None, value):
+        return
+    try:
+        path.write_text(value)
+    except OSError as error:
+        raise MooringError(
+            f"{path} cannot be set to {value}, which networks need: {error.strerror}; set it on the host"
+        ) from None
