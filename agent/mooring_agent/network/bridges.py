@@ -82,6 +82,10 @@ class BridgeDriver:
             for path, value in _settings(network):
                 sysctls.write(path, value)
             netlink.execute(*_corrections(network, link, _addresses(netlink, network)))
+            if network.rules:
+                sysctls.require_bridge_netfilter(network.name)
+            for bridge in (link, *_further(network, netlink.links())):
+                netlink.execute(rtnetlink.bridge_netfilter(bridge.name, on=bool(network.rules)))
         except NetlinkError as error:
             raise MooringError(
                 f"bridge {network.bridge} of network {network.name} cannot be made: {error.strerror}"
@@ -188,6 +192,8 @@ def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     link = rtnetlink.parse_link(netlink.execute(add, rtnetlink.link_get(name))[0])
     if sysctls.has_ipv6():
         netlink.execute(rtnetlink.link_local_off(name))
+    if network.rules:
+        netlink.execute(rtnetlink.bridge_netfilter(name, on=True))
     _join(netlink, network, first.ifindex, name, link.ifindex)
     return _Room(link.ifindex, MOST_PORTS)
 

@@ -102,7 +102,7 @@ def build(networks: Iterable[Ruled], containers: Resolve, named: Resolve) -> Tab
             name = f"net_{network.number}_{direction}"
             lines += (f"chain {name} {{", *(f"    {statement}" for statement in statements), "}")
             where = "entering" if direction == "in" else "leaving"
-            jumps.append(f"add element {FAMILY} {{table}} {where} {{ \"{network.bridge}\" : jump {name} }}")
+            jumps.append(f'add element {FAMILY} {{table}} {where} {{ "{network.bridge}" : jump {name} }}')
     if not lines:
         return Table()
     return Table("\n".join([*lines, _BASE.rstrip(), "\0", *jumps]), frozenset(elements))
@@ -219,7 +219,9 @@ def _statements(key: str, rule: Rule) -> Iterator[str]:
     verdict = "return" if rule.action == "allow" else "drop"
     end = f'{_service(rule)}counter {verdict} comment "{str(rule)[:_LONGEST_COMMENT]}"'
     own, peer = ("daddr", "saddr") if rule.direction == "in" else ("saddr", "daddr")
-    fixed = ipaddress.ip_network(rule.peer) if rule.peer and not _has_names(rule) and rule.peer != HOST else None
+    fixed = (
+        ipaddress.ip_network(rule.peer) if rule.peer and not _has_names(rule) and rule.peer != HOST else None
+    )
     versions = (4, 6) if fixed is None else (fixed.version,)
     if fixed is None and not _has_names(rule) and not rule.containers:
         yield f"fib daddr type local {end}" if rule.peer == HOST else end

@@ -11,17 +11,12 @@ forwarding entry on each of the others, and nothing that is used by anybody else
 from __future__ import annotations
 
 import ipaddress
-import os
-import socket
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import Conflict, InvalidSpec, MooringError
-from ..linux import rtnetlink, vxlan
-from ..linux.netlink import NetlinkError, attributes
-from ..linux.rtnetlink import Link, RouteSocket
+from ..errors import InvalidSpec
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -72,24 +67,42 @@ class Overlay:
         """All but this one."""
         return tuple(host for host in self.hosts if host.name != self.own)
 
+    def view(self) -> dict[str, Any]:
+        """The overlay as JSON; `restored` reads it."""
+        return {
+            "subnet": str(self.subnet),
+            "vni": self.vni,
+            "host": self.own,
+            "hosts": {
+                host.name: {"address": str(host.address), "slice": str(host.slice)} for host in self.hosts
+            },
+        }
+
     def mtu(self, underlay: int) -> int:
         """What containers may send at once where the underlay takes `underlay` bytes."""
         return underlay - OUTER_BYTES[self.here.address.version]
 
 
-def normalise(given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options of an overlay in normal form: subnet, hosts, and host, vni, slice_prefix if given. Raises
-    InvalidSpec.
-    """
-    where = f"network {name}"
+def restored(view: Mapping[str, Any]) -> Overlay:
+    """The overlay of a view."""
+    hosts = tuple(
+        Host(name, ipaddress.ip_address(said["address"]), ipaddress.IPv4Network(said["slice"]))
+        for name, said in view["hosts"].items()
+    )
+    return Overlay(ipaddress.IPv4Network(view["subnet"]), view["vni"], hosts, view["host"])
+
+
+def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options hosts, host, vni and slice_prefix of an overlay in normal form. Raises InvalidSpec."""
+    where = "an overlay network"
     if "subnet" not in given:
-        raise InvalidSpec(f"{where} has the driver overlay and no subnet, which all its hosts share; name one")
+        raise InvalidSpec(f"{where} needs the option subnet, which all its hosts share; name one")
     subnet = ipaddress.IPv4Network(given["subnet"])
     hosts = given.get("hosts")
     if not isinstance(hosts, Mapping) or not hosts:
         raise InvalidSpec(
-            f"{where} has the driver overlay, and hosts is {hosts!r}: expected a mapping of names of hosts to "
-            "their addresses, such as {web1: 192.0.2.11}"
+            f"{where} needs the option hosts, which is {hosts!r}: expected a mapping of names of hosts to their "
+            "addresses, such as {web1: 192.0.2.11}"
         )
     normal: dict[str, Any] = {"hosts": {}}
     for host, said in hosts.items():
@@ -186,110 +199,6 @@ def device_name(bridge: str) -> str:
     return f"mo{bridge[2:]}"
 
 
-def underlay_mtu(netlink: RouteSocket, overlay: Overlay) -> int:
-    """What the interface takes that has this host's address."""
-    index = next(
-        (
-            found.ifindex
-            for found in netlink.addresses(_family(overlay.here.address))
-            if found.address == str(overlay.here.address)
-        ),
-        None,
-    )
-    return next((link.mtu for link in netlink.links() if link.ifindex == index), 1500)
-
-
-def ensure(netlink: RouteSocket, network: str, bridge: str, overlay: Overlay, mtu: int) -> None:
-    """Make the device and what it knows what they should be; what is right is not touched. Raises
-    MooringError.
-    """
-    name = device_name(bridge)
-    try:
-        device = _device(netlink, name)
-        if device is not None and not _is(device, overlay, mtu):
-            if device[0].kind != "vxlan":
-                raise Conflict(
-                    f"network {network} needs the interface name {name}, which a {device[0].kind or 'physical'} "
-                    "interface of the host has; remove or rename that one"
-                )
-            netlink.execute(rtnetlink.link_delete(name))
-            device = None
-        if device is None:
-            local = str(overlay.here.address)
-            netlink.execute(
-                vxlan.vxlan_add(name, vni=overlay.vni, local=local, mac=overlay.here.mac, mtu=mtu),
-            )
-            if os.path.exists(rtnetlink.IPV6_SETTINGS):
-                netlink.execute(rtnetlink.link_local_off(name))
-        index = netlink.index(name)
-        for message in _corrections(netlink, index, overlay):
-            netlink.execute(message)
-    except NetlinkError as error:
-        raise MooringError(
-            f"device {name} of the overlay network {network} cannot be made: {error.strerror}; it needs the "
-            "kernel's module vxlan, and no other VXLAN device with the same number and port"
-        ) from error
-
-
-def differences(netlink: RouteSocket, network: str, bridge: str, overlay: Overlay, mtu: int) -> list[str]:
-    """What is not as it should be, a sentence each."""
-    name = device_name(bridge)
-    device = _device(netlink, name)
-    if device is None or not _is(device, overlay, mtu):
-        return [f"device {name} of the overlay network {network} is missing or not as declared"]
-    if list(_corrections(netlink, device[0].ifindex, overlay)):
-        return [f"device {name} of the overlay network {network} does not lead to exactly its hosts"]
-    return []
-
-
-def _device(netlink: RouteSocket, name: str) -> tuple[Link, tuple[int, str, int]] | None:
-    try:
-        payload = netlink.execute(rtnetlink.link_get(name))[0]
-    except NetlinkError:
-        return None
-    found = attributes(payload, rtnetlink.LINK_HEADER)
-    data = vxlan.vxlan_data(found.get(rtnetlink.IFLA_LINKINFO, b""))
-    return rtnetlink.parse_link(payload), data
-
-
-def _is(device: tuple[Link, tuple[int, str, int]], overlay: Overlay, mtu: int) -> bool:
-    link, data = device
-    wanted = overlay.vni, str(overlay.here.address), vxlan.PORT
-    return (link.kind, link.mac, link.mtu, link.up, data) == ("vxlan", overlay.here.mac, mtu, True, wanted)
-
-
-def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator[bytes]:
-    """First what leads to hosts that came, and then what led to those that went."""
-    entries = _of_device(map(vxlan.parse_forwarding, netlink.dump(vxlan.forwarding_dump())), index)
-    neighbours = _of_device(map(vxlan.parse_neighbour, netlink.dump(vxlan.neighbour_dump(socket.AF_INET))), index)
-    routes = {
-        (route.destination, route.prefix_length): route.gateway
-        for route in netlink.routes()
-        if route.ifindex == index and route.table == rtnetlink.RT_TABLE_MAIN
-    }
-    for host in overlay.others:
-        where = str(host.slice.network_address), host.slice.prefixlen
-        if entries.pop(host.mac, None) != str(host.address):
-            yield vxlan.forward_to(index, host.mac, str(host.address))
-        if neighbours.pop(host.mac, None) != host.gateway:
-            yield vxlan.neighbour_set(index, host.gateway, host.mac)
-        if routes.pop(where, None) != host.gateway:
-            yield vxlan.route_set(index, *where, host.gateway, overlay.here.gateway)
-    for where in routes:
-        yield vxlan.route_delete(index, *where)
-    for address in neighbours.values():
-        yield vxlan.neighbour_delete(index, address)
-    for mac in entries:
-        yield vxlan.forward_no_more(index, mac)
-
-
-def _of_device(found: Iterable[vxlan.Neighbour | None], index: int) -> dict[str, str]:
-    """What is permanent on a device: addresses by MAC."""
-    return {
-        one.mac: one.address for one in found if one is not None and one.ifindex == index and one.permanent
-    }
-
-
 def _host(where: str, said: object) -> dict[str, Any]:
     given = {"address": said} if isinstance(said, str) else said
     if not isinstance(given, Mapping) or not set(given) <= {"address", "slice"} or "address" not in given:
@@ -299,7 +208,9 @@ def _host(where: str, said: object) -> dict[str, Any]:
     except ValueError:
         address = None
     if address is None or address.is_multicast or address.is_unspecified or address.is_loopback:
-        raise InvalidSpec(f"{where} has the address {given['address']!r}, expected that of an interface of it")
+        raise InvalidSpec(
+            f"{where} has the address {given['address']!r}, expected that of an interface of it"
+        )
     normal: dict[str, Any] = {"address": str(address)}
     if given.get("slice") is not None:
         normal["slice"] = _number(f"{where}: slice", given["slice"], 0, 2**24)
@@ -312,7 +223,3 @@ def _number(where: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidSpec(f"{where} is {value!r}, expected a number from {least} to {most}")
     return value
-
-
-def _family(address: Address) -> int:
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..errors import Conflict
 from ..linux.rtnetlink import RouteSocket
 from . import specs, subnets
 from .config import NetworkConfig
@@ -36,6 +37,11 @@ def plan_subnets(
         occupied = [
             Occupied(subnet.cidr, f"network {other.name}") for other in others for subnet in other.subnets
         ]
+        occupied += (
+            Occupied(other.overlay.subnet, f"network {other.name}")
+            for other in others
+            if other.overlay is not None and version == 4
+        )
         occupied += subnets.occupied_by_host(netlink, links, version)
         cidr: IPNetwork
         if f"subnet{suffix}" in given:
@@ -52,3 +58,15 @@ def _choose(version: int, occupied: Collection[Occupied], config: NetworkConfig)
         return subnets.choose_subnet(subnets.local_prefix(config.instance, subnets.machine_id()), occupied)
     prefix = ipaddress.IPv4Network(config.network_prefix)
     return subnets.choose_subnet(prefix, occupied, subnets.start_of(config.instance))
+
+
+def check_slice(before: Network, after: Network) -> None:
+    """Raise Conflict if this host would have another slice of an overlay, whose addresses its containers have."""
+    if before.overlay is None or after.overlay is None:
+        return
+    old, new = before.overlay.here, after.overlay.here
+    if (old.slice, old.address) != (new.slice, new.address):
+        raise Conflict(
+            f"network {before.name} cannot change this host's slice {old.slice} behind {old.address} to "
+            f"{new.slice} behind {new.address}; remove it here first, or name the old slice"
+        )

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .overlay import Overlay
+from .rules import Rule
+
 ANY_ADDRESS = "0.0.0.0"
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -33,6 +36,8 @@ class Network:
 
     It has addresses of at least one IP version. `reserved` are never given to containers. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
+    `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
+    Of an `overlay` the subnet is this host's slice.
     """
 
     name: str
@@ -49,6 +54,9 @@ class Network:
     mtu: int | None = None
     parent: str = ""
     mode: str = ""
+    rules: tuple[Rule, ...] = ()
+    reachable_from: tuple[str, ...] = ()
+    overlay: Overlay | None = None
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
@@ -78,6 +86,10 @@ class Network:
             "mtu": self.mtu,
             "parent": self.parent or None,
             "mode": self.mode or None,
+            **({} if self.overlay is None else {"subnet": str(self.overlay.subnet)}),
+            "rules": [rule.dump() for rule in self.rules],
+            "reachable_from": list(self.reachable_from),
+            "overlay": None if self.overlay is None else self.overlay.view(),
             "labels": dict(self.labels),
             "bridge": self.bridge or None,
             "created_at": self.created_at,

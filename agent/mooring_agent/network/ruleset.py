@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .overlay import device_name
 from .records import ANY_ADDRESS, Network, Publication
 
 FAMILY = "inet"
@@ -55,6 +56,10 @@ set translated6 {
     type ipv6_addr
     flags interval
 }
+set reachable {
+    comment "a bridge, and one to which connections may begin there"
+    type ifname . ifname
+}
 set neighbours {
     comment "each subnet and itself"
     type ipv4_addr . ipv4_addr
@@ -92,6 +97,7 @@ chain forward {
     type filter hook forward priority filter; policy accept;
     ct state established,related accept comment "what was let in"
     iifname . oifname @within accept comment "within a network"
+    iifname . oifname @reachable accept comment "networks that are open to each other"
     iifname @internal drop comment "internal networks are not left"
     oifname @internal drop comment "internal networks are not entered"
     oifname @bridges ct status dnat accept comment "published ports"
@@ -112,8 +118,10 @@ def full(table: str, networks: Iterable[Network], publications: Iterable[Publica
     """Commands that make the table what it should be, whatever it is: one transaction, without a gap."""
     name = f"{FAMILY} {table}"
     lines = [f"add table {name}", f"delete table {name}", f"table {name} {{", skeleton(), "}"]
+    networks = list(networks)
     for network in networks:
         lines += add_network(table, network)
+    lines += (f"add element {FAMILY} {table} reachable {{ {pair} }}" for pair in reachable(networks))
     lines += (add_publication(table, publication) for publication in publications)
     return "\n".join(lines)
 
@@ -132,6 +140,11 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
     yield "within", f'"{network.bridge}" . "{network.bridge}"'
+    if network.overlay is not None:
+        device = device_name(network.bridge)
+        yield "bridges", f'"{device}"'
+        yield "within", f'"{network.bridge}" . "{device}"'
+        yield "within", f'"{device}" . "{network.bridge}"'
     if network.ipv4 is not None:
         yield "neighbours", f"{network.ipv4.cidr} . {network.ipv4.cidr}"
     if network.internal:
@@ -149,6 +162,24 @@ def publication_element(publication: Publication) -> tuple[str, str, str]:
     if host_ip == ANY_ADDRESS:
         return "published_anywhere", f"{protocol} . {port}", value
     return "published", f"{protocol} . {host_ip} . {port}", value
+
+
+def reachable(networks: Iterable[Network]) -> list[str]:
+    """The pairs of bridges between which connections may begin, in that direction; of networks that there
+    are.
+    """
+    by_name = {network.name: network for network in networks}
+    return [
+        f'"{by_name[name].bridge}" . "{network.bridge}"'
+        for network in by_name.values()
+        for name in network.reachable_from
+        if name in by_name
+    ]
+
+
+def in_full(network: Network) -> tuple[object, ...]:
+    """What of a network changes the table as a whole when it is changed."""
+    return network.translated, network.reachable_from
 
 
 def add_network(table: str, network: Network) -> list[str]:
@@ -193,7 +224,9 @@ def differences(
     if _rules_of(listing) != _rules_expected():
         found.append("its rules were changed")
     present = {(where, *pair) for where, pair in _elements_of(listing)}
+    networks = list(networks)
     wanted = {(where, _plain(what), "") for network in networks for where, what in network_elements(network)}
+    wanted |= {("reachable", _plain(pair), "") for pair in reachable(networks)}
     for publication in publications:
         where, key, value = publication_element(publication)
         wanted.add((where, _plain(key), value))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 
 from ..errors import MooringError
@@ -11,6 +12,8 @@ from ..linux.nftables import NftError, Nftables
 from . import isolation
 from .isolation import FAMILY, Resolve, Table
 from .records import Network
+
+logger = logging.getLogger(__name__)
 
 
 class RulesTable:
@@ -30,6 +33,7 @@ class RulesTable:
         self._nftables = Nftables()
         self._present: Table | None = None
         self._changing = asyncio.Lock()
+        self._refreshing: set[asyncio.Task[None]] = set()
 
     def names(self, container: str) -> bool:
         """Whether a rule names this container."""
@@ -71,6 +75,35 @@ class RulesTable:
                 return await asyncio.to_thread(self._look, wanted)
             except MooringError as error:
                 return [error.message]
+
+    async def repair(self) -> list[str]:
+        """Make the table what it should be if it is not; what was wrong, or is, a sentence each."""
+        found = await self.differences()
+        try:
+            await self.refresh(anew=bool(found))
+        except MooringError as error:
+            found.append(error.message)
+        return found
+
+    def refresh_soon(self) -> None:
+        """`refresh` without waiting for it, where rules name anybody."""
+        if any(
+            rule.peer_container or rule.containers for network in self._networks() for rule in network.rules
+        ):
+            task = asyncio.get_running_loop().create_task(self._refresh_in_background())
+            self._refreshing.add(task)
+            task.add_done_callback(self._refreshing.discard)
+
+    async def close(self) -> None:
+        """Wait for what is under way; the table stays."""
+        while self._refreshing:
+            await asyncio.wait(self._refreshing)
+
+    async def _refresh_in_background(self) -> None:
+        try:
+            await self.refresh()
+        except MooringError as error:
+            logger.error("rules of networks are not up to date error=%r", error.message)
 
     async def remove(self) -> None:
         """Remove the table, if it is there."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import planning, routing, ruleset, specs
+from . import overlaydevice, planning, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
 from .driver import Driver
@@ -29,6 +29,8 @@ from .leases import Leases
 from .ports import PortBook
 from .publishing import Change, Mapped, plan
 from .records import Endpoint, Network, Publication, Subnet
+from .rules import parse_rules
+from .rulestable import RulesTable
 from .store import NetworkStore, StateFile
 from .traffic import PLAIN_TERMS, Terms, Traffic
 from .veths import Cable
@@ -66,6 +68,14 @@ class NetworkService:
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
+        self._rules = RulesTable(
+            f"{config.nft_table}_rules",
+            self._filtered,
+            self._leases.addresses_of,
+            lambda name: (
+                [str(one.cidr) for one in self._networks[name].subnets] if name in self._networks else []
+            ),
+        )
         self._drivers = make_drivers(self._traffic.guard)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
 
@@ -84,6 +94,7 @@ class NetworkService:
 
     async def stop(self) -> None:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
+        await self._rules.close()
         await asyncio.to_thread(self._firewall.close)
         self._ports.close()
         self._traffic.close()
@@ -93,7 +104,7 @@ class NetworkService:
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        return self._check_links() + await self._check_firewall()
+        return self._check_links() + await self._check_firewall() + await self._rules.differences()
 
     async def repair(self) -> builtins.list[str]:
         """Make the kernel what it should be, touching only what is not so.
@@ -119,7 +130,7 @@ class NetworkService:
             self._settled.update(self._ensured)
         except MooringError as error:
             wrong.append(error.message)
-        return found + wrong
+        return found + wrong + await self._rules.repair()
 
     async def obstacles(self) -> builtins.list[str]:
         """What on the host keeps networks from working although ours is right, and what to do about it."""
@@ -139,6 +150,7 @@ class NetworkService:
         made, self._firewall_made = self._firewall_made, False
         if made:
             await self._firewall.remove()
+        await self._rules.remove()
         await asyncio.to_thread(rtnetlink.remove_links, filter(None, links))
         self._traffic.teardown(self._netlink)
 
@@ -171,7 +183,7 @@ class NetworkService:
         return network
 
     async def update(self, name: str, spec: Mapping[str, Any]) -> Network:
-        """Make a network what `spec` says, while its containers run on: labels, and nat.
+        """Make a network what `spec` says, while its containers run on: `specs.LIVE`.
 
         Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
         """
@@ -183,11 +195,23 @@ class NetworkService:
                     f"network {name} cannot change its {key} from {now} to {wanted}; "
                     "remove it first, or declare another network"
                 )
-        after = dataclasses.replace(before, nat=given.get("nat", True), labels=given.get("labels", {}))
+        after = dataclasses.replace(
+            before,
+            nat=given.get("nat", True),
+            labels=given.get("labels", {}),
+            rules=parse_rules(given.get("rules", ()), "network rules"),
+            reachable_from=tuple(given.get("reachable_from", ())),
+            overlay=overlaydevice.seen_from_here(self._netlink, given, name),
+        )
+        planning.check_slice(before, after)
+        if (before.rules, before.overlay) != (after.rules, after.overlay):
+            self._driver(after).ensure(self._netlink, after)
         self._store.update_network(after)
         self._networks[name] = after
-        if before.translated != after.translated and self._driver(after).filtered:
+        filtered = self._driver(after).filtered
+        if filtered and ruleset.in_full(before) != ruleset.in_full(after):
             await self._firewall.rewrite()
+        await self._rules.refresh()
         return after
 
     async def remove(self, name: str) -> None:
@@ -206,7 +230,7 @@ class NetworkService:
         """
         specs.check_name(name)
         others = [network for network in self._networks.values() if network.name != name]
-        own = [network.bridge for network in self._networks.values()]
+        own = [name for each in self._networks.values() for name in self._driver(each).routed_by(each)]
         return planning.plan_subnets(
             name, specs.normalise_spec(spec), others, own, self._netlink, self._config
         )
@@ -244,6 +268,11 @@ class NetworkService:
         """
         self._traffic.forget(self._netlink, self._leases.of(container_id), network)
         self._leases.release(container_id, network)
+        self._rules.refresh_soon()
+
+    def renamed(self) -> None:
+        """Containers are called something else: rules that name them are about others from now on."""
+        self._rules.refresh_soon()
 
     def change_terms(self, container_id: str, terms: Terms) -> None:
         """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
@@ -287,6 +316,8 @@ class NetworkService:
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
+        if self._rules.names(self._container_name(endpoint.container_id)):
+            await self._rules.refresh()
         await self._cabling.plug(network, endpoint, pid, ifname, default_routes, sysctls or {}, cable)
 
     async def disconnect(self, container_id: str, network: str, pid: int | None = None) -> None:
@@ -402,6 +433,11 @@ class NetworkService:
         used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
         driver = spec.get("driver", "bridge")
+        overlay = overlaydevice.seen_from_here(self._netlink, spec, name)
+        mtu = spec.get("mtu")
+        if overlay is not None:
+            ipv4 = Subnet(overlay.here.slice, ipaddress.IPv4Address(overlay.here.gateway))
+            mtu = mtu or overlay.mtu(overlaydevice.underlay_mtu(self._netlink, overlay))
         network = Network(
             name=name,
             number=number,
@@ -411,12 +447,15 @@ class NetworkService:
             nat=spec.get("nat", True),
             internal=spec.get("internal", False),
             labels=spec.get("labels", {}),
-            bridge=f"{self._config.bridge_prefix}{number}" if driver == "bridge" else "",
+            bridge=f"{self._config.bridge_prefix}{number}" if driver != "macvlan" else "",
             created_at=time.time(),
             reserved=tuple(map(ipaddress.ip_address, spec.get("reserved", ()))),
-            mtu=spec.get("mtu"),
+            mtu=mtu,
             parent=spec.get("parent", ""),
             mode=spec.get("mode", "bridge") if driver == "macvlan" else "",
+            rules=parse_rules(spec.get("rules", ()), "network rules"),
+            reachable_from=tuple(spec.get("reachable_from", ())),
+            overlay=overlay,
         )
         with self._database.transaction():
             self._store.add_network(network)
@@ -434,11 +473,12 @@ class NetworkService:
                 self._ensure(network)
             if not self._driver(network).filtered:
                 pass
-            elif self._firewall_made:
+            elif self._firewall_made and not ruleset.reachable(self._filtered()):
                 await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
             else:
                 await self._firewall.rewrite()
                 self._firewall_made = True
+            await self._rules.refresh()
             self._settled.add(network.name)
 
     async def _drop(self, network: Network) -> None:
@@ -458,8 +498,11 @@ class NetworkService:
             self._retiring.discard(network.number)
         if made and not self._firewall_made:
             await self._firewall.remove()
+        elif settled and ruleset.reachable([*self._filtered(), network]):
+            await self._firewall.rewrite()
         elif settled and self._driver(network).filtered:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
+        await self._rules.refresh()
 
     def _check_target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> None:
         if not mappings:

@@ -61,9 +61,7 @@ class Traffic:
             self.guard.admit(link.ifindex, _sender(endpoint, terms))
             self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
 
-    def forget(
-        self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None
-    ) -> None:
+    def forget(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
         """Remove what outlives the cables of these endpoints, of those on one network or all."""
         for endpoint in endpoints:
             if network not in (None, endpoint.network):

@@ -95,6 +95,16 @@ def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes
     for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if version in default_routes and gateway is not None and not network.internal:
             messages.append(rtnetlink.route_add(cable.inner, gateway=gateway))
+    if network.overlay is not None:
+        whole = network.overlay.subnet
+        messages.append(
+            rtnetlink.route_add(
+                cable.inner,
+                gateway=endpoint.gateway,
+                destination=str(whole.network_address),
+                prefix_length=whole.prefixlen,
+            )
+        )
     with cable.inside as inside:
         inside.execute(*messages)
 

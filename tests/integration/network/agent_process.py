@@ -2,8 +2,8 @@
 """A network service in a process of its own, which a test starts inside a host's namespace and may kill.
 
 `agent_process.py BASE PREFIX`: reads calls from stdin, a JSON list [method, args, kwargs] a line, and answers
-each with a line {"result": …} or {"error": [class, message]}. `terms` is no method of the service: it says what a
-container is allowed, [container, {network: limits}, [networks where it is trusted]].
+each with a line {"result": …} or {"error": [class, message]}. Two are no methods of the service: `terms` says what
+a container is allowed, [container, {network: limits}, [networks where it is trusted]]; `rename` what it is called.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ def plain(value: Any) -> Any:
 
 
 TERMS: dict[str, Terms] = {}
+NAMES: dict[str, str] = {}
+
+
+def rename(service: NetworkService, container_id: str, name: str) -> None:
+    NAMES[container_id] = name
+    service.renamed()
 
 
 def set_terms(container_id: str, limits: dict[str, dict[str, int]], trusted: list[str]) -> None:
@@ -61,6 +67,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
         args[1] = [PortMapping(**mapping) for mapping in args[1]]
     elif method == "terms":
         return {"result": set_terms(*args)}
+    elif method == "rename":
+        return {"result": rename(service, *args)}
     try:
         result = getattr(service, method)(*args, **kwargs)
         if inspect.isawaitable(result):
@@ -72,9 +80,9 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
 
 async def main(base: Path, prefix: str) -> None:
     config = AgentConfig.make(data_root=base / "data", run_root=base / "run", network_prefix=prefix)
-    callbacks = (lambda name: f"name of {name}"), (lambda id: TERMS.get(id, PLAIN_TERMS))
+    callbacks = (lambda id: NAMES.get(id, f"name of {id}")), (lambda id: TERMS.get(id, PLAIN_TERMS))
     service = NetworkService(config, Database(base / "data" / "state.db"), *callbacks)
-    for line in sys.stdin:
+    while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await answer(service, line)), flush=True)
 
 

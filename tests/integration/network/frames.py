@@ -31,9 +31,7 @@ def link_local(mac: str) -> str:
     """RFC 4291, appendix A."""
     raw = packed(mac)
     return str(
-        ipaddress.IPv6Address(
-            b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-        )
+        ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:])
     )
 
 
