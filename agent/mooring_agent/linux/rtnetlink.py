@@ -76,8 +76,6 @@ IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
-IFLA_BR_NF_CALL_IPTABLES = 36
-IFLA_BR_NF_CALL_IP6TABLES = 37
 IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
@@ -194,19 +192,6 @@ def bridge_add(name: str, mac: str, mtu: int | None = None) -> bytes:
     )
 
 
-def ifb_add(name: str) -> bytes:
-    """Create the intermediate device `name`, up: what is led to it goes through its queueing discipline and
-    on as if it had just come in where it came from.
-    """
-    return message(
-        RTM_NEWLINK,
-        _ADD,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
-        text(IFLA_IFNAME, name),
-        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb")),
-    )
-
-
 def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int, mtu: int | None = None) -> bytes:
     """Create a veth pair in one request: `name` here, up, a port of the bridge with index `master`.
 
@@ -228,22 +213,6 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int, mtu: int 
             IFLA_LINKINFO,
             text(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
         ),
-    )
-
-
-def bridge_netfilter(name: str, *, on: bool) -> bytes:
-    """Hand the IP packets that the bridge `name` passes on to netfilter, as if they were routed, or do not.
-
-    It needs the module br_netfilter, and says nothing if that is not there.
-    """
-    value = bytes([on])
-    data = attribute(IFLA_BR_NF_CALL_IPTABLES, value) + attribute(IFLA_BR_NF_CALL_IP6TABLES, value)
-    return message(
-        RTM_NEWLINK,
-        NLM_F_ACK,
-        _ANY_LINK,
-        text(IFLA_IFNAME, name),
-        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge") + attribute(IFLA_INFO_DATA, data)),
     )
 
 

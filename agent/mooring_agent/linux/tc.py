@@ -27,6 +27,7 @@ from .netlink import (
     text,
     u32,
 )
+from .rtnetlink import IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, RTM_NEWLINK
 
 RTM_NEWQDISC = 36
 RTM_DELQDISC = 37
@@ -67,6 +68,7 @@ ROOT_HANDLE = 0x10000  # 1:
 ABSENT = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 """What the kernel says when a link, a discipline or filters that are to be deleted are not there."""
 
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg, as in rtnetlink
 _TC = struct.Struct("=BxHiIII")  # tcmsg: family, padding, interface, handle, parent, info
 _RATE = struct.Struct("=BBHhHI")  # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
 _TBF = struct.Struct("=III")  # after two rates in tc_tbf_qopt: limit, buffer, mtu
@@ -92,6 +94,19 @@ class Filter(NamedTuple):
     kind: str
     preference: int
     name: str
+
+
+def ifb_add(name: str) -> bytes:
+    """Create the intermediate device `name`, up: what is led to it goes through its queueing discipline and
+    on as if it had just come in where it came from.
+    """
+    return message(
+        RTM_NEWLINK,
+        NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        text(IFLA_IFNAME, name),
+        attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb")),
+    )
 
 
 def clsact_add(ifindex: int) -> bytes:

@@ -70,8 +70,8 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 
 
 class Neighbour(NamedTuple):
-    """Who is where on a link: a neighbour's address and MAC, or, of a device's forwarding entries, the MAC and
-    the underlay address that leads to it. `permanent` ones were made by hand.
+    """Who is where on a link: a neighbour's address and MAC, or, of a device's forwarding entries, the MAC
+    and the underlay address that leads to it. `permanent` ones were made by hand.
     """
 
     ifindex: int

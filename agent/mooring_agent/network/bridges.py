@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Conflict, MooringError
-from ..linux import rtnetlink
+from ..linux import bridging, rtnetlink
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import Address, Link, RouteSocket
 from . import sysctls, veths
@@ -85,7 +85,7 @@ class BridgeDriver:
             if network.rules:
                 sysctls.require_bridge_netfilter(network.name)
             for bridge in (link, *_further(network, netlink.links())):
-                netlink.execute(rtnetlink.bridge_netfilter(bridge.name, on=bool(network.rules)))
+                netlink.execute(bridging.bridge_netfilter(bridge.name, on=bool(network.rules)))
         except NetlinkError as error:
             raise MooringError(
                 f"bridge {network.bridge} of network {network.name} cannot be made: {error.strerror}"
@@ -193,7 +193,7 @@ def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     if sysctls.has_ipv6():
         netlink.execute(rtnetlink.link_local_off(name))
     if network.rules:
-        netlink.execute(rtnetlink.bridge_netfilter(name, on=True))
+        netlink.execute(bridging.bridge_netfilter(name, on=True))
     _join(netlink, network, first.ifindex, name, link.ifindex)
     return _Room(link.ifindex, MOST_PORTS)
 

@@ -101,8 +101,8 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     hosts = given.get("hosts")
     if not isinstance(hosts, Mapping) or not hosts:
         raise InvalidSpec(
-            f"{where} needs the option hosts, which is {hosts!r}: expected a mapping of names of hosts to their "
-            "addresses, such as {web1: 192.0.2.11}"
+            f"{where} needs the option hosts, which is {hosts!r}: expected a mapping of names of hosts to "
+            "their addresses, such as {web1: 192.0.2.11}"
         )
     normal: dict[str, Any] = {"hosts": {}}
     for host, said in hosts.items():
@@ -142,8 +142,8 @@ def overlay_of(given: Mapping[str, Any], name: str, is_ours: Callable[[str], boo
         if len(ours) != 1:
             which = f"several of ours: {', '.join(ours)}" if ours else "none of ours"
             raise InvalidSpec(
-                f"network {name} names the hosts {', '.join(host.name for host in found)}, whose addresses are "
-                f"{which}; say which is this one with the option host"
+                f"network {name} names the hosts {', '.join(host.name for host in found)}, whose addresses "
+                f"are {which}; say which is this one with the option host"
             )
         own = ours[0]
     elif not is_ours(str(next(host.address for host in found if host.name == own))):
@@ -180,14 +180,14 @@ def slices(subnet: ipaddress.IPv4Network, given: Mapping[str, Any], where: str) 
         chosen = said.get("slice")
         if chosen is not None and chosen >= count:
             raise InvalidSpec(
-                f"{where}: host {name} has the slice {chosen}, expected one from 0 to {count - 1}: {subnet} has "
-                f"{count} of /{prefix}"
+                f"{where}: host {name} has the slice {chosen}, expected one from 0 to {count - 1}: {subnet} "
+                f"has {count} of /{prefix}"
             )
         position = int(address) % count if chosen is None else chosen
         if position in found:
             raise InvalidSpec(
-                f"{where}: hosts {found[position].name} and {name} would both have slice {position} of {count}; "
-                f"give one of them another one: {name}: {{address: {address}, slice: NUMBER}}"
+                f"{where}: hosts {found[position].name} and {name} would both have slice {position} of "
+                f"{count}; give one of them another one: {name}: {{address: {address}, slice: NUMBER}}"
             )
         start = int(subnet.network_address) + (position << (32 - prefix))
         found[position] = Host(name, address, ipaddress.IPv4Network((start, prefix)))

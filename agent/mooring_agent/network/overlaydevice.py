@@ -49,8 +49,8 @@ def ensure(netlink: RouteSocket, network: str, bridge: str, overlay: Overlay, mt
         if device is not None and not _is(device, overlay, mtu):
             if device[0].kind != "vxlan":
                 raise Conflict(
-                    f"network {network} needs the interface name {name}, which a {device[0].kind or 'physical'} "
-                    "interface of the host has; remove or rename that one"
+                    f"network {network} needs the interface name {name}, which a "
+                    f"{device[0].kind or 'physical'} interface of the host has; remove or rename that one"
                 )
             netlink.execute(rtnetlink.link_delete(name))
             device = None

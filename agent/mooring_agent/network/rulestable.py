@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from ..errors import MooringError
-from ..linux.nftables import NftError, Nftables
+from ..linux.nftables import Nftables, NftError
 from . import isolation
 from .isolation import FAMILY, Resolve, Table
 from .records import Network

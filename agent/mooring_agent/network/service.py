@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import dataclasses
-import ipaddress
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import overlaydevice, planning, routing, ruleset, specs
+from . import planning, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
 from .driver import Driver
@@ -29,7 +26,6 @@ from .leases import Leases
 from .ports import PortBook
 from .publishing import Change, Mapped, plan
 from .records import Endpoint, Network, Publication, Subnet
-from .rules import parse_rules
 from .rulestable import RulesTable
 from .store import NetworkStore, StateFile
 from .traffic import PLAIN_TERMS, Terms, Traffic
@@ -195,15 +191,7 @@ class NetworkService:
                     f"network {name} cannot change its {key} from {now} to {wanted}; "
                     "remove it first, or declare another network"
                 )
-        after = dataclasses.replace(
-            before,
-            nat=given.get("nat", True),
-            labels=given.get("labels", {}),
-            rules=parse_rules(given.get("rules", ()), "network rules"),
-            reachable_from=tuple(given.get("reachable_from", ())),
-            overlay=overlaydevice.seen_from_here(self._netlink, given, name),
-        )
-        planning.check_slice(before, after)
+        after = planning.changed(before, given, self._netlink)
         if (before.rules, before.overlay) != (after.rules, after.overlay):
             self._driver(after).ensure(self._netlink, after)
         self._store.update_network(after)
@@ -412,6 +400,9 @@ class NetworkService:
             found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
         return found + self._traffic.differences(self._netlink, self._leases.all())
 
+    def _subnets_of(self, name: str) -> builtins.list[str]:
+        return [str(subnet.cidr) for subnet in self._networks[name].subnets] if name in self._networks else []
+
     def _filtered(self) -> builtins.list[Network]:
         """The networks that our nftables table knows."""
         return [network for network in self._networks.values() if self._driver(network).filtered]
@@ -432,31 +423,8 @@ class NetworkService:
         ipv4, ipv6 = self.plan_subnets(name, spec)
         used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
-        driver = spec.get("driver", "bridge")
-        overlay = overlaydevice.seen_from_here(self._netlink, spec, name)
-        mtu = spec.get("mtu")
-        if overlay is not None:
-            ipv4 = Subnet(overlay.here.slice, ipaddress.IPv4Address(overlay.here.gateway))
-            mtu = mtu or overlay.mtu(overlaydevice.underlay_mtu(self._netlink, overlay))
-        network = Network(
-            name=name,
-            number=number,
-            driver=driver,
-            ipv4=ipv4,
-            ipv6=ipv6,
-            nat=spec.get("nat", True),
-            internal=spec.get("internal", False),
-            labels=spec.get("labels", {}),
-            bridge=f"{self._config.bridge_prefix}{number}" if driver != "macvlan" else "",
-            created_at=time.time(),
-            reserved=tuple(map(ipaddress.ip_address, spec.get("reserved", ()))),
-            mtu=mtu,
-            parent=spec.get("parent", ""),
-            mode=spec.get("mode", "bridge") if driver == "macvlan" else "",
-            rules=parse_rules(spec.get("rules", ()), "network rules"),
-            reachable_from=tuple(spec.get("reachable_from", ())),
-            overlay=overlay,
-        )
+        bridge = f"{self._config.bridge_prefix}{number}"
+        network = planning.decide(name, spec, (ipv4, ipv6), number, bridge, self._netlink)
         with self._database.transaction():
             self._store.add_network(network)
             self._ensure(network)

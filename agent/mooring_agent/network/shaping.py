@@ -28,8 +28,8 @@ SLOWEST, FASTEST = 8_000, 400_000_000_000
 SMALLEST_BURST = 2_048
 """In bytes: a frame of Ethernet, which a bucket must hold."""
 
-# The kernel counts the headers of Ethernet, rates here do not: they are of IP packets, the longest ones of 1500
-# bytes. Else no TCP stream could come within five percent of its rate (1448 of 1514 bytes are its own).
+# The kernel counts the headers of Ethernet, rates here do not: they are of IP packets, the longest ones of
+# 1500 bytes. Else no TCP stream could come within five percent of its rate (1448 of 1514 bytes are its own).
 _FRAMED = (1514, 1500)
 
 # What a busy host may be late by before a waiting queue loses some of its rate.
@@ -139,7 +139,7 @@ def strays(netlink: RouteSocket, prefix: str, cables: Collection[str]) -> list[s
 
 def _ensure_queue(netlink: RouteSocket, name: str) -> int:
     if netlink.link(name) is None:
-        netlink.execute(rtnetlink.ifb_add(name))
+        netlink.execute(tc.ifb_add(name))
         if os.path.exists(rtnetlink.IPV6_SETTINGS):
             netlink.execute(rtnetlink.link_local_off(name))
     return netlink.index(name)

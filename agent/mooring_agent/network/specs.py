@@ -20,8 +20,8 @@ DRIVERS = ("bridge", "macvlan", "overlay")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 KEYS = (
     "driver", "ipv4", "ipv6", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "reserved",
-    "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "reachable_from", "rules",
-    "labels",
+    "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "reachable_from",
+    "rules", "labels",
 )  # fmt: skip
 PREFIXES = {4: (8, 30), 6: (16, 126)}
 """The widest and the narrowest subnet of each IP version."""
@@ -277,8 +277,8 @@ def _check_driver(normal: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         for key in ("gateway", "ip_range", "reserved", "ipv6", "subnet6"):
             if normal.get(key):
                 raise InvalidSpec(
-                    f"network option {key} is given with driver overlay, whose hosts each have a slice of the "
-                    "subnet with IPv4 addresses: remove it"
+                    f"network option {key} is given with driver overlay, whose hosts each have a slice of "
+                    "the subnet with IPv4 addresses: remove it"
                 )
     for key in OF_OVERLAYS if driver != "overlay" else ():
         if key in given:

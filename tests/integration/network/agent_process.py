@@ -2,8 +2,9 @@
 """A network service in a process of its own, which a test starts inside a host's namespace and may kill.
 
 `agent_process.py BASE PREFIX`: reads calls from stdin, a JSON list [method, args, kwargs] a line, and answers
-each with a line {"result": …} or {"error": [class, message]}. Two are no methods of the service: `terms` says what
-a container is allowed, [container, {network: limits}, [networks where it is trusted]]; `rename` what it is called.
+each with a line {"result": …} or {"error": [class, message]}. Two are no methods of the service: `terms` says
+what a container is allowed, [container, {network: limits}, [networks where it is trusted]], and `rename` what
+it is called.
 """
 
 from __future__ import annotations
