@@ -32,7 +32,7 @@ class Attaching:
 
     def restore(self, container: Container) -> None:
         """Take up the places of a container that was there before this agent."""
-        container.endpoints = self._in_order(container)
+        container.endpoints = self._in_order(container, container.spec)
 
     def is_settled(self, container: Container) -> bool:
         """Whether it is on no network that its spec does not name."""
@@ -56,25 +56,35 @@ class Attaching:
                 undone.append((network, before))
                 await self._replug(container, network, before)
                 reached("attach.plugged")
+            self._reroute(container, wanted)
         except MooringError:
             for network, before in reversed(undone):
                 if before is None:
                     await self._networks.disconnect(container.id, network.name, _pid(container))
                 else:
                     await self._restore(container, former[network.name], before)
+            self._reroute(container, container.spec)
             raise
 
     async def settle(self, container: Container) -> None:
-        """Take it off the networks that its spec does not name, and lead its default routes as it says."""
-        named = {network.name for network in container.spec.networks}
-        for endpoint in self._networks.endpoints(container.id):
-            if endpoint.network not in named:
-                await self._networks.disconnect(container.id, endpoint.network, _pid(container))
+        """Take it off the networks that its spec does not name; default routes that led there lead elsewhere
+        then.
+        """
+        container.endpoints = self._in_order(container, container.spec)
+        surplus = [
+            endpoint
+            for endpoint in self._networks.endpoints(container.id)
+            if endpoint not in container.endpoints
+        ]
+        pid = _pid(container)
+        for endpoint in surplus:
+            if pid is not None:
+                await self._networks.unplug(endpoint, pid)
                 reached("attach.unplugged")
-        container.endpoints = self._in_order(container)
-        if container.running and container.pid is not None:
-            preferred = preferred_networks(container.spec.networks)
-            self._networks.reroute(container.endpoints, container.pid, preferred)
+        if surplus:
+            self._reroute(container, container.spec)
+        for endpoint in surplus:
+            self._networks.release(container.id, endpoint.network)
 
     def _allocate(self, container: Container, network: NetworkAttachment) -> Endpoint:
         return self._networks.allocate(
@@ -102,12 +112,18 @@ class Attaching:
             await self._networks.connect(
                 endpoint, container.pid, endpoint.ifname, default_routes=(), sysctls=network.sysctls
             )
-            await self.settle(container)
 
-    def _in_order(self, container: Container) -> tuple[Endpoint, ...]:
-        """Its endpoints in the order of its spec."""
+    def _reroute(self, container: Container, spec: ContainerSpec) -> None:
+        """Lead the default routes of one that runs as a spec says."""
+        pid = _pid(container)
+        if pid is not None:
+            endpoints = self._in_order(container, spec)
+            self._networks.reroute(endpoints, pid, preferred_networks(spec.networks))
+
+    def _in_order(self, container: Container, spec: ContainerSpec) -> tuple[Endpoint, ...]:
+        """Its endpoints on the networks of a spec, in their order there."""
         known = {endpoint.network: endpoint for endpoint in self._networks.endpoints(container.id)}
-        return tuple(known[network.name] for network in container.spec.networks if network.name in known)
+        return tuple(known[network.name] for network in spec.networks if network.name in known)
 
 
 def _fits(network: NetworkAttachment, endpoint: Endpoint, former: dict[str, NetworkAttachment]) -> bool:

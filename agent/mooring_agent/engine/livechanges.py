@@ -98,6 +98,21 @@ class LiveChanges:
         await self._set_networks(container, kept)
         self._tell(container, "disconnect", name)
 
+    async def add_alias(self, container: Container, network: str, alias: str) -> None:
+        """Give it one more name on a network that it is on. Raises Conflict if it is declared without."""
+        present = next(one for one in container.spec.networks if one.name == network)
+        if alias == container.name or alias in present.aliases:
+            return
+        if container.managed:
+            raise Conflict(
+                f"container {container.name} is declared, and not with the alias {alias} on network "
+                f"{network}; declare it there"
+            )
+        named = NetworkAttachment.parse({**present.differing(), "aliases": [*present.aliases, alias]})
+        await self._set_networks(
+            container, [named if one is present else one for one in container.spec.networks]
+        )
+
     def _require_own(self, container: Container) -> None:
         name = container.spec.networks[0].name
         if is_fixed(name):
@@ -111,7 +126,10 @@ class LiveChanges:
         await self.apply(container, merge(container.spec, {"networks": given}), managed=container.managed)
 
     def _tell(self, container: Container, action: str, network: str) -> None:
-        self._events.publish("network", action, network, {"name": network, "container": container.id})
+        driver = self._networks.get(network).driver
+        self._events.publish(
+            "network", action, network, {"name": network, "type": driver, "container": container.id}
+        )
 
     async def _resettle(self, container: Container) -> None:
         """Take it off the networks that it has left; ports that led to it there lead elsewhere then."""

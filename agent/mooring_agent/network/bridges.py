@@ -182,6 +182,7 @@ def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     for bridge in (first, *further):
         if ports[bridge.ifindex] < _ENOUGH_PORTS:
             return _Room(bridge.ifindex, MOST_PORTS - ports[bridge.ifindex])
+    sysctls.make_room_for_neighbours()
     taken = {link.name for link in further}
     name = next(
         name for number in range(1, len(taken) + 2) if (name := f"{network.bridge}x{number}") not in taken

@@ -18,6 +18,12 @@ from .records import Endpoint, Network
 from .traffic import Traffic
 from .veths import Cable
 
+_IPV6_SYSCTLS = {
+    # Addresses and routes are given: a neighbour that says it is a router is not believed, and none is asked.
+    "net.ipv6.conf.IFNAME.accept_ra": "0",
+    # Nobody else has the interface's own address, since it is made of a MAC that nobody else has.
+    "net.ipv6.conf.IFNAME.accept_dad": "0",
+}
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -65,6 +71,8 @@ class Cabling:
         try:
             if cable.outer:
                 self._traffic.admit(self._netlink(), endpoint, cable.host_ifname, cable.outer)
+            if network.ipv6 is not None:
+                sysctls = {**_IPV6_SYSCTLS, **sysctls}
             if sysctls:
                 linksysctls.apply(pid, ifname, sysctls)
             veths.configure(cable, network, endpoint, default_routes)
@@ -93,7 +101,7 @@ class Cabling:
 
     def route(self, endpoints: Collection[Endpoint], pid: int, chosen: Mapping[str, Collection[int]]) -> None:
         """Lead the default routes of the namespace of process `pid` where `chosen` says, by the name of the
-        network. Routes that others have made stay, unless they are in the way.
+        network. Other routes stay. Raises MooringError if the kernel refuses.
         """
         try:
             inside = rtnetlink.socket_inside(pid)
@@ -102,8 +110,15 @@ class Cabling:
         with inside:
             for endpoint in endpoints:
                 for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
-                    if version in chosen[endpoint.network] and gateway is not None:
+                    if version not in chosen[endpoint.network] or gateway is None:
+                        continue
+                    try:
                         _replace_route(inside, endpoint, version, gateway)
+                    except OSError as error:
+                        raise MooringError(
+                            f"the default route cannot lead through network {endpoint.network} (interface "
+                            f"{endpoint.ifname}): {error.strerror}"
+                        ) from error
 
     async def _lay_now(self, network: Network, endpoint: Endpoint, pid: int, ifname: str) -> Cable:
         name = veths.host_ifname(endpoint.container_id, network.name)

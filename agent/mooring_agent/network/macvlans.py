@@ -27,6 +27,17 @@ _MODES = {
 }
 
 
+def require_parent(netlink: RouteSocket, network: str, parent: str) -> Link:
+    """The parent of a network. Raises NotFound if the host has no such interface."""
+    link = netlink.link(parent)
+    if link is None:
+        raise NotFound(
+            f"interface {parent}, the parent of network {network}, does not exist on this host; create it "
+            "first, or choose another parent"
+        )
+    return link
+
+
 class MacvlanDriver:
     """See `driver.Driver`. Nothing of such a network is on the host but its parent, which is not ours."""
 
@@ -55,7 +66,7 @@ class MacvlanDriver:
 
     def ensure(self, netlink: RouteSocket, network: Network) -> None:
         """See `Driver.ensure`."""
-        self._parent(netlink, network)
+        require_parent(netlink, network.name, network.parent)
 
     def restore(self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]) -> None:
         """See `Driver.restore`: the kernel removes the containers' interfaces with their parent."""
@@ -77,7 +88,7 @@ class MacvlanDriver:
 
     def lay(self, netlink: RouteSocket, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
         """See `Driver.lay`."""
-        parent = self._parent(netlink, network)
+        parent = require_parent(netlink, network.name, network.parent)
         if not parent.up:
             raise Unavailable(
                 f"interface {network.parent}, the parent of network {network.name}, is down: bring it up"
@@ -109,12 +120,3 @@ class MacvlanDriver:
 
     def forget(self, network: Network) -> None:
         """See `Driver.forget`."""
-
-    def _parent(self, netlink: RouteSocket, network: Network) -> Link:
-        link = netlink.link(network.parent)
-        if link is None:
-            raise NotFound(
-                f"interface {network.parent}, the parent of network {network.name}, does not exist on this "
-                "host; create it first, or choose another parent"
-            )
-        return link

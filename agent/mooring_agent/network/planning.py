@@ -13,6 +13,7 @@ from ..errors import Conflict
 from ..linux.rtnetlink import RouteSocket
 from . import overlaydevice, specs, subnets
 from .config import NetworkConfig
+from .macvlans import require_parent
 from .records import IPNetwork, Network, Subnet
 from .rules import parse_rules
 from .subnets import Occupied
@@ -29,9 +30,11 @@ def plan_subnets(
     """The IPv4 and the IPv6 subnet of the network `name`, whose normal form is `given`; None for none.
 
     They overlap neither `others` nor what the host has routes to, but for those through `own_links` and the
-    parent of a macvlan network. Raises Conflict.
+    parent of a macvlan network. Raises Conflict, NotFound.
     """
-    links = {*own_links, given.get("parent", "")} - {""}
+    links = set(own_links)
+    if "parent" in given:
+        links.add(require_parent(netlink, name, given["parent"]).name)
     planned: list[Subnet | None] = []
     for version, suffix in specs.SUFFIXES.items():
         if not specs.has_version(given, version):

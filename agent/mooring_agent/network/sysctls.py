@@ -14,6 +14,7 @@ FORWARD = SYSCTL / "ipv4/ip_forward"
 FORWARD6 = SYSCTL / "ipv6/conf/all/forwarding"
 _BRIDGE = SYSCTL / "bridge"
 _MODPROBE_S = 10
+_NEIGHBOURS = {"gc_thresh3": 65536, "gc_thresh2": 32768}
 _CONF6 = SYSCTL / "ipv6/conf"
 
 
@@ -66,6 +67,20 @@ def keep_router_advertisements() -> None:
     for link in _CONF6.iterdir():
         if link.name not in ("all", "default", "lo") and read(link / "accept_ra") == "1":
             write(link / "accept_ra", "2")
+
+
+def make_room_for_neighbours() -> None:
+    """Let the host know more neighbours than by default, 1,024 in all its network namespaces together: each
+    container on a network is one, and has its gateway as one.
+
+    Raises a limit only where it is lower; where it is not this host's to set, it stays.
+    """
+    for version in ("ipv4", "ipv6"):
+        for name, least in _NEIGHBOURS.items():
+            path = SYSCTL / version / "neigh/default" / name
+            present = read(path)
+            if present is not None and int(present) < least:
+                write(path, str(least))
 
 
 def read(path: Path) -> str | None:

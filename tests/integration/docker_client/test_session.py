@@ -278,7 +278,7 @@ def test_events(agent: AgentUnderTest) -> None:
     [
         (["run", "--gpus", "all", "busybox", "true"], "HostConfig.DeviceRequests"),
         (["run", "--blkio-weight", "10", "busybox", "true"], "HostConfig.BlkioWeight"),
-        (["run", "--dns", "1.2.3.4", "busybox", "true"], "HostConfig.Dns"),
+        (["run", "--dns", "nowhere", "busybox", "true"], "nowhere"),
         (["run", "--log-driver", "syslog", "busybox", "true"], "HostConfig.LogConfig.Type"),
         (["run", "no-such-image", "true"], "no-such-image"),
         (["run", "--name", "a/b", "busybox", "true"], "a/b"),

@@ -64,6 +64,8 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
         args = [endpoint, *args[2:]]
     elif method == "change_terms":
         args = [*args, TERMS.get(args[0], PLAIN_TERMS)]
+    elif method == "reroute":
+        args[0] = service.endpoints(args[0])
     elif method == "publish":
         args[1] = [PortMapping(**mapping) for mapping in args[1]]
     elif method == "terms":

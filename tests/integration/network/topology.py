@@ -32,6 +32,8 @@ UNREACHABLE_WITHIN = 0.4  # how long to try what must not work
 PREFIX = "10.211.0.0/16"
 HOST_OUTER = "198.51.100.2"
 OUTSIDE = "198.51.100.1"
+HOST_OUTER6 = "2001:db8::2"
+OUTSIDE6 = "2001:db8::1"
 
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -76,15 +78,18 @@ class Namespace:
             raise errors[0]
         return results[0]
 
-    def open_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        """A socket of the namespace."""
-        made = self.inside(lambda: socket.socket(socket.AF_INET, kind))
+    def open_socket(
+        self, kind: socket.SocketKind = socket.SOCK_STREAM, address: str = "0.0.0.0"
+    ) -> socket.socket:
+        """A socket of the namespace, of the IP version of `address`."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        made = self.inside(lambda: socket.socket(family, kind))
         made.settimeout(TRAFFIC_TIMEOUT)
         return made
 
     def connect(self, address: str, port: int, timeout: float = TRAFFIC_TIMEOUT) -> socket.socket:
         """A connection from here."""
-        made = self.open_socket()
+        made = self.open_socket(address=address)
         made.settimeout(timeout)
         try:
             made.connect((address, port))
@@ -153,7 +158,7 @@ class Service:
         kind: socket.SocketKind = socket.SOCK_STREAM,
     ) -> None:
         self._name = name
-        self._socket = where.open_socket(kind)
+        self._socket = where.open_socket(kind, address)
         self._socket.settimeout(None)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((address, port))
@@ -203,10 +208,10 @@ class Container(Namespace):
             assert self._process.poll() is None, "unshare failed"
 
     def attach(self, network: str = "bridge", ipv4: str | None = None, ifname: str = "eth0") -> str:
-        """Connect it to a network; returns its address."""
+        """Connect it to a network; returns its first address."""
         endpoint = self.host.call("allocate", network, self.id, ipv4)
         self.plug(network, ifname)
-        return str(endpoint["ipv4"])
+        return str(endpoint["ipv4"] or endpoint["ipv6"])
 
     def plug(self, network: str = "bridge", ifname: str = "eth0") -> None:
         """Make the cable of an endpoint that is there already."""
@@ -307,6 +312,10 @@ class Host(NamedNamespace):
         self.run("ip", "address", "add", f"{HOST_OUTER}/24", "dev", inner)
         self.run("ip", "link", "set", inner, "up")
         self.run("ip", "route", "add", "default", "via", OUTSIDE)
+        # nodad: else the addresses could not be used for a second
+        outside.run("ip", "address", "add", f"{OUTSIDE6}/64", "dev", outer, "nodad")
+        self.run("ip", "address", "add", f"{HOST_OUTER6}/64", "dev", inner, "nodad")
+        self.run("ip", "route", "add", "default", "via", OUTSIDE6)
 
 
 def _ip(*arguments: str) -> None:

@@ -200,6 +200,56 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
             {"NetworkMode": "n1"},
             {"networks": [{"name": "n1", "ipv4_address": "10.0.0.9", "aliases": ["x"]}]},
         ),
+        (
+            {
+                "MacAddress": "02:00:00:00:00:09",
+                "NetworkingConfig": {
+                    "EndpointsConfig": {
+                        "n2": {
+                            "IPAMConfig": {"IPv6Address": "fd00::9"},
+                            "MacAddress": "02:00:00:00:00:07",
+                            "DriverOpts": {
+                                "com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.rp_filter=0"
+                            },
+                            "GwPriority": 1,
+                        }
+                    }
+                },
+            },
+            {"NetworkMode": "n1"},
+            {
+                "networks": [
+                    {"name": "n1", "mac_address": "02:00:00:00:00:09"},
+                    {
+                        "name": "n2",
+                        "ipv6_address": "fd00::9",
+                        "mac_address": "02:00:00:00:00:07",
+                        "sysctls": ["net.ipv4.conf.IFNAME.rp_filter=0"],
+                        "default_route": True,
+                    },
+                ]
+            },
+        ),
+        (
+            {"MacAddress": "02:00:00:00:00:09"},
+            {},
+            {"networks": [{"name": "bridge", "mac_address": "02:00:00:00:00:09"}]},
+        ),
+        (
+            {},
+            {
+                "Dns": ["192.0.2.53"],
+                "DnsSearch": ["example.org"],
+                "DnsOptions": ["ndots:2"],
+                "ExtraHosts": ["db:192.0.2.7", "me:host-gateway"],
+            },
+            {
+                "dns": ["192.0.2.53"],
+                "dns_search": ["example.org"],
+                "dns_options": ["ndots:2"],
+                "extra_hosts": ["db:192.0.2.7", "me:host-gateway"],
+            },
+        ),
     ],
 )
 def test_options_become_options(top: dict[str, Any], host: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -284,6 +334,16 @@ def test_what_is_malformed_is_refused_by_name(top: dict[str, Any], host: Any, na
     assert named in caught.value.message
 
 
+def test_links_are_told_with_the_names_that_they_give() -> None:
+    config = {"EndpointsConfig": {"n1": {"Links": ["cache"]}}}
+    body = {"Image": "web:1", "HostConfig": {"Links": ["db:database", "/old:/web/older"]}}
+    assert convert({**body, "NetworkingConfig": config}).links == (
+        ("db", "database"),
+        ("old", "older"),
+        ("cache", "cache"),
+    )
+
+
 def test_an_image_is_needed() -> None:
     with pytest.raises(InvalidSpec, match="Image is missing"):
         convert({})
@@ -317,8 +377,14 @@ ASKING: dict[str, Any] = {
     "ExposedPorts": {"81/tcp": {}},
     "Healthcheck": {"Test": ["CMD", "true"]},
     "Hostname": "q",
+    "Dns": ["192.0.2.53"],
+    "DnsOptions": ["q"],
+    "DnsSearch": ["q"],
+    "ExtraHosts": ["q:192.0.2.7"],
     "Labels": {"q": "1"},
+    "Links": ["q:r"],
     "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+    "MacAddress": "02:00:00:00:00:09",
     "Memory": 9 << 20,
     "MemoryReservation": 8 << 20,
     "MemorySwap": 99 << 20,

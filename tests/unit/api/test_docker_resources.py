@@ -103,10 +103,11 @@ def test_networks(api: Served) -> None:
 @pytest.mark.parametrize(
     ("body", "part"),
     [
-        ({"Name": "nn", "Driver": "macvlan"}, "Driver"),
-        ({"Name": "nn", "EnableIPv6": True}, "EnableIPv6"),
+        ({"Name": "nn", "Driver": "ipvlan"}, "Driver"),
+        ({"Name": "nn", "ConfigOnly": True}, "ConfigOnly"),
         ({"Name": "nn", "Options": {"mtu": "9"}}, "Options.mtu"),
-        ({"Name": "nn", "IPAM": {"Config": [{"IPRange": "10.0.0.0/25"}]}}, "IPAM.Config.IPRange"),
+        ({"Name": "nn", "IPAM": {"Config": [{"Range": "10.0.0.0/25"}]}}, "IPAM.Config.Range"),
+        ({"Name": "nn", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}] * 2}}, "IPAM.Config"),
         ({"Name": "bridge"}, "bridge"),
     ],
 )
@@ -114,6 +115,45 @@ def test_what_a_network_cannot_have_is_refused_by_name(api: Served, body: dict[s
     answer = api.call("POST", "/networks/create", body)
     assert answer.status == 501
     assert part in answer.json()["message"]
+
+
+def test_a_network_in_dockers_words_is_shown_as_it_was_asked_for(api: Served) -> None:
+    pools = [
+        {
+            "Subnet": "10.9.0.0/24",
+            "Gateway": "10.9.0.1",
+            "IPRange": "10.9.0.128/25",
+            "AuxiliaryAddresses": {"10.9.0.130": "10.9.0.130"},
+        },
+        {"Subnet": "fd00:9::/64", "Gateway": "fd00:9::1"},
+    ]
+    body = {
+        "Name": "both",
+        "EnableIPv6": True,
+        "IPAM": {"Config": pools},
+        "Options": {"com.docker.network.driver.mtu": "1400"},
+    }
+    assert api.call("POST", "/networks/create", body).status == 201
+    shown = api.call("GET", "/networks/both").json()
+    assert shown["IPAM"]["Config"] == pools
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (True, True)
+    assert shown["Options"]["com.docker.network.driver.mtu"] == "1400"
+
+
+def test_a_macvlan_network_in_dockers_words(api: Served) -> None:
+    body = {
+        "Name": "lan",
+        "Driver": "macvlan",
+        "IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]},
+        "Options": {"parent": "eth1", "macvlan_mode": "vepa"},
+    }
+    assert api.call("POST", "/networks/create", body).status == 201
+    shown = api.call("GET", "/networks/lan").json()
+    assert (shown["Driver"], shown["Options"]["parent"], shown["Options"]["macvlan_mode"]) == (
+        "macvlan",
+        "eth1",
+        "vepa",
+    )
 
 
 def test_volumes(api: Served) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import ContainerSpec
+from ...engine.resources.attachments import is_alone
 from ...errors import InvalidSpec, MooringError, NotFound
 from ..messages import Reply, Request, json_response, no_content
 from ..router import Route
@@ -50,6 +51,7 @@ class ContainerCalls:
         spec = dict(converted.spec)
         await docker_get(self._engine.image_service, spec["image"])
         await self._publish_exposed(converted, spec)
+        await self._link(converted)
         made = self._name_volumes(converted, spec)
         try:
             container = await self._containers.create(
@@ -65,6 +67,23 @@ class ContainerCalls:
                 raise InvalidSpec(error.message) from None
             raise
         return json_response({"Id": container.id, "Warnings": []}, 201)
+
+    async def _link(self, converted: Conversion) -> None:
+        """`--link`: the other containers get another name on a network that both are on."""
+        if not converted.links:
+            return
+        mine = {network.name for network in ContainerSpec.parse(converted.spec).networks}
+        for target, alias in converted.links:
+            try:
+                other = self._containers.get(target)
+            except NotFound as error:
+                raise InvalidSpec(f"a link leads nowhere: {error.message}") from None
+            shared = [network.name for network in other.spec.networks if network.name in mine]
+            if not shared or is_alone(shared[0]):
+                raise InvalidSpec(
+                    f"the link to {other.name} leads nowhere: they share no network; put both on one"
+                )
+            await self._engine.live.add_alias(other, shared[0], alias)
 
     async def _publish_exposed(self, converted: Conversion, spec: dict[str, Any]) -> None:
         """`--publish-all`: what is exposed gets free ports of the host."""

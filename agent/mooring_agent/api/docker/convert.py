@@ -39,20 +39,23 @@ _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 
 @dataclass(frozen=True)
 class Conversion:
-    """A body in our words. `anonymous` are targets that want a new volume without a name."""
+    """A body in our words. `anonymous` are targets that want a new volume without a name, `links` other
+    containers with the names that they are to have for this one.
+    """
 
     spec: dict[str, Any]
     extra: dict[str, Any]
     auto_remove: bool
     anonymous: tuple[str, ...]
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def convert(body: Mapping[str, Any]) -> Conversion:
     """Translate a whole body. Raises InvalidSpec for what is malformed, NotSupported for the rest."""
     draft = Draft()
     apply(_TOP, body, draft)
-    if draft.networks:
-        draft.spec["networks"] = draft.networks
+    if networks := convert_networks.settled(draft):
+        draft.spec["networks"] = networks
     if draft.no_network:
         draft.spec["networks"] = ["none"]
     if draft.ports:
@@ -64,7 +67,7 @@ def convert(body: Mapping[str, Any]) -> Conversion:
         raise InvalidSpec("option Image is missing: name the image to make the container from")
     if draft.auto_remove and draft.spec.get("restart", "no") != "no":
         raise InvalidSpec("option AutoRemove cannot be combined with a restart policy; leave one of them out")
-    return Conversion(draft.spec, draft.extra, draft.auto_remove, anonymous)
+    return Conversion(draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links))
 
 
 def convert_update(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,15 +276,15 @@ _HOST: Rules = {
     "CgroupnsMode": convert_security.mode("cgroupns", "private"),
     "ConsoleSize": kept(_console),
     "ContainerIDFile": kept(text),
-    "Dns": NEVER,
-    "DnsOptions": NEVER,
-    "DnsSearch": NEVER,
-    "ExtraHosts": NEVER,
+    "Dns": takes("dns", texts),
+    "DnsOptions": takes("dns_options", texts),
+    "DnsSearch": takes("dns_search", texts),
+    "ExtraHosts": takes("extra_hosts", texts),
     "GroupAdd": takes("group_add", texts),
     "Init": takes("init", boolean),
     "IpcMode": convert_security.mode("ipc", "private"),
     "Isolation": only("default"),
-    "Links": NEVER,
+    "Links": convert_networks.host_links,
     "LogConfig": _log,
     "MaskedPaths": convert_security.paths("masked_paths"),
     "Mounts": convert_mounts.mounts,
@@ -320,7 +323,7 @@ _TOP: Rules = {
     "Hostname": takes("hostname", text),
     "Image": takes("image", text),
     "Labels": takes("labels", pairs),
-    "MacAddress": NEVER,
+    "MacAddress": convert_networks.mac_address,
     "NetworkDisabled": _no_network,
     "NetworkingConfig": convert_networks.networking,
     "OpenStdin": takes("interactive", boolean),

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .rules import Draft, asks, mapping, objects, refused, text, texts, unsupported
+from .rules import Draft, asks, integer, mapping, objects, pairs, refused, text, texts, unsupported
 
 DEFAULT_NETWORK = "bridge"
+
+_ADDRESSES = {"IPv4Address": "ipv4_address", "IPv6Address": "ipv6_address"}
+_SYSCTLS = "com.docker.network.endpoint.sysctls"
 
 # What an endpoint's settings report and never ask for: clients send back what they were shown.
 _REPORTED = frozenset(
@@ -54,26 +57,87 @@ def networking(draft: Draft, value: Any, where: str) -> None:
 
 
 def _endpoint(draft: Draft, name: str, settings: dict[str, Any], given: str) -> None:
-    network: dict[str, Any] = {"name": name}
-    for key, value in settings.items():
-        where = f"NetworkingConfig.EndpointsConfig.{given}.{key}"
-        if key == "IPAMConfig":
-            for part, address in (mapping(value, where) or {}).items():
-                if part == "IPv4Address":
-                    if found := text(address, f"{where}.{part}"):
-                        network["ipv4_address"] = found
-                elif asks(address):
-                    raise unsupported(f"{where}.{part}", address)
-        elif key == "Aliases":
-            if aliases := texts(value, where):
-                network["aliases"] = aliases
-        elif key not in _REPORTED and asks(value):
-            raise unsupported(where, value)
+    where = f"NetworkingConfig.EndpointsConfig.{given}"
+    network = attachment(name, settings, where)
+    draft.links += links(settings.get("Links"), f"{where}.Links")
     known = next((each for each in draft.networks if each["name"] == name), None)
     if known is not None:
         known.update(network)
     else:
         draft.networks.append(network)
+
+
+def attachment(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Our attachment to the network `name` with an endpoint's settings; links aside."""
+    network: dict[str, Any] = {"name": name}
+    for key, value in settings.items():
+        here = f"{where}.{key}"
+        if key == "IPAMConfig":
+            network |= _addresses(mapping(value, here) or {}, here)
+        elif key == "Aliases":
+            if aliases := texts(value, here):
+                network["aliases"] = aliases
+        elif key == "MacAddress":
+            if mac := text(value, here):
+                network["mac_address"] = mac
+        elif key == "GwPriority":
+            # The greatest has the default route; ours is one at most.
+            if (integer(value, here) or 0) > 0:
+                network["default_route"] = True
+        elif key == "DriverOpts":
+            network |= _driver_options(pairs(value, here) or {}, here)
+        elif key != "Links" and key not in _REPORTED and asks(value):
+            raise unsupported(here, value)
+    return network
+
+
+def _addresses(config: dict[str, Any], where: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part, address in config.items():
+        if part in _ADDRESSES:
+            if given := text(address, f"{where}.{part}"):
+                found[_ADDRESSES[part]] = given
+        elif asks(address):
+            raise unsupported(f"{where}.{part}", address)
+    return found
+
+
+def _driver_options(options: dict[str, str], where: str) -> dict[str, Any]:
+    for key, value in options.items():
+        if key != _SYSCTLS:
+            raise unsupported(f"{where}.{key}", value)
+    return {"sysctls": options[_SYSCTLS].split(",")} if options.get(_SYSCTLS) else {}
+
+
+def links(value: Any, where: str) -> list[tuple[str, str]]:
+    """Links as (container, alias), from "CONTAINER", "CONTAINER:ALIAS" and what inspect shows of them."""
+    found = []
+    for link in texts(value, where) or []:
+        target, _, alias = link.partition(":")
+        target = target.removeprefix("/")
+        alias = alias.rpartition("/")[2] or target
+        if not target:
+            raise refused(where, link, "CONTAINER or CONTAINER:ALIAS")
+        found.append((target, alias))
+    return found
+
+
+def host_links(draft: Draft, value: Any, where: str) -> None:
+    """HostConfig.Links."""
+    draft.links += links(value, where)
+
+
+def mac_address(draft: Draft, value: Any, where: str) -> None:
+    """MacAddress, where clients before API 1.44 put that of the first network."""
+    draft.mac = text(value, where) or ""
+
+
+def settled(draft: Draft) -> list[dict[str, Any]]:
+    """The networks that all keys together ask for; none where it is not said."""
+    if not draft.mac:
+        return draft.networks
+    first, *others = draft.networks or [{"name": DEFAULT_NETWORK}]
+    return [{"mac_address": draft.mac, **first}, *others]
 
 
 def exposed_ports(draft: Draft, value: Any, where: str) -> None:

@@ -1,24 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's networks: list, inspect, create, remove, prune."""
+"""Docker's networks: list, inspect, create, remove, connect, disconnect, prune."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ...engine.resources import NetworkAttachment
 from ...errors import Conflict, InvalidSpec, NotFound, NotSupported
-from ..messages import Reply, Request, json_response, no_content
+from ..messages import Reply, Request, Response, json_response, no_content
 from ..router import Route
 from ..timestamps import NEVER, rfc3339_seconds
+from . import convert_networks
 from .render import HOST_NETWORKS, endpoint_id, has_label, network_id
-from .rules import asks, canonical, mapping, objects, pairs, refused, text, unsupported
+from .rules import asks, boolean, canonical, mapping, objects, pairs, refused, text, unsupported
 
 if TYPE_CHECKING:
+    from ...engine.container import Container
     from ...engine.engine import Engine
 
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
-_CREATE = ("Name", "Driver", "Internal", "Labels", "IPAM", "Options", "Scope", "CheckDuplicate", "EnableIPv4")
+_CREATE = (
+    "Name", "Driver", "Internal", "Labels", "IPAM", "Options", "Scope", "CheckDuplicate", "EnableIPv4",
+    "EnableIPv6",
+)  # fmt: skip
 _DRIVERS = {"host": "host", "none": "null"}
+_POOL = {"Subnet": "subnet", "Gateway": "gateway", "IPRange": "ip_range"}
+_MACVLAN = {"parent": "parent", "macvlan_mode": "mode"}
+# What says whether addresses are hidden behind the host's, and the words for yes and no.
+_NAT = {
+    "com.docker.network.bridge.enable_ip_masquerade": ("true", "false"),
+    "com.docker.network.bridge.gateway_mode_ipv4": ("nat", "routed"),
+    "com.docker.network.bridge.gateway_mode_ipv6": ("nat", "routed"),
+}
+_SHOWN_OPTIONS = {
+    "com.docker.network.bridge.name": "bridge",
+    "com.docker.network.driver.mtu": "mtu",
+    "parent": "parent",
+    "macvlan_mode": "mode",
+}
 _PREDEFINED = ("bridge", *HOST_NETWORKS)
 
 
@@ -34,6 +54,9 @@ class NetworkCalls:
         yield Route("POST", "/networks/create", self.create, versioned=True)
         yield Route("GET", "/networks/{id}", self.inspect, versioned=True)
         yield Route("DELETE", "/networks/{id}", self.remove, versioned=True)
+        yield Route("POST", "/networks/{id}/connect", self.connect, versioned=True)
+        yield Route("POST", "/networks/{id}/disconnect", self.disconnect, versioned=True)
+        yield Route("POST", "/networks/prune", self.prune, versioned=True)
 
     async def index(self, request: Request) -> Reply:
         """What `docker network ls` shows."""
@@ -62,6 +85,57 @@ class NetworkCalls:
         await self._engine.network_delete(name, dry_run=False)
         return no_content()
 
+    async def connect(self, request: Request) -> Reply:
+        """Attach a container, running or not."""
+        name = self._find(request.params["id"])["name"]
+        body = canonical(await request.json(), ("Container", "EndpointConfig"))
+        container = self._container(body, ("Container", "EndpointConfig"))
+        settings = mapping(body.get("EndpointConfig"), "EndpointConfig") or {}
+        if convert_networks.links(settings.get("Links"), "EndpointConfig.Links"):
+            raise unsupported(
+                "EndpointConfig.Links", settings["Links"], "connect the other one with an alias"
+            )
+        given = convert_networks.attachment(name, settings, "EndpointConfig")
+        await self._engine.live.connect(container, NetworkAttachment.parse(given))
+        return Response(200)
+
+    async def disconnect(self, request: Request) -> Reply:
+        """Take a container off; one that is gone is off already with Force."""
+        name = self._find(request.params["id"])["name"]
+        body = canonical(await request.json(), ("Container", "Force"))
+        try:
+            container = self._container(body, ("Container", "Force"))
+        except NotFound:
+            if boolean(body.get("Force"), "Force"):
+                return Response(200)
+            raise
+        await self._engine.live.disconnect(container, name)
+        return Response(200)
+
+    async def prune(self, request: Request) -> Reply:
+        """Remove the networks that no container is on."""
+        filters = request.query.filters(("label", "label!", "until"))
+        if "until" in filters:
+            raise unsupported("filters.until", list(filters["until"]))
+        removed = []
+        for view in self._engine.network_list():
+            labels = view.get("labels") or {}
+            wanted = all(has_label(labels, value) for value in filters.get("label", ()))
+            spared = any(has_label(labels, value) for value in filters.get("label!", ()))
+            if self._dangling(view["name"]) and wanted and not spared:
+                await self._engine.network_delete(view["name"], dry_run=False)
+                removed.append(view["name"])
+        return json_response({"NetworksDeleted": removed or None})
+
+    def _container(self, body: dict[str, Any], known: tuple[str, ...]) -> Container:
+        for key, value in body.items():
+            if key not in known and asks(value):
+                raise unsupported(key, value)
+        reference = text(body.get("Container"), "Container")
+        if reference is None:
+            raise InvalidSpec("option Container is missing: name the container")
+        return self._engine.containers.get(reference)
+
     def _views(self) -> list[dict[str, Any]]:
         return [*self._engine.network_list(), *({"name": name} for name in HOST_NETWORKS)]
 
@@ -88,24 +162,23 @@ class NetworkCalls:
                         "Name": container.name,
                         "EndpointID": endpoint_id(container, name),
                         "MacAddress": endpoint.mac,
-                        "IPv4Address": f"{endpoint.ipv4}/{endpoint.prefix_length}",
-                        "IPv6Address": "",
+                        "IPv4Address": f"{endpoint.ipv4}/{endpoint.prefix_length}" if endpoint.ipv4 else "",
+                        "IPv6Address": f"{endpoint.ipv6}/{endpoint.prefix_length6}" if endpoint.ipv6 else "",
                     }
         return members
 
     def _render(self, view: dict[str, Any]) -> dict[str, Any]:
         name = view["name"]
-        subnet = view.get("subnet")
-        pools = [{"Subnet": subnet, "Gateway": view["gateway"]}] if subnet else []
+        pools = [pool for pool in (_shown_pool(view, ""), _shown_pool(view, "6")) if pool]
         created = view.get("created_at")
         return {
             "Name": name,
             "Id": network_id(name),
             "Created": rfc3339_seconds(created) if isinstance(created, int | float) else created or NEVER,
             "Scope": "local",
-            "Driver": _DRIVERS.get(name, "bridge"),
-            "EnableIPv4": True,
-            "EnableIPv6": False,
+            "Driver": _DRIVERS.get(name, view.get("driver", "bridge")),
+            "EnableIPv4": name in HOST_NETWORKS or bool(view.get("subnet")),
+            "EnableIPv6": bool(view.get("subnet6")),
             "IPAM": {"Driver": "default", "Options": None, "Config": pools},
             "Internal": view.get("internal", False),
             "Attachable": False,
@@ -113,7 +186,9 @@ class NetworkCalls:
             "ConfigFrom": {"Network": ""},
             "ConfigOnly": False,
             "Containers": {},
-            "Options": {"com.docker.network.bridge.name": view["bridge"]} if view.get("bridge") else {},
+            "Options": {
+                name: str(view[key]) for name, key in _SHOWN_OPTIONS.items() if view.get(key) is not None
+            },
             "Labels": view.get("labels") or {},
         }
 
@@ -151,8 +226,10 @@ def _spec_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     spec: dict[str, Any] = {}
     for key, value in body.items():
         if key == "Driver":
-            if value not in (None, "", "bridge", "default"):
-                raise unsupported(key, value, "use bridge")
+            if value not in (None, "", "bridge", "default", "macvlan"):
+                raise unsupported(key, value, "use bridge or macvlan")
+            if value == "macvlan":
+                spec["driver"] = value
         elif key == "Internal":
             if value not in (None, True, False):
                 raise refused(key, value, "true or false")
@@ -168,9 +245,11 @@ def _spec_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         elif key == "Scope":
             if value not in (None, "", "local"):
                 raise unsupported(key, value, "use local")
-        elif key == "EnableIPv4":
-            if value not in (None, True):
-                raise unsupported(key, value)
+        elif key in ("EnableIPv4", "EnableIPv6"):
+            if value not in (None, True, False):
+                raise refused(key, value, "true or false")
+            if value is not None and value != (key == "EnableIPv4"):
+                spec[key.removeprefix("Enable").lower()] = value
         # Names are unique anyway, so CheckDuplicate asks for nothing.
         elif key not in ("Name", "CheckDuplicate") and asks(value):
             raise unsupported(key, value)
@@ -184,27 +263,56 @@ def _pool(ipam: dict[str, Any]) -> dict[str, Any]:
             if value not in (None, "", "default"):
                 raise unsupported("IPAM.Driver", value)
         elif key == "Config":
-            pools = objects(value, "IPAM.Config") or []
-            if len(pools) > 1:
-                raise unsupported("IPAM.Config", value, "give one subnet")
-            for part, setting in (pools[0] if pools else {}).items():
-                if part in ("Subnet", "Gateway"):
-                    if found := text(setting, f"IPAM.Config.{part}"):
-                        spec[part.lower()] = found
-                elif asks(setting):
-                    raise unsupported(f"IPAM.Config.{part}", setting)
+            for pool in objects(value, "IPAM.Config") or []:
+                _add_pool(spec, pool, value)
         elif asks(value):
             raise unsupported(f"IPAM.{key}", value)
     return spec
 
 
+def _add_pool(spec: dict[str, Any], pool: dict[str, Any], pools: object) -> None:
+    """One subnet of IPAM.Config; our network has one of each IP version."""
+    subnet = text(pool.get("Subnet"), "IPAM.Config.Subnet")
+    suffix = "6" if ":" in (subnet or "") else ""
+    if f"subnet{suffix}" in spec:
+        raise unsupported("IPAM.Config", pools, "give one subnet of each IP version")
+    for part, setting in pool.items():
+        if part in _POOL:
+            if found := text(setting, f"IPAM.Config.{part}"):
+                spec[_POOL[part] + suffix] = found
+        elif part == "AuxiliaryAddresses":
+            if auxiliary := pairs(setting, f"IPAM.Config.{part}"):
+                spec["reserved"] = [*spec.get("reserved", ()), *auxiliary.values()]
+        elif asks(setting):
+            raise unsupported(f"IPAM.Config.{part}", setting)
+
+
+def _shown_pool(view: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """A subnet as IPAM.Config shows it, with what is reserved there; nothing where there is none."""
+    if not view.get(f"subnet{suffix}"):
+        return {}
+    pool: dict[str, Any] = {
+        docker: view[ours + suffix] for docker, ours in _POOL.items() if view.get(ours + suffix)
+    }
+    reserved = [address for address in view.get("reserved", ()) if (":" in address) == bool(suffix)]
+    return pool | ({"AuxiliaryAddresses": {address: address for address in reserved}} if reserved else {})
+
+
 def _options(options: dict[str, str]) -> dict[str, Any]:
     spec: dict[str, Any] = {}
     for key, value in options.items():
-        if key == "com.docker.network.bridge.enable_ip_masquerade":
-            if value not in ("true", "false"):
-                raise refused(f"Options.{key}", value, "true or false")
-            spec["nat"] = value == "true"
+        if key in _NAT:
+            yes, no = _NAT[key]
+            if value not in (yes, no):
+                raise refused(f"Options.{key}", value, f"{yes} or {no}")
+            if spec.setdefault("nat", value == yes) != (value == yes):
+                raise unsupported(f"Options.{key}", value, "translate both IP versions or none")
+        elif key == "com.docker.network.driver.mtu":
+            if not value.isascii() or not value.isdigit():
+                raise refused(f"Options.{key}", value, "a number of bytes")
+            spec["mtu"] = int(value)
+        elif key in _MACVLAN:
+            spec[_MACVLAN[key]] = value
         else:
             raise unsupported(f"Options.{key}", value)
     return spec

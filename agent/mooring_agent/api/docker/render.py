@@ -13,7 +13,7 @@ from .inspect_security import mode
 
 if TYPE_CHECKING:
     from ...engine.container import Container
-    from ...engine.resources import PortMapping, VolumeMount
+    from ...engine.resources import NetworkAttachment, PortMapping, VolumeMount
     from ...network.records import Endpoint
 
 HOST_NETWORKS = ("host", "none")
@@ -108,41 +108,35 @@ def networks(container: Container) -> dict[str, dict[str, Any]]:
     """Endpoint settings by network."""
     endpoints = {endpoint.network: endpoint for endpoint in container.endpoints}
     return {
-        attachment.name: _endpoint(
-            container,
-            attachment.name,
-            endpoints.get(attachment.name),
-            attachment.ipv4_address,
-            attachment.aliases,
-        )
+        attachment.name: _endpoint(container, attachment, endpoints.get(attachment.name))
         for attachment in container.spec.networks
         if not attachment.name.startswith("container:")
     }
 
 
 def _endpoint(
-    container: Container,
-    network: str,
-    endpoint: Endpoint | None,
-    wanted: str | None,
-    aliases: tuple[str, ...],
+    container: Container, attachment: NetworkAttachment, endpoint: Endpoint | None
 ) -> dict[str, Any]:
-    connected = endpoint is not None and container.running
+    network, aliases = attachment.name, attachment.aliases
+    here = endpoint if container.running else None
     joined = container.running and network in HOST_NETWORKS
+    wanted = {"IPv4Address": attachment.ipv4_address, "IPv6Address": attachment.ipv6_address}
+    sysctls = ",".join(f"{name}={value}" for name, value in attachment.sysctls.items())
     return {
-        "IPAMConfig": {"IPv4Address": wanted} if wanted else None,
+        "IPAMConfig": {name: address for name, address in wanted.items() if address} or None,
         "Links": None,
         "Aliases": list(aliases) or None,
-        "MacAddress": endpoint.mac if endpoint and connected else "",
-        "DriverOpts": None,
+        "MacAddress": here.mac if here else attachment.mac_address or "",
+        "GwPriority": int(attachment.default_route),
+        "DriverOpts": {"com.docker.network.endpoint.sysctls": sysctls} if sysctls else None,
         "NetworkID": network_id(network),
-        "EndpointID": endpoint_id(container, network) if connected or joined else "",
-        "Gateway": endpoint.gateway if endpoint and connected else "",
-        "IPAddress": endpoint.ipv4 if endpoint and connected else "",
-        "IPPrefixLen": endpoint.prefix_length if endpoint and connected else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "EndpointID": endpoint_id(container, network) if here or joined else "",
+        "Gateway": (here and here.gateway) or "",
+        "IPAddress": (here and here.ipv4) or "",
+        "IPPrefixLen": here.prefix_length if here else 0,
+        "IPv6Gateway": (here and here.gateway6) or "",
+        "GlobalIPv6Address": (here and here.ipv6) or "",
+        "GlobalIPv6PrefixLen": here.prefix_length6 if here else 0,
         "DNSNames": [container.name, *aliases, container.id[:12]] if network not in HOST_NETWORKS else None,
     }
 

@@ -25,6 +25,8 @@ class Draft:
     extra: dict[str, Any] = field(default_factory=dict)
     volumes: list[dict[str, Any]] = field(default_factory=list)
     networks: list[dict[str, Any]] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)
+    mac: str = ""
     ports: list[dict[str, Any]] = field(default_factory=list)
     auto_remove: bool = False
     no_network: bool = False

@@ -72,7 +72,9 @@ class LinkSysctls(Pairs):
 
     def parse(self, value: object, where: str) -> Mapping[str, str] | None:
         """See `Type.parse`."""
-        given = super().parse(value, where) or {}
+        pairs = super().parse(value, where) or {}
+        # Older docker clients write everything in small letters.
+        given = {name.replace(".ifname.", ".IFNAME."): setting for name, setting in pairs.items()}
         for name in given:
             if LINK_SYSCTL.fullmatch(name) is None:
                 raise refusal(f"a name in {where}", name, LINK_SYSCTL_EXPECTED)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of declared containers: changed live, kept over a restart, settled after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.agent import AgentUnderTest
+from harness.unix_http import ApiError
+
+pytestmark = pytest.mark.root
+
+BLUE = {"subnet": "10.77.1.0/24", "subnet6": "fd00:77:1::/64"}
+RED = {"subnet": "10.77.2.0/24", "subnet6": "fd00:77:2::/64"}
+SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "600"], "stop_timeout": 0}
+
+
+@pytest.fixture
+def agent(start_agent: Callable[..., AgentUnderTest]) -> AgentUnderTest:
+    started = start_agent()
+    started.api("PUT", "/mooring/v1/networks/blue", BLUE)
+    started.api("PUT", "/mooring/v1/networks/red", RED)
+    return started
+
+
+def put(agent: AgentUnderTest, **more: Any) -> dict[str, Any]:
+    outcome: dict[str, Any] = agent.api("PUT", "/mooring/v1/containers/web", {**SLEEPER, **more})
+    return outcome
+
+
+def view(agent: AgentUnderTest, name: str = "web") -> dict[str, Any]:
+    found: dict[str, Any] = agent.api("GET", f"/mooring/v1/containers/{name}")
+    return found
+
+
+def run(agent: AgentUnderTest, *argv: str) -> str:
+    done = agent.api("POST", "/mooring/v1/containers/web/exec", {"argv": list(argv)})
+    assert done["exit_code"] == 0, done
+    return str(done["stdout"])
+
+
+def interfaces(agent: AgentUnderTest) -> list[str]:
+    return sorted(line.split()[1].partition("@")[0].strip(":") for line in
+                  run(agent, "ip", "-o", "link").splitlines() if "eth" in line)  # fmt: skip
+
+
+def test_networks_of_a_declared_container_change_live(agent: AgentUnderTest) -> None:
+    before = put(agent, networks=["blue"])["result"]
+    outcome = put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.77.2.9"}])
+    [action] = outcome["actions"]
+    assert action["action"] == "update"
+    assert "networks" in action["reason"]
+    assert "live" in action["reason"]
+    after = view(agent)
+    assert after["pid"] == before["pid"]
+    assert after["networks"]["red"]["ipv4_address"] == "10.77.2.9"
+    assert interfaces(agent) == ["eth0", "eth1"]
+    assert not put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.77.2.9"}])["changed"]
+
+    put(agent, networks=[{"name": "red", "ipv4_address": "10.77.2.8"}])
+    assert interfaces(agent) == ["eth1"]
+    assert "inet 10.77.2.8/24" in run(agent, "ip", "address", "show", "eth1")
+    assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
+    assert view(agent)["pid"] == before["pid"]
+
+
+def test_a_dry_run_says_so_and_touches_nothing(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue"])
+    told = agent.api("PUT", "/mooring/v1/containers/web?dry_run=true", {**SLEEPER, "networks": ["red"]})
+    assert told["changed"]
+    assert "live" in told["actions"][0]["reason"]
+    assert interfaces(agent) == ["eth0"]
+
+
+def test_what_fails_leaves_everything_as_it_was(agent: AgentUnderTest) -> None:
+    before = put(agent, networks=["blue"])["result"]
+    wrong = {"name": "red", "sysctls": {"net.ipv4.conf.IFNAME.no_such_thing": "1"}}
+    with pytest.raises(ApiError, match="does not exist in this kernel"):
+        put(agent, networks=["blue", wrong])
+    with pytest.raises(ApiError, match="network nowhere does not exist"):
+        put(agent, networks=["red", "nowhere"])
+    after = view(agent)
+    assert (after["networks"], after["spec"]) == (before["networks"], before["spec"])
+    assert interfaces(agent) == ["eth0"]
+    assert "default via 10.77.1.1 dev eth0" in run(agent, "ip", "route")
+
+
+def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue", {"name": "red", "default_route": True}])
+    assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
+    put(agent, networks=["blue", "red"])
+    assert "default via 10.77.1.1 dev eth0" in run(agent, "ip", "route")
+
+
+def test_resolvers_and_hosts_change_live(agent: AgentUnderTest) -> None:
+    before = put(agent, networks=["blue"])["result"]
+    put(agent, networks=["blue"], dns=["192.0.2.53"], extra_hosts={"db": "192.0.2.7"})
+    assert "nameserver 192.0.2.53" in run(agent, "cat", "/etc/resolv.conf")
+    assert "192.0.2.7\tdb" in run(agent, "cat", "/etc/hosts")
+    assert view(agent)["pid"] == before["pid"]
+
+
+def test_what_changed_live_is_there_after_a_restart_of_the_agent(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue"])
+    put(agent, networks=["red", "blue"])
+    before = view(agent)["networks"]
+    agent.restart()
+    assert view(agent)["networks"] == before
+    put(agent, networks=["blue"])
+    assert interfaces(agent) == ["eth0"]
+    agent.api("DELETE", "/mooring/v1/networks/red")
+
+
+@pytest.mark.parametrize("point", ["attach.plugged", "attach.unplugged"])
+def test_a_kill_in_between_leaves_nothing_half_done(
+    switched: tuple[AgentUnderTest, Path], point: str
+) -> None:
+    """What no spec asks for is taken back by the next agent, and what one asks for is there."""
+    agent, switch = switched
+    agent.api("PUT", "/mooring/v1/networks/blue", BLUE)
+    agent.api("PUT", "/mooring/v1/networks/red", RED)
+    put(agent, networks=["blue"])
+    switch.write_text(point)
+    with pytest.raises(OSError):
+        put(agent, networks=["red"])
+    assert agent.process is not None
+    agent.process.wait(10.0)
+    agent.process = None
+    agent.start()
+
+    asked = [network["name"] for network in view(agent)["spec"]["networks"]]
+    assert asked == (["blue"] if point == "attach.plugged" else ["red"])
+    assert list(view(agent)["networks"]) == asked
+    assert len(interfaces(agent)) == 1
+    put(agent, networks=["red"])
+    assert list(view(agent)["networks"]) == ["red"]
+    assert "default via 10.77.2.1" in run(agent, "ip", "route")
+    agent.api("DELETE", "/mooring/v1/containers/web")
+    for name in ("blue", "red"):
+        agent.api("DELETE", f"/mooring/v1/networks/{name}")

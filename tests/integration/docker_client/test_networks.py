@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks with the real docker client: both IP versions, connecting and disconnecting live, resolvers."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.agent import AgentUnderTest
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+
+@pytest.fixture(autouse=True)
+def tidy(agent: AgentUnderTest) -> Iterator[None]:
+    yield
+    left = agent.docker("ps", "-aq").stdout.split()
+    if left:
+        agent.docker("rm", "-f", "-v", *left)
+    agent.docker("network", "prune", "-f")
+
+
+def sleeper(agent: AgentUnderTest, name: str, *options: str) -> None:
+    agent.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "600")
+
+
+def places(agent: AgentUnderTest, name: str) -> dict[str, Any]:
+    document = json.loads(agent.docker("inspect", name).stdout)[0]
+    found: dict[str, Any] = document["NetworkSettings"]["Networks"]
+    return found
+
+
+def execute(agent: AgentUnderTest, name: str, *argv: str) -> str:
+    return str(agent.docker("exec", name, *argv).stdout)
+
+
+def both(agent: AgentUnderTest, name: str, number: int, *options: str) -> tuple[str, str]:
+    subnets = f"10.77.{number}.0/24", f"fd00:77:{number}::/64"
+    agent.docker(
+        *("network", "create", "--ipv6", "--subnet", subnets[0], "--subnet", subnets[1]), *options, name
+    )
+    return subnets
+
+
+def test_both_versions_static_addresses_and_mac(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1, "-o", "com.docker.network.driver.mtu=1400")
+    sleeper(
+        agent,
+        "web",
+        *("--network", "name=blue,ip=10.77.1.7,ip6=fd00:77:1::7,mac-address=02:00:00:00:00:07,alias=www"),
+    )
+    place = places(agent, "web")["blue"]
+    assert (place["IPAddress"], place["GlobalIPv6Address"], place["GlobalIPv6PrefixLen"]) == (
+        "10.77.1.7",
+        "fd00:77:1::7",
+        64,
+    )
+    assert (place["MacAddress"], place["IPv6Gateway"]) == ("02:00:00:00:00:07", "fd00:77:1::1")
+    assert "www" in place["Aliases"]
+    shown = execute(agent, "web", "ip", "address", "show", "eth0")
+    for part in ("10.77.1.7/24", "fd00:77:1::7/64", "02:00:00:00:00:07", "mtu 1400"):
+        assert part in shown
+    hosts = execute(agent, "web", "cat", "/etc/hosts")
+    assert "10.77.1.7\t" in hosts
+    assert "fd00:77:1::7\t" in hosts
+    member = json.loads(agent.docker("network", "inspect", "blue").stdout)[0]["Containers"].popitem()[1]
+    assert member["IPv6Address"] == "fd00:77:1::7/64"
+
+
+def test_connect_and_disconnect_while_it_runs(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    both(agent, "red", 2)
+    sleeper(agent, "web", "--network", "blue")
+    sleeper(agent, "db", "--network", "red")
+    agent.docker("network", "connect", "--ip", "10.77.2.9", "--alias", "front", "red", "web")
+
+    address = places(agent, "db")["red"]["IPAddress"]
+    execute(agent, "web", "ping", "-c1", "-w2", address)
+    assert places(agent, "web")["red"]["IPAddress"] == "10.77.2.9"
+    assert "10.77.2.9\t" in execute(agent, "web", "cat", "/etc/hosts")
+    again = agent.docker("network", "connect", "red", "web", check=False)
+    assert "is on network red already" in again.stderr
+
+    agent.docker("restart", "-t", "0", "web")
+    execute(agent, "web", "ping", "-c1", "-w2", address)
+
+    agent.docker("network", "disconnect", "red", "web")
+    assert "eth1" not in execute(agent, "web", "ip", "link")
+    assert "10.77.2.9\t" not in execute(agent, "web", "cat", "/etc/hosts")
+    assert list(places(agent, "web")) == ["blue"]
+    assert "is not on network red" in agent.docker("network", "disconnect", "red", "web", check=False).stderr
+
+
+def test_the_last_network_may_go_and_another_come(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    sleeper(agent, "web", "--network", "blue")
+    agent.docker("network", "disconnect", "blue", "web")
+    assert "eth0" not in execute(agent, "web", "ip", "link")
+    agent.docker("network", "connect", "blue", "web")
+    assert "default via 10.77.1.1 dev eth0" in execute(agent, "web", "ip", "route")
+
+
+def test_one_that_does_not_run_is_connected_for_its_start(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    both(agent, "red", 2)
+    agent.docker("create", "--name", "web", "--network", "blue", "busybox", "sleep", "600")
+    agent.docker("network", "connect", "red", "web")
+    agent.docker("start", "web")
+    assert {"eth0", "eth1"} <= {line.split()[1].split("@")[0].rstrip(":") for line in
+                               execute(agent, "web", "ip", "-o", "link").splitlines()}  # fmt: skip
+
+
+def test_published_ports_follow_to_another_network(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    both(agent, "red", 2)
+    agent.docker(
+        *("run", "-d", "--name", "web", "--network", "blue", "-p", "127.0.0.1::80", "busybox"),
+        *("sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp"),
+    )
+    agent.docker("network", "connect", "red", "web")
+    agent.docker("network", "disconnect", "blue", "web")
+    port = agent.docker("port", "web", "80/tcp").stdout.strip()
+    answer = agent.docker("run", "--rm", "--network", "host", "busybox", "wget", "-qO-", port)
+    assert answer.stdout == "hello\n"
+
+
+@pytest.mark.parametrize("network", ["host", "container:base"])
+def test_networks_that_are_not_its_own_are_kept(agent: AgentUnderTest, network: str) -> None:
+    sleeper(agent, "base")
+    both(agent, "blue", 1)
+    sleeper(agent, "web", "--network", network)
+    refused = agent.docker("network", "connect", "blue", "web", check=False)
+    assert refused.returncode != 0
+    assert "which is not its own" in refused.stderr
+
+
+def test_resolvers_and_hosts(agent: AgentUnderTest) -> None:
+    agent.docker(
+        *("run", "-d", "--name", "web", "--dns", "192.0.2.53", "--dns", "2001:db8::53", "--dns-search"),
+        *("example.org", "--dns-option", "ndots:2", "--add-host", "db:192.0.2.7", "--add-host"),
+        *("me=host-gateway", "busybox", "sleep", "600"),
+    )
+    resolver = execute(agent, "web", "cat", "/etc/resolv.conf").splitlines()
+    assert [line for line in resolver if line.startswith("nameserver")] == [
+        "nameserver 192.0.2.53",
+        "nameserver 2001:db8::53",
+    ]
+    assert "search example.org" in resolver
+    assert "options ndots:2" in resolver
+    hosts = execute(agent, "web", "cat", "/etc/hosts")
+    gateway = places(agent, "web")["bridge"]["Gateway"]
+    assert "192.0.2.7\tdb\n" in hosts
+    assert f"{gateway}\tme\n" in hosts
+    shown = json.loads(agent.docker("inspect", "web").stdout)[0]["HostConfig"]
+    assert (shown["Dns"], shown["DnsSearch"]) == (["192.0.2.53", "2001:db8::53"], ["example.org"])
+    assert shown["ExtraHosts"] == ["db:192.0.2.7", "me:host-gateway"]
+
+
+def test_a_link_is_an_alias_of_the_other(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    sleeper(agent, "db", "--network", "blue")
+    sleeper(agent, "web", "--network", "blue", "--link", "db:database")
+    assert "database" in places(agent, "db")["blue"]["Aliases"]
+    elsewhere = agent.docker("run", "--link", "db:database", "busybox", "true", check=False)
+    assert "they share no network" in elsewhere.stderr
+
+
+def test_a_network_of_ipv6_alone(agent: AgentUnderTest) -> None:
+    body = {"Name": "six", "EnableIPv4": False, "EnableIPv6": True}
+    agent.api("POST", "/v1.47/networks/create", body)
+    sleeper(agent, "web", "--network", "six")
+    sleeper(agent, "other", "--network", "six")
+    place = places(agent, "web")["six"]
+    assert place["IPAddress"] == ""
+    assert ipaddress.ip_address(place["GlobalIPv6Address"]).is_private
+    execute(agent, "other", "ping", "-6", "-c1", "-w2", place["GlobalIPv6Address"])
+
+
+def test_settings_of_an_interface_and_the_default_route(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    both(agent, "red", 2)
+    option = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+    agent.docker(
+        *("create", "--name", "web", "--network", f'"name=blue","driver-opt={option}"', "busybox"),
+        *("sleep", "600"),
+    )
+    agent.api(
+        "POST", "/v1.47/networks/red/connect", {"Container": "web", "EndpointConfig": {"GwPriority": 1}}
+    )
+    agent.docker("start", "web")
+    assert execute(agent, "web", "cat", "/proc/sys/net/ipv4/conf/eth0/log_martians") == "1\n"
+    assert "default via 10.77.2.1 dev eth1" in execute(agent, "web", "ip", "route")
+
+
+def test_a_macvlan_network_without_its_parent_is_refused(agent: AgentUnderTest) -> None:
+    refused = agent.docker(
+        *("network", "create", "-d", "macvlan", "-o", "parent=gone0", "--subnet", "10.78.0.0/24", "lan"),
+        check=False,
+    )
+    assert "interface gone0, the parent of network lan, does not exist" in refused.stderr
