@@ -155,6 +155,12 @@ def _containers(commands: _Commands) -> None:
             command.add_argument(
                 "-t", "--timeout", type=float, metavar="SECONDS", help="how long until it is killed"
             )
+    update = _command(
+        commands, "update", "change the limits of a container while it runs", "containers.update"
+    )
+    update.add_argument("name", metavar="NAME")
+    _network_limits(update)
+    update.add_argument("--no-network-limit", action="store_true", help="take all limits of rates back")
     rm = _command(commands, "rm", "remove containers", "containers.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
     rm.add_argument("-f", "--force", action="store_true", help="running ones, too")
@@ -174,6 +180,15 @@ def _containers(commands: _Commands) -> None:
     logs.add_argument("-t", "--timestamps", action="store_true")
 
 
+def _network_limits(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--network-limit",
+        action="append",
+        metavar="in=RATE,out=RATE[,burst=SIZE][,network=NAME]",
+        help='rates such as "in=10mbit,out=5mbit", on one network or on all others',
+    )
+
+
 def _processes(commands: _Commands) -> None:
     run = _command(commands, "run", "run a command in a new container", "run.run")
     run.add_argument("-d", "--detach", action="store_true", help="do not wait for it; print its id")
@@ -187,6 +202,7 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
     run.add_argument("--network", action="append", default=[], metavar="NAME|container:NAME")
+    _network_limits(run)
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -389,6 +405,16 @@ def _declared(commands: _Commands) -> None:
     network.add_argument("--subnet", metavar="CIDR")
     network.add_argument("--gateway", metavar="ADDRESS")
     network.add_argument("--internal", action="store_true", help="no way out of the host")
+    network.add_argument(
+        "--reachable-from", action="append", metavar="NAME", help="a network whose containers may connect"
+    )
+    network.add_argument(
+        "--rule", action="append", metavar="RULE", help='such as "deny out tcp 25 to 0.0.0.0/0 for mail"'
+    )
+    network.add_argument(
+        "--overlay", action="append", metavar="HOST=ADDRESS", help="a host of a network across hosts"
+    )
+    network.add_argument("--vni", type=int, metavar="NUMBER", help="the number of that network")
     network.add_argument(
         "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
     )

@@ -96,7 +96,33 @@ def parse_networks(value: object, where: str) -> tuple[str, ...]:
     return tuple(sorted({_named(name, where, "the name of a network") for name in names}))
 
 
+def _split(text: str, where: str) -> dict[str, Any]:
+    """The keys of a rule in words, as `str` of a rule has them."""
+    words = text.split()
+    given: dict[str, Any] = {"action": "".join(words[:1]), "direction": "".join(words[1:2])}
+    rest = words[2:]
+    if rest and rest[0] in PROTOCOLS:
+        given["protocol"] = rest.pop(0)
+    ports = []
+    while rest and _PORTS.fullmatch(rest[0]):
+        ports.append(rest.pop(0))
+    given["ports"] = ports
+    for key, marks in (("peer", ("from", "to")), ("containers", ("for",))):
+        if len(rest) > 1 and rest[0] in marks:
+            value = rest[1]
+            given[key] = value.split("+") if key == "containers" else value
+            rest = rest[2:]
+    if rest:
+        raise InvalidSpec(
+            f"{where} is {text!r}, whose {' '.join(rest)!r} is not understood; expected words such as "
+            '"deny out tcp 25 to 10.0.0.0/8 for mail+web"'
+        )
+    return given
+
+
 def _rule(item: object, where: str) -> Rule:
+    if isinstance(item, str):
+        item = _split(item, where)
     if not isinstance(item, Mapping):
         raise InvalidSpec(f"{where} is {item!r}, expected a mapping of {', '.join(KEYS)} to values")
     for key in item:

@@ -303,8 +303,9 @@ def _check_driver(normal: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             )
     for key in ("nat", "internal", "rules", "reachable_from"):
         if normal.get(key):
+            said = "true" if normal[key] is True else "set"
             raise InvalidSpec(
-                f"network option {key} is set with driver macvlan, whose containers are on the network of "
+                f"network option {key} is {said} with driver macvlan, whose containers are on the network of "
                 "its parent: remove it, or use a bridge"
             )
 

@@ -46,6 +46,7 @@ CONTAINER: Arguments = {
     "interactive": {"type": "bool"},
     "volumes": {"type": "list", "elements": "raw"},
     "networks": {"type": "list", "elements": "raw"},
+    "network_limits": {"type": "raw"},
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
     "restart": {"type": "str"},
@@ -156,11 +157,17 @@ IMAGE_PRUNE: Arguments = {
 }
 
 NETWORK: Arguments = {
-    "driver": {"type": "str", "choices": ["bridge"]},
+    "driver": {"type": "str", "choices": ["bridge", "overlay"]},
     "subnet": {"type": "str"},
     "gateway": {"type": "str"},
     "nat": {"type": "bool"},
     "internal": {"type": "bool"},
+    "hosts": {"type": "dict"},
+    "host": {"type": "str"},
+    "vni": {"type": "int"},
+    "slice_prefix": {"type": "int"},
+    "reachable_from": {"type": "list", "elements": "str"},
+    "rules": {"type": "list", "elements": "raw"},
     **LABELS,
 }
 

@@ -96,13 +96,22 @@ options:
     elements: raw
   networks:
     description:
-      - The networks, each by its name or as a dictionary with C(name), C(ipv4_address) and C(aliases). The
-        first one carries the default route.
+      - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(aliases) and
+        C(spoofing). The first one carries the default route.
+      - A container is heard on a network in its own name only, with its own MAC, IPv4 and IPv6 addresses. A
+        router, which sends on what others say, needs C(spoofing=allowed).
       - V(host) is the host's own, V(none) is none, and V(container:NAME) that of another container, whose
         host name and files below C(/etc) come with it; each of them stands alone. Without this option it is
         V(bridge).
     type: list
     elements: raw
+  network_limits:
+    description:
+      - How fast the container receives and sends, as a dictionary with C(rate_in), C(rate_out) (bits a second
+        such as V(10mbit)) and C(burst) (the bytes that may go at once after a pause), or a list of them, each
+        with C(network), the network that it is about. One without C(network) is about the others.
+      - Or words such as V(in=10mbit,out=5mbit). Changed live.
+    type: raw
   ports:
     description:
       - Published ports, each as a string V([[IP:]HOST:]CONTAINER[/PROTOCOL]), also with ranges such as

@@ -206,7 +206,16 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
     assert live == {
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
         *("pids_limit", "restart", "labels", "stop_signal", "stop_timeout", "log", "ports", "state"),
-        *("update_order", "pull", "networks", "dns", "dns_search", "dns_options", "extra_hosts"),
+        *(
+            "update_order",
+            "pull",
+            "networks",
+            "network_limits",
+            "dns",
+            "dns_search",
+            "dns_options",
+            "extra_hosts",
+        ),
     }
 
 
