@@ -69,6 +69,8 @@ class LiveChanges:
                 container.stop_signal = wanted.stop_signal or "TERM"
                 self._registry.save_resolved(container)
             self._registry.save_spec(container, wanted, managed=managed)
+            if "network_class" in fields:
+                await self._networks.classify()
             if "networks" in fields:
                 await self._resettle(container)
             if container.running and fields.intersection(_NAMES):

@@ -11,7 +11,7 @@ from .resources import ContainerSpec
 def terms_of(spec: ContainerSpec) -> Terms:
     """Its limits by network, and the networks on which it may speak as anybody."""
     trusted = frozenset(network.name for network in spec.networks if network.spoofing == "allowed")
-    if not (spec.network_limits or trusted):
+    if not (spec.network_limits or trusted or spec.network_class):
         return PLAIN_TERMS
     given = {limit.network: limit for limit in spec.network_limits}
     limits = {}
@@ -19,4 +19,4 @@ def terms_of(spec: ContainerSpec) -> Terms:
         limit = given.get(network.name) or given.get(None)
         if limit is not None:
             limits[network.name] = Limits(limit.rate_in, limit.rate_out, limit.burst)
-    return Terms(limits, trusted)
+    return Terms(limits, trusted, spec.network_class or "")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +36,18 @@ map leaving {{
 map entering {{
     comment "by its bridge: the rules for what they are asked"
     type ifname : verdict
+}}
+map classes4 {{
+    comment "by its address: the class of what a container sends"
+    type ipv4_addr : classid
+}}
+map classes6 {{
+    type ipv6_addr : classid
+}}
+chain classify {{
+    type filter hook postrouting priority mangle; policy accept;
+    meta priority set ip saddr map @classes4 comment "for the host's queues"
+    meta priority set ip6 saddr map @classes6 comment "for the host's queues, IPv6"
 }}
 chain forward {{
     type filter hook forward priority filter - 1; policy accept;
@@ -82,9 +94,12 @@ class Table:
     elements: frozenset[tuple[str, str]] = field(default_factory=frozenset)
 
 
-def build(networks: Iterable[Ruled], containers: Resolve, named: Resolve) -> Table:
-    """The table for all networks; empty if none has rules. `containers` resolves names of containers, `named`
-    those of networks.
+def build(
+    networks: Iterable[Ruled], containers: Resolve, named: Resolve, classes: Mapping[str, str]
+) -> Table:
+    """The table for all networks; empty if none has rules and there are no `classes`, which are by address.
+
+    `containers` resolves names of containers, `named` those of networks.
     """
     lines: list[str] = []
     jumps: list[str] = []
@@ -103,7 +118,9 @@ def build(networks: Iterable[Ruled], containers: Resolve, named: Resolve) -> Tab
             lines += (f"chain {name} {{", *(f"    {statement}" for statement in statements), "}")
             where = "entering" if direction == "in" else "leaving"
             jumps.append(f'add element {FAMILY} {{table}} {where} {{ "{network.bridge}" : jump {name} }}')
-    if not lines:
+    for address, traffic_class in classes.items():
+        elements.add((f"classes{ipaddress.ip_address(address).version}", f"{address} : {traffic_class}"))
+    if not lines and not classes:
         return Table()
     return Table("\n".join([*lines, _BASE.rstrip(), "\0", *jumps]), frozenset(elements))
 
@@ -148,6 +165,9 @@ def is_as_wanted(listing: Iterable[dict[str, Any]], wanted: Table) -> bool:
             rules.append((item["rule"]["chain"], item["rule"].get("comment", "")))
         elif "set" in item:
             elements.update((item["set"]["name"], _address(entry)) for entry in item["set"].get("elem", ()))
+        elif "map" in item and item["map"]["name"].startswith("classes"):
+            pairs = item["map"].get("elem", ())
+            elements.update((item["map"]["name"], f"{key} : {value}") for key, value in pairs)
         elif "map" in item:
             jumps.update((item["map"]["name"], str(key)) for key, _ in item["map"].get("elem", ()))
     expected = _expected_rules(wanted.text)

@@ -5,31 +5,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 from ..errors import MooringError
 from ..linux.nftables import Nftables, NftError
 from . import isolation
-from .isolation import FAMILY, Resolve, Table
+from .isolation import FAMILY, Table
+from .leases import Leases
 from .records import Network
+from .traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
 
 class RulesTable:
-    """The table of this agent's rules; there is none while no network has rules.
+    """The table of this agent's rules; there is none while no network has rules and no container a class.
 
-    `networks` tells all networks, `containers` the addresses of a container and `named` the subnets of a
-    network, by name. They are called in the event loop's thread.
+    `networks` tells all networks that have a bridge. Everything is called in the event loop's thread.
     """
 
     def __init__(
-        self, table: str, networks: Callable[[], Iterable[Network]], containers: Resolve, named: Resolve
+        self, table: str, networks: Callable[[], Collection[Network]], leases: Leases, traffic: Traffic
     ) -> None:
         self.table = table
         self._networks = networks
-        self._containers = containers
-        self._named = named
+        self._leases = leases
+        self._traffic = traffic
         self._nftables = Nftables()
         self._present: Table | None = None
         self._changing = asyncio.Lock()
@@ -49,7 +50,7 @@ class RulesTable:
         Raises NftError, MissingProgram.
         """
         async with self._changing:
-            wanted = isolation.build(self._networks(), self._containers, self._named)
+            wanted = self._wanted()
             before = self._present
             if wanted == before and not anew:
                 return
@@ -68,7 +69,7 @@ class RulesTable:
     async def differences(self) -> list[str]:
         """What of the table is not as it should be, a sentence each."""
         async with self._changing:
-            wanted = isolation.build(self._networks(), self._containers, self._named)
+            wanted = self._wanted()
             if not wanted.text:
                 return []
             try:
@@ -86,8 +87,11 @@ class RulesTable:
         return found
 
     def refresh_soon(self) -> None:
-        """`refresh` without waiting for it, where rules name anybody."""
-        if any(
+        """`refresh` without waiting for it, where rules name anybody or somebody has a class."""
+        classified = self._present is not None and any(
+            where.startswith("classes") for where, _ in self._present.elements
+        )
+        if classified or any(
             rule.peer_container or rule.containers for network in self._networks() for rule in network.rules
         ):
             task = asyncio.get_running_loop().create_task(self._refresh_in_background())
@@ -111,6 +115,15 @@ class RulesTable:
             if self._present is not None and self._present.text:
                 await self._run(isolation.full(self.table, Table()))
             self._present = None
+
+    def _wanted(self) -> Table:
+        networks = {network.name: network for network in self._networks()}
+
+        def subnets(name: str) -> list[str]:
+            return [str(subnet.cidr) for subnet in networks[name].subnets] if name in networks else []
+
+        classes = self._traffic.classes(self._leases.all())
+        return isolation.build(networks.values(), self._leases.addresses_of, subnets, classes)
 
     async def _run(self, commands: str) -> None:
         if commands:

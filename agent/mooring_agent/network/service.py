@@ -64,14 +64,7 @@ class NetworkService:
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
-        self._rules = RulesTable(
-            f"{config.nft_table}_rules",
-            self._filtered,
-            self._leases.addresses_of,
-            lambda name: (
-                [str(one.cidr) for one in self._networks[name].subnets] if name in self._networks else []
-            ),
-        )
+        self._rules = RulesTable(f"{config.nft_table}_rules", self._filtered, self._leases, self._traffic)
         self._drivers = make_drivers(self._traffic.guard)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
 
@@ -262,6 +255,10 @@ class NetworkService:
         """Containers are called something else: rules that name them are about others from now on."""
         self._rules.refresh_soon()
 
+    async def classify(self) -> None:
+        """Terms of containers say other classes of traffic."""
+        await self._rules.refresh()
+
     def change_terms(self, container_id: str, terms: Terms) -> None:
         """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
         self._traffic.change(self._netlink, self._leases.of(container_id), terms)
@@ -304,7 +301,8 @@ class NetworkService:
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
-        if self._rules.names(self._container_name(endpoint.container_id)):
+        name = self._container_name(endpoint.container_id)
+        if self._rules.names(name) or self._traffic.has_class(endpoint.container_id):
             await self._rules.refresh()
         await self._cabling.plug(network, endpoint, pid, ifname, default_routes, sysctls or {}, cable)
 
@@ -399,9 +397,6 @@ class NetworkService:
         for network in self._networks.values():
             found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
         return found + self._traffic.differences(self._netlink, self._leases.all())
-
-    def _subnets_of(self, name: str) -> builtins.list[str]:
-        return [str(subnet.cidr) for subnet in self._networks[name].subnets] if name in self._networks else []
 
     def _filtered(self) -> builtins.list[Network]:
         """The networks that our nftables table knows."""

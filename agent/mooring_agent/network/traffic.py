@@ -16,10 +16,14 @@ from .shaping import NO_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a container is allowed on its networks: limits by network, and where it may send as anybody."""
+    """What a container is allowed on its networks: limits by network, and where it may send as anybody.
+
+    `traffic_class` is that of what it sends for the host's queues, such as "1:10", or "".
+    """
 
     limits: Mapping[str, Limits] = field(default_factory=dict)
     trusted: frozenset[str] = frozenset()
+    traffic_class: str = ""
 
     def on(self, network: str) -> Limits:
         """The limits on a network."""
@@ -37,6 +41,19 @@ class Traffic:
         self._terms_of = terms_of
         self.guard = PortGuard()
         self._queues: set[str] = set()
+
+    def classes(self, endpoints: Iterable[Endpoint]) -> dict[str, str]:
+        """The classes of what comes from the addresses of these endpoints, of those that have one."""
+        return {
+            address: traffic_class
+            for endpoint in endpoints
+            if (traffic_class := self._terms_of(endpoint.container_id).traffic_class)
+            for address in endpoint.addresses
+        }
+
+    def has_class(self, container_id: str) -> bool:
+        """Whether what a container sends has a class."""
+        return bool(self._terms_of(container_id).traffic_class)
 
     def admit(self, netlink: RouteSocket, endpoint: Endpoint, host_ifname: str, ifindex: int) -> None:
         """Let the container speak through a cable that is its endpoint's from now on, and limit it.

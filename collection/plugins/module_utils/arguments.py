@@ -47,6 +47,7 @@ CONTAINER: Arguments = {
     "volumes": {"type": "list", "elements": "raw"},
     "networks": {"type": "list", "elements": "raw"},
     "network_limits": {"type": "raw"},
+    "network_class": {"type": "str"},
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
     "restart": {"type": "str"},

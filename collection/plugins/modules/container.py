@@ -112,6 +112,11 @@ options:
         with C(network), the network that it is about. One without C(network) is about the others.
       - Or words such as V(in=10mbit,out=5mbit). Changed live.
     type: raw
+  network_class:
+    description:
+      - The class of what the container sends, for the queueing disciplines of the host's own interfaces, as
+        tc(8) names it, such as V(1:10). The same with both versions of control groups. Changed live.
+    type: str
   ports:
     description:
       - Published ports, each as a string V([[IP:]HOST:]CONTAINER[/PROTOCOL]), also with ranges such as

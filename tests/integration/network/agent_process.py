@@ -51,10 +51,11 @@ def rename(service: NetworkService, container_id: str, name: str) -> None:
     service.renamed()
 
 
-def set_terms(container_id: str, limits: dict[str, dict[str, int]], trusted: list[str]) -> None:
-    TERMS[container_id] = Terms(
-        {network: Limits(**values) for network, values in limits.items()}, frozenset(trusted)
-    )
+def set_terms(
+    container_id: str, limits: dict[str, dict[str, int]], trusted: list[str], traffic_class: str = ""
+) -> None:
+    by_network = {network: Limits(**values) for network, values in limits.items()}
+    TERMS[container_id] = Terms(by_network, frozenset(trusted), traffic_class)
 
 
 async def answer(service: NetworkService, call: str) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 
 import pytest
 
-from integration.network.topology import Container, Host, Namespace
+from integration.network.conftest import Serve
+from integration.network.topology import OUTSIDE, Container, Host, NamedNamespace, Namespace
 
 pytestmark = pytest.mark.root
 
@@ -117,3 +119,40 @@ def test_nothing_is_left_of_a_container_that_is_gone(host: Host) -> None:
     host.call("release", container.id)
 
     assert queues(host) == []
+
+
+def test_class_sorts_what_a_container_sends_into_the_hosts_queues(
+    host: Host, outside: NamedNamespace, serve: Serve
+) -> None:
+    [uplink] = [name for name in host.run("ls", "/proc/sys/net/ipv4/conf").split() if name.startswith("gt")]
+    for line in (
+        f"qdisc add dev {uplink} root handle 1: htb default 30",
+        f"class add dev {uplink} parent 1: classid 1:10 htb rate 100mbit",
+        f"class add dev {uplink} parent 1: classid 1:30 htb rate 100mbit",
+    ):
+        host.run("tc", *line.split())
+    container, other = host.container("first"), host.container("other")
+    host.call("terms", "first", {}, [], "1:10")
+    container.attach()
+    other.attach()
+    serve(outside, 80)
+
+    def sent() -> dict[str, int]:
+        listed = host.run("tc", "-s", "class", "show", "dev", uplink)
+        return {
+            name: int(count)
+            for name, count in re.findall(r"^class htb (\S+) .*\n Sent \d+ bytes (\d+) pkt", listed, re.M)
+        }
+
+    other.ask(OUTSIDE, 80)
+    assert sent()["1:10"] == 0
+    container.ask(OUTSIDE, 80)
+    before = sent()["1:10"]
+    assert before > 0
+    assert host.call("check") == []
+
+    host.call("terms", "first", {}, [])
+    host.call("classify")
+    container.ask(OUTSIDE, 80)
+    assert sent()["1:10"] == before
+    assert [table for table in host.tables() if "rules" in table] == []

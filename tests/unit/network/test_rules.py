@@ -73,9 +73,9 @@ def test_ports_are_those_that_were_named(given_rules: list[dict[str, Any]]) -> N
 @given(st.lists(rules(), min_size=1, max_size=3))
 def test_a_table_is_left_alone_while_names_mean_the_same(given_rules: list[dict[str, Any]]) -> None:
     network = SimpleNamespace(number=0, bridge="mr0", rules=parse_rules(given_rules, "rules"))
-    first = isolation.build([network], lambda _: ["10.0.0.1", "fd00::1"], lambda _: ["10.0.0.0/8"])
-    again = isolation.build([network], lambda _: ["10.0.0.1", "fd00::1"], lambda _: ["10.0.0.0/8"])
-    other = isolation.build([network], lambda _: [], lambda _: [])
+    first = isolation.build([network], lambda _: ["10.0.0.1", "fd00::1"], lambda _: ["10.0.0.0/8"], {})
+    again = isolation.build([network], lambda _: ["10.0.0.1", "fd00::1"], lambda _: ["10.0.0.0/8"], {})
+    other = isolation.build([network], lambda _: [], lambda _: [], {})
     assert isolation.change("rules", first, again) == ""
     assert first.text == other.text
     assert all(

@@ -211,6 +211,7 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
             "pull",
             "networks",
             "network_limits",
+            "network_class",
             "dns",
             "dns_search",
             "dns_options",

@@ -115,6 +115,7 @@ CONTAINERS = st.fixed_dictionaries(
         "network_limits": st.sampled_from(
             ["in=10mbit,out=1.5gbit", {"rate_out": 8000, "burst": "64k"}, [{"rate_in": "20 Mbit/s"}]]
         ),
+        "network_class": st.sampled_from(["1:10", "A:0b", "ffff:1"]),
         "ports": PORTS,
         "memory": SIZES,
         "memory_reservation": st.just("6m"),

@@ -36,7 +36,12 @@ from mooring_agent.engine.resources.options import (
 from mooring_agent.engine.resources.ports import PortMapping, Ports
 from mooring_agent.engine.resources.security import DEFAULT, Seccomp, apparmor_profile, selinux_option
 from mooring_agent.engine.resources.sysctls import Sysctls, namespace_of
-from mooring_agent.engine.resources.traffic import NetworkLimit, NetworkLimits, check_limits
+from mooring_agent.engine.resources.traffic import (
+    NetworkLimit,
+    NetworkLimits,
+    check_traffic,
+    traffic_class,
+)
 from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
@@ -174,6 +179,7 @@ class ContainerSpec(Declared):
     )
     extra_hosts: Mapping[str, str] = option(resolving.ExtraHosts(), default={}, live=True)
     network_limits: tuple[NetworkLimit, ...] = option(NetworkLimits(), default=(), live=True)
+    network_class: str | None = option(Text("a class of traffic", traffic_class), live=True)
     ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
     memory: int | None = option(limits.MEMORY, live=True)
     memory_reservation: int | None = option(limits.MEMORY, live=True)
@@ -231,7 +237,8 @@ class ContainerSpec(Declared):
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
-        check_limits(self.network_limits, [attached.name for attached in self.networks], prefix)
+        attached = [network.name for network in self.networks]
+        check_traffic(self.network_limits, self.network_class, attached, prefix)
         if network == "host" and other_container(self.uts) is not None:
             raise InvalidSpec(
                 f'{prefix}uts is "{self.uts}" with the network "host", whose name comes with it; remove one'

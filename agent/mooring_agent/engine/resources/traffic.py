@@ -17,6 +17,7 @@ from mooring_agent.errors import InvalidSpec
 from mooring_agent.network.shaping import FASTEST, SLOWEST, SMALLEST_BURST
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_CLASS = re.compile(r"([0-9a-f]{1,4}):([0-9a-f]{1,4})")
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmg]?)(?:bit(?:/s|ps)?)?", re.IGNORECASE)
 
 
@@ -103,14 +104,28 @@ class NetworkLimits(Items[NetworkLimit]):
         return super().parse([value] if isinstance(value, str | Mapping) else value, where)
 
 
-def check_limits(limits: Sequence[NetworkLimit], attached: Sequence[str], prefix: str) -> None:
-    """Refuse limits on networks to which the container, on these networks, is not attached."""
-    for limit in limits:
-        if is_alone(attached[0]):
+def traffic_class(text: str, where: str) -> str:
+    """A class of the host's queueing disciplines, tc(8): two hexadecimal numbers, "1:10"."""
+    match = _CLASS.fullmatch(text.lower())
+    numbers = [int(part, 16) for part in match.groups()] if match else []
+    if not numbers or not numbers[0] or numbers == [0xFFFF, 0xFFFF]:
+        raise refusal(where, text, 'a class of tc(8) such as "1:10", two hexadecimal numbers')
+    return f"{numbers[0]:x}:{numbers[1]:x}"
+
+
+def check_traffic(
+    limits: Sequence[NetworkLimit], wanted_class: str | None, attached: Sequence[str], prefix: str
+) -> None:
+    """Refuse limits on networks to which the container, on these networks, is not attached, and limits and
+    classes where it has no addresses of its own.
+    """
+    for name, value in (("network_limits", limits), ("network_class", wanted_class)):
+        if value and is_alone(attached[0]):
             raise InvalidSpec(
-                f'{prefix}network_limits is set with the network "{attached[0]}", on which the container '
-                "has no interface of its own to limit; remove it or attach a bridge network"
+                f'{prefix}{name} is set with the network "{attached[0]}", on which the container has no '
+                "interface of its own; remove it or attach a bridge network"
             )
+    for limit in limits:
         if limit.network is not None and limit.network not in attached:
             raise InvalidSpec(
                 f'{prefix}network_limits names the network "{limit.network}", to which the container is '
