@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import ipaddress
 import os
 import socket
 import struct
@@ -65,9 +64,9 @@ def entry(sender: Sender) -> bytes:
     local = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
     return _VALUE.pack(
         sender.everything,
-        ipaddress.IPv4Address(sender.ipv4 or 0).packed,
+        socket.inet_aton(sender.ipv4 or "0.0.0.0"),
         mac,
-        ipaddress.IPv6Address(sender.ipv6).packed if sender.ipv6 else local,
+        socket.inet_pton(socket.AF_INET6, sender.ipv6) if sender.ipv6 else local,
         local,
     )
 
