@@ -17,6 +17,7 @@ from ..config import (
     LOG_LEVELS,
     STORAGE_DRIVERS,
 )
+from . import networkarguments
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]
@@ -159,7 +160,7 @@ def _containers(commands: _Commands) -> None:
         commands, "update", "change the limits of a container while it runs", "containers.update"
     )
     update.add_argument("name", metavar="NAME")
-    _network_limits(update)
+    networkarguments.limits(update)
     update.add_argument("--no-network-limit", action="store_true", help="take all limits of rates back")
     rm = _command(commands, "rm", "remove containers", "containers.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
@@ -180,15 +181,6 @@ def _containers(commands: _Commands) -> None:
     logs.add_argument("-t", "--timestamps", action="store_true")
 
 
-def _network_limits(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--network-limit",
-        action="append",
-        metavar="in=RATE,out=RATE[,burst=SIZE][,network=NAME]",
-        help='rates such as "in=10mbit,out=5mbit", on one network or on all others',
-    )
-
-
 def _processes(commands: _Commands) -> None:
     run = _command(commands, "run", "run a command in a new container", "run.run")
     run.add_argument("-d", "--detach", action="store_true", help="do not wait for it; print its id")
@@ -201,8 +193,8 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
-    run.add_argument("--network", action="append", default=[], metavar="NAME|container:NAME")
-    _network_limits(run)
+    networkarguments.networking(run)
+    networkarguments.limits(run)
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -401,27 +393,12 @@ def _state(commands: _Commands) -> None:
 
 
 def _declared(commands: _Commands) -> None:
-    network = _kind(commands, "network", "networks", "create")
-    network.add_argument("--subnet", metavar="CIDR")
-    network.add_argument("--gateway", metavar="ADDRESS")
-    network.add_argument("--internal", action="store_true", help="no way out of the host")
-    network.add_argument(
-        "--reachable-from", action="append", metavar="NAME", help="a network whose containers may connect"
-    )
-    network.add_argument(
-        "--rule", action="append", metavar="RULE", help='such as "deny out tcp 25 to 0.0.0.0/0 for mail"'
-    )
-    network.add_argument(
-        "--overlay", action="append", metavar="HOST=ADDRESS", help="a host of a network across hosts"
-    )
-    network.add_argument("--vni", type=int, metavar="NUMBER", help="the number of that network")
-    network.add_argument(
-        "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
-    )
-    network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
-    volume = _kind(commands, "volume", "volumes", "create")
+    group, network = _kind(commands, "network", "networks", "create")
+    _attaching(group)
+    networkarguments.declared(network)
+    _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
-    cgroup = _kind(commands, "cgroup", "cgroups", "set")
+    _, cgroup = _kind(commands, "cgroup", "cgroups", "set")
     for option, kind in (
         ("memory", str),
         ("memory-reservation", str),
@@ -436,7 +413,23 @@ def _declared(commands: _Commands) -> None:
     cgroup.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
 
 
-def _kind(commands: _Commands, name: str, plural: str, verb: str) -> argparse.ArgumentParser:
+def _attaching(group: _Commands) -> None:
+    connect = _command(group, "connect", "bring a container onto a network", "networking.connect")
+    connect.add_argument("--ip", metavar="ADDRESS")
+    connect.add_argument("--ip6", metavar="ADDRESS")
+    connect.add_argument("--mac-address", metavar="ADDRESS")
+    connect.add_argument("--alias", action="append", default=[], metavar="NAME")
+    connect.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    connect.add_argument("--default-route", action="store_true", help="its way out leads through it")
+    disconnect = _command(group, "disconnect", "take a container off a network", "networking.disconnect")
+    for command in (connect, disconnect):
+        command.add_argument("network", metavar="NETWORK")
+        command.add_argument("container", metavar="CONTAINER")
+
+
+def _kind(
+    commands: _Commands, name: str, plural: str, verb: str
+) -> tuple[_Commands, argparse.ArgumentParser]:
     group = _group(commands, name, f"declare, list and remove {plural}")
     ls = _command(group, "ls", f"list {plural}", "declared.ls", output=True)
     inspect = _command(group, "inspect", f"show all about {plural}", "declared.inspect")
@@ -449,7 +442,7 @@ def _kind(commands: _Commands, name: str, plural: str, verb: str) -> argparse.Ar
         command.add_argument("names", nargs="+", metavar="NAME")
     for command in (ls, inspect, rm, declare):
         command.set_defaults(kind=plural)
-    return declare
+    return group, declare
 
 
 def _system(commands: _Commands) -> None:

@@ -52,7 +52,7 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
     state = view["state"]
     if state == "exited":
         state = f"exited ({view['exit_code']})"
-    addresses = [network["ipv4_address"] for network in view["networks"].values()]
+    addresses = [network["ipv4_address"] or network["ipv6_address"] for network in view["networks"].values()]
     return (
         view["name"],
         state,

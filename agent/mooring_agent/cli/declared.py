@@ -27,6 +27,9 @@ _LIMITS = (
     "cpuset_mems",
     "pids_limit",
 )
+_NETWORK = (
+    "driver", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "mtu", "parent", "mode",
+)  # fmt: skip
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -87,8 +90,9 @@ def _given(spec: dict[str, Any]) -> dict[str, Any]:
 def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
     spec = _given(
         {
-            "subnet": arguments.subnet,
-            "gateway": arguments.gateway,
+            **{name: getattr(arguments, name) for name in _NETWORK},
+            "ipv6": arguments.ipv6,
+            "reserved": arguments.reserve or None,
             "internal": arguments.internal,
             "labels": _labels(arguments),
             "reachable_from": arguments.reachable_from,
@@ -98,7 +102,9 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.overlay:
         spec |= {"driver": "overlay", "hosts": dict(pair(item, "--overlay") for item in arguments.overlay)}
-    return spec | ({"nat": False} if arguments.no_nat else {})
+    return (
+        spec | ({"nat": False} if arguments.no_nat else {}) | ({"ipv4": False} if arguments.no_ipv4 else {})
+    )
 
 
 def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -112,7 +118,12 @@ def _cgroup_spec(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _network_row(view: dict[str, Any]) -> Sequence[str]:
     way_out = "none" if view["internal"] else "nat" if view["nat"] else "routed"
-    return view["name"], view["driver"], view["subnet"], view["gateway"], way_out
+    if view["parent"]:
+        way_out = f"through {view['parent']}"
+    subnets, gateways = (
+        ", ".join(filter(None, (view[key], view[f"{key}6"]))) for key in ("subnet", "gateway")
+    )
+    return view["name"], view["driver"], subnets, gateways, way_out
 
 
 def _volume_row(view: dict[str, Any]) -> Sequence[str]:

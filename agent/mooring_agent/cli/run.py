@@ -21,6 +21,7 @@ from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
 from .confinement import confinement
 from .containers import change_limits, client_of
+from .networking import names, networking
 from .terminal import pump, raw_mode, watch_size, window_size
 
 _NANO = 1_000_000_000
@@ -179,7 +180,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "MemoryReservation": _size(arguments.memory_reservation, "--memory-reservation"),
         "MemorySwap": _size(arguments.memory_swap, "--memory-swap"),
         "NanoCpus": round(arguments.cpus * _NANO) if arguments.cpus else None,
-        "NetworkMode": arguments.network[0] if arguments.network else "",
+        **names(arguments),
         "PidsLimit": arguments.pids_limit,
         "PortBindings": _ports(arguments.publish),
         "ReadonlyRootfs": arguments.read_only,
@@ -205,11 +206,10 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "StopSignal": arguments.stop_signal,
         "StopTimeout": arguments.stop_timeout,
         "HostConfig": host,
+        **networking(arguments),
     }
     if arguments.entrypoint is not None:
         body["Entrypoint"] = shlex.split(arguments.entrypoint) or [""]
-    if len(arguments.network) > 1:
-        body["NetworkingConfig"] = {"EndpointsConfig": {name: {} for name in arguments.network}}
     return body
 
 

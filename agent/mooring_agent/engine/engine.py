@@ -139,7 +139,9 @@ class Engine:
         )
         self.builds.pull = self._pull_for_build
         self.declared_images = DeclaredImages(self.image_service, self.images, self.builds, self.database)
-        self.network_resources = Networks(self.networks, self.database, self.events, self.containers.vacate)
+        self.network_resources = Networks(
+            self.networks, self.database, self.events, self.containers.vacate, self._name_if_known
+        )
         self.desired = DesiredContainers(self.containers, self.registry, self.images, self.image_service)
         self.commits = Commits(self.containers, self.images, self.events)
         self.containers.desired = self.desired
@@ -439,8 +441,11 @@ class Engine:
             await asyncio.to_thread(self.hierarchy.group(path).remove, _SWEEP_SECONDS)
 
     def _container_name(self, id: str) -> str:
+        return self._name_if_known(id) or id[:12]
+
+    def _name_if_known(self, id: str) -> str | None:
         container = self.registry.find(id)
-        return container.name if container is not None else id[:12]
+        return None if container is None else container.name
 
     async def _flush_regularly(self) -> None:
         """Bound what a power cut can take to the last second."""

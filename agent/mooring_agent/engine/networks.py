@@ -20,7 +20,7 @@ from .resources import NetworkSpec, compare
 
 class Networks:
     """Declares networks. Labels and nat change live; for the rest a network is made anew, once it is
-    unused.
+    unused. `name_of` puts a container's id into words, None for one that nobody has asked for yet.
     """
 
     def __init__(
@@ -29,9 +29,11 @@ class Networks:
         database: Database,
         events: EventBus,
         vacate: Callable[[], Awaitable[None]],
+        name_of: Callable[[str], str | None],
     ) -> None:
         self._service = service
         self._vacate = vacate
+        self._name_of = name_of
         self._connection = database.connection
         self._events = events
 
@@ -119,4 +121,13 @@ class Networks:
             **network.view(),
             "spec": {} if stored is None else stored.given,
             "managed": stored is not None,
+            "containers": {
+                name: {
+                    "ipv4_address": endpoint.ipv4,
+                    "ipv6_address": endpoint.ipv6,
+                    "mac_address": endpoint.mac,
+                }
+                for endpoint in self._service.members(network.name)
+                if (name := self._name_of(endpoint.container_id)) is not None
+            },
         }

@@ -56,10 +56,6 @@ class BridgeDriver:
         further = _further(network, netlink.links())
         return [*(_trunk(link.name)[0] for link in further), *(link.name for link in further), network.bridge]
 
-    def routed_by(self, network: Network) -> Collection[str]:
-        """See `Driver.routed_by`."""
-        return (network.bridge,)
-
     def reserved(self, netlink: RouteSocket, network: Network) -> Collection[IPAddress]:
         """See `Driver.reserved`."""
         return ()

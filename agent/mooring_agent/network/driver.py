@@ -26,9 +26,6 @@ class Driver(Protocol):
     def links(self, netlink: RouteSocket, network: Network) -> list[str]:
         """The interfaces of the host that are the network's, and go with it."""
 
-    def routed_by(self, network: Network) -> Collection[str]:
-        """The interfaces whose routes and addresses do not clash with the network's subnets."""
-
     def reserved(self, netlink: RouteSocket, network: Network) -> Collection[IPAddress]:
         """Addresses that others have, beside those that are declared to be reserved."""
 

@@ -47,10 +47,6 @@ class MacvlanDriver:
         """See `Driver.links`."""
         return []
 
-    def routed_by(self, network: Network) -> Collection[str]:
-        """See `Driver.routed_by`: the subnet is that of the parent."""
-        return (network.parent,)
-
     def reserved(self, netlink: RouteSocket, network: Network) -> Collection[IPAddress]:
         """See `Driver.reserved`: the host's own addresses on the parent."""
         link = netlink.link(network.parent)

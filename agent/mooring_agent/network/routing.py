@@ -26,18 +26,6 @@ def default_routes(
     return {network: tuple(versions) for network, versions in found.items()}
 
 
-def way_out(
-    endpoints: Sequence[Endpoint], networks: Mapping[str, Network], preferred: Collection[str] = ()
-) -> Endpoint | None:
-    """The endpoint through which a container reaches the outside: of IPv4, else of IPv6."""
-    chosen = default_routes(endpoints, networks, preferred)
-    for version in (4, 6):
-        for endpoint in endpoints:
-            if version in chosen[endpoint.network]:
-                return endpoint
-    return None
-
-
 def _leads_out(endpoint: Endpoint, network: Network, version: int) -> bool:
     gateway = endpoint.gateway if version == 4 else endpoint.gateway6
     return gateway is not None and not network.internal

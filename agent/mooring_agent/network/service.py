@@ -239,6 +239,10 @@ class NetworkService:
         """The endpoints of a container."""
         return self._leases.of(container_id)
 
+    def members(self, network: str) -> builtins.list[Endpoint]:
+        """The endpoints on a network."""
+        return self._leases.on(network)
+
     def owners(self) -> builtins.list[str]:
         """The containers that have an endpoint or a published port."""
         return list({*self._leases.owners(), *(publication.container_id for publication in self._ports)})

@@ -91,6 +91,8 @@ def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     _check_driver(normal, given)
     if normal.get("driver") == "overlay":
         normal |= overlay.normalise(given)
+    if "subnet6" in normal:
+        normal.pop("ipv6", None)  # which says the same
     return normal
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Modules that ask: what a host is, which containers it has, what a command inside one says."""
+"""Modules that ask: what a host is, which containers and networks it has, what a command inside one says."""
 
 from __future__ import annotations
 
@@ -31,9 +31,18 @@ def _container_info(client: Client, params: Params, mode: Mode) -> Result:
     return {"changed": False, "containers": containers}
 
 
-def _one(client: Client, name: str) -> list[Any]:
+def _network_info(client: Client, params: Params, mode: Mode) -> Result:
+    if params["names"] is None:
+        networks = client.call("GET", "/networks")
+    else:
+        names = dict.fromkeys(params["names"])
+        networks = [view for name in names for view in _one(client, name, "networks")]
+    return {"changed": False, "networks": networks}
+
+
+def _one(client: Client, name: str, kind: str = "containers") -> list[Any]:
     try:
-        return [client.call("GET", f"/containers/{segment(name)}")]
+        return [client.call("GET", f"/{kind}/{segment(name)}")]
     except AgentError as error:
         if error.status == 404:
             return []
@@ -93,6 +102,7 @@ CONTAINER_INFO = Operation(
     _container_info,
     {"mutually_exclusive": [("name", "label")]},
 )
+NETWORK_INFO = Operation({"names": {"type": "list", "elements": "str"}}, _network_info)
 CONTAINER_EXEC = Operation(
     {**arguments.NAME, **arguments.EXEC},
     _container_exec,

@@ -96,15 +96,38 @@ options:
     elements: raw
   networks:
     description:
-      - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(aliases) and
-        C(spoofing). The first one carries the default route.
+      - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
+        C(mac_address), C(aliases), C(default_route), C(spoofing) and C(sysctls) (settings of the interface,
+        such as C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way out, or
+        the one whose C(default_route) is V(true). Changed live.
       - A container is heard on a network in its own name only, with its own MAC, IPv4 and IPv6 addresses. A
         router, which sends on what others say, needs C(spoofing=allowed).
       - V(host) is the host's own, V(none) is none, and V(container:NAME) that of another container, whose
         host name and files below C(/etc) come with it; each of them stands alone. Without this option it is
-        V(bridge).
+        V(bridge). A change from or to V(host) and V(container:NAME) needs a replacement.
     type: list
     elements: raw
+  dns:
+    description:
+      - The addresses of resolvers in place of the host's, three at most. Changed live, as are the following
+        three.
+    type: list
+    elements: str
+  dns_search:
+    description:
+      - The domains in which short names are looked for, in place of the host's; V(.) is none.
+    type: list
+    elements: str
+  dns_options:
+    description:
+      - Options of resolv.conf, such as V(ndots:2), in place of the host's.
+    type: list
+    elements: str
+  extra_hosts:
+    description:
+      - Further names with the address that each stands for. V(host-gateway) is the address under which the
+        container reaches its host.
+    type: dict
   network_limits:
     description:
       - How fast the container receives and sends, as a dictionary with C(rate_in), C(rate_out) (bits a second

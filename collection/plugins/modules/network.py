@@ -13,6 +13,8 @@ author:
   - The Mooring maintainers (@mooring)
 description:
   - Has the agent make a network on the host, change it, or remove it.
+  - O(nat), O(labels), O(hosts), O(reachable_from) and O(rules) change live. For any other change the network
+    is made anew, which needs it to be without containers.
 options:
   name:
     description:
@@ -27,26 +29,77 @@ options:
     default: present
   driver:
     description:
-      - The kind of network. V(overlay) is one network across hosts, see O(hosts).
+      - The kind of network. A V(bridge) is one of the host alone. With V(macvlan) each container is on the
+        network of O(parent) with an interface of its own; the host and the containers do not reach each other
+        there. An V(overlay) is one network across O(hosts).
     type: str
-    choices: [bridge, overlay]
+    choices: [bridge, macvlan, overlay]
+  ipv4:
+    description:
+      - Whether containers have IPv4 addresses. They do unless this is V(false).
+    type: bool
+  ipv6:
+    description:
+      - Whether containers have IPv6 addresses. They do if this is V(true) or O(subnet6) is given.
+    type: bool
   subnet:
     description:
-      - The addresses of the network, such as V(10.30.0.0/24). Without it the agent chooses free ones and
-        keeps them.
+      - The IPv4 addresses of the network, such as V(10.30.0.0/24). Without it the agent chooses free ones and
+        keeps them; a O(driver=macvlan) network needs it.
     type: str
   gateway:
     description:
-      - The address of the host in it. Without it the first one.
+      - The address of the host in O(subnet), or of the router there with O(driver=macvlan). Without it the
+        first one.
     type: str
+  ip_range:
+    description:
+      - The part of O(subnet) from which containers get their addresses that ask for none, such as
+        V(10.30.0.128/25).
+    type: str
+  subnet6:
+    description:
+      - The IPv6 addresses of the network, such as V(fd12:3456:789a::/64). Without it the agent chooses unique
+        local ones where O(ipv6) is V(true), and keeps them.
+    type: str
+  gateway6:
+    description:
+      - As O(gateway), of O(subnet6).
+    type: str
+  ip_range6:
+    description:
+      - As O(ip_range), of O(subnet6).
+    type: str
+  reserved:
+    description:
+      - Addresses of O(subnet) and O(subnet6) that no container gets.
+    type: list
+    elements: str
   nat:
     description:
-      - Whether containers reach the world behind the host's address. They do unless this is V(false).
+      - Whether containers reach the world behind the host's address. They do unless this is V(false),
+        with which they are routed, and others need a route to them. Changed live.
     type: bool
   internal:
     description:
       - Whether containers reach each other only.
     type: bool
+  mtu:
+    description:
+      - The largest packet in bytes. Without it the kernel's default, 1500.
+    type: int
+  parent:
+    description:
+      - The interface of the host that leads to the network, with O(driver=macvlan).
+    type: str
+  mode:
+    description:
+      - What containers with O(driver=macvlan) have to do with each other. V(bridge), the default, is that
+        they reach each other at once, V(vepa) through the switch that O(parent) leads to, V(private) not at
+        all;
+        V(passthru) hands O(parent) through to a single container.
+    type: str
+    choices: [bridge, private, vepa, passthru]
   hosts:
     description:
       - Of an V(overlay), its hosts, each by its name with the address that the others reach it by, or with a
@@ -90,6 +143,7 @@ options:
 extends_documentation_fragment:
   - mooring.fleet.agent
 seealso:
+  - module: mooring.fleet.network_info
   - module: mooring.fleet.container
   - module: mooring.fleet.apply
 """
@@ -100,6 +154,23 @@ EXAMPLES = r"""
     name: backend
     subnet: 10.30.0.0/24
     internal: true
+
+- name: A network with both IP versions, of which the agent gives the upper half away
+  mooring.fleet.network:
+    name: front
+    subnet: 10.31.0.0/24
+    ip_range: 10.31.0.128/25
+    ipv6: true
+
+- name: Containers on the network of the host's second interface
+  mooring.fleet.network:
+    name: lan
+    driver: macvlan
+    parent: eth1
+    subnet: 192.0.2.0/24
+    gateway: 192.0.2.1
+    ip_range: 192.0.2.192/26
+    reserved: [192.0.2.200]
 
 - name: A database that the web servers alone may ask
   mooring.fleet.network:

@@ -43,7 +43,7 @@ class Container:
             started_at=view.get("started_at"),
             ports=tuple(_port(port) for port in view.get("ports") or ()),
             networks={
-                name: str(each.get("ipv4_address") or "")
+                name: str(each.get("ipv4_address") or each.get("ipv6_address") or "")
                 for name, each in (view.get("networks") or {}).items()
             },
             view=view,

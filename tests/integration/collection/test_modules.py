@@ -15,7 +15,10 @@ Task = dict[str, Any]
 
 RESOURCES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "image": ({"template": "busybox"}, {"template": "busybox", "config": {"cmd": ["sh"]}}),
-    "network": ({"subnet": "10.30.0.0/24", "nat": False}, {"subnet": "10.30.0.0/24", "nat": True}),
+    "network": (
+        {"subnet": "10.30.0.0/24", "nat": False, "reserved": ["10.30.0.9"], "ipv6": True},
+        {"subnet": "10.30.0.0/24", "nat": True, "mtu": 1400},
+    ),
     "cgroup": ({"memory": "1g", "cpus": 1.5}, {"memory": "2g", "cpus": 1.5}),
     "container": (
         {

@@ -123,6 +123,51 @@ def test_a_site_is_converged_changed_and_taken_down(
     assert playbooks.run([without(task) for task in reversed(SITE)]).stats["changed"] == 0
 
 
+@pytest.mark.parametrize("playbooks", ["elsewhere"], indirect=True)
+def test_networks_change_under_a_running_container(playbooks: Controller, bare_agent: AgentUnderTest) -> None:
+    both = {
+        "subnet": "10.79.0.0/24",
+        "ip_range": "10.79.0.128/25",
+        "reserved": ["10.79.0.128"],
+        "ipv6": True,
+        "mtu": 1400,
+    }
+    networks = [
+        {"name": "front", "mooring.fleet.network": {"name": "front", **both}},
+        {"name": "back", "mooring.fleet.network": {"name": "back", "subnet6": "fd00:79::/64", "ipv4": False}},
+    ]
+    options = {"name": "web1", "image": "busybox", "command": "sleep 600", "stop_timeout": 0}
+    one = {
+        "name": "web",
+        "mooring.fleet.container": {**options, "networks": ["front"], "dns": ["192.0.2.53"]},
+    }
+    two = changed(one, networks=["front", {"name": "back", "ipv6_address": "fd00:79::7"}])
+    info: Task = {"name": "info", "mooring.fleet.network_info": {"names": ["back", "none", "front"]}}
+
+    first = playbooks.run([IMAGE, *networks, one, info], "--diff")
+    assert first.code == 0, first.output
+    back, front = first.result("info")["networks"]
+    assert (front["subnet"], front["mtu"], list(front["containers"])) == ("10.79.0.0/24", 1400, ["web1"])
+    assert front["containers"]["web1"]["ipv4_address"] == "10.79.0.129"
+    assert front["containers"]["web1"]["ipv6_address"].startswith("fd")
+    assert (back["subnet"], back["subnet6"], back["containers"]) == (None, "fd00:79::/64", {})
+    again = playbooks.run([*networks, one], "--diff")
+    assert again.stats["changed"] == 0, again.output
+
+    checked = playbooks.run([two], "--check", "--diff")
+    assert "live" in checked.result("other web")["actions"][0]["reason"]
+    assert bare_agent.api("GET", "/mooring/v1/containers/web1")["networks"].keys() == {"front"}
+    moved = playbooks.run([two, info], "--diff")
+    assert moved.code == 0, moved.output
+    assert steps(moved.result("other web")) == steps(checked.result("other web"))
+    assert moved.result("other web")["diff"] == checked.result("other web")["diff"]
+    view = moved.result("other web")["container"]
+    assert view["pid"] == first.result("web")["container"]["pid"]
+    assert view["networks"]["back"]["ipv6_address"] == "fd00:79::7"
+    assert list(moved.result("info")["networks"][0]["containers"]) == ["web1"]
+    assert playbooks.run([two]).stats["changed"] == 0
+
+
 def test_a_document_is_converged_pruned_and_refused(
     playbooks: Controller, bare_agent: AgentUnderTest
 ) -> None:

@@ -38,6 +38,32 @@ def spec(*words: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("image", "networks")}
 
 
+def test_run_says_which_networks_and_names_it_was_told() -> None:
+    words = ("--network", "name=blue,ip=10.0.0.7,ip6=fd00::7,alias=a,alias=b,sysctl=net.ipv4.conf.IFNAME.x=1")
+    more = ("--network", "red", "--dns", "192.0.2.53", "--add-host", "db:192.0.2.7", "--link", "db:database")
+    converted = convert(body(*words, *more, "web:1"))
+    assert converted.links == (("db", "database"),)
+    parsed = ContainerSpec.parse(converted.spec)
+    assert [str(network) for network in parsed.networks] == ["blue=10.0.0.7,fd00::7", "red"]
+    assert parsed.networks[0].aliases == ("a", "b")
+    assert parsed.networks[0].sysctls == {"net.ipv4.conf.IFNAME.x": "1"}
+    assert (parsed.dns, parsed.extra_hosts) == (("192.0.2.53",), {"db": "192.0.2.7"})
+    assert ContainerSpec.parse(convert(body("--network", "red", "web:1")).spec).networks[0].name == "red"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("name=blue,colour=red", "'colour=red': expected NAME, or parts of alias"),
+        ("ip=10.0.0.7", "names no network"),
+        ("name=blue,ip=10.0.0.7,ip=10.0.0.8", "ip twice"),
+    ],
+)
+def test_networks_that_are_not_understood(text: str, why: str) -> None:
+    with pytest.raises(InvalidSpec, match=why):
+        body("--network", text, "web:1")
+
+
 def test_run_says_what_it_was_told() -> None:
     assert spec("web:1", "sh", "-c", "x -y") == {"command": ["sh", "-c", "x -y"]}
     assert spec("-it", "web:1") == {"tty": True, "interactive": True}

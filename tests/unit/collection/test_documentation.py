@@ -36,6 +36,7 @@ OPERATIONS: dict[str, Operation] = {
     "image_info": images.IMAGE_INFO,
     "image_prune": images.IMAGE_PRUNE,
     "network": declared.NETWORK,
+    "network_info": asking.NETWORK_INFO,
 }
 
 

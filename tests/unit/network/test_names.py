@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from mooring_agent.network.names import hosts_file, reachable_resolvers, resolver_configuration
+import pytest
+
+from mooring_agent.network.names import (
+    container_resolvers,
+    host_addresses,
+    hosts_file,
+    reachable_resolvers,
+    resolver_configuration,
+)
 from mooring_agent.network.records import Endpoint
 
 
@@ -48,3 +57,50 @@ def test_own_name_stands_for_the_address_on_each_network() -> None:
 
 def test_name_without_a_network_still_resolves() -> None:
     assert hosts_file("web").splitlines()[-1] == "127.0.1.1\tweb"
+
+
+BOTH = Endpoint(
+    "blue", "web", "10.210.0.2", 24, "10.210.0.1", "02:6d:0a:d2:00:02", "mv0", "fd00::2", 64, "fd00::1"
+)
+
+
+def test_hosts_have_the_addresses_of_both_versions_and_what_is_added() -> None:
+    lines = hosts_file("web", [BOTH], [("192.0.2.7", "db")]).splitlines()
+    assert lines[-3:] == ["10.210.0.2\tweb", "fd00::2\tweb", "192.0.2.7\tdb"]
+
+
+def test_the_host_is_reached_at_the_gateways_of_a_bridge() -> None:
+    on_lan = replace(BOTH, network="lan", host_ifname="")
+    assert host_addresses([on_lan, BOTH]) == ["10.210.0.1", "fd00::1"]
+    assert host_addresses([on_lan]) == []
+
+
+HOST = "search lan\nnameserver 192.0.2.1\noptions ndots:2\nsortlist 10.0.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({}, HOST),
+        (
+            {"resolvers": ["192.0.2.53", "2001:db8::53"]},
+            (
+                "search lan\noptions ndots:2\nsortlist 10.0.0.0\nnameserver 192.0.2.53\n"
+                "nameserver 2001:db8::53\n"
+            ),
+        ),
+        (
+            {"search": ["a.example", "b.example"]},
+            "nameserver 192.0.2.1\noptions ndots:2\nsortlist 10.0.0.0\nsearch a.example b.example\n",
+        ),
+        ({"search": ["."]}, "nameserver 192.0.2.1\noptions ndots:2\nsortlist 10.0.0.0\n"),
+        (
+            {"options": ["use-vc", "ndots:5"]},
+            "search lan\nnameserver 192.0.2.1\nsortlist 10.0.0.0\noptions use-vc ndots:5\n",
+        ),
+    ],
+)
+def test_what_a_container_asks_for_takes_the_place_of_the_hosts(
+    wishes: dict[str, list[str]], expected: str
+) -> None:
+    assert container_resolvers(HOST, **wishes) == expected

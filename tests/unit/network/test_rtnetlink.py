@@ -34,6 +34,35 @@ def test_address_add() -> None:
     )
 
 
+def test_address_of_ipv6_is_not_asked_for() -> None:
+    assert rtnetlink.address_add(2, "fd00::2", 64) == golden(
+        """
+        40000000 1400 0506 00000000 00000000  # 64 bytes, RTM_NEWADDR, REQUEST|ACK|EXCL|CREATE
+        0a 40 02 00 02000000                  # AF_INET6, /64, IFA_F_NODAD, universe, index 2
+        1400 0200 fd000000 00000000 00000000 00000002  # IFA_LOCAL
+        1400 0100 fd000000 00000000 00000000 00000002  # IFA_ADDRESS
+        """
+    )
+
+
+def test_macvlan_inside_another_namespace() -> None:
+    made = rtnetlink.macvlan_add("eth0", parent=3, mode=rtnetlink.MACVLAN_MODE_BRIDGE, pid=4321, mtu=1400)
+    assert made == golden(
+        """
+        60000000 1000 0506 00000000 00000000  # RTM_NEWLINK
+        00 00 0000 00000000 00000000 00000000 # down
+        0900 0300 6574683000 000000           # IFLA_IFNAME eth0
+        0800 0500 03000000                    # IFLA_LINK
+        0800 1300 e1100000                    # IFLA_NET_NS_PID
+        0800 0400 78050000                    # IFLA_MTU
+        1c00 1200                             # IFLA_LINKINFO
+          0c00 0100 6d6163766c616e00          #   IFLA_INFO_KIND macvlan
+          0c00 0200                           #   IFLA_INFO_DATA
+            0800 0100 04000000                #     IFLA_MACVLAN_MODE bridge
+        """
+    )
+
+
 def test_default_route_add() -> None:
     assert rtnetlink.route_add(2, gateway="10.210.0.1") == golden(
         """

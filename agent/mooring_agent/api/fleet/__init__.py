@@ -16,6 +16,7 @@ from .events import EventCalls
 from .execs import ExecCalls
 from .host import HostCalls
 from .images import ImageCalls
+from .networks import NetworkCalls
 from .peers import PeerCalls
 from .shell import ShellCalls
 from .state import StateCalls
@@ -36,6 +37,7 @@ def routes(engine: Engine) -> list[Route]:
         BuildCalls(engine),
         PeerCalls(engine),
         *DeclaredCalls.of(engine),
+        NetworkCalls(engine),
         StateCalls(engine),
         EventCalls(engine),
     )

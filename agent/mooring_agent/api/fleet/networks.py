@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/mooring/v1/networks/NAME/{connect,disconnect}`: containers come onto a network and leave it live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ...engine.resources import NetworkAttachment
+from ...errors import InvalidSpec
+from ..messages import Reply, Request, json_response
+from ..router import Route
+
+if TYPE_CHECKING:
+    from ...engine.container import Container
+    from ...engine.engine import Engine
+
+
+class NetworkCalls:
+    """Calls about who is on a network; networks themselves are declared."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> Iterator[Route]:
+        """The route table of this resource."""
+        base = "/mooring/v1/networks/{name}"
+        yield Route("POST", base + "/connect", self.connect)
+        yield Route("POST", base + "/disconnect", self.disconnect)
+
+    async def connect(self, request: Request) -> Reply:
+        """Attach `container`; the other keys are those of an attachment (ipv4_address, aliases, …)."""
+        body = await request.json()
+        container = self._container(body.pop("container", None))
+        name = request.params["name"]
+        attachment = NetworkAttachment.parse({**body, "name": name})
+        await self._engine.live.connect(container, attachment)
+        return json_response(container.view())
+
+    async def disconnect(self, request: Request) -> Reply:
+        """Take `container` off."""
+        body = await request.json()
+        container = self._container(body.pop("container", None))
+        if body:
+            raise InvalidSpec(f"a disconnect has no option {next(iter(body))}; name the container alone")
+        await self._engine.live.disconnect(container, request.params["name"])
+        return json_response(container.view())
+
+    def _container(self, reference: object) -> Container:
+        if not isinstance(reference, str) or not reference:
+            raise InvalidSpec(f"option container is {reference!r}: expected the name or id of a container")
+        return self._engine.containers.get(reference)
