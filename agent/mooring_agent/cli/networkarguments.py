@@ -34,7 +34,7 @@ def limits(command: argparse.ArgumentParser) -> None:
 
 def declared(network: argparse.ArgumentParser) -> None:
     """What a network should be."""
-    network.add_argument("--driver", choices=("bridge", "macvlan"))
+    network.add_argument("--driver", choices=("bridge", "macvlan", "overlay"))
     for suffix in ("", "6"):
         network.add_argument(f"--subnet{suffix}", metavar="CIDR")
         network.add_argument(f"--gateway{suffix}", metavar="ADDRESS")

@@ -19,10 +19,6 @@ class OverlayDriver(BridgeDriver):
         """See `Driver.links`."""
         return [device_name(network.bridge), *super().links(netlink, network)]
 
-    def routed_by(self, network: Network) -> Collection[str]:
-        """See `Driver.routed_by`."""
-        return network.bridge, device_name(network.bridge)
-
     def ensure(self, netlink: RouteSocket, network: Network) -> None:
         """See `Driver.ensure`."""
         super().ensure(netlink, network)

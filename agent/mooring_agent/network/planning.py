@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..errors import Conflict
@@ -14,6 +14,7 @@ from ..linux.rtnetlink import RouteSocket
 from . import overlaydevice, specs, subnets
 from .config import NetworkConfig
 from .macvlans import require_parent
+from .overlay import device_name
 from .records import IPNetwork, Network, Subnet
 from .rules import parse_rules
 from .subnets import Occupied
@@ -57,6 +58,15 @@ def plan_subnets(
             cidr = _choose(version, occupied, config)
         planned.append(specs.subnet_of(given, cidr))
     return planned[0], planned[1]
+
+
+def own_links(networks: Iterable[Network]) -> list[str]:
+    """The interfaces whose routes are those of networks of ours."""
+    found = []
+    for network in networks:
+        found += [network.bridge] if network.bridge else []
+        found += [device_name(network.bridge)] if network.overlay is not None else []
+    return found
 
 
 def _choose(version: int, occupied: Collection[Occupied], config: NetworkConfig) -> IPNetwork:

@@ -211,7 +211,7 @@ class NetworkService:
         """
         specs.check_name(name)
         others = [network for network in self._networks.values() if network.name != name]
-        own = [name for each in self._networks.values() for name in self._driver(each).routed_by(each)]
+        own = planning.own_links(self._networks.values())
         return planning.plan_subnets(
             name, specs.normalise_spec(spec), others, own, self._netlink, self._config
         )

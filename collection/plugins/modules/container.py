@@ -98,8 +98,8 @@ options:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
         C(mac_address), C(aliases), C(default_route), C(spoofing) and C(sysctls) (settings of the interface,
-        such as C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way out, or
-        the one whose C(default_route) is V(true). Changed live.
+        such as C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way
+        out, or the one whose C(default_route) is V(true). Changed live.
       - A container is heard on a network in its own name only, with its own MAC, IPv4 and IPv6 addresses. A
         router, which sends on what others say, needs C(spoofing=allowed).
       - V(host) is the host's own, V(none) is none, and V(container:NAME) that of another container, whose
