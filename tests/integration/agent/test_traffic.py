@@ -128,3 +128,32 @@ def test_rules_follow_the_names_of_containers(agent: AgentUnderTest) -> None:
     for name in ("store1", "front1", "other1"):
         agent.api("DELETE", f"/mooring/v1/containers/{name}?timeout=0")
     agent.api("DELETE", "/mooring/v1/networks/shop")
+
+
+def test_overlay_is_declared_and_takes_other_hosts_live(agent: AgentUnderTest) -> None:
+    links = subprocess.run(
+        ["ip", "-json", "-4", "address", "show", "scope", "global"],
+        check=True,
+        capture_output=True,
+        timeout=10,
+    )
+    own = next(
+        address["local"]
+        for link in json.loads(links.stdout)
+        for address in link["addr_info"]
+        if not link["ifname"].startswith("mr")
+    )
+    path, spec = "/mooring/v1/networks/mesh", {"driver": "overlay", "subnet": "10.254.0.0/16"}
+    planned = agent.api("PUT", f"{path}?dry_run=true", {**spec, "hosts": {"here": own}})
+    made = agent.api("PUT", path, {**spec, "hosts": {"here": {"address": own}}})
+    assert planned["actions"] == made["actions"]
+    assert made["result"]["overlay"]["host"] == "here"
+    assert agent.api("PUT", path, {**spec, "hosts": {"here": own}})["changed"] is False
+
+    there = {"address": "192.0.2.200", "slice": 255}
+    more = agent.api("PUT", path, {**spec, "hosts": {"here": own, "there": there}})
+    assert [(one["action"], one["reason"]) for one in more["actions"]] == [
+        ("update", "hosts there added, live")
+    ]
+    assert set(more["result"]["overlay"]["hosts"]) == {"here", "there"}
+    agent.api("DELETE", path)

@@ -224,3 +224,18 @@ def test_rules_that_mean_nothing_are_refused(host: Host, rule: dict[str, Any], w
         host.call("create", "shop", {"rules": [rule]})
     assert refusal.value.kind == "InvalidSpec"
     assert host.call("list") == []
+
+
+def test_rules_hold_for_ipv6_within_a_network(host: Host) -> None:
+    host.call("create", "six", {"ipv6": True, "rules": [allow("in", peer="container:web"), deny("in")]})
+    web, db, other = named(host, "web"), named(host, "db"), named(host, "other")
+    for container in (web, db, other):
+        container.attach("six")
+    address = str(host.call("endpoints", "db")[0]["ipv6"])
+
+    def pings(container: Container) -> bool:
+        line = f"busybox ping6 -c 1 -W 2 {address} >/dev/null 2>&1 && echo yes || echo no"
+        return container.run("sh", "-c", line) == "yes\n"
+
+    assert pings(web)
+    assert not pings(other)

@@ -152,3 +152,30 @@ def test_guard_outlives_the_agent_and_the_next_one_takes_it_up(host: Host) -> No
     assert host.start_agent() == []
     assert frames.received(liar, victim, lie, truth) == [False, True]
     assert host.call("check") == []
+
+
+def test_address_of_ipv6_is_the_containers_own_as_well(host: Host) -> None:
+    host.call("create", "six", {"ipv6": True})
+    liar, victim = host.container(), host.container()
+    liar.attach("six")
+    victim.attach("six")
+    [mine], [its] = host.call("endpoints", liar.id), host.call("endpoints", victim.id)
+    lies = {
+        "sender": frames.ethernet(mine["mac"], 0x86DD, frames.ipv6(its["ipv6"], 59, frames.MARK)),
+        "advertisement": frames.ethernet(
+            mine["mac"], 0x86DD, frames.ipv6(mine["ipv6"], 58, frames.advertisement(its["ipv6"]))
+        ),
+    }
+    truths = {
+        "own advertisement": frames.ethernet(
+            mine["mac"], 0x86DD, frames.ipv6(mine["ipv6"], 58, frames.advertisement(mine["ipv6"]))
+        ),
+        "own": frames.ethernet(mine["mac"], 0x86DD, frames.ipv6(mine["ipv6"], 59, frames.MARK)),
+    }
+
+    arrived = frames.received(liar, victim, *lies.values(), *truths.values())
+
+    assert dict(zip([*lies, *truths], arrived, strict=True)) == {
+        **dict.fromkeys(lies, False),
+        **dict.fromkeys(truths, True),
+    }
