@@ -5,7 +5,7 @@ agent goes by.
 
 from __future__ import annotations
 
-from ..errors import Conflict, NotFound
+from ..errors import Conflict, MooringError, NotFound
 from ..keeper import messages
 from ..network.service import NetworkService
 from .attaching import Attaching
@@ -57,14 +57,24 @@ class LiveChanges:
             if container.running and fields.intersection(_LIMITS):
                 self._launching.hierarchy.group(container.group).apply(resources_of(wanted))
             if "networks" in fields:
+                # What has been prepared for a start has an address that may be another one's soon.
+                await self._lifecycle.berthing.forget(container)
                 await self._attaching.attach(container, wanted)
-            if container.running and fields.intersection(("networks", "network_limits")):
-                self._networks.change_terms(container.id, terms_of(wanted))
-            if container.running and "ports" in fields:
-                await self._move_ports(container, wanted)
-            if container.running and "log" in fields:
-                limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
-                await self._lifecycle.link.request(limits)
+            terms_change = container.running and fields.intersection(("networks", "network_limits"))
+            try:
+                if terms_change:
+                    self._networks.change_terms(container.id, terms_of(wanted))
+                if container.running and "ports" in fields:
+                    await self._move_ports(container, wanted)
+                if container.running and "log" in fields:
+                    limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
+                    await self._lifecycle.link.request(limits)
+            except MooringError:
+                if "networks" in fields:
+                    await self._attaching.settle(container)
+                if terms_change:
+                    self._networks.change_terms(container.id, terms_of(container.spec))
+                raise
             if "stop_signal" in fields:
                 container.stop_signal = wanted.stop_signal or "TERM"
                 self._registry.save_resolved(container)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,19 @@ def test_what_fails_leaves_everything_as_it_was(agent: AgentUnderTest) -> None:
     assert (after["networks"], after["spec"]) == (before["networks"], before["spec"])
     assert interfaces(agent) == ["eth0"]
     assert "default via 10.77.1.1 dev eth0" in run(agent, "ip", "route")
+
+
+def test_a_port_that_is_taken_keeps_it_from_its_new_network(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue"])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ApiError, match=f"host port {port}/tcp is in use"):
+            put(agent, networks=["blue", "red"], ports=[f"127.0.0.1:{port}:80"])
+    assert interfaces(agent) == ["eth0"]
+    assert list(view(agent)["networks"]) == ["blue"]
+    agent.api("DELETE", "/mooring/v1/networks/red")
 
 
 def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentUnderTest) -> None:

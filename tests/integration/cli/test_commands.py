@@ -207,6 +207,26 @@ def test_declared_resources(mooring: Mooring) -> None:
         assert (again.returncode, again.stderr.count("\n")) == (1, 1)
 
 
+def test_containers_come_onto_networks_and_leave_them(mooring: Mooring) -> None:
+    mooring("network", "create", "cli-blue", "--subnet", "10.76.1.0/24", "--subnet6", "fd00:76:1::/64")
+    mooring("network", "create", "cli-red", "--no-ipv4", "--ipv6", "--mtu", "1400")
+    listed = " ".join(mooring("network", "ls").stdout.split())
+    assert "cli-blue bridge 10.76.1.0/24, fd00:76:1::/64 10.76.1.1, fd00:76:1::1 nat" in listed
+    endpoint = "name=cli-blue,ip=10.76.1.7,ip6=fd00:76:1::7,alias=www"
+    mooring("run", "-d", "--name", "cli-on", "--network", endpoint, "busybox", "sleep", "600")
+    mooring("network", "connect", "cli-red", "cli-on", "--default-route")
+    assert "default via fd" in mooring("exec", "cli-on", "ip", "-6", "route").stdout
+    view = json.loads(mooring("inspect", "cli-on").stdout)[0]
+    assert view["networks"]["cli-blue"]["ipv4_address"] == "10.76.1.7"
+    assert view["networks"]["cli-red"]["interface"] == "eth1"
+    mooring("network", "disconnect", "cli-red", "cli-on")
+    assert "eth1" not in mooring("exec", "cli-on", "ip", "link").stdout
+    again = mooring("network", "disconnect", "cli-red", "cli-on", check=False)
+    assert again.stderr.count("is not on network cli-red") == 1
+    mooring("rm", "-f", "cli-on")
+    mooring("network", "rm", "cli-blue", "cli-red")
+
+
 def test_host_and_version(mooring: Mooring) -> None:
     assert "cgroups" in mooring("host").stdout
     assert mooring("version").stdout.startswith("client ")
