@@ -17,6 +17,7 @@ from ..config import (
     LOG_LEVELS,
     STORAGE_DRIVERS,
 )
+from . import networkarguments
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]
@@ -157,6 +158,12 @@ def _containers(commands: _Commands) -> None:
             command.add_argument(
                 "-t", "--timeout", type=float, metavar="SECONDS", help="how long until it is killed"
             )
+    update = _command(
+        commands, "update", "change the limits of a container while it runs", "containers.update"
+    )
+    update.add_argument("name", metavar="NAME")
+    networkarguments.limits(update)
+    update.add_argument("--no-network-limit", action="store_true", help="take all limits of rates back")
     rm = _command(commands, "rm", "remove containers", "containers.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
     rm.add_argument("-f", "--force", action="store_true", help="running ones, too")
@@ -188,7 +195,8 @@ def _processes(commands: _Commands) -> None:
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
-    _networking(run)
+    networkarguments.networking(run)
+    networkarguments.limits(run)
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -215,21 +223,6 @@ def _processes(commands: _Commands) -> None:
     _terminal(exec_)
     exec_.add_argument("name", metavar="NAME")
     exec_.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
-
-
-def _networking(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--network",
-        action="append",
-        default=[],
-        metavar="NETWORK",
-        help="NAME, container:NAME, or name=NAME,alias=…,ip=…,ip6=…,mac-address=…,sysctl=…,default-route",
-    )
-    run.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="whom it asks for names")
-    run.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN")
-    run.add_argument("--dns-option", action="append", default=[], metavar="OPTION")
-    run.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS|NAME:host-gateway")
-    run.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
 
 
 def _confinement(run: argparse.ArgumentParser) -> None:
@@ -439,22 +432,7 @@ def _state(commands: _Commands) -> None:
 def _declared(commands: _Commands) -> None:
     group, network = _kind(commands, "network", "networks", "create")
     _attaching(group)
-    network.add_argument("--driver", choices=("bridge", "macvlan"))
-    for suffix in ("", "6"):
-        network.add_argument(f"--subnet{suffix}", metavar="CIDR")
-        network.add_argument(f"--gateway{suffix}", metavar="ADDRESS")
-        network.add_argument(f"--ip-range{suffix}", metavar="CIDR", help="what containers get")
-    network.add_argument("--ipv6", action="store_true", help="IPv6 as well, with a subnet that is chosen")
-    network.add_argument("--no-ipv4", action="store_true", help="IPv6 alone")
-    network.add_argument("--reserve", action="append", default=[], metavar="ADDRESS", help="given to nobody")
-    network.add_argument("--mtu", type=int, metavar="BYTES")
-    network.add_argument("--parent", metavar="INTERFACE", help="what a macvlan network is on")
-    network.add_argument("--mode", choices=("bridge", "private", "vepa", "passthru"), help="of macvlan")
-    network.add_argument("--internal", action="store_true", help="no way out of the host")
-    network.add_argument(
-        "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
-    )
-    network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    networkarguments.declared(network)
     _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     _, cgroup = _kind(commands, "cgroup", "cgroups", "set")

@@ -87,6 +87,20 @@ def restart(arguments: argparse.Namespace) -> int:
     )
 
 
+def update(arguments: argparse.Namespace) -> int:
+    """Change the limits of a container."""
+    if arguments.no_network_limit == bool(arguments.network_limit):
+        raise InvalidSpec("update needs --network-limit or --no-network-limit, one of them")
+    change_limits(client_of(arguments), arguments.name, arguments.network_limit)
+    print(arguments.name)
+    return 0
+
+
+def change_limits(client: Client, name: str, limits: list[str] | None) -> None:
+    """Give a container limits of rates, or none."""
+    client.call("PATCH", f"{FLEET}/containers/{segment(name)}", {"network_limits": limits or None})
+
+
 def _act(client: Client, name: str, action: str, query: dict[str, object]) -> None:
     client.call("POST", f"{FLEET}/containers/{segment(name)}/{action}", query=query)
 

@@ -95,8 +95,13 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
             "reserved": arguments.reserve or None,
             "internal": arguments.internal,
             "labels": _labels(arguments),
+            "reachable_from": arguments.reachable_from,
+            "rules": arguments.rule,
+            "vni": arguments.vni,
         }
     )
+    if arguments.overlay:
+        spec |= {"driver": "overlay", "hosts": dict(pair(item, "--overlay") for item in arguments.overlay)}
     return (
         spec | ({"nat": False} if arguments.no_nat else {}) | ({"ipv4": False} if arguments.no_ipv4 else {})
     )

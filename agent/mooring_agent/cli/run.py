@@ -20,7 +20,7 @@ from ..engine.resources.options import Size
 from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
 from .confinement import confinement
-from .containers import client_of
+from .containers import change_limits, client_of
 from .networking import names, networking
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     container = client.call("POST", f"{DOCKER}/containers/create", body, query)["Id"]
     path = f"{DOCKER}/containers/{container}"
     try:
+        if arguments.network_limit:
+            change_limits(client, container, arguments.network_limit)
         if arguments.detach:
             client.call("POST", f"{path}/start")
             print(container)

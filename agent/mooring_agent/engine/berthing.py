@@ -139,13 +139,14 @@ class Berthing:
         return task
 
     async def _build(self, container: Container, client: KeeperClient, berth: Berth) -> _Prepared | None:
+        spec, endpoints = container.spec, container.endpoints  # which may change while it is built
         try:
             plan = await self._outfit(container, PLAIN, berth)
             await client.prepare(self._order(container, berth), replace(plan, ahead=True).encode())
         except (MooringError, OSError):
             await release(client, berth)  # the start finds out, and says what is wrong
             return None
-        return _Prepared(container.spec, container.endpoints, client, berth)
+        return _Prepared(spec, endpoints, client, berth)
 
     # The start
 

@@ -201,7 +201,12 @@ class Containers:
         check_name("container", name)
         old = container.name
         self.registry.rename(container, name)
+        self.renamed()
         self._publish(container, "rename", oldName=f"/{old}")
+
+    def renamed(self) -> None:
+        """Containers are called something else."""
+        self._networks.renamed()
 
     async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it and what it wrote; its anonymous volumes too with `volumes`.

@@ -315,6 +315,7 @@ class DesiredContainers:
         if old.name == name and not old.name.endswith(_aside(old)):
             self._registry.rename(old, f"{name}{_aside(old)}")
             self._registry.rename(new, name)
+            self._containers.renamed()
         await self._containers.remove(old.id, force=True)
         new.replaces = ""
         self._registry.save_resolved(new)

@@ -8,7 +8,6 @@ import fcntl
 import logging
 import os
 import platform
-import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,12 +23,12 @@ from ..images.registry.settings import Credentials, RegistriesSettings
 from ..images.store import ImageStore
 from ..keeper import messages
 from ..network.service import NetworkService
+from ..network.traffic import PLAIN_TERMS, Terms
 from ..state.database import Database
 from ..storage.choose import open_snapshotter
-from ..storage.snapshotter import SnapshotKind
 from .attaching import Attaching
 from .berthing import Berthing
-from .buildruns import BuildRuns, abandoned_group
+from .buildruns import BuildRuns
 from .builds import Builds
 from .commits import Commits
 from .container import Container
@@ -54,12 +53,13 @@ from .peers import Peers
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
+from .sweeping import Sweeping
 from .switching import Switching
+from .terms import terms_of
 from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
 
-_SWEEP_SECONDS = 5.0
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
 # How many launchers of the pool wait with the agent; the others do with the keeper.
@@ -78,7 +78,7 @@ class Engine:
         self.hierarchy = cgroups.detect()
         self.events = EventBus()
         self.registry = Registry(self.database)
-        self.networks = NetworkService(config, self.database, self._container_name)
+        self.networks = NetworkService(config, self.database, self._container_name, self._terms)
         self.snapshotter = open_snapshotter(config.data_root, config.storage_driver)
         self.images = ImageStore(
             config.data_root / "images", self.snapshotter, in_use=lambda: self.containers.using_image()
@@ -167,12 +167,19 @@ class Engine:
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None
-        self._abandoned_groups: list[str] = []  # of commands of builds, whose agent was killed
+        self._sweeping = Sweeping(
+            config, self.registry, self.snapshotter, self._mount_points, self.volumes, self.hierarchy
+        )
+
+    def _terms(self, container_id: str) -> Terms:
+        """What a container is allowed on its networks; one that nobody knows yet has nothing special."""
+        container = self.registry.find(container_id)
+        return PLAIN_TERMS if container is None else terms_of(container.spec)
 
     async def start(self) -> None:
         """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""
         self._launching.refresh()
-        self._sweep()
+        self._sweeping.sweep()
         for drift in await self.networks.start():
             logger.warning("network repaired what=%r", drift)
         for obstacle in await self.networks.obstacles():
@@ -203,7 +210,7 @@ class Engine:
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
         self._settle_ends()
-        self.lifecycle.run_soon(self._sweep_groups())
+        self.lifecycle.run_soon(self._sweeping.sweep_groups())
         for container in self.registry:
             if container.running:
                 self.switching.started(container)
@@ -443,34 +450,6 @@ class Engine:
         except MooringError as error:
             logger.error("start failed container=%s error=%r", id[:12], error.message)
 
-    def _sweep(self) -> None:
-        """Remove what a killed agent had begun to make or to remove: layers and files of containers that are
-        not.
-        """
-        known = {container.id for container in self.registry}
-        snapshots = self.snapshotter.list()
-        self._mount_points.sweep([one.key for one in snapshots if one.kind is SnapshotKind.COMMITTED])
-        for snapshot in snapshots:
-            if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
-                self.snapshotter.remove(snapshot.key)
-        self.volumes.sweep()
-        for directory in (self.config.data_root / "containers", self.config.run_root / "etc"):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for entry in directory.iterdir():
-                if _is_id(entry.name) and entry.name not in known:
-                    if (group := abandoned_group(entry)) is not None:
-                        self._abandoned_groups.append(group)
-                    shutil.rmtree(entry, ignore_errors=True)
-
-    async def _sweep_groups(self) -> None:
-        """Remove the control groups of containers that a killed agent had made ahead."""
-        parent = self.config.cgroup_parent
-        for name in self.hierarchy.group(parent).children():
-            if _is_id(name) and self.registry.find(name) is None:
-                self._abandoned_groups.append(f"{parent}/{name}")
-        for path in self._abandoned_groups:
-            await asyncio.to_thread(self.hierarchy.group(path).remove, _SWEEP_SECONDS)
-
     def _container_name(self, id: str) -> str:
         return self._name_if_known(id) or id[:12]
 
@@ -487,10 +466,6 @@ class Engine:
             if now != before:
                 before = now
                 await asyncio.to_thread(self.database.flush)
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 64 and all(sign in "0123456789abcdef" for sign in text)
 
 
 def _lock(config: AgentConfig) -> int:

@@ -17,6 +17,7 @@ from .naming import Naming
 from .registry import Registry
 from .resources import ContainerSpec, NetworkAttachment, compare, merge
 from .resources.attachments import is_alone, is_fixed
+from .terms import terms_of
 
 _LIMITS = (
     "memory",
@@ -62,7 +63,10 @@ class LiveChanges:
                 # What has been prepared for a start has an address that may be another one's soon.
                 await self._lifecycle.berthing.forget(container)
                 await self._attaching.attach(container, wanted)
+            terms_change = container.running and fields.intersection(("networks", "network_limits"))
             try:
+                if terms_change:
+                    self._networks.change_terms(container.id, terms_of(wanted))
                 if container.running and "ports" in fields:
                     await self._lifecycle.switching.change(container, wanted.ports)
                 if container.running and "log" in fields:
@@ -71,11 +75,15 @@ class LiveChanges:
             except MooringError:
                 if "networks" in fields:
                     await self._attaching.settle(container)
+                if terms_change:
+                    self._networks.change_terms(container.id, terms_of(container.spec))
                 raise
             if "stop_signal" in fields:
                 container.stop_signal = wanted.stop_signal or "TERM"
                 self._registry.save_resolved(container)
             self._registry.save_spec(container, wanted, managed=managed)
+            if "network_class" in fields:
+                await self._networks.classify()
             if "networks" in fields:
                 await self._resettle(container)
             if container.running and fields.intersection(_NAMES):

@@ -12,7 +12,7 @@ from ..errors import NotFound
 from ..network.naming.service import NameService
 from ..network.records import Network
 from ..network.service import NetworkService
-from ..network.specs import DEFAULT_NETWORK
+from ..network.specs import DEFAULT_NETWORK, normalise_spec
 from ..state.database import Database
 from .events import EventBus
 from .outcome import Action, outcome
@@ -50,7 +50,7 @@ class Networks:
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Declare a network. One that is to be different is made anew, which needs it to be unused."""
-        given = self._service.normalise_spec(spec)
+        given = normalise_spec(spec)
         wanted = NetworkSpec.parse(given, name=name)
         existing = self._find(name)
         if existing is None:

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from ..errors import MooringError
 from ..images.image import Image
 from ..keeper.client import KeeperClient
+from ..network.traffic import PLAIN_TERMS
 from .berthing import Berthing
 from .confinement import is_plain
 from .container import Container
 from .resources import ContainerSpec
+from .terms import terms_of
 
 logger = logging.getLogger(__name__)
 
@@ -143,5 +145,6 @@ def _can_be_made_ahead(spec: ContainerSpec) -> bool:
     return (
         is_plain(spec)
         and not (spec.volumes or spec.cgroup or spec.tty)
+        and terms_of(spec) is PLAIN_TERMS
         and all(not network.is_static and network.name != "host" for network in spec.networks)
     )

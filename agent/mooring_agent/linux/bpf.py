@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bpf(2) calls that put a device program on a version 2 cgroup. Constants: include/uapi/linux/bpf.h."""
+"""The bpf(2) calls that we need: programs for devices of a version 2 cgroup and for packets, and maps.
+
+Constants: include/uapi/linux/bpf.h.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,19 @@ import struct
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "s390x": 351, "ppc64le": 361}
 
+MAP_CREATE = 0
+MAP_UPDATE_ELEM = 2
+MAP_DELETE_ELEM = 3
 PROG_LOAD = 5
 PROG_ATTACH = 8
 PROG_DETACH = 9
 PROG_GET_FD_BY_ID = 13
 PROG_QUERY = 16
 
+PROG_TYPE_SCHED_CLS = 3
 PROG_TYPE_CGROUP_DEVICE = 15
+MAP_TYPE_HASH = 1
+F_NO_PREALLOC = 1 << 0
 CGROUP_DEVICE = 6
 F_ALLOW_MULTI = 1 << 1
 
@@ -26,11 +35,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def load_device_program(instructions: bytes, name: str) -> int:
     """Load a program of type CGROUP_DEVICE; answers its descriptor. Raises OSError (EINVAL: the verifier
     refused it)."""
+    return _load(PROG_TYPE_CGROUP_DEVICE, instructions, name)
+
+
+def load_packet_program(instructions: bytes, name: str) -> int:
+    """Load a program of type SCHED_CLS; answers its descriptor. Raises OSError (EINVAL or EACCES: the
+    verifier refused it)."""
+    return _load(PROG_TYPE_SCHED_CLS, instructions, name)
+
+
+def _load(kind: int, instructions: bytes, name: str) -> int:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     attributes = struct.pack(
         "=IIQQIIQII16s",
-        PROG_TYPE_CGROUP_DEVICE,
+        kind,
         len(instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(licence),
@@ -42,6 +61,28 @@ def load_device_program(instructions: bytes, name: str) -> int:
         name.encode("ascii")[:15],
     )
     return _bpf(PROG_LOAD, attributes)
+
+
+def make_map(key_size: int, value_size: int, most: int, name: str) -> int:
+    """Make a hash map of at most `most` entries, whose memory is taken as they come; its descriptor."""
+    attributes = struct.pack(
+        "=IIIIIII16s", MAP_TYPE_HASH, key_size, value_size, most, F_NO_PREALLOC, 0, 0, name.encode()[:15]
+    )
+    return _bpf(MAP_CREATE, attributes)
+
+
+def set_entry(map: int, key: bytes, value: bytes) -> None:
+    """Put an entry into a map, in place of the one of this key. Raises OSError (E2BIG: it is full)."""
+    keys = ctypes.create_string_buffer(key, len(key))
+    values = ctypes.create_string_buffer(value, len(value))
+    pointers = ctypes.addressof(keys), ctypes.addressof(values)
+    _bpf(MAP_UPDATE_ELEM, struct.pack("=IIQQQ", map, 0, *pointers, 0))
+
+
+def delete_entry(map: int, key: bytes) -> None:
+    """Take an entry out of a map. Raises OSError (ENOENT: there is none)."""
+    keys = ctypes.create_string_buffer(key, len(key))
+    _bpf(MAP_DELETE_ELEM, struct.pack("=IIQQQ", map, 0, ctypes.addressof(keys), 0, 0))
 
 
 def attach_device_program(cgroup: int, program: int) -> None:

@@ -28,6 +28,7 @@ NLM_F_ACK = 0x004
 NLM_F_DUMP_INTR = 0x010
 NLM_F_ACK_TLVS = 0x200
 NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLMSGERR_ATTR_MSG = 1
@@ -58,6 +59,15 @@ _REQUESTS = {
     24: "adding a route",
     25: "deleting a route",
     26: "listing routes",
+    28: "adding a neighbour",
+    29: "deleting a neighbour",
+    30: "listing neighbours",
+    36: "adding or changing a queueing discipline",
+    37: "deleting a queueing discipline",
+    38: "listing queueing disciplines",
+    44: "adding a filter",
+    45: "deleting a filter",
+    46: "listing filters",
     # IPCTNL_MSG_* of <linux/netfilter/nfnetlink_conntrack.h>
     0x101: "listing connections",
     0x102: "forgetting a connection",

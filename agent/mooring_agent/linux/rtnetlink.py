@@ -94,6 +94,9 @@ IFA_F_NODAD = 0x02
 LOOPBACK = 1
 """The index of `lo`, the first interface of every network namespace."""
 
+IPV6_SETTINGS = "/proc/sys/net/ipv6"
+"""Missing where the kernel has no IPv6."""
+
 SIOCGIFINDEX = 0x8933  # <linux/sockios.h>
 
 _IFREQ = struct.Struct("@16si20x")  # ifreq: name, index, room for the other members of its union
@@ -101,6 +104,9 @@ _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, two lengths, tos, table, protocol, scope, type, flags
 _ADD = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+LINK_HEADER = _LINK.size
+"""Where in the payload of an RTM_NEWLINK its attributes begin."""
+
 _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
 
 
@@ -387,12 +393,17 @@ def _return_to(namespace: int) -> None:
 def remove_links(names: Iterable[str]) -> None:
     """Delete those of the links that are there, over a socket of its own: for use in a worker thread."""
     with RouteSocket() as netlink:
-        for name in names:
-            try:
-                netlink.execute(link_delete(name))
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
+        delete_links(netlink, names)
+
+
+def delete_links(netlink: RouteSocket, names: Iterable[str]) -> None:
+    """Delete those of the links that are there."""
+    for name in names:
+        try:
+            netlink.execute(link_delete(name))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
 
 
 def _well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Conflict, MooringError
-from ..linux import rtnetlink
+from ..linux import bridging, rtnetlink
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import Address, Link, RouteSocket
 from . import sysctls, veths
+from .portguard import PortGuard
 from .records import Endpoint, IPAddress, Network
 from .veths import Cable
 
@@ -53,11 +54,12 @@ class _Room:
 
 
 class BridgeDriver:
-    """See `driver.Driver`."""
+    """See `driver.Driver`. `guard` sees to it that containers speak in their own names."""
 
     filtered = True
 
-    def __init__(self) -> None:
+    def __init__(self, guard: PortGuard) -> None:
+        self._guard = guard
         self._rooms: dict[str, _Room] = {}
 
     def links(self, netlink: RouteSocket, network: Network) -> list[str]:
@@ -87,6 +89,10 @@ class BridgeDriver:
             for path, value in _settings(network):
                 sysctls.write(path, value)
             netlink.execute(*_corrections(network, link, _addresses(netlink, network)))
+            if network.rules:
+                sysctls.require_bridge_netfilter(network.name)
+            for bridge in (link, *_further(network, netlink.links())):
+                netlink.execute(bridging.bridge_netfilter(bridge.name, on=bool(network.rules)))
         except NetlinkError as error:
             raise MooringError(
                 f"bridge {network.bridge} of network {network.name} cannot be made: {error.strerror}"
@@ -144,15 +150,14 @@ class BridgeDriver:
         """See `Driver.lay`. Raises Conflict if even a further bridge has no room."""
         bridge = self._bridge_with_room(netlink, network)
         try:
-            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname)
+            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard)
         except OSError as error:
             if error.errno != errno.EXFULL:
                 raise
         self._rooms[network.name].left = 0
         try:
-            return veths.lay(
-                netlink, self._bridge_with_room(netlink, network), network, host_ifname, pid, ifname
-            )
+            bridge = self._bridge_with_room(netlink, network)
+            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard)
         except OSError as error:
             if error.errno != errno.EXFULL:
                 raise
@@ -195,6 +200,8 @@ def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     link = rtnetlink.parse_link(netlink.execute(add, rtnetlink.link_get(name))[0])
     if sysctls.has_ipv6():
         netlink.execute(rtnetlink.link_local_off(name))
+    if network.rules:
+        netlink.execute(bridging.bridge_netfilter(name, on=True))
     _join(netlink, network, first.ifindex, name, link.ifindex)
     return _Room(link.ifindex, MOST_PORTS)
 

@@ -15,6 +15,7 @@ from . import linksysctls, veths
 from .driver import Driver
 from .leases import Leases
 from .records import Endpoint, Network
+from .traffic import Traffic
 from .veths import Cable
 
 _IPV6_SYSCTLS = {
@@ -30,10 +31,15 @@ class Cabling:
     """The cables of all networks. `netlink` gives the agent's own socket of the host's namespace."""
 
     def __init__(
-        self, drivers: Mapping[str, Driver], leases: Leases, netlink: Callable[[], RouteSocket]
+        self,
+        drivers: Mapping[str, Driver],
+        leases: Leases,
+        traffic: Traffic,
+        netlink: Callable[[], RouteSocket],
     ) -> None:
         self._drivers = drivers
         self._leases = leases
+        self._traffic = traffic
         self._netlink = netlink
 
     def lay_ahead(self, network: Network, pid: int) -> Cable | None:
@@ -63,6 +69,8 @@ class Cabling:
         if cable is None:
             cable = await self._lay_now(network, endpoint, pid, ifname)
         try:
+            if cable.outer:
+                self._traffic.admit(self._netlink(), endpoint, cable.host_ifname, cable.outer)
             if network.ipv6 is not None:
                 sysctls = {**_IPV6_SYSCTLS, **sysctls}
             if sysctls:

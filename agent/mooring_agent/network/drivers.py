@@ -6,8 +6,10 @@ from __future__ import annotations
 from .bridges import BridgeDriver
 from .driver import Driver
 from .macvlans import MacvlanDriver
+from .overlays import OverlayDriver
+from .portguard import PortGuard
 
 
-def make_drivers() -> dict[str, Driver]:
-    """A driver of each kind."""
-    return {"bridge": BridgeDriver(), "macvlan": MacvlanDriver()}
+def make_drivers(guard: PortGuard) -> dict[str, Driver]:
+    """A driver of each kind; `guard` keeps the ports of bridges."""
+    return {"bridge": BridgeDriver(guard), "macvlan": MacvlanDriver(), "overlay": OverlayDriver(guard)}

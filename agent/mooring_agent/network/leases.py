@@ -121,6 +121,20 @@ class Leases:
         """The endpoints on a network."""
         return [mine[network] for mine in self._endpoints.values() if network in mine]
 
+    def addresses_of(self, name: str) -> list[str]:
+        """The addresses of the container that is called so, on all of its networks."""
+        return [
+            address
+            for container_id, mine in self._endpoints.items()
+            if self._container_name(container_id) == name
+            for endpoint in mine.values()
+            for address in endpoint.addresses
+        ]
+
+    def all(self) -> list[Endpoint]:
+        """All endpoints."""
+        return [endpoint for mine in self._endpoints.values() for endpoint in mine.values()]
+
     def owners(self) -> list[str]:
         """The containers that have an endpoint."""
         return list(self._endpoints)

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .overlay import Overlay
+from .rules import Rule
+
 EVERY_ADDRESS = ""
 """`host_ip` of a port that is published on all addresses of the host, IPv4 and IPv6."""
 EVERY_IPV4 = "0.0.0.0"
@@ -36,6 +39,8 @@ class Network:
 
     It has addresses of at least one IP version. `reserved` are never given to containers. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
+    `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
+    Of an `overlay` the subnet is this host's slice.
     """
 
     name: str
@@ -52,6 +57,9 @@ class Network:
     mtu: int | None = None
     parent: str = ""
     mode: str = ""
+    rules: tuple[Rule, ...] = ()
+    reachable_from: tuple[str, ...] = ()
+    overlay: Overlay | None = None
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
@@ -81,6 +89,10 @@ class Network:
             "mtu": self.mtu,
             "parent": self.parent or None,
             "mode": self.mode or None,
+            **({} if self.overlay is None else {"subnet": str(self.overlay.subnet)}),
+            "rules": [rule.dump() for rule in self.rules],
+            "reachable_from": list(self.reachable_from),
+            "overlay": None if self.overlay is None else self.overlay.view(),
             "labels": dict(self.labels),
             "bridge": self.bridge or None,
             "created_at": self.created_at,

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from . import portrules
+from .overlay import device_name
 from .portrules import FAMILY, Chain, Element
 from .records import Network, Publication
 
@@ -73,6 +74,10 @@ set translated6 {
     comment "the same of IPv6"
     type ipv6_addr
     flags interval
+}
+set reachable {
+    comment "a bridge, and one to which connections may begin there"
+    type ifname . ifname
 }
 set neighbours {
     comment "each subnet and itself"
@@ -134,6 +139,7 @@ chain forward {
     type filter hook forward priority filter; policy accept;
     ct state established,related accept comment "what was let in"
     iifname . oifname @within accept comment "within a network"
+    iifname . oifname @reachable accept comment "networks that are open to each other"
     iifname @internal drop comment "internal networks are not left"
     oifname @internal drop comment "internal networks are not entered"
     oifname @bridges ct status dnat accept comment "published ports"
@@ -154,8 +160,10 @@ def full(table: str, networks: Iterable[Network], publications: Iterable[Publica
     """Commands that make the table what it should be, whatever it is: one transaction, without a gap."""
     name = f"{FAMILY} {table}"
     lines = [f"add table {name}", f"delete table {name}", f"table {name} {{", skeleton(), "}"]
+    networks = list(networks)
     for network in networks:
         lines += add_network(table, network)
+    lines += (f"add element {FAMILY} {table} reachable {{ {pair} }}" for pair in reachable(networks))
     lines += portrules.change(table, (), publications)
     return "\n".join(lines)
 
@@ -174,6 +182,11 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
     yield "within", f'"{network.bridge}" . "{network.bridge}"'
+    if network.overlay is not None:
+        device = device_name(network.bridge)
+        yield "bridges", f'"{device}"'
+        yield "within", f'"{network.bridge}" . "{device}"'
+        yield "within", f'"{device}" . "{network.bridge}"'
     for subnet in network.subnets:
         where = "neighbours" if subnet.cidr.version == 4 else "neighbours6"
         yield where, f"{subnet.cidr} . {subnet.cidr}"
@@ -183,6 +196,24 @@ def network_elements(network: Network) -> Iterator[tuple[str, str]]:
         yield "guarded", f'"{network.bridge}"'
         for subnet in network.subnets:
             yield "translated" if subnet.cidr.version == 4 else "translated6", str(subnet.cidr)
+
+
+def reachable(networks: Iterable[Network]) -> list[str]:
+    """The pairs of bridges between which connections may begin, in that direction; of networks that there
+    are.
+    """
+    by_name = {network.name: network for network in networks}
+    return [
+        f'"{by_name[name].bridge}" . "{network.bridge}"'
+        for network in by_name.values()
+        for name in network.reachable_from
+        if name in by_name
+    ]
+
+
+def in_full(network: Network) -> tuple[object, ...]:
+    """What of a network changes the table as a whole when it is changed."""
+    return network.translated, network.reachable_from
 
 
 def add_network(table: str, network: Network) -> list[str]:
@@ -219,7 +250,9 @@ def differences(
     }:
         found.append("its rules were changed")
     present = {(where, *pair) for where, pair in _elements_of(listing)}
+    networks = list(networks)
     wanted = {(where, _plain(what), "") for network in networks for where, what in network_elements(network)}
+    wanted |= {("reachable", _plain(pair), "") for pair in reachable(networks)}
     for members in ports:
         wanted |= {_compared(element) for element in portrules.elements(members)}
     found += (f"{where} lacks {_shown(key, value)}" for where, key, value in sorted(wanted - present))

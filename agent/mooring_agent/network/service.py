@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import dataclasses
-import ipaddress
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -30,14 +27,17 @@ from .leases import Leases
 from .published import PublishedPorts
 from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, Subnet
+from .rulestable import RulesTable
 from .store import NetworkStore, StateFile
+from .traffic import PLAIN_TERMS, Terms, Traffic
 from .veths import Cable
 
 M = TypeVar("M", bound=Mapped)
 
 
 class NetworkService:
-    """All networks of an agent. `container_name` puts a container's id into words for messages.
+    """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
+    tells what the container is allowed.
 
     `start` comes first. Methods that are not coroutines touch no nftables, and of the kernel at most a
     bridge.
@@ -48,6 +48,7 @@ class NetworkService:
         config: NetworkConfig,
         database: StateFile,
         container_name: Callable[[str], str] = lambda container_id: container_id[:12],
+        terms_of: Callable[[str], Terms] = lambda _: PLAIN_TERMS,
     ) -> None:
         self._config = config
         self._database = database
@@ -63,8 +64,10 @@ class NetworkService:
         self._ensured: set[str] = set()
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
-        self._drivers = make_drivers()
-        self._cabling = Cabling(self._drivers, self._leases, lambda: self._netlink)
+        self._traffic = Traffic(config.bridge_prefix, terms_of)
+        self._rules = RulesTable(f"{config.nft_table}_rules", self._filtered, self._leases, self._traffic)
+        self._drivers = make_drivers(self._traffic.guard)
+        self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
         self._drift: DriftWatch | None = None
 
     # ---- the agent's life ------------------------------------------------------------------------
@@ -91,15 +94,17 @@ class NetworkService:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
         if self._drift is not None:
             self._drift.close()
+        await self._rules.close()
         await asyncio.to_thread(self._firewall.close)
         self.ports.close()
+        self._traffic.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        return self._check_links() + await self._check_firewall()
+        return self._check_links() + await self._check_firewall() + await self._rules.differences()
 
     async def repair(self) -> builtins.list[str]:
         """Make the kernel what it should be, touching only what is not so.
@@ -113,6 +118,10 @@ class NetworkService:
                 self._driver(network).restore(self._netlink, network, self._leases.on(network.name))
             except MooringError as error:
                 found.append(error.message)
+        try:
+            self._traffic.restore(self._netlink, self._leases.all())
+        except MooringError as error:
+            found.append(error.message)
         wrong = await self._check_firewall()
         try:
             if wrong:
@@ -122,7 +131,7 @@ class NetworkService:
             self._watch_bridges()
         except MooringError as error:
             wrong.append(error.message)
-        return found + wrong
+        return found + wrong + await self._rules.repair()
 
     async def obstacles(self) -> builtins.list[str]:
         """What on the host keeps networks from working although ours is right, and what to do about it."""
@@ -142,13 +151,11 @@ class NetworkService:
         made, self._firewall_made = self._firewall_made, False
         if made:
             await self._firewall.remove()
+        await self._rules.remove()
         await asyncio.to_thread(rtnetlink.remove_links, filter(None, links))
+        self._traffic.teardown(self._netlink)
 
     # ---- networks --------------------------------------------------------------------------------
-
-    def normalise_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """What was given of a network, in normal form and nothing added. Pure. Raises InvalidSpec."""
-        return specs.normalise_spec(spec)
 
     def list(self) -> builtins.list[Network]:
         """All networks, the oldest first."""
@@ -173,7 +180,7 @@ class NetworkService:
         return network
 
     async def update(self, name: str, spec: Mapping[str, Any]) -> Network:
-        """Make a network what `spec` says, while its containers run on: labels, and nat.
+        """Make a network what `spec` says, while its containers run on: `specs.LIVE`.
 
         Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
         """
@@ -185,11 +192,14 @@ class NetworkService:
                     f"network {name} cannot change its {key} from {now} to {wanted}; "
                     "remove it first, or declare another network"
                 )
-        after = dataclasses.replace(before, nat=given.get("nat", True), labels=given.get("labels", {}))
+        after = planning.changed(before, given, self._netlink)
+        if (before.rules, before.overlay) != (after.rules, after.overlay):
+            self._driver(after).ensure(self._netlink, after)
         self._store.update_network(after)
         self._networks[name] = after
-        if before.translated != after.translated and self._driver(after).filtered:
+        if self._driver(after).filtered and ruleset.in_full(before) != ruleset.in_full(after):
             await self._firewall.rewrite()
+        await self._rules.refresh()
         return after
 
     async def remove(self, name: str) -> None:
@@ -208,7 +218,7 @@ class NetworkService:
         """
         specs.check_name(name)
         others = [network for network in self._networks.values() if network.name != name]
-        own = [network.bridge for network in self._networks.values() if network.bridge]
+        own = planning.own_links(self._networks.values())
         return planning.plan_subnets(
             name, specs.normalise_spec(spec), others, own, self._netlink, self._config
         )
@@ -248,7 +258,21 @@ class NetworkService:
         """Take a container's addresses back, those on one network or all. Its veths go by themselves, with
         its network namespace.
         """
+        self._traffic.forget(self._netlink, self._leases.of(container_id), network)
         self._leases.release(container_id, network)
+        self._rules.refresh_soon()
+
+    def renamed(self) -> None:
+        """Have rules that name containers follow those that are called something else now."""
+        self._rules.refresh_soon()
+
+    async def classify(self) -> None:
+        """Terms of containers say other classes of traffic."""
+        await self._rules.refresh()
+
+    def change_terms(self, container_id: str, terms: Terms) -> None:
+        """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
+        self._traffic.change(self._netlink, self._leases.of(container_id), terms)
 
     def lay_cable(self, name: str, pid: int) -> Cable | None:
         """Lead a cable of the network `name` into the network namespace of process `pid`, as eth0, before it
@@ -288,6 +312,9 @@ class NetworkService:
         network = self.get(endpoint.network)
         if network.name not in self._settled:
             await self._settle(network)
+        name = self._container_name(endpoint.container_id)
+        if self._rules.names(name) or self._traffic.has_class(endpoint.container_id):
+            await self._rules.refresh()
         await self._cabling.plug(network, endpoint, pid, ifname, default_routes, sysctls or {}, cable)
 
     async def disconnect(self, container_id: str, network: str, pid: int | None = None) -> None:
@@ -300,7 +327,7 @@ class NetworkService:
             return
         if pid is not None:
             await self.unplug(endpoint, pid)
-        self._leases.release(container_id, network)
+        self.release(container_id, network)
 
     async def unplug(self, endpoint: Endpoint, pid: int) -> None:
         """Take an endpoint's interface from the network namespace of process `pid`; it keeps them."""
@@ -374,7 +401,7 @@ class NetworkService:
         found = []
         for network in self._networks.values():
             found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
-        return found
+        return found + self._traffic.differences(self._netlink, self._leases.all())
 
     def _filtered(self) -> builtins.list[Network]:
         """The networks that our nftables table knows."""
@@ -396,23 +423,8 @@ class NetworkService:
         ipv4, ipv6 = self.plan_subnets(name, spec)
         used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
-        driver = spec.get("driver", "bridge")
-        network = Network(
-            name=name,
-            number=number,
-            driver=driver,
-            ipv4=ipv4,
-            ipv6=ipv6,
-            nat=spec.get("nat", True),
-            internal=spec.get("internal", False),
-            labels=spec.get("labels", {}),
-            bridge=f"{self._config.bridge_prefix}{number}" if driver == "bridge" else "",
-            created_at=time.time(),
-            reserved=tuple(map(ipaddress.ip_address, spec.get("reserved", ()))),
-            mtu=spec.get("mtu"),
-            parent=spec.get("parent", ""),
-            mode=spec.get("mode", "bridge") if driver == "macvlan" else "",
-        )
+        bridge = f"{self._config.bridge_prefix}{number}"
+        network = planning.decide(name, spec, (ipv4, ipv6), number, bridge, self._netlink)
         with self._database.transaction():
             self._store.add_network(network)
             self._ensure(network)
@@ -430,11 +442,12 @@ class NetworkService:
                 self._ensure(network)
             if not self._driver(network).filtered:
                 pass
-            elif self._firewall_made:
+            elif self._firewall_made and not ruleset.reachable(self._filtered()):
                 await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
             else:
                 await self._firewall.rewrite()
                 self._firewall_made = True
+            await self._rules.refresh()
             self._settled.add(network.name)
 
     async def _drop(self, network: Network) -> None:
@@ -454,8 +467,11 @@ class NetworkService:
             self._retiring.discard(network.number)
         if made and not self._firewall_made:
             await self._firewall.remove()
+        elif settled and ruleset.reachable([*self._filtered(), network]):
+            await self._firewall.rewrite()
         elif settled and self._driver(network).filtered:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
+        await self._rules.refresh()
 
     def _target(self, container_id: str, mappings: Sequence[Mapped], ip: str) -> Target:
         """Where ports of a container lead to. Raises InvalidSpec."""

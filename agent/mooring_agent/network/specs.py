@@ -10,20 +10,27 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import InvalidSpec
+from . import overlay
 from .records import IPAddress, IPNetwork, Network, Subnet
+from .rules import parse_networks, parse_rules
 
 DEFAULT_NETWORK = "bridge"
 BUILT_IN = ("host", "none")
-DRIVERS = ("bridge", "macvlan")
+DRIVERS = ("bridge", "macvlan", "overlay")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 KEYS = (
     "driver", "ipv4", "ipv6", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "reserved",
-    "nat", "internal", "mtu", "parent", "mode", "labels",
+    "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "reachable_from",
+    "rules", "labels",
 )  # fmt: skip
 PREFIXES = {4: (8, 30), 6: (16, 126)}
 """The widest and the narrowest subnet of each IP version."""
 MTUS = (68, 65535)  # RFC 791, and the kernel's ETH_MAX_MTU
 SMALLEST_MTU6 = 1280  # RFC 8200, section 5
+LIVE = ("nat", "labels", "rules", "reachable_from", "hosts")
+"""Options that change while a network exists."""
+
+OF_OVERLAYS = ("hosts", "host", "vni", "slice_prefix")
 SUFFIXES = {4: "", 6: "6"}
 """How the options of each IP version end: `subnet`, `subnet6`."""
 
@@ -74,10 +81,16 @@ def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         normal["parent"] = _parent(given["parent"])
     if "mode" in given:
         normal["mode"] = _word("mode", given["mode"], MACVLAN_MODES)
+    if "reachable_from" in given:
+        normal["reachable_from"] = list(parse_networks(given["reachable_from"], "network reachable_from"))
+    if "rules" in given:
+        normal["rules"] = [rule.dump() for rule in parse_rules(given["rules"], "network rules")]
     if "labels" in given:
         normal["labels"] = _labels(given["labels"])
     _check_versions(normal)
-    _check_driver(normal)
+    _check_driver(normal, given)
+    if normal.get("driver") == "overlay":
+        normal |= overlay.normalise(given)
     if "subnet6" in normal:
         normal.pop("ipv6", None)  # which says the same
     return normal
@@ -106,11 +119,14 @@ def subnet_of(normal: Mapping[str, Any], cidr: IPNetwork) -> Subnet:
 def fixed(network: Network, normal: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """What cannot change while a network exists: (option, as it is, as `normal` has it)."""
     now = network.view()
+    now |= dict.fromkeys(("host", "vni")) if network.overlay is None else network.overlay.view()
     defaults = {"reserved": [], "internal": False, "mtu": None, "ip_range": None, "ip_range6": None}
     for version in (4, 6):
         yield f"ipv{version}", now[f"subnet{SUFFIXES[version]}"] is not None, has_version(normal, version)
     for key in KEYS:
-        if key not in ("ipv4", "ipv6", "nat", "labels"):
+        if key in ("slice_prefix", *LIVE) or (network.overlay is not None and key not in normal):
+            continue
+        if key not in ("ipv4", "ipv6"):
             yield key, now[key], normal.get(key, defaults.get(key, now[key]))
 
 
@@ -257,8 +273,20 @@ def _check_versions(normal: Mapping[str, Any]) -> None:
         )
 
 
-def _check_driver(normal: Mapping[str, Any]) -> None:
+def _check_driver(normal: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     driver = normal.get("driver", "bridge")
+    if driver == "overlay":
+        for key in ("gateway", "ip_range", "reserved", "ipv6", "subnet6"):
+            if normal.get(key):
+                raise InvalidSpec(
+                    f"network option {key} is given with driver overlay, whose hosts each have a slice of "
+                    "the subnet with IPv4 addresses: remove it"
+                )
+    for key in OF_OVERLAYS if driver != "overlay" else ():
+        if key in given:
+            raise InvalidSpec(
+                f"network option {key} is given with driver {driver}: it belongs to overlay; remove it"
+            )
     if driver != "macvlan":
         for key in ("parent", "mode"):
             if key in normal:
@@ -275,10 +303,11 @@ def _check_driver(normal: Mapping[str, Any]) -> None:
             raise InvalidSpec(
                 f"a macvlan network needs the option subnet{suffix}: name the subnet that its parent is in"
             )
-    for key in ("nat", "internal"):
+    for key in ("nat", "internal", "rules", "reachable_from"):
         if normal.get(key):
+            said = "true" if normal[key] is True else "set"
             raise InvalidSpec(
-                f"network option {key} is true with driver macvlan, whose containers are on the network of "
+                f"network option {key} is {said} with driver macvlan, whose containers are on the network of "
                 "its parent: remove it, or use a bridge"
             )
 

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from .overlay import restored
 from .records import Endpoint, Network, Publication, Subnet, mac_address
+from .rules import parse_rules
 
 _PUBLICATION = tuple(field.name for field in dataclasses.fields(Publication))
 
@@ -145,6 +147,9 @@ def _network(row: sqlite3.Row) -> Network:
         mtu=settings.get("mtu"),
         parent=settings.get("parent", ""),
         mode=settings.get("mode", ""),
+        rules=parse_rules(settings.get("rules", ()), f"network {row['name']}: rules"),
+        reachable_from=tuple(settings.get("reachable_from", ())),
+        overlay=restored(settings["overlay"]) if "overlay" in settings else None,
     )
 
 
@@ -157,6 +162,9 @@ def _settings(network: Network) -> str:
         "mtu": network.mtu,
         "parent": network.parent,
         "mode": network.mode,
+        "rules": [rule.dump() for rule in network.rules],
+        "reachable_from": list(network.reachable_from),
+        "overlay": None if network.overlay is None else network.overlay.view(),
     }
     return json.dumps({name: value for name, value in settings.items() if value not in (None, "", [])})
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import MooringError, NotSupported
@@ -10,6 +12,8 @@ from ..errors import MooringError, NotSupported
 SYSCTL = Path("/proc/sys/net")
 FORWARD = SYSCTL / "ipv4/ip_forward"
 FORWARD6 = SYSCTL / "ipv6/conf/all/forwarding"
+_BRIDGE = SYSCTL / "bridge"
+_MODPROBE_S = 10
 _NEIGHBOURS = {"gc_thresh3": 65536, "gc_thresh2": 32768}
 _CONF6 = SYSCTL / "ipv6/conf"
 
@@ -31,6 +35,25 @@ def require_ipv6(network: str) -> None:
             f"network {network} is to have IPv6, which the kernel of this host has switched off "
             "(ipv6.disable=1); leave ipv6 out, or boot without that"
         )
+
+
+def require_bridge_netfilter(network: str) -> None:
+    """See to it that bridges can hand what they pass on to netfilter. Raises NotSupported.
+
+    The module does so for all bridges of the host when it is loaded; ours ask for it one by one, and others
+    shall not notice.
+    """
+    if _BRIDGE.exists():
+        return
+    with suppress(FileNotFoundError, subprocess.TimeoutExpired):
+        subprocess.run(("modprobe", "br_netfilter"), capture_output=True, timeout=_MODPROBE_S, check=False)
+    if not _BRIDGE.exists():
+        raise NotSupported(
+            f"network {network} has rules, for which the kernel of this host needs the module br_netfilter, "
+            "which cannot be loaded; load it on the host (modprobe br_netfilter), or leave the rules out"
+        )
+    for name in ("iptables", "ip6tables", "arptables"):
+        write(_BRIDGE / f"bridge-nf-call-{name}", "0")
 
 
 def keep_router_advertisements() -> None:

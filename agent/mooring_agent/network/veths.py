@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from ..errors import Conflict, MooringError, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
+from .portguard import PortGuard
 from .records import Endpoint, Network
 
 FORWARDS_WITHIN_MS = 200
-_IPV6 = "/proc/sys/net/ipv6"  # missing where the kernel has none
 
 
 def host_ifname(container_id: str, network: str) -> str:
@@ -34,14 +34,15 @@ class Cable:
     """What leads from a network into a network namespace, where nobody uses it yet: a veth pair, or another
     interface, which has no outer end (`host_ifname` is "").
 
-    `inside` is a socket of that namespace, to be closed by whoever has the cable, and `inner` the index of
-    the inner end there.
+    `inside` is a socket of that namespace, to be closed by whoever has the cable, `inner` the index of the
+    inner end there and `outer` that of the outer end here, 0 without one.
     """
 
     network: str
     host_ifname: str
     inside: RouteSocket
     inner: int
+    outer: int = 0
 
 
 def spare_ifname() -> str:
@@ -49,21 +50,31 @@ def spare_ifname() -> str:
     return f"mv{secrets.token_hex(5)}"
 
 
-def lay(socket: RouteSocket, bridge: int, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
+def lay(
+    socket: RouteSocket,
+    bridge: int,
+    network: Network,
+    host_ifname: str,
+    pid: int,
+    ifname: str,
+    guard: PortGuard,
+) -> Cable:
     """Make a cable from a bridge to the network namespace of process `pid`, its inner end called `ifname`.
 
-    A container may reach itself through its published port, so the bridge's port reflects.
+    Nothing gets out of the container before `guard` admits it. A container may reach itself through its
+    published port, so the bridge's port reflects.
     """
-    messages = [
-        rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid, mtu=network.mtu),
-        rtnetlink.bridge_port_set(host_ifname, hairpin=True),
-    ]
-    if os.path.exists(_IPV6):
+    socket.execute(
+        rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid, mtu=network.mtu)
+    )
+    outer = socket.index(host_ifname)
+    messages = [*guard.installation(outer), rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
+    if os.path.exists(rtnetlink.IPV6_SETTINGS):
         messages.append(rtnetlink.link_local_off(host_ifname))
     socket.execute(*messages)
     inside = rtnetlink.socket_inside(pid)
     try:
-        return Cable(network.name, host_ifname, inside, inside.index(ifname))
+        return Cable(network.name, host_ifname, inside, inside.index(ifname), outer)
     except OSError:
         inside.close()
         raise
@@ -84,6 +95,16 @@ def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes
     for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if version in default_routes and gateway is not None and not network.internal:
             messages.append(rtnetlink.route_add(cable.inner, gateway=gateway))
+    if network.overlay is not None:
+        whole = network.overlay.subnet
+        messages.append(
+            rtnetlink.route_add(
+                cable.inner,
+                gateway=endpoint.gateway,
+                destination=str(whole.network_address),
+                prefix_length=whole.prefixlen,
+            )
+        )
     with cable.inside as inside:
         inside.execute(*messages)
 

@@ -50,6 +50,8 @@ CONTAINER: Arguments = {
     "dns_search": {"type": "list", "elements": "str"},
     "dns_options": {"type": "list", "elements": "str"},
     "extra_hosts": {"type": "dict"},
+    "network_limits": {"type": "raw"},
+    "network_class": {"type": "str"},
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
     "restart": {"type": "str"},
@@ -162,7 +164,7 @@ IMAGE_PRUNE: Arguments = {
 }
 
 NETWORK: Arguments = {
-    "driver": {"type": "str", "choices": ["bridge", "macvlan"]},
+    "driver": {"type": "str", "choices": ["bridge", "macvlan", "overlay"]},
     "ipv4": {"type": "bool"},
     "ipv6": {"type": "bool"},
     "subnet": {"type": "str"},
@@ -177,6 +179,12 @@ NETWORK: Arguments = {
     "mtu": {"type": "int"},
     "parent": {"type": "str"},
     "mode": {"type": "str", "choices": ["bridge", "private", "vepa", "passthru"]},
+    "hosts": {"type": "dict"},
+    "host": {"type": "str"},
+    "vni": {"type": "int"},
+    "slice_prefix": {"type": "int"},
+    "reachable_from": {"type": "list", "elements": "str"},
+    "rules": {"type": "list", "elements": "raw"},
     **LABELS,
 }
 

@@ -97,9 +97,11 @@ options:
   networks:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
-        C(mac_address), C(aliases), C(default_route) and C(sysctls) (settings of the interface, such as
-        C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way out, or
-        the one whose C(default_route) is V(true). Changed live.
+        C(mac_address), C(aliases), C(default_route), C(spoofing) and C(sysctls) (settings of the interface,
+        such as C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way
+        out, or the one whose C(default_route) is V(true). Changed live.
+      - A container is heard on a network in its own name only, with its own MAC, IPv4 and IPv6 addresses. A
+        router, which sends on what others say, needs C(spoofing=allowed).
       - V(host) is the host's own, V(none) is none, and V(container:NAME) that of another container, whose
         host name and files below C(/etc) come with it; each of them stands alone. Without this option it is
         V(bridge). A change from or to V(host) and V(container:NAME) needs a replacement.
@@ -126,6 +128,18 @@ options:
       - Further names with the address that each stands for. V(host-gateway) is the address under which the
         container reaches its host.
     type: dict
+  network_limits:
+    description:
+      - How fast the container receives and sends, as a dictionary with C(rate_in), C(rate_out) (bits a second
+        such as V(10mbit)) and C(burst) (the bytes that may go at once after a pause), or a list of them, each
+        with C(network), the network that it is about. One without C(network) is about the others.
+      - Or words such as V(in=10mbit,out=5mbit). Changed live.
+    type: raw
+  network_class:
+    description:
+      - The class of what the container sends, for the queueing disciplines of the host's own interfaces, as
+        tc(8) names it, such as V(1:10). The same with both versions of control groups. Changed live.
+    type: str
   ports:
     description:
       - Published ports, each as a string V([[IP:]HOST:]CONTAINER[/PROTOCOL]), also with ranges such as

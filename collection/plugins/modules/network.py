@@ -13,8 +13,8 @@ author:
   - The Mooring maintainers (@mooring)
 description:
   - Has the agent make a network on the host, change it, or remove it.
-  - O(nat) and O(labels) change live. For any other change the network is made anew, which needs it to be
-    without containers.
+  - O(nat), O(labels), O(hosts), O(reachable_from) and O(rules) change live. For any other change the network
+    is made anew, which needs it to be without containers.
 options:
   name:
     description:
@@ -31,9 +31,9 @@ options:
     description:
       - The kind of network. A V(bridge) is one of the host alone. With V(macvlan) each container is on the
         network of O(parent) with an interface of its own; the host and the containers do not reach each other
-        there.
+        there. An V(overlay) is one network across O(hosts).
     type: str
-    choices: [bridge, macvlan]
+    choices: [bridge, macvlan, overlay]
   ipv4:
     description:
       - Whether containers have IPv4 addresses. They do unless this is V(false).
@@ -100,6 +100,42 @@ options:
         V(passthru) hands O(parent) through to a single container.
     type: str
     choices: [bridge, private, vepa, passthru]
+  hosts:
+    description:
+      - Of an V(overlay), its hosts, each by its name with the address that the others reach it by, or with a
+        dictionary of C(address) and C(slice). The same on all of them. Changed live, so that a play that is
+        run again with other hosts adds and removes them.
+      - Each host has a slice of O(subnet) for its containers, by the last bits of its address unless C(slice)
+        says its number.
+    type: dict
+  host:
+    description:
+      - Which of O(hosts) this one is. Without it, the one that has the address.
+    type: str
+  vni:
+    description:
+      - The number of an V(overlay) underway, from 1 to 16777215. Without it one is made of the name.
+    type: int
+  slice_prefix:
+    description:
+      - The length of the prefix of the slices. Without it eight bits more than that of O(subnet), at most 28.
+    type: int
+  reachable_from:
+    description:
+      - Networks of the host whose containers may connect to those of this one. Others may not. Changed live.
+    type: list
+    elements: str
+  rules:
+    description:
+      - What the containers may be asked and may ask. The rules are gone through in order, the first that fits
+        decides, and what fits none is allowed as far as the network allows it. Changed live.
+      - Each is a dictionary with C(action) (V(allow) or V(deny)) and C(direction) (V(in) or V(out)), and what
+        it is about, if not everything, C(protocol) (V(tcp), V(udp), V(sctp) or V(icmp)), C(ports) (numbers
+        and ranges such as V(8000-8010)), C(peer) (an address, a subnet, V(container:NAME), V(network:NAME) or
+        V(host)) and C(containers), names of those of this network.
+      - Or words such as V(deny out tcp 25 to 0.0.0.0/0 for mail+web).
+    type: list
+    elements: raw
   labels:
     description:
       - Labels of the network. Changed live.
@@ -135,6 +171,22 @@ EXAMPLES = r"""
     gateway: 192.0.2.1
     ip_range: 192.0.2.192/26
     reserved: [192.0.2.200]
+
+- name: A database that the web servers alone may ask
+  mooring.fleet.network:
+    name: shop
+    rules:
+      - {action: allow, direction: in, protocol: tcp, ports: [5432], peer: "container:web", containers: [db]}
+      - {action: deny, direction: in, containers: [db]}
+      - deny out to 0.0.0.0/0 for db
+
+- name: One network across the hosts of the play
+  mooring.fleet.network:
+    name: mesh
+    driver: overlay
+    subnet: 10.220.0.0/16
+    hosts: "{{ dict(ansible_play_hosts | zip(ansible_play_hosts | map('extract', hostvars, 'underlay'))) }}"
+    host: "{{ inventory_hostname }}"
 
 - name: No such network
   mooring.fleet.network:

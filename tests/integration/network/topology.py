@@ -244,8 +244,8 @@ class Host(NamedNamespace):
         if outside is not None:
             connect(self, outside)
 
-    def start_agent(self) -> list[str]:
-        """Start the service; returns what it says that it had to repair."""
+    def start_agent(self, *terms: list[Any]) -> list[str]:
+        """Start the service, which is told of `terms` first; returns what it says that it had to repair."""
         assert self._agent is None
         program = Path(__file__).with_name("agent_process.py")
         self._agent = subprocess.Popen(
@@ -254,6 +254,8 @@ class Host(NamedNamespace):
             stdout=subprocess.PIPE,
             text=True,
         )
+        for one in terms:
+            self.call("terms", *one)
         repaired = self.call("start")
         assert isinstance(repaired, list)
         return repaired

@@ -57,7 +57,7 @@ def test_a_dry_run_makes_nothing(api: Served, engine: FakeEngine) -> None:
         ),
         ("PUT", "/containers/web1", {"image": "web:1", "memory": -5}, 400, "invalid", "memory"),
         ("PUT", "/containers/web1?dry_run=perhaps", {"image": "web:1"}, 400, "invalid", "dry_run='perhaps'"),
-        ("POST", "/containers/web1", None, 405, "method_not_allowed", "GET or PUT"),
+        ("POST", "/containers/web1", None, 405, "method_not_allowed", "GET or PATCH or PUT"),
         ("GET", "/nothing", None, 404, "not_found", "no such call"),
         ("POST", "/containers/web1/shell", {"argv": ["sh"]}, 426, "upgrade_required", "Upgrade"),
         ("GET", "/execs/abc", None, 404, "not_found", "abc"),

@@ -110,7 +110,7 @@ def test_whatever_is_given_is_refused_in_a_sentence_or_has_a_normal_form(spec: d
     [
         ({"subnets": "10.1.2.0/24"}, "did you mean 'subnet'?"),
         ({"colour": 1}, "expected one of driver, ipv4, ipv6, subnet"),
-        ({"driver": "vlan"}, "driver 'vlan' is unknown: expected bridge or macvlan"),
+        ({"driver": "vlan"}, "driver 'vlan' is unknown: expected bridge or macvlan or overlay"),
         ({"subnet": "10.1.2.0"}, "expected a network such as 10.210.7.0/24"),
         ({"subnet": 10}, "expected a network such as"),
         ({"subnet": "10.1.2.0/33"}, "expected a network such as"),

@@ -216,6 +216,8 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
             "drain",
             "pull",
             "networks",
+            "network_limits",
+            "network_class",
             "dns",
             "dns_search",
             "dns_options",

@@ -112,6 +112,10 @@ CONTAINERS = st.fixed_dictionaries(
             st.just(["db:192.0.2.7", "v6:2001:0db8::7", "me=host-gateway"]),
             st.just({"db": "192.0.2.7", "v6": "[2001:0db8::7]"}),
         ),
+        "network_limits": st.sampled_from(
+            ["in=10mbit,out=1.5gbit", {"rate_out": 8000, "burst": "64k"}, [{"rate_in": "20 Mbit/s"}]]
+        ),
+        "network_class": st.sampled_from(["1:10", "A:0b", "ffff:1"]),
         "ports": PORTS,
         "memory": SIZES,
         "memory_reservation": st.just("6m"),

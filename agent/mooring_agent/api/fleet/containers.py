@@ -30,6 +30,7 @@ class ContainerCalls:
         yield Route("GET", base, self.list)
         yield Route("GET", base + "/{name}", self.show)
         yield Route("PUT", base + "/{name}", self.put)
+        yield Route("PATCH", base + "/{name}", self.update)
         yield Route("DELETE", base + "/{name}", self.delete)
         yield Route("POST", base + "/{name}/start", self.start)
         yield Route("POST", base + "/{name}/stop", self.stop)
@@ -56,6 +57,12 @@ class ContainerCalls:
         spec = await request.json()
         dry_run = request.query.flag("dry_run")
         return json_response(await self._containers.put(request.params["name"], spec, dry_run=dry_run))
+
+    async def update(self, request: Request) -> Reply:
+        """Change live options of a container, and leave the others as they are; null takes one back."""
+        name = request.params["name"]
+        await self._containers.update(name, await request.json())
+        return json_response(self._containers.get(name).view())
 
     async def delete(self, request: Request) -> Reply:
         """Make a container not be. With `force=false` a running one is a Conflict."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
 from mooring_agent.engine.resources.namespaces import CONTAINER, joined
-from mooring_agent.engine.resources.options import Bool, Items, Pairs, Text, WordSet, refusal
+from mooring_agent.engine.resources.options import Bool, Choice, Items, Pairs, Text, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.network.naming.zone import LABELS_EXPECTED, can_be_told
 from mooring_agent.network.specs import LINK_SYSCTL, LINK_SYSCTL_EXPECTED
@@ -104,6 +104,7 @@ class NetworkAttachment(Declared):
     mac_address: str | None = option(Text("a MAC address", _mac))
     aliases: tuple[str, ...] = option(WordSet(Text("a host name", _alias)), default=())
     default_route: bool = option(Bool(), default=False)
+    spoofing: str = option(Choice("refused", "allowed"), default="refused")
     sysctls: Mapping[str, str] = option(LinkSysctls(), default={})
 
     def check(self, prefix: str) -> None:
@@ -112,7 +113,7 @@ class NetworkAttachment(Declared):
             name
             for name in ("ipv4_address", "ipv6_address", "mac_address", "aliases", "default_route", "sysctls")
             if getattr(self, name)
-        ]
+        ] + (["spoofing"] if self.spoofing != "refused" else [])
         if is_alone(self.name) and asked:
             raise InvalidSpec(
                 f"{prefix}name is {self.name}, which has no addresses and names to give; "

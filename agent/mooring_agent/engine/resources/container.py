@@ -36,6 +36,12 @@ from mooring_agent.engine.resources.options import (
 from mooring_agent.engine.resources.ports import PortMapping, Ports
 from mooring_agent.engine.resources.security import DEFAULT, Seccomp, apparmor_profile, selinux_option
 from mooring_agent.engine.resources.sysctls import Sysctls, namespace_of
+from mooring_agent.engine.resources.traffic import (
+    NetworkLimit,
+    NetworkLimits,
+    check_traffic,
+    traffic_class,
+)
 from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
@@ -174,6 +180,8 @@ class ContainerSpec(Declared):
         Items(Text("an option", resolving.resolver_option)), default=(), live=True
     )
     extra_hosts: Mapping[str, str] = option(resolving.ExtraHosts(), default={}, live=True)
+    network_limits: tuple[NetworkLimit, ...] = option(NetworkLimits(), default=(), live=True)
+    network_class: str | None = option(Text("a class of traffic", traffic_class), live=True)
     ports: tuple[PortMapping, ...] = option(Ports(), default=(), live=True)
     memory: int | None = option(limits.MEMORY, live=True)
     memory_reservation: int | None = option(limits.MEMORY, live=True)
@@ -233,6 +241,8 @@ class ContainerSpec(Declared):
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"
             )
+        attached = [network.name for network in self.networks]
+        check_traffic(self.network_limits, self.network_class, attached, prefix)
         if network == "host" and other_container(self.uts) is not None:
             raise InvalidSpec(
                 f'{prefix}uts is "{self.uts}" with the network "host", whose name comes with it; remove one'

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mooring_agent.engine.resources.declared import Declared, option
-from mooring_agent.engine.resources.options import Bool, Choice, Integer, Items, Pairs, Text
+from mooring_agent.engine.resources.isolation import OverlayHosts, Rules
+from mooring_agent.engine.resources.options import Bool, Choice, Integer, Items, Pairs, Text, WordSet
+from mooring_agent.network.rules import Rule
 from mooring_agent.network.specs import DRIVERS, MACVLAN_MODES, MTUS
 
 _ADDRESS = Text("an address of the subnet")
@@ -38,4 +40,10 @@ class NetworkSpec(Declared):
     mtu: int | None = option(Integer(*MTUS, what="a number of bytes"))
     parent: str | None = option(Text("the name of an interface of the host"))
     mode: str | None = option(Choice(*MACVLAN_MODES))
+    hosts: Mapping[str, Any] | None = option(OverlayHosts(), live=True)
+    host: str | None = option(Text("the name of one of the hosts"))
+    vni: int | None = option(Integer(1, 2**24 - 1, what="a number"))
+    slice_prefix: int | None = option(Integer(9, 30, what="a prefix length"))
+    reachable_from: tuple[str, ...] = option(WordSet(Text("the name of a network")), default=(), live=True)
+    rules: tuple[Rule, ...] = option(Rules(), default=(), live=True)
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the command line that are about networks."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def networking(run: argparse.ArgumentParser) -> None:
+    """The networks of a new container, and whom it asks for names."""
+    run.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="NAME, container:NAME, or name=NAME,alias=…,ip=…,ip6=…,mac-address=…,sysctl=…,default-route",
+    )
+    run.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="whom it asks for names")
+    run.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN")
+    run.add_argument("--dns-option", action="append", default=[], metavar="OPTION")
+    run.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS|NAME:host-gateway")
+    run.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
+
+
+def limits(command: argparse.ArgumentParser) -> None:
+    """How fast a container sends and receives."""
+    command.add_argument(
+        "--network-limit",
+        action="append",
+        metavar="in=RATE,out=RATE[,burst=SIZE][,network=NAME]",
+        help='rates such as "in=10mbit,out=5mbit", on one network or on all others',
+    )
+
+
+def declared(network: argparse.ArgumentParser) -> None:
+    """What a network should be."""
+    network.add_argument("--driver", choices=("bridge", "macvlan", "overlay"))
+    for suffix in ("", "6"):
+        network.add_argument(f"--subnet{suffix}", metavar="CIDR")
+        network.add_argument(f"--gateway{suffix}", metavar="ADDRESS")
+        network.add_argument(f"--ip-range{suffix}", metavar="CIDR", help="what containers get")
+    network.add_argument("--ipv6", action="store_true", help="IPv6 as well, with a subnet that is chosen")
+    network.add_argument("--no-ipv4", action="store_true", help="IPv6 alone")
+    network.add_argument("--reserve", action="append", default=[], metavar="ADDRESS", help="given to nobody")
+    network.add_argument("--mtu", type=int, metavar="BYTES")
+    network.add_argument("--parent", metavar="INTERFACE", help="what a macvlan network is on")
+    network.add_argument("--mode", choices=("bridge", "private", "vepa", "passthru"), help="of macvlan")
+    network.add_argument("--internal", action="store_true", help="no way out of the host")
+    network.add_argument(
+        "--reachable-from", action="append", metavar="NAME", help="a network whose containers may connect"
+    )
+    network.add_argument(
+        "--rule", action="append", metavar="RULE", help='such as "deny out tcp 25 to 0.0.0.0/0 for mail"'
+    )
+    network.add_argument(
+        "--overlay", action="append", metavar="HOST=ADDRESS", help="a host of a network across hosts"
+    )
+    network.add_argument("--vni", type=int, metavar="NUMBER", help="the number of that network")
+    network.add_argument(
+        "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
+    )
+    network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may pass the outer ends of cables, and how fast: who speaks there, and limits of rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..linux import rtnetlink
+from ..linux.rtnetlink import RouteSocket
+from . import shaping
+from .portguard import PortGuard, Sender, clsacts, is_guarded
+from .records import Endpoint
+from .shaping import NO_LIMITS, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a container is allowed on its networks: limits by network, and where it may send as anybody.
+
+    `traffic_class` is that of what it sends for the host's queues, such as "1:10", or "".
+    """
+
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    trusted: frozenset[str] = frozenset()
+    traffic_class: str = ""
+
+    def on(self, network: str) -> Limits:
+        """The limits on a network."""
+        return self.limits.get(network, NO_LIMITS)
+
+
+PLAIN_TERMS = Terms()
+
+
+class Traffic:
+    """The outer ends of an agent's cables. `terms_of` tells what is allowed to a container, by its id."""
+
+    def __init__(self, bridge_prefix: str, terms_of: Callable[[str], Terms]) -> None:
+        self._prefix = shaping.queue_prefix(bridge_prefix)
+        self._terms_of = terms_of
+        self.guard = PortGuard()
+        self._queues: set[str] = set()
+
+    def classes(self, endpoints: Iterable[Endpoint]) -> dict[str, str]:
+        """The classes of what comes from the addresses of these endpoints, of those that have one."""
+        return {
+            address: traffic_class
+            for endpoint in endpoints
+            if (traffic_class := self._terms_of(endpoint.container_id).traffic_class)
+            for address in endpoint.addresses
+        }
+
+    def has_class(self, container_id: str) -> bool:
+        """Whether what a container sends has a class."""
+        return bool(self._terms_of(container_id).traffic_class)
+
+    def admit(self, netlink: RouteSocket, endpoint: Endpoint, host_ifname: str, ifindex: int) -> None:
+        """Let the container speak through a cable that is its endpoint's from now on, and limit it.
+
+        Raises MooringError.
+        """
+        terms = self._terms_of(endpoint.container_id)
+        self.guard.admit(ifindex, _sender(endpoint, terms))
+        limits = terms.on(endpoint.network)
+        if limits == NO_LIMITS:
+            return
+        if host_ifname != endpoint.host_ifname:
+            self.forget(netlink, [endpoint])
+        self._shape(netlink, host_ifname, limits)
+
+    def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], terms: Terms) -> None:
+        """Bring those cables of a container's endpoints that are there to other terms."""
+        for endpoint in endpoints:
+            link = netlink.link(endpoint.host_ifname) if endpoint.host_ifname else None
+            if link is None:
+                continue
+            self.guard.admit(link.ifindex, _sender(endpoint, terms))
+            self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
+
+    def forget(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
+        """Remove what outlives the cables of these endpoints, of those on one network or all."""
+        for endpoint in endpoints:
+            if network not in (None, endpoint.network):
+                continue
+            queue = shaping.queue_ifname(self._prefix, endpoint.host_ifname)
+            if queue in self._queues:
+                rtnetlink.delete_links(netlink, [queue])
+                self._queues.discard(queue)
+
+    def restore(self, netlink: RouteSocket, endpoints: Collection[Endpoint]) -> None:
+        """Guard and limit all cables that are there, and remove what is left of others."""
+        links = {link.name: link.ifindex for link in netlink.links()}
+        present = {one.host_ifname: one for one in endpoints if one.host_ifname in links}
+        self.guard.restore(
+            netlink,
+            {
+                links[name]: _sender(endpoint, self._terms_of(endpoint.container_id))
+                for name, endpoint in present.items()
+            },
+        )
+        wanted = [(name, self._limits(endpoint)) for name, endpoint in present.items()]
+        for name in shaping.unlike(netlink, self._prefix, wanted):
+            self._shape(netlink, name, self._limits(present[name]))
+        limited = [name for name, limits in wanted if limits.rate_out is not None]
+        self._queues = {shaping.queue_ifname(self._prefix, name) for name in limited}
+        rtnetlink.delete_links(netlink, shaping.strays(netlink, self._prefix, limited))
+
+    def differences(self, netlink: RouteSocket, endpoints: Collection[Endpoint]) -> list[str]:
+        """What at the cables that are there is not as it should be, a sentence each."""
+        links = {link.name: link.ifindex for link in netlink.links()}
+        present = {one.host_ifname: one for one in endpoints if one.host_ifname in links}
+        places = clsacts(netlink) if present else set()
+        found = [
+            f"interface {name} of network {endpoint.network} does not keep its container from false senders"
+            for name, endpoint in present.items()
+            if links[name] not in places or not is_guarded(netlink, links[name])
+        ]
+        wanted = [(name, self._limits(endpoint)) for name, endpoint in present.items()]
+        for name in shaping.unlike(netlink, self._prefix, wanted):
+            network = present[name].network
+            found.append(f"interface {name} of network {network} has not the rates that it should have")
+        return found
+
+    def teardown(self, netlink: RouteSocket) -> None:
+        """Remove all queues."""
+        rtnetlink.delete_links(netlink, shaping.strays(netlink, self._prefix, ()))
+        self._queues.clear()
+
+    def close(self) -> None:
+        """Let go of the guard; what is plugged in stays guarded and limited."""
+        self.guard.close()
+
+    def _limits(self, endpoint: Endpoint) -> Limits:
+        return self._terms_of(endpoint.container_id).on(endpoint.network)
+
+    def _shape(self, netlink: RouteSocket, host_ifname: str, limits: Limits) -> None:
+        shaping.shape(netlink, self._prefix, host_ifname, limits)
+        queue = shaping.queue_ifname(self._prefix, host_ifname)
+        (self._queues.discard if limits.rate_out is None else self._queues.add)(queue)
+
+
+def _sender(endpoint: Endpoint, terms: Terms) -> Sender:
+    return Sender(endpoint.mac, endpoint.ipv4, endpoint.ipv6, endpoint.network in terms.trusted)
