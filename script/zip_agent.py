@@ -3,9 +3,9 @@
 
 `python script/zip_agent.py TARGET` puts the package mooring_agent and what the extra `agent` of pyproject
 names into the archive. What is not pure Python is left out, so the dependencies must work without it. Beside
-each source lies its code as the Python that runs this has compiled it (PEP 552, by hash, unchecked): with that
-version nothing is compiled at a start, which takes a fourth of the time; others pass it over for the source.
-The entries are sorted and carry SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.
+each source lies its code as the Python that runs this has compiled it (PEP 552, by hash, unchecked): with
+that version nothing is compiled at a start, which takes a fourth of the time; others go by the source. The
+entries are sorted and carry SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.
 """
 
 from __future__ import annotations
