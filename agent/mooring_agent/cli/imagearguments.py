@@ -138,8 +138,6 @@ def layers(commands: Commands) -> None:
     export = add_command(
         commands, "export", "write a container's files as a tar archive", "imagemoves.export"
     )
-        commands, "export", "write a container's files as a tar archive", "imagemoves.export"
-    )
     export.add_argument("container", metavar="CONTAINER")
     export.add_argument("-o", "--output", metavar="FILE", help="(default: standard output)")
     diff = add_command(commands, "diff", "show what a container changed of its image", "imagemoves.diff")
