@@ -359,7 +359,7 @@ def instructions(data: bytes) -> None:
 def route(data: bytes) -> None:
     """Messages of the kernel about links, addresses and routes."""
     with suppress(netlink.NetlinkError):
-        for _, _, _, payload in netlink._split(data):
+        for _, _, _, payload in netlink.split(data):
             _payload(payload)
     _payload(data)
 
