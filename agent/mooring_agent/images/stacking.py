@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -208,7 +208,8 @@ class _Draft:
         self._snapshots.prepare(self._key, below, temporary=True)
         self._resources.callback(self._remove)
         if self._late:
-            self._note = self._resources.enter_context(self._content.unnamed())
+            self._note = self._content.unnamed()
+            self._resources.callback(_drop, self._note)
 
     def unpack(self, watch: Callable[[Iterator[bytes]], Iterator[bytes]], limits: Limits | None) -> None:
         """Fill it from its blob, whose bytes pass by `watch`; see LayerStack.build."""
@@ -238,6 +239,12 @@ class _Draft:
     def _remove(self) -> None:
         if is_there(self._snapshots, self._key):
             self._snapshots.remove(self._key)
+
+
+def _drop(note: BinaryIO) -> None:
+    """Close a note that nobody needs any more; what it still holds back finds no room on a full disk."""
+    with suppress(OSError):
+        note.close()
 
 
 def _checked(paths: Iterator[bytes], stop: Stop) -> Iterator[bytes]:
