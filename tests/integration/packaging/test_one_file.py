@@ -66,10 +66,29 @@ def test_it_is_executable_by_itself(archive: Path) -> None:
 def test_it_holds_only_what_every_python_can_read(archive: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
-    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    assert not [name for name in names if name.endswith(".so")]
+    compiled = {name.removesuffix("c") for name in names if name.endswith(".pyc")}
+    assert compiled == {name for name in names if name.endswith(".py")}
     assert names == sorted(names)
     assert {"h11/__init__.py", "yaml/__init__.py", "mooring_agent/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith("mooring_kernel")]
+
+
+def test_a_python_of_another_version_goes_by_the_sources(archive: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pyz"
+    with zipfile.ZipFile(archive) as opened, zipfile.ZipFile(other, "w") as written:
+        for name in opened.namelist():
+            data = opened.read(name)
+            # The magic number, PEP 552, of a version that is none; what follows could not be read.
+            written.writestr(name, bytes(4) + b"\xff" * 20 if name.endswith(".pyc") else data)
+    done = subprocess.run(
+        [bare_python(), "-I", "-S", other, "--version"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.split()[-1:], done.stderr) == (0, [__version__], "")
 
 
 def test_the_same_sources_give_the_same_file(archive: Path, project_root: Path, tmp_path: Path) -> None:
