@@ -325,9 +325,12 @@ def test_what_an_agent_owed_when_it_was_killed_the_next_one_does(
         )
         network, address = state.execute("SELECT network, ipv4 FROM endpoints").fetchone()
         other = address.rsplit(".", 1)[0] + ".200"
-        state.execute("INSERT INTO endpoints VALUES (?, ?, ?, 'x')", (stranger, network, other))
         state.execute(
-            "INSERT INTO publications VALUES ('tcp', '127.0.0.1', 45999, ?, ?, 80)", (stranger, other)
+            "INSERT INTO endpoints VALUES (?, ?, ?, NULL, NULL, 'x', 'eth0')", (stranger, network, other)
+        )
+        state.execute(
+            "INSERT INTO publications VALUES ('tcp', '127.0.0.1', 45999, ?, ?, 80, '', '', 1, '')",
+            (stranger, other),
         )
     agent.start()
     eventually(lambda: directories(agent) == {found["id"]})
