@@ -39,7 +39,8 @@ class Naming:
     def resolv_conf(self, container: Container) -> str:
         """The container's resolv.conf(5) as things are."""
         spec = container.spec
-        server = None if _asks_itself(spec) else self.service.resolver(self._resident(container))
+        told = self._is_told(container) and not _asks_itself(spec)
+        server = self.service.resolver(self._resident(container)) if told else None
         text = self._host.text
         if server is None:
             return container_resolvers(text, spec.dns, spec.dns_search, spec.dns_options)
@@ -47,7 +48,8 @@ class Naming:
 
     async def expect(self, container: Container) -> None:
         """A container is about to start."""
-        await self.service.expect(self._resident(container))
+        if self._is_told(container):
+            await self.service.expect(self._resident(container))
 
     async def changed(self, container: Container) -> None:
         """A container that runs is on other networks, is called something else, or asks somebody else."""
@@ -72,12 +74,16 @@ class Naming:
 
     def _follow(self, container: Container) -> None:
         """Tell the names of a container that runs, and no other's."""
-        if container.running:
+        if container.running and self._is_told(container):
             self.service.publish(self._resident(container))
             if self.service.troubled:
                 self._resolvers_changed([container.id])  # it may have been made ready before
         else:
             self.service.withdraw(container.id)
+
+    def _is_told(self, container: Container) -> bool:
+        """Whether it is on a network with names at all; most are not, and start without a word about any."""
+        return any(self.service.tells(endpoint.network) for endpoint in container.endpoints)
 
     def _resident(self, container: Container) -> Resident:
         servers = () if _asks_itself(container.spec) else container.spec.dns

@@ -93,6 +93,10 @@ class NameService:
 
     # ---- what a start asks ------------------------------------------------------------------------
 
+    def tells(self, network: str) -> bool:
+        """Whether containers on the network of this name have names that others can look up."""
+        return any(realm.name == network for realm in self._realms().values())
+
     def resolver(self, resident: Resident) -> str | None:
         """The address of which the container asks names; None if it is to ask the host's resolvers."""
         view = self._view(resident)
