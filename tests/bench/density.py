@@ -172,12 +172,11 @@ class _Density:
         count = len(self._started.ids)
         now = processes.resident_memory(self._daemons())
         each = (now - resident) / count
+        self._bound(f"agent, keeper, guardian, zygote with {count}, RSS", now / 2**20, "MiB", 90)
         both = processes.resident_memory(self._daemons()[:2])
-        self._bound(f"agent and keeper with {count}, RSS", both / 2**20, "MiB", 90)
-        # Guardian and zygote are forks of the keeper: their RSS would count its pages three times.
+        self._bound("of these agent and keeper, RSS", both / 2**20, "MiB")
         occupied = processes.proportional_memory(self._daemons())
-        self._bound("guardian and zygote too, shared pages once, PSS", occupied / 2**20, "MiB", 90)
-        self._bound("guardian and zygote too, shared pages each time, RSS", now / 2**20, "MiB")
+        self._bound("all four, pages that they share counted once, PSS", occupied / 2**20, "MiB")
         self._bound(
             "a container, kernel and its process",
             (free - processes.available_memory()) / count / 2**10,
