@@ -29,7 +29,8 @@ class Freezing:
 
     async def pause(self, container: Container) -> None:
         """Freeze all its processes until it is unpaused. Raises Conflict when it does not run."""
-        await self._freeze(container, held=False)
+        async with container.lock:
+            await self._freeze(container, held=False)
 
     async def unpause(self, container: Container) -> None:
         """Let its processes go on. Raises Conflict when they do not stand still."""
@@ -43,23 +44,28 @@ class Freezing:
     async def held(self, container: Container) -> AsyncIterator[None]:
         """Freeze it for a while, if it runs; its user may unpause it before.
 
-        That it is held is on the disk before it stands still, so that the next agent lets it go when this one
-        is killed.
+        Of several works at once the last one to end lets it go. That it is held is on the disk before it
+        stands still, so that the next agent lets it go when this one is killed.
         """
-        if container.status != "running":
+        if not await self._hold(container):
             yield
             return
-        await self._freeze(container, held=True)
         try:
             yield
         finally:
+            container.holders -= 1
             await self.let_go(container)
 
     async def let_go(self, container: Container) -> None:
-        """Thaw a container that is held; one that its user has paused or unpaused stays as it is."""
-        if container.held:
-            with suppress(Conflict):  # it has ended, or somebody was faster
-                await self.unpause(container)
+        """Thaw a container that nobody holds any more; one that its user has paused or unpaused stays as it
+        is.
+        """
+        async with container.lock:
+            if container.holders or not container.held or container.status != "paused":
+                return
+            with suppress(Conflict):  # a group above it is frozen
+                await self.thaw(container)
+                self._publish(container, "unpause")
 
     async def thaw(self, container: Container) -> None:
         """Let it go on; the caller has its lock, or does not care."""
@@ -83,20 +89,30 @@ class Freezing:
             self._registry.save_run(container)
         return held
 
-    async def _freeze(self, container: Container, *, held: bool) -> None:
+    async def _hold(self, container: Container) -> bool:
+        """Have it stand still; False for one that does not run, or that its user has paused."""
         async with container.lock:
-            if container.status != "running":
-                raise Conflict(
-                    f"container {container.name} is {container.status}: only a running one can be paused"
-                )
-            if container.held != held:
-                container.held = held
-                self._registry.save_run(container)
-                reached("pause.held")
-            await asyncio.to_thread(self._group_of(container).freeze)
-            reached("pause.frozen")
-            if not container.running:
-                raise Conflict(f"container {container.name} has ended before it was paused")
-            container.status = "paused"
+            if container.status == "running":
+                await self._freeze(container, held=True)
+            elif container.status != "paused" or not container.held:
+                return False
+            container.holders += 1
+            return True
+
+    async def _freeze(self, container: Container, *, held: bool) -> None:
+        """The caller has its lock."""
+        if container.status != "running":
+            raise Conflict(
+                f"container {container.name} is {container.status}: only a running one can be paused"
+            )
+        if container.held != held:
+            container.held = held
             self._registry.save_run(container)
+            reached("pause.held")
+        await asyncio.to_thread(self._group_of(container).freeze)
+        reached("pause.frozen")
+        if not container.running:
+            raise Conflict(f"container {container.name} has ended before it was paused")
+        container.status = "paused"
+        self._registry.save_run(container)
         self._publish(container, "pause")

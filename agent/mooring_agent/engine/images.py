@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import MooringError, NotFound
 from ..images.config import ImageConfig
@@ -31,6 +31,8 @@ from .imageworkers import ImageWorkers, SharedWork, streamed
 from .outcome import Action, outcome
 from .peers import Peers
 from .uploads import as_file, taken_in
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +191,7 @@ class Images:
         """What the registry of a name has under it now, without pulling it."""
         name = Reference.parse(reference)
         asked = name.digest or name.tag or ""
-        return await self._workers.run(
-            lambda _: self._registries.repository(name, credentials).resolve(asked)
-        )
+        return await self.at_registry(reference, credentials, lambda repository: repository.resolve(asked))
 
     async def remove_at_registry(
         self,
@@ -208,21 +208,22 @@ class Images:
         """
         name = Reference.parse(reference)
 
-        def work(_: threading.Event) -> Descriptor | None:
-            repository = self._registries.repository(name, credentials)
+        def work(repository: Repository) -> Descriptor | None:
             found = removing.find(repository, name)
             if found is not None and not dry_run:
                 removing.remove(repository, name, found, force=force)
             return found
 
-        found = await self._workers.run(work)
+        found = await self.at_registry(reference, credentials, work)
         if found is None:
             return outcome([], None, None, None)
         before = {"name": name.familiar, "digest": found.digest, "media_type": found.media_type}
         action = Action("remove", "image", name.familiar, f"{name.domain} has it")
         return outcome([action], before, None, None)
 
-    async def at_registry(self, reference: str, credentials: Credentials | None, ask: Any) -> Any:
+    async def at_registry(
+        self, reference: str, credentials: Credentials | None, ask: Callable[[Repository], T]
+    ) -> T:
         """What `ask(repository)` returns, in a thread."""
         name = Reference.parse(reference)
         return await self._workers.run(lambda _: ask(self._registries.repository(name, credentials)))

@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
@@ -283,10 +284,7 @@ class ContentStore:
 
     def unnamed(self) -> BinaryIO:
         """A file without a name for notes that may get long; it is gone when it is closed."""
-        path = self._ingest / str(next(self._numbers))
-        file = open(path, "w+b")  # noqa: SIM115 - the caller's
-        path.unlink()
-        return file
+        return tempfile.TemporaryFile(dir=self._ingest)
 
     def publish(self, blob: BlobWriter) -> None:
         """Give a finished blob its name; one that is there already is left as it is."""

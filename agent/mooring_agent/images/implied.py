@@ -31,9 +31,8 @@ class ImpliedParents:
     """Those of one layer, while its archive is read."""
 
     def __init__(self) -> None:
-        self._paths: dict[
-            int, bytes
-        ] = {}  # by inode number: a path may lead through a link, or elsewhere later
+        # By inode number: a path may lead through a link, or elsewhere later.
+        self._paths: dict[int, bytes] = {}
         self._root = True
 
     def add(self, fd: int, path: bytes) -> None:

@@ -90,4 +90,3 @@ def _send(
 
     sink.push_blob(blob, opened)
     tell("upload", blob.size)  # only now it is there
-    tell("upload", blob.size)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from mooring_agent.images.archive import archive_directory
 from mooring_agent.images.content import ContentStore
 from mooring_agent.images.image import Progress, ProgressEvent
 from mooring_agent.images.lxc import LxcMetadata, UnifiedImage, is_unified, read_metadata
+from mooring_agent.images.programs import run_program
 from mooring_agent.images.stream import Compression, decompress, detect, read_chunks
 from mooring_agent.images.turns import Stop
 
 _SQUASHFS = b"hsqs"  # Linux, Documentation/filesystems/squashfs.rst: the superblock's magic, little endian
 _UNSQUASH_DEADLINE = 1800.0  # seconds
-_LOOK = 0.5  # seconds between two looks at whether it is wanted any more
 _TAIL = 500  # characters of its output in an error
 
 
@@ -113,37 +112,16 @@ def _unsquash(source: Path, root: Path, progress: Progress, stop: Stop) -> None:
             "squashfs-tools, or import the image's root file system as an archive"
         )
     progress(ProgressEvent("build", detail=f"unpacking {source} with unsquashfs"))
-    deadline = time.monotonic() + _UNSQUASH_DEADLINE
-    with subprocess.Popen(
-        [program, "-no-progress", "-quiet", "-dest", str(root), str(source)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            output = _communicate(process, deadline, stop)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
+    command = (program, "-no-progress", "-quiet", "-dest", str(root), str(source))
+    try:
+        done = run_program(command, stop, _UNSQUASH_DEADLINE)
+    except subprocess.TimeoutExpired:
         raise InvalidSpec(
-            f"it is a squashfs that unsquashfs does not unpack (status {process.returncode}): "
-            f"{' '.join(output.split())[-_TAIL:]}"
+            f"it is a squashfs that unsquashfs did not unpack in {_UNSQUASH_DEADLINE:g} s"
+        ) from None
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).decode("utf-8", "replace")
+        raise InvalidSpec(
+            f"it is a squashfs that unsquashfs does not unpack (status {done.returncode}): "
+            f"{' '.join(said.split())[-_TAIL:]}"
         )
-
-
-def _communicate(process: subprocess.Popen[str], deadline: float, stop: Stop) -> str:
-    """What a program says until its end."""
-    while True:
-        try:
-            output, _ = process.communicate(timeout=_LOOK)
-        except subprocess.TimeoutExpired:
-            stop.check()
-            if time.monotonic() >= deadline:
-                raise InvalidSpec(
-                    f"it is a squashfs that unsquashfs did not unpack in {_UNSQUASH_DEADLINE:g} s"
-                ) from None
-        else:
-            return output

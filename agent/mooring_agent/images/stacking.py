@@ -101,11 +101,12 @@ class LayerStack:
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
-                for future in self._unpacking.values():
-                    if not future.cancelled() and future.exception() is None:
-                        future.result().close()
-                for turn in self._turns.values():
-                    turn.close()
+                with ExitStack() as leftovers:  # all of them go, whatever happens to one
+                    for turn in self._turns.values():
+                        leftovers.callback(turn.close)
+                    for future in self._unpacking.values():
+                        if not future.cancelled() and future.exception() is None:
+                            leftovers.callback(future.result().close)
 
     def _take_turns(self) -> None:
         """Find the layers that are there, and keep others from unpacking those that are not."""
@@ -132,15 +133,12 @@ class LayerStack:
             for each in left:
                 if each.chain not in self._unpacking and self._can_begin(each, pending):
                     self._unpacking[each.chain] = pool.submit(self._unpack, each)
-            while left and left[0].chain in self._unpacking and self._unpacking[left[0].chain].done():
-                self._commit(left.pop(0))
-            working: set[Future[Any]] = {
-                self._unpacking[each.chain] for each in left if each.chain in self._unpacking
-            }
-            done, _ = wait(pending | working, return_when=FIRST_COMPLETED)
+                    pending.add(self._unpacking[each.chain])
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            pending -= done
+            while left and left[0].chain in self._unpacking and self._unpacking[left[0].chain].done():
+                self._commit(left.pop(0))
 
     def _can_begin(self, layer: WantedLayer, pending: AbstractSet[Future[Any]]) -> bool:
         if self._arrivals.get(layer.blob.digest) in pending:

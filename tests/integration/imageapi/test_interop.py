@@ -178,7 +178,7 @@ def test_docker_runs_ours_and_we_its(agent: AgentUnderTest, registry: RegistryUn
             docker("rm", "maker")
             assert runs(agent, f"{registry.host}/docker/app:1") == "ours\ndocker\n"
     except PeerMissing as missing:
-        pytest.skip(f"needs a dockerd that runs here, and script/test installs none: {missing}")
+        pytest.skip(f"needs a dockerd that runs here, as script/bench images installs one: {missing}")
     finally:
         shutil.rmtree(base.parent, ignore_errors=True)
 

@@ -7,9 +7,10 @@ import gzip
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from integration.storage.mounts import mounted
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.images import stacking
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.content import MEDIA_LAYER, Descriptor, digest_of
 from mooring_agent.images.image import ProgressEvent, no_progress
@@ -244,6 +246,35 @@ def test_a_layer_that_comes_first_is_unpacked_before_the_one_below() -> None:
                 (wanted[1].chain, wanted[0].chain),
                 (wanted[0].chain, None),
             ]
+
+
+def test_what_has_ended_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an unpacked layer has to stay for those below it, nothing is asked again and again."""
+    layers = [archive(member("below", data=b"1")), archive(member("above", data=b"2"))]
+    blobs = [Descriptor(MEDIA_LAYER, digest_of(data), len(data)) for data in layers]
+    arrivals: list[Future[None]] = [Future(), Future()]
+    arrivals[1].set_result(None)
+    ended: set[Future[None]] = set()
+
+    def watched(futures: set[Future[None]], *, return_when: str) -> Any:
+        assert not ended & futures
+        found = wait(futures, timeout=20, return_when=return_when)
+        ended.update(found.done)
+        if ended - set(arrivals) and not arrivals[0].done():
+            arrivals[0].set_result(None)  # the one above is unpacked by now
+        return found
+
+    monkeypatch.setattr(stacking, "wait", watched)
+    with house() as found:
+        state = found.store.state
+        for data in layers:
+            state.content.add_bytes(MEDIA_LAYER, data)
+        wanted = wanted_layers(blobs, [digest_of(data) for data in layers])
+        by_digest = {blob.digest: arrival for blob, arrival in zip(blobs, arrivals, strict=True)}
+        with state.leases.hold("test") as lease:
+            LayerStack(state, lease, Stop("test"), no_progress, wanted, arrivals=by_digest).build()
+        assert state.has_layer(wanted[1].chain)
+    assert len(ended) == 4
 
 
 def test_what_is_unpacked_goes_when_the_layer_below_fails() -> None:

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.apt_mirror import need_apt_mirror
 from harness.host import need_programs
 from integration.storage.mounts import mounted
-from mooring_agent.images.apt_sources import host_sources
 from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import ProgressEvent, check_runnable
 from mooring_agent.images.specs import TemplateSpec, normalise_image_spec
@@ -100,23 +98,11 @@ def test_the_layer_is_what_gnu_tar_makes_of_it(
     assert [line for line in ours if " d " not in line] == [line for line in theirs if " d " not in line]
 
 
-def reachable() -> bool:
-    for source in host_sources():
-        parts = urllib.parse.urlsplit(source.uris[0])
-        try:
-            socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
-        except OSError:
-            continue
-        return True
-    return False
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_debian_is_built_from_the_host_s_mirrors(store: ImageStore, snapshots: OverlaySnapshotter) -> None:
     need_programs("mmdebstrap")
-    if not reachable():
-        pytest.skip("needs a mirror of the host's apt that answers, which nothing on the host can install")
+    need_apt_mirror()
     events: list[ProgressEvent] = []
     spec = normalise_image_spec({"template": {"name": "debian", "variant": "essential"}})
     template = TemplateSpec.from_spec(spec["template"])

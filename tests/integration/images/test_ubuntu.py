@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from harness.apt_mirror import need_apt_mirror
 from harness.forked import in_child
 from harness.host import need_programs
 from harness.ubuntu_mirror import KEYRING, SUITE, UbuntuMirror
-from integration.images.test_templates import reachable
 from integration.storage.mounts import mounted
 from mooring_agent.errors import MooringError
 from mooring_agent.images.specs import TemplateSpec, normalise_image_spec
@@ -33,9 +33,8 @@ _SUITES = "/usr/share/distro-info"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> UbuntuMirror:
-    need_programs("mmdebstrap", "apt-ftparchive", "gpg")
-    if not reachable():
-        pytest.skip("needs a mirror of the host's apt that answers, which nothing on the host can install")
+    need_programs("mmdebstrap", "apt-ftparchive", "gpg", "gpgconf")
+    need_apt_mirror()
     return UbuntuMirror(tmp_path_factory.mktemp("mirror") / "ubuntu", main=["less"], universe=["hello"])
 
 

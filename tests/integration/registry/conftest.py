@@ -20,7 +20,9 @@ from mooring_agent.images.registry.client import Registries, Repository
 from mooring_agent.images.registry.connections import Limits
 from mooring_agent.images.registry.retrying import RetryPolicy
 from mooring_agent.images.registry.settings import RegistriesSettings
-from unit.images.houses import House, opened
+from unit.images.houses import house, other
+
+__all__ = ["house", "other"]  # fixtures
 
 Connect = Callable[..., Registries]
 
@@ -58,20 +60,6 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
             return registries
 
         yield make
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """Return an empty store, of which everything is looked at in the end."""
-    with opened(tmp_path / "house") as house:
-        yield house
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[House]:
-    """Return another one."""
-    with opened(tmp_path / "other") as house:
-        yield house
 
 
 @pytest.fixture

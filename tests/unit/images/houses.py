@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mooring_agent.images.config import ImageConfig
 from mooring_agent.images.image import Image, chain_id
 from mooring_agent.images.store import ImageStore
@@ -28,6 +30,20 @@ def opened(root: Path) -> Iterator[House]:
         house.check()
     finally:
         house.snapshots.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Return an empty store, of which everything is looked at in the end."""
+    with opened(tmp_path / "house") as house:
+        yield house
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[House]:
+    """Return another one."""
+    with opened(tmp_path / "other") as house:
+        yield house
 
 
 class House:

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness.host import need_programs
 from mooring_agent.errors import InvalidSpec, NotFound
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.content import MEDIA_INDEX
@@ -219,7 +219,6 @@ def test_a_removal_while_it_is_saved(house: House) -> None:
     assert house.store.load(iter([data]))[0].references == (NAME,)
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
 def test_skopeo_reads_and_writes_the_same(house: House, other: House, tmp_path: Path, kind: str) -> None:
     filled(house, "1")
@@ -239,6 +238,7 @@ def test_skopeo_reads_and_writes_the_same(house: House, other: House, tmp_path: 
 
 
 def skopeo(*arguments: str) -> str:
+    need_programs("skopeo")
     command = ["skopeo", "--insecure-policy", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import lzma
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.host import need_programs
 from mooring_agent.errors import InvalidSpec, MissingProgram
 from mooring_agent.images import lxc
 from mooring_agent.images.config import ImageConfig
@@ -266,8 +266,8 @@ def test_a_squashfs_names_the_program_that_it_needs(
 
 
 @pytest.mark.root
-@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="needs the program mksquashfs")
 def test_a_squashfs_is_unpacked(house: House, tmp_path: Path) -> None:
+    need_programs("mksquashfs")
     tree = tmp_path / "tree"
     (tree / "etc").mkdir(parents=True)
     (tree / "etc/name").write_text("one\n")

@@ -94,6 +94,7 @@ def test_a_layer_is_told_whole_once_it_is_there(house: House) -> None:
         positions = [event.current or 0 for event in told(blob)]
         assert positions == sorted(positions)
         assert positions[-1] == blob.size
+        assert positions.count(blob.size) == 1
 
 
 def test_a_damaged_blob_is_not_sent(house: House) -> None:

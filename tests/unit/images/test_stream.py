@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.host import need_programs
 from mooring_agent.errors import InvalidSpec, MissingProgram
 from mooring_agent.images.stream import CHUNK, Compression, HashingReader, decompress, detect, peek
 from unit.images.archives import in_pieces
 
 
 def zstd(data: bytes) -> bytes:
+    need_programs("zstd")
     return subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout
 
 
@@ -31,11 +32,7 @@ PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
     Compression.XZ: lzma.compress,
     Compression.ZSTD: zstd,
 }
-needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs the program zstd")
-packed = pytest.mark.parametrize(
-    "compression",
-    [pytest.param(kind, marks=needs_zstd if kind is Compression.ZSTD else ()) for kind in PACKERS],
-)
+packed = pytest.mark.parametrize("compression", PACKERS)
 
 
 def unpack(data: bytes, piece: int = 1000) -> bytes:
@@ -87,7 +84,6 @@ def test_a_bomb_comes_out_in_bounded_pieces(compression: Compression) -> None:
         assert max(sizes) <= CHUNK
 
 
-@needs_zstd
 def test_a_program_that_nobody_reads_is_ended() -> None:
     data = zstd(os.urandom(3 << 20))
     stream = decompress(in_pieces(data), Compression.ZSTD)

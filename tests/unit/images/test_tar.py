@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -105,7 +104,6 @@ def test_what_tarfile_writes_is_read(form: int) -> None:
         assert found[3][0].mtime_ns == 1_600_000_000_500_000_000
 
 
-@pytest.mark.skipif(shutil.which("tar") is None, reason="needs the program tar")
 @pytest.mark.parametrize(
     "options",
     [
@@ -134,7 +132,6 @@ def test_sparse_files_of_gnu_tar_are_read(tmp_path: Path, options: list[str]) ->
     assert content == (tmp_path / "sparse").read_bytes()
 
 
-@pytest.mark.skipif(shutil.which("tar") is None, reason="needs the program tar")
 def test_gnu_tar_reads_sparse_files_that_are_written(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

@@ -8,13 +8,10 @@ import http.client
 import os
 import re
 import shutil
-import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -24,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from mooring_agent.errors import InvalidSpec, MissingProgram, MooringError, Unavailable
 from mooring_agent.images import tar_reader
 from mooring_agent.images.layers import apply_layer
+from mooring_agent.images.programs import run_program
 from mooring_agent.images.stream import (
     CHUNK,
     Compression,
@@ -38,7 +36,6 @@ from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
 _TIMEOUT = 60.0  # seconds without a byte
 _GIT_TIMEOUT = 1800.0  # seconds for one command of git
-_LOOK = 0.2  # seconds between two looks at whether a build goes on
 _GIT = re.compile(r"(?:git@|git://|ssh://)|(?:https?://[^#?]*\.git(?:#|$))")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _URL_MODE = 0o600  # as Docker has it
@@ -128,24 +125,18 @@ def fetch_git(source: str, directory: Path, *, keep_git_dir: bool, stop: Stop) -
             "GIT_ALLOW_PROTOCOL": "git:http:https:ssh",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
         }
-        process = subprocess.Popen(
-            [program, "-c", "advice.detachedHead=false", *words],
-            cwd=checkout,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        with process:
-            output, errors = _written(process, address, stop)
-        if process.returncode:
-            said = errors.decode("utf-8", "replace").strip().splitlines()
+        command = (program, "-c", "advice.detachedHead=false", *words)
+        try:
+            done = run_program(command, stop, _GIT_TIMEOUT, directory=checkout, environment=environment)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{address} did not answer within {_GIT_TIMEOUT:g} s") from None
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise Unavailable(
                 f"{address} cannot be fetched with git ({said[-1] if said else 'no message'}): is it "
                 "reachable from this host, and is the reference there?"
             )
-        return output.decode("utf-8", "replace").strip()
+        return done.stdout.decode("utf-8", "replace").strip()
 
     git("init", "--quiet")
     if reference.startswith("-") or address.startswith("-"):
@@ -161,22 +152,6 @@ def fetch_git(source: str, directory: Path, *, keep_git_dir: bool, stop: Stop) -
     if below:
         return Fetched(checkout, below.strip("/"))
     return Fetched(directory, "checkout")
-
-
-def _written(process: subprocess.Popen[bytes], address: str, stop: Stop) -> tuple[bytes, bytes]:
-    """What a program writes until its end; it is killed, with what it has started, to end it early."""
-    deadline = time.monotonic() + _GIT_TIMEOUT
-    try:
-        while True:
-            with suppress(subprocess.TimeoutExpired):
-                return process.communicate(timeout=_LOOK)
-            stop.check()
-            if time.monotonic() > deadline:
-                raise Unavailable(f"{address} did not answer within {_GIT_TIMEOUT:g} s")
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 def is_archive(descriptor: int) -> bool:
