@@ -4,18 +4,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from harness.agent import AgentUnderTest
 
 
+class _Outside(BaseHTTPRequestHandler):
+    """All registries that there are: a proxy that answers at once, whatever it is asked for.
+
+    In plain HTTP it takes any credentials, and wants some; TLS it cannot speak, which no repetition changes.
+    """
+
+    timeout = 10.0
+
+    def do_CONNECT(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.connection.recv(1 << 16)
+        self.wfile.write(b"this is no TLS\r\n")
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.headers["Authorization"] else 401)
+        self.send_header("WWW-Authenticate", 'Basic realm="fuzz"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="package")
-def agent() -> Iterator[AgentUnderTest]:
-    """Return a running agent."""
-    under_test = AgentUnderTest(user="tests/fuzz")
+def outside() -> Iterator[str]:
+    """Return the URL of a proxy in the place of the world: no name is looked up, nobody outside is asked."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Outside) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="package")
+def agent(outside: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentUnderTest]:
+    """Return a running agent, for which the registry `x` speaks plain HTTP."""
+    settings = tmp_path_factory.mktemp("fuzz") / "agent.yaml"
+    settings.write_text("registries: {x: {tls: 'off'}}\n")
+    under_test = AgentUnderTest(user="tests/fuzz", arguments=("--config", str(settings)))
     try:
-        under_test.start()
+        with pytest.MonkeyPatch.context() as environment:
+            for name in ("http_proxy", "https_proxy", "no_proxy", "NO_PROXY"):
+                environment.delenv(name, raising=False)
+            for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+                environment.setenv(name, outside)
+            under_test.start()
         yield under_test
     finally:
         under_test.destroy()

@@ -33,7 +33,7 @@ def docker_client() -> str | None:
 def need_programs(*programs: str) -> None:
     """End the test unless the programs, by name or path, are here; script/setup.sh has to install each.
 
-    As root it does, so that a missing one is a fault. Without root the test is skipped.
+    As root it does, so that a missing one is a fault. Without root, which installs none, the test is skipped.
     """
     missing = [program for program in programs if shutil.which(program) is None]
     if not missing:

@@ -20,7 +20,7 @@ def endpoint(text: str) -> tuple[str, dict[str, Any]]:
     given: dict[str, list[str]] = {}
     for part in text.split(","):
         key, mark, value = part.partition("=")
-        if key not in _ENDPOINT_KEYS or not (mark or key == "default-route"):
+        if key not in _ENDPOINT_KEYS or bool(mark) is (key == "default-route"):
             raise InvalidSpec(
                 f"--network {text} has {part!r}: expected NAME, or parts of {', '.join(_ENDPOINT_KEYS)}"
             )
@@ -48,7 +48,11 @@ def _one(given: dict[str, list[str]], key: str) -> str:
 
 def networking(arguments: argparse.Namespace) -> dict[str, Any]:
     """The body's NetworkingConfig; empty where there is nothing to say."""
-    endpoints = dict(map(endpoint, arguments.network))
+    endpoints: dict[str, dict[str, Any]] = {}
+    for name, settings in map(endpoint, arguments.network):
+        if name in endpoints:
+            raise InvalidSpec(f"--network names {name} twice: expected each network once")
+        endpoints[name] = settings
     if len(endpoints) < 2 and not any(endpoints.values()):
         return {}
     return {"NetworkingConfig": {"EndpointsConfig": endpoints}}

@@ -184,22 +184,6 @@ options:
       - V(true) sends the image to the registry of its name, unless that has it.
       - Or a dictionary with C(to), the name or the names as which it is pushed.
     type: raw
-  credentials:
-    description:
-      - Who one is at the registry, with O(pull), O(push) and O(at_registry). Without it, what the agent's
-        configuration or docker's C(config.json) on the host say.
-    type: dict
-    suboptions:
-      username:
-        description:
-          - The user.
-        type: str
-        required: true
-      password:
-        description:
-          - The password.
-        type: str
-        required: true
   force:
     description:
       - With O(state=absent), whether an image given by its ID goes with all of its names, and a name goes
@@ -217,6 +201,7 @@ options:
     default: false
 extends_documentation_fragment:
   - mooring.fleet.agent
+  - mooring.fleet.credentials
 seealso:
   - module: mooring.fleet.container
   - module: mooring.fleet.image_info

@@ -34,24 +34,9 @@ options:
       - The names of images whose tags at their registries are wanted, such as V(registry.example:5000/web).
     type: list
     elements: str
-  credentials:
-    description:
-      - Who one is at the registries, with O(tags_of). Without it, what the agent's configuration or docker's
-        C(config.json) on the host say.
-    type: dict
-    suboptions:
-      username:
-        description:
-          - The user.
-        type: str
-        required: true
-      password:
-        description:
-          - The password.
-        type: str
-        required: true
 extends_documentation_fragment:
   - mooring.fleet.agent
+  - mooring.fleet.credentials
 seealso:
   - module: mooring.fleet.image
   - module: mooring.fleet.image_prune

@@ -107,6 +107,7 @@ def _is_in_memory(path: Path) -> bool:
 
 def test_page_cache_makes_room_for_a_lower_limit(group: Group, spawn: Spawn, tmp_path: Path) -> None:
     if _is_in_memory(tmp_path):
+        # There its pages have no other place, so that no limit makes them go: nothing could be seen.
         pytest.skip(f"{tmp_path} is in memory itself: its pages cannot be freed")
     program = (
         f"open({str(tmp_path / 'file')!r}, 'wb').write(bytes({40 * MIB}))\n"

@@ -71,6 +71,7 @@ def processes_of(host: str) -> list[int]:
 def state(project_root: Path) -> Iterator[Path]:
     """Return the directory of the fleet; afterwards there is none."""
     if Path("/run/netns/mooring-demo-net").exists():
+        # There is one on a machine, and this one is somebody's: the test would take it down.
         pytest.skip("a fleet of the demo is up: take it down with script/demo --down")
     yield project_root / "demo/.state"
     demo(project_root, "--down", within=DOWN_WITHIN)

@@ -5,23 +5,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from harness.agent import AgentUnderTest
 
-pytestmark = [pytest.mark.root, pytest.mark.docker]
-
-
-@pytest.fixture(autouse=True)
-def tidy(agent: AgentUnderTest) -> Iterator[None]:
-    yield
-    left = agent.docker("ps", "-aq").stdout.split()
-    if left:
-        agent.docker("rm", "-f", "-v", *left)
-    agent.docker("network", "prune", "-f")
+pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.usefixtures("tidy")]
 
 
 def sleeper(agent: AgentUnderTest, name: str, *options: str) -> None:

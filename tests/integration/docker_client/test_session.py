@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,9 @@ import pytest
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.docker]
+pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.usefixtures("tidy")]
 
 TICKS = 'i=0; while true; do echo "tick $i"; echo "tock $i" >&2; i=$((i+1)); sleep 0.1; done'
-
-
-@pytest.fixture(autouse=True)
-def tidy(agent: AgentUnderTest) -> Iterator[None]:
-    yield
-    left = agent.docker("ps", "-aq").stdout.split()
-    if left:
-        agent.docker("rm", "-f", "-v", *left)
 
 
 def shown(agent: AgentUnderTest, name: str) -> dict[str, Any]:

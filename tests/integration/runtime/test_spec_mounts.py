@@ -340,5 +340,6 @@ def test_what_a_tmpfs_of_devices_is_on_the_disk(contain: Contain, tmp_path: Path
 
 def test_a_label_without_selinux_is_a_clear_error(contain: Contain) -> None:
     if os.path.exists("/sys/fs/selinux/enforce"):
+        # There the label is one for the kernel to judge, which the policy of the machine decides.
         pytest.skip("needs a kernel without SELinux")
     assert "config.linux.mountLabel" in contain("true", linux={"mountLabel": "a:b:c:s0"}).error

@@ -106,10 +106,10 @@ def _number(name: str) -> int | None:
 
 
 def _calls() -> list[tuple[str, str, tuple[int, ...], int]]:
-    """List name, system call, arguments and the expected error."""
+    """List name, system call, arguments and the expected error, of the calls that this machine has."""
     blocked = sorted(({*CALLS["x86_64"], *NEWER}) - {"socket", "personality", "ptrace", "clone", "clone3"})
     blocked.remove("process_vm_readv")  # allowed since Linux 4.8, as by docker
-    return [
+    calls = [
         *((name, name, (0, 0, 0, 0, 0), errno.EPERM) for name in blocked),
         ("clone3", "clone3", (0, 0), errno.ENOSYS),
         ("unshare a user namespace", "unshare", (NEW_USER,), errno.EPERM),
@@ -125,24 +125,23 @@ def _calls() -> list[tuple[str, str, tuple[int, ...], int]]:
         ("ptrace: TRACEME", "ptrace", (0, 0, 0, 0), 0),
         ("ptrace: attach to init", "ptrace", (16, 1, 0, 0), 0),
     ]
+    return [call for call in calls if _number(call[1]) is not None]
 
 
 @pytest.fixture(scope="module")
 def answers(attacker: Attacker) -> dict[str, int]:
     """Return the error number of every call that is tried."""
-    wanted = [(name, _number(call), arguments) for name, call, arguments, _ in _calls() if _number(call)]
+    wanted = [(name, _number(call), arguments) for name, call, arguments, _ in _calls()]
     found: dict[str, int] = attacker.python(MAKE_CALLS, json.dumps(wanted))
     return found
 
 
-@pytest.mark.parametrize(("name", "call", "expected"), [(one[0], one[1], one[3]) for one in _calls()])
-def test_the_default_seccomp_profile(answers: dict[str, int], name: str, call: str, expected: int) -> None:
+@pytest.mark.parametrize(("name", "expected"), [(one[0], one[3]) for one in _calls()])
+def test_the_default_seccomp_profile(answers: dict[str, int], name: str, expected: int) -> None:
     """Docker's profile: what the kernel's bugs were found through is refused, and nothing that is needed.
 
     (CVE-2022-0185 fsconfig, CVE-2016-0728 keyctl, CVE-2021-3490 bpf, io_uring's, userfaultfd's, …)
     """
-    if _number(call) is None:
-        pytest.skip(f"{platform.machine()} has no {call}")
     assert answers[name] == expected, errno.errorcode.get(answers[name], answers[name])
 
 

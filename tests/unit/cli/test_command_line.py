@@ -57,11 +57,18 @@ def test_run_says_which_networks_and_names_it_was_told() -> None:
         ("name=blue,colour=red", "'colour=red': expected NAME, or parts of alias"),
         ("ip=10.0.0.7", "names no network"),
         ("name=blue,ip=10.0.0.7,ip=10.0.0.8", "ip twice"),
+        ("name=blue,default-route=no", "'default-route=no': expected NAME, or parts of alias"),
+        ("name=blue,ip", "'ip': expected NAME, or parts of alias"),
     ],
 )
 def test_networks_that_are_not_understood(text: str, why: str) -> None:
     with pytest.raises(InvalidSpec, match=why):
         body("--network", text, "web:1")
+
+
+def test_a_network_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="names blue twice"):
+        body("--network", "name=blue,ip=10.0.0.7", "--network", "blue", "web:1")
 
 
 def test_run_says_what_it_was_told() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.plugin_docs import read_docstring
-from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, limits
+from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, credentials, limits
 from ansible_collections.mooring.fleet.plugins.module_utils import (
     arguments,
     asking,
@@ -24,7 +24,10 @@ from mooring_agent.engine.resources.container import LogOptions
 from mooring_agent.engine.resources.state import SECTIONS
 
 COLLECTION = Path(__file__).parents[3] / "collection"
-FRAGMENTS = {"mooring.fleet.agent": agent.ModuleDocFragment, "mooring.fleet.limits": limits.ModuleDocFragment}
+FRAGMENTS = {
+    f"mooring.fleet.{fragment.__name__.rpartition('.')[2]}": fragment.ModuleDocFragment
+    for fragment in (agent, credentials, limits)
+}
 OPERATIONS: dict[str, Operation] = {
     "apply": document.APPLY,
     "cgroup": declared.CGROUP,

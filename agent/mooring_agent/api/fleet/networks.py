@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...engine.resources import NetworkAttachment
 from ...errors import InvalidSpec
+from ..fields import Fields
 from ..messages import Reply, Request, json_response
 from ..router import Route
 
@@ -39,10 +40,8 @@ class NetworkCalls:
 
     async def disconnect(self, request: Request) -> Reply:
         """Take `container` off."""
-        body = await request.json()
-        container = self._container(body.pop("container", None))
-        if body:
-            raise InvalidSpec(f"a disconnect has no option {next(iter(body))}; name the container alone")
+        fields = Fields(await request.json(), "disconnect", ("container",))
+        container = self._container(fields.text("container"))
         await self._engine.live.disconnect(container, request.params["name"])
         return json_response(container.view())
 

@@ -23,7 +23,13 @@ from mooring_agent.images.registry.credentials import find_credentials
 from mooring_agent.images.registry.downloads import read_blob
 from mooring_agent.images.registry.retrying import RetryPolicy
 from mooring_agent.images.registry.session import Session
-from mooring_agent.images.registry.settings import Credentials, Endpoint, RegistriesSettings, file_stamp
+from mooring_agent.images.registry.settings import (
+    Credentials,
+    Endpoint,
+    RegistriesSettings,
+    check_registry,
+    file_stamp,
+)
 from mooring_agent.images.registry.uploads import OpenChunks, Upload, blob_is_there
 
 _log = logging.getLogger(__name__)
@@ -342,7 +348,8 @@ class Registries:
         return read_pages(session, "/v2/_catalog", "repositories", f"catalogue of {host}", scopes)
 
     def check_login(self, host: str, credentials: Credentials) -> Login:
-        """Raises Unauthorized when a registry does not take the credentials."""
+        """Raises Unauthorized when a registry does not take the credentials, InvalidSpec for what is none."""
+        check_registry(host, "the login")
         session = self._session(self._settings.origin(host), credentials)
         session.request("GET", "/v2/", f"login to {host}", offline=True).close()
         return Login(session.authenticator.refresh_token)

@@ -267,11 +267,14 @@ class ConnectionPool:
 
     def scheme(self, address: str, tls: TlsSettings) -> str:
         """`https` or `http`: by the settings, or with `any` by trying once. Raises Broken."""
+        try:
+            key = _key(urlsplit(f"https://{address}"), tls)
+        except ValueError as error:
+            raise Mismatch(f"{address} is no address ({error})") from None
         if tls.mode is not Tls.ANY:
             return "http" if tls.mode is Tls.OFF else "https"
         plain = self._plain.get((address, tls))
         if plain is None:
-            key = _key(urlsplit(f"https://{address}"), tls)
             connection, _ = self._acquire(key)
             try:
                 if connection.sock is None:

@@ -168,11 +168,7 @@ class RegistriesSettings:
             raise InvalidSpec("registries is not usable: expected a mapping from a registry to its settings")
         hosts = {}
         for host, settings in registries.items():
-            if not isinstance(host, str) or not _ADDRESS.fullmatch(host):
-                raise InvalidSpec(
-                    f"registries has {host!r}, which is no registry: expected HOST or HOST:PORT, without "
-                    "https:// and without a path"
-                )
+            check_registry(host, "registries")
             hosts[host] = _parse_host(host, settings)
         return cls(hosts, certificates, docker_config)
 
@@ -214,6 +210,15 @@ class RegistriesSettings:
 
 
 _DEFAULTS = RegistrySettings()
+
+
+def check_registry(host: Any, where: str) -> None:
+    """Raises InvalidSpec unless that is the name of a registry; `where` says whose it is."""
+    if not isinstance(host, str) or not _ADDRESS.fullmatch(host):
+        raise InvalidSpec(
+            f"{where} has {host!r}, which is no registry: expected HOST or HOST:PORT, without https:// and "
+            "without a path"
+        )
 
 
 def _parse_host(host: str, settings: Any) -> RegistrySettings:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 
 import pytest
 
+from mooring_agent.errors import InvalidSpec, Unavailable
+from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry import connections
+from mooring_agent.images.registry.client import Registries
 from mooring_agent.images.registry.connections import ConnectionPool
-from mooring_agent.images.registry.settings import Tls, TlsSettings
+from mooring_agent.images.registry.settings import Credentials, RegistriesSettings, Tls, TlsSettings
 
 
 def test_a_connection_that_nobody_uses_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +40,21 @@ def test_a_connection_that_nobody_uses_is_ended(monkeypatch: pytest.MonkeyPatch)
         assert not server.is_alive()
     assert len(asked) == 2  # on the same one, which was ended although nobody asked for anything more
     pool.close()
+
+
+@pytest.mark.parametrize("mode", ["verify", "any"])
+@pytest.mark.parametrize("host", ["r.example:99999", "[1:2]:5000"])
+def test_what_is_no_address_is_told_at_once(host: str, mode: str) -> None:
+    registries = Registries(RegistriesSettings.parse({host: {"tls": mode}}))
+    with pytest.raises(Unavailable, match=f"{re.escape(host)} is no address") as refused:
+        registries.repository(Reference.parse(f"{host}/app:1")).resolve("1")
+    assert "in a row" not in refused.value.message
+    registries.close()
+
+
+@pytest.mark.parametrize("host", ["\ud800", "a\0b", ":", "a b"])
+def test_a_login_to_what_is_no_registry_asks_nobody(host: str) -> None:
+    registries = Registries(RegistriesSettings.parse({}))
+    with pytest.raises(InvalidSpec, match=r"the login has .* which is no registry: expected HOST"):
+        registries.check_login(host, Credentials("the request", "sailor", "secret"))
+    registries.close()
