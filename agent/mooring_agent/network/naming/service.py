@@ -88,14 +88,11 @@ class NameService:
         self._flushing = False
         self._noted = 0
         self._settled = False
-        self._known: dict[str, tuple[Network, Realm | None]] = {}
+        self._seen: list[Network] = []
+        self._known: dict[str, Realm] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- what a start asks ------------------------------------------------------------------------
-
-    def tells(self, network: str) -> bool:
-        """Whether containers on the network of this name have names that others can look up."""
-        return any(realm.name == network for realm in self._realms().values())
 
     def resolver(self, resident: Resident) -> str | None:
         """The address of which the container asks names; None if it is to ask the host's resolvers."""
@@ -140,6 +137,9 @@ class NameService:
 
     def publish(self, resident: Resident) -> None:
         """A container runs, or is called something else: its names are told from now on."""
+        if not resident.homes:
+            self.withdraw(resident.container_id)
+            return
         if self._residents.get(resident.container_id) == resident:
             return
         self._residents[resident.container_id] = resident
@@ -155,8 +155,9 @@ class NameService:
     async def settle(self, residents: Iterable[Resident]) -> None:
         """Take up what the former agent has left, and make it what it should be: these are who runs."""
         for resident in residents:
-            self._residents.setdefault(resident.container_id, resident)
-            self._dirty.add(resident.container_id)
+            if resident.homes:
+                self._residents.setdefault(resident.container_id, resident)
+                self._dirty.add(resident.container_id)
         bridges = {realm.bridge for realm in self._realms().values()}
         texts = {}
         for resident in list(self._residents.values()):
@@ -235,19 +236,15 @@ class NameService:
     # ---- inside -----------------------------------------------------------------------------------
 
     def _realms(self) -> dict[str, Realm]:
-        realms = (self._realm(network) for network in self._networks())
-        return {realm.bridge: realm for realm in realms if realm is not None}
-
-    def _realm(self, network: Network) -> Realm | None:
-        known = self._known.get(network.name)
-        if known is None or known[0] is not network:
-            known = self._known[network.name] = network, realm_of(network)
-        return known[1]
+        """By bridge, as the networks are now."""
+        networks = list(self._networks())
+        if networks != self._seen:  # mostly they are the very same, and nothing is compared
+            found = [realm for realm in map(realm_of, networks) if realm is not None]
+            self._seen, self._known = networks, {realm.bridge: realm for realm in found}
+        return self._known
 
     def _view(self, resident: Resident) -> View | None:
-        if not resident.homes:
-            return None
-        return view_of(resident, self._realms())
+        return view_of(resident, self._realms()) if resident.homes else None
 
     def _is_able(self) -> bool:
         """Whether there can be servers on this host."""
