@@ -172,9 +172,8 @@ class NameService:
             logger.error("names of a former agent not taken up error=%r", str(error))
         self._settled = True
         self._flush()
-        wanted = set(self._served)
         for place in self._files.places():
-            if place.directory.name not in wanted:
+            if place.directory.name not in self._served:  # a container may start meanwhile
                 await asyncio.to_thread(end_stray, place)
         await self._redirect(anew=True)
 
@@ -407,13 +406,13 @@ class NameService:
             self._resolvers_changed(sorted(served.running | served.expected))
 
     def _expect_no_longer(self, key: str, container_id: str) -> None:
-        served = self._served.get(key)
-        if served is None:
-            return
-        served.expected.discard(container_id)
         if (coming := self._coming.get(container_id)) and coming[1].key == key:
             del self._coming[container_id]
-        self._leave_when_idle(served)
+            if not coming[1].plain:  # who has its address next is not to be led there
+                self._spawn(self._redirect())
+        if served := self._served.get(key):
+            served.expected.discard(container_id)
+            self._leave_when_idle(served)
 
     def _leave_when_idle(self, served: _Served) -> None:
         if served.running or served.expected or served.leaving is not None:
