@@ -35,6 +35,7 @@ class Naming:
         self.service = NameService(
             config.run_root, config.nft_table, config.bridge_prefix, networks.list, self._resolvers_changed
         )
+        networks.tables.append(self.service.redirects)
         registry.changed = self._follow
 
     def resolv_conf(self, container: Container) -> str:

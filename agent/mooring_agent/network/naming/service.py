@@ -72,7 +72,7 @@ class NameService:
         resolvers_changed: Callable[[list[str]], None],
     ) -> None:
         self._files = NameFiles(run_root / "names", _user())
-        self._redirects = Redirects(f"{nft_table}_names", bridge_prefix)
+        self.redirects = Redirects(f"{nft_table}_names", bridge_prefix)
         self._networks = networks
         self._resolvers_changed = resolvers_changed
         self._unable = ""
@@ -362,7 +362,7 @@ class NameService:
         host's resolvers, whom they reach, until it is told to let them pass.
         """
         try:
-            obstacles = await self._redirects.obstacles()
+            obstacles = await self.redirects.obstacles()
         except (MissingProgram, NftError):
             return  # the networks have no table either, and say so
         for obstacle in obstacles:
@@ -445,7 +445,7 @@ class NameService:
             for home in resident.homes:
                 if home.bridge in view.bridges:
                     entries[home.bridge, home.mac] = served.port
-        await self._redirects.make(entries, anew=anew)
+        await self.redirects.make(entries, anew=anew)
 
     def _sweep(self, texts: dict[tuple[str, str], str], bridges: set[str]) -> None:
         for bridge in self._files.networks():
