@@ -6,14 +6,15 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..config import AgentConfig
 from ..network.names import HostResolvers, asking, container_resolvers
-from ..network.naming.realms import Home, Resident
+from ..network.naming.realms import Home, Resident, realm_of
 from ..network.naming.service import NameService
 from ..network.naming.zone import can_be_told
+from ..network.records import Network
 from ..network.service import NetworkService
 from .container import Container
 from .registry import Registry
@@ -34,13 +35,13 @@ class Naming:
         self.service = NameService(
             config.run_root, config.nft_table, config.bridge_prefix, networks.list, self._resolvers_changed
         )
+        networks.tables.append(self.service.redirects)
         registry.changed = self._follow
 
     def resolv_conf(self, container: Container) -> str:
         """The container's resolv.conf(5) as things are."""
         spec = container.spec
-        told = self._is_told(container) and not _asks_itself(spec)
-        server = self.service.resolver(self._resident(container)) if told else None
+        server = None if _asks_itself(spec) else self.service.resolver(self._resident(container))
         text = self._host.text
         if server is None:
             return container_resolvers(text, spec.dns, spec.dns_search, spec.dns_options)
@@ -48,8 +49,7 @@ class Naming:
 
     async def expect(self, container: Container) -> None:
         """A container is about to start."""
-        if self._is_told(container):
-            await self.service.expect(self._resident(container))
+        await self.service.expect(self._resident(container))
 
     async def changed(self, container: Container) -> None:
         """A container that runs is on other networks, is called something else, or asks somebody else."""
@@ -74,27 +74,27 @@ class Naming:
 
     def _follow(self, container: Container) -> None:
         """Tell the names of a container that runs, and no other's."""
-        if container.running and self._is_told(container):
+        if container.running:
             self.service.publish(self._resident(container))
             if self.service.troubled:
                 self._resolvers_changed([container.id])  # it may have been made ready before
         else:
             self.service.withdraw(container.id)
 
-    def _is_told(self, container: Container) -> bool:
-        """Whether it is on a network with names at all; most are not, and start without a word about any."""
-        return any(self.service.tells(endpoint.network) for endpoint in container.endpoints)
-
     def _resident(self, container: Container) -> Resident:
+        """The container as the name service knows it: without a home where no network of its has names, which
+        most have not, so that nothing is done about it.
+        """
+        names = {endpoint.network for endpoint in container.endpoints}
+        on = {network.name: network for network in self._networks.list() if network.name in names}
+        homes = tuple(self._homes(container, on)) if any(map(realm_of, on.values())) else ()
         servers = () if _asks_itself(container.spec) else container.spec.dns
-        on = {endpoint.network for endpoint in container.endpoints}
-        outside = any(network.name in on and not network.internal for network in self._networks.list())
-        return Resident(container.id, tuple(self._homes(container)), outside, servers)
+        outside = any(not network.internal for network in on.values())
+        return Resident(container.id, homes, outside, servers)
 
-    def _homes(self, container: Container) -> Iterator[Home]:
+    def _homes(self, container: Container, on: Mapping[str, Network]) -> Iterator[Home]:
         attached = {attachment.name: attachment for attachment in container.spec.networks}
-        known = {network.name: network for network in self._networks.list()}
-        endpoints = [one for one in container.endpoints if one.network in known and one.network in attached]
+        endpoints = [one for one in container.endpoints if one.network in on and one.network in attached]
         routes = self._networks.default_routes(endpoints, preferred_networks(container.spec.networks))
         for endpoint in endpoints:
             called = [container.name, *attached[endpoint.network].aliases]
@@ -103,7 +103,7 @@ class Naming:
             if container.name:
                 called.append(container.id[:12])
             yield Home(
-                bridge=known[endpoint.network].bridge,
+                bridge=on[endpoint.network].bridge,
                 addresses=endpoint.addresses,
                 mac=endpoint.mac,
                 names=tuple(dict.fromkeys(name.lower() for name in called if can_be_told(name))),

@@ -74,6 +74,13 @@ class Nftables:
         objects: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer else []
         return [entry for entry in objects if "metainfo" not in entry]
 
+    def table(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        """What a table holds, like `listing`; None if there is no such table."""
+        tables = self.listing(f"list tables {family}")
+        if not any(item["table"]["name"] == name for item in tables):
+            return None
+        return self.listing(f"list table {family} {name}")
+
     def _settled(self) -> _Context:
         with self._lock:
             if self._context is None:

@@ -2,18 +2,20 @@
 """Sees that somebody else has changed what is ours in the kernel, and has it repaired.
 
 Nothing is polled: the kernel tells of every change of nftables and of our bridges. A change by a thread of
-ours is no drift, one of other tables or links is not looked at, and what is left leads to a comparison with
-what should be. So a flushed table is back some tens of milliseconds later. Whoever keeps undoing what we
-repair finds us slower each time, and is told about.
+this process is no drift, one of other tables or links is not looked at, and what is left leads to a
+comparison with what should be. So a flushed table is back some tens of milliseconds later. Whoever keeps
+undoing what we repair finds us slower each time, and is told about.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
+from typing import Protocol
 
 from ..errors import MooringError
 from ..linux.notices import LinkNotices, Notices, Overrun, TableNotices, bridge_harmed
@@ -57,23 +59,36 @@ class Patience:
         return self._pause > 1.0
 
 
-class DriftWatch:
-    """Watches the table and the bridges of one agent, in the event loop's thread.
+class KeptTable(Protocol):
+    """A table of nftables that somebody keeps beside the networks' own."""
 
-    `own_threads` are those that change the table for this agent, `look` says what is not as it should be,
-    `repair` makes it so, and `tell` is told what was wrong, and whether that is repaired.
+    @property
+    def table(self) -> str:
+        """Its name."""
+
+    async def differences(self) -> list[str]:
+        """What of it is not as it should be, a sentence each."""
+
+    async def repair(self) -> list[str]:
+        """Make it what it should be if it is not; what was wrong, or is, a sentence each."""
+
+
+class DriftWatch:
+    """Watches the tables and the bridges of one agent, in the event loop's thread.
+
+    `table` is the networks' own, others are `beside` it. `look` says what is not as it should be, `repair`
+    makes it so, and `tell` is told what was wrong, and whether that is repaired.
     """
 
     def __init__(
         self,
         table: str,
-        own_threads: Callable[[], Collection[int]],
+        beside: Iterable[KeptTable],
         look: Look,
         repair: Look,
         tell: Tell,
     ) -> None:
-        self._table = table
-        self._own_threads = own_threads
+        self._watched = frozenset((table, *(kept.table for kept in beside)))
         self._look = look
         self._repair = repair
         self._tell = tell
@@ -115,8 +130,7 @@ class DriftWatch:
         except Overrun:
             self._suspect()
             return
-        own = self._own_threads()
-        if any(self._table in change.tables and change.thread not in own for change in done):
+        if any(self._watched & change.tables and not _is_ours(change.thread) for change in done):
             self._suspect()
 
     def _suspect(self) -> None:
@@ -162,3 +176,8 @@ class DriftWatch:
         self._tell(found, not left)
         if left:
             self._again = True
+
+
+def _is_ours(thread: int) -> bool:
+    """Whether a thread is one of this process: only such ones change the tables for this agent."""
+    return os.path.exists(f"/proc/self/task/{thread}")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -31,11 +30,7 @@ class Firewall:
         self.table = table
         self._contents = contents
         self._nftables = Nftables()
-        self.threads: set[int] = set()
-        """The ids of the threads that make changes: one, once there was any."""
-        self._worker = ThreadPoolExecutor(
-            1, thread_name_prefix="nftables", initializer=lambda: self.threads.add(threading.get_native_id())
-        )
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="nftables")
 
     async def apply(self, commands: Iterable[str]) -> None:
         """Carry commands out as one transaction; they must be part of `contents` already.
@@ -78,10 +73,7 @@ class Firewall:
         return neighbours.dropping(self._nftables, self.table, bridge_prefix)
 
     def _listing(self, _: None) -> list[dict[str, Any]] | None:
-        tables = self._nftables.listing(f"list tables {FAMILY}")
-        if not any(item["table"]["name"] == self.table for item in tables):
-            return None
-        return self._nftables.listing(f"list table {FAMILY} {self.table}")
+        return self._nftables.table(FAMILY, self.table)
 
     async def _in_worker(self, function: Callable[[A], B], argument: A) -> B:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, argument)

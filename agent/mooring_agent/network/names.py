@@ -64,8 +64,8 @@ def resolver_configuration(sources: Sequence[Path] = RESOLVERS) -> str:
 def reachable_resolvers(text: str) -> str:
     """A resolv.conf without the resolvers that only the host itself can reach.
 
-    Those are loopback addresses and, as long as networks speak IPv4 only, IPv6 ones. If none is left, public
-    ones take their place. Everything else (search, options) is kept.
+    Those are loopback addresses and IPv6 ones, since networks speak IPv4 only unless they are asked for more.
+    If none is left, public ones take their place. Everything else (search, options) is kept.
     """
     kept = [line for line in text.splitlines() if _nameserver(line) is None]
     resolvers = _reachable(text) or PUBLIC_RESOLVERS

@@ -131,8 +131,7 @@ class RulesTable:
 
     def _look(self, wanted: Table) -> list[str]:
         name = f"nftables table {self.table} of the networks' rules"
-        tables = self._nftables.listing(f"list tables {FAMILY}")
-        if not any(item["table"]["name"] == self.table for item in tables):
+        listing = self._nftables.table(FAMILY, self.table)
+        if listing is None:
             return [f"{name} is missing"]
-        listing = self._nftables.listing(f"list table {FAMILY} {self.table}")
         return [] if isolation.is_as_wanted(listing, wanted) else [f"{name} was changed"]

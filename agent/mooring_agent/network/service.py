@@ -19,7 +19,7 @@ from ..linux.rtnetlink import RouteSocket
 from . import bridges, planning, portrules, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
-from .drift import DriftWatch, Tell
+from .drift import DriftWatch, KeptTable, Tell
 from .driver import Driver
 from .drivers import make_drivers
 from .firewall import Firewall
@@ -66,6 +66,7 @@ class NetworkService:
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
         self._rules = RulesTable(f"{config.nft_table}_rules", self._filtered, self._leases, self._traffic)
+        self.tables: list[KeptTable] = [self._rules]  # which are watched and repaired beside the firewall
         self._drivers = make_drivers(self._traffic.guard)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
         self._drift: DriftWatch | None = None
@@ -85,9 +86,7 @@ class NetworkService:
         """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
         well again. Raises OSError if the kernel does not tell of changes.
         """
-        self._drift = DriftWatch(
-            self._config.nft_table, lambda: self._firewall.threads, self._look, self.repair, tell
-        )
+        self._drift = DriftWatch(self._config.nft_table, self.tables, self._look, self.repair, tell)
         self._watch_bridges()
 
     async def stop(self) -> None:
@@ -104,7 +103,8 @@ class NetworkService:
 
     async def check(self) -> builtins.list[str]:
         """What in the kernel is not as declared, a sentence each; empty if all is well."""
-        return self._check_links() + await self._check_firewall() + await self._rules.differences()
+        found = self._check_links() + await self._check_firewall()
+        return found + [what for kept in self.tables for what in await kept.differences()]
 
     async def repair(self) -> builtins.list[str]:
         """Make the kernel what it should be, touching only what is not so.
@@ -131,7 +131,7 @@ class NetworkService:
             self._watch_bridges()
         except MooringError as error:
             wrong.append(error.message)
-        return found + wrong + await self._rules.repair()
+        return found + wrong + [what for kept in self.tables for what in await kept.repair()]
 
     async def obstacles(self) -> builtins.list[str]:
         """What on the host keeps networks from working although ours is right, and what to do about it."""

@@ -188,6 +188,19 @@ def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(age
     assert names_of(agent, "front")["problem"] is None
 
 
+@pytest.mark.parametrize("damage", ["delete table inet TABLE", "flush map inet TABLE views"])
+def test_who_is_led_to_its_own_server_stays_so_whoever_changes_the_table(
+    agent: AgentUnderTest, damage: str
+) -> None:
+    declare(agent, "back")
+    db, both = run(agent, "db", "back"), run(agent, "both", "front", "back")
+    finds(agent, both, "db", address(db, "back"))
+    _nft("nft", *damage.replace("TABLE", f"{agent.config.nft_table}_names").split())
+    finds(agent, both, "db", address(db, "back"))
+    what = f"nftables table {agent.config.nft_table}_names of names"
+    eventually(lambda: what in agent.log_tail(), what="the repair in the log")
+
+
 def test_without_dnsmasq_containers_start_as_ever(start_agent: StartAgent) -> None:
     hidden = 'mount --bind /dev/null /usr/sbin/dnsmasq && exec "$@"'
     program = ("unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-m", "mooring_agent")

@@ -72,6 +72,19 @@ def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: st
     assert "network repaired" in world.agent.log_tail()
 
 
+def test_rules_alone_are_repaired_too(world: World) -> None:
+    rule = {"direction": "in", "action": "deny", "protocol": "tcp", "ports": [80]}
+    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": [rule]})
+    table = f"{world.agent.config.nft_table}_rules"
+    since = time.time()
+    world.host.run("nft", "delete", "table", "inet", table)
+
+    [event] = eventually(lambda: told(world, since))
+    assert event["action"] == "repair"
+    assert event["attributes"]["what"] == f"nftables table {table} of the networks' rules is missing"
+    world.host.run("nft", "list", "table", "inet", table)
+
+
 def test_own_changes_and_those_of_others_tables_are_no_drift(world: World) -> None:
     since = time.time()
     world.put("web", server("web"))

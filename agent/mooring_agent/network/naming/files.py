@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ class NameFiles:
         self._networks = root / "networks"
         self._servers = root / "servers"
         self._draft = str(root / "draft")
+        self._drafting = threading.Lock()  # `retain` has a thread of its own
         self._made: set[str] = set()
         self._reserved: dict[str, str] = {}
 
@@ -37,9 +39,8 @@ class NameFiles:
             directory.mkdir(mode=_DIRECTORY, parents=True, exist_ok=True)
 
     def place(self, key: str) -> Place:
-        """Where the server of a view has its files; they are made."""
-        place = Place(self._servers / key, self._networks, self._user)
-        return place
+        """Where the server of a view has its files."""
+        return Place(self._servers / key, self._networks, self._user)
 
     def open_place(self, place: Place, bridges: Iterable[str]) -> None:
         """Make what a server expects to be there."""
@@ -117,12 +118,14 @@ class NameFiles:
         self._made.add(bridge)
 
     def _write(self, path: Path | str, text: str) -> None:
-        descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FOR_READING)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-        os.rename(self._draft, path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with self._drafting:
+            descriptor = os.open(self._draft, flags, _FOR_READING)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+            os.rename(self._draft, path)
 
 
 def _read(path: Path | str) -> str | None:

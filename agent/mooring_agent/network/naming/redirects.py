@@ -10,8 +10,10 @@ only while somebody needs it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 
+from ...errors import MooringError
 from ...linux.nftables import Nftables
 from ..neighbours import dropping
 
@@ -29,6 +31,7 @@ class Redirects:
         self._nftables = Nftables()
         self._changing = asyncio.Lock()
         self._present: dict[tuple[str, str], int] | None = None
+        self._shown: list[str] = []
 
     async def make(self, entries: Entries, *, anew: bool = False) -> None:
         """Make the table what it should be, in one transaction; `anew` even if it seems to be so.
@@ -37,16 +40,55 @@ class Redirects:
         """
         async with self._changing:
             wanted = dict(entries)
-            if self._present == wanted and not anew:
-                return
-            text = commands(self.table, self._prefix, wanted)
-            self._present = None
-            await asyncio.to_thread(self._nftables.run, text)
-            self._present = wanted
+            if self._present != wanted or anew:
+                await self._write(wanted)
+
+    async def differences(self) -> list[str]:
+        """What of the table is not as it should be, a sentence each."""
+        async with self._changing:
+            return await self._differences()
+
+    async def repair(self) -> list[str]:
+        """Make the table what it should be if it is not; what was wrong, or is, a sentence each."""
+        async with self._changing:
+            found = await self._differences()
+            if found and self._present:
+                try:
+                    await self._write(self._present)
+                except MooringError as error:
+                    found.append(error.message)
+            return found
 
     async def obstacles(self) -> list[str]:
         """A sentence for each firewall beside ours that drops the questions of containers."""
         return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, "input")
+
+    async def _write(self, wanted: dict[tuple[str, str], int]) -> None:
+        self._present = None
+        self._shown = await asyncio.to_thread(self._run, commands(self.table, self._prefix, wanted))
+        self._present = wanted
+
+    async def _differences(self) -> list[str]:
+        if not self._present:
+            return []
+        name = f"nftables table {self.table} of names"
+        try:
+            shown = await asyncio.to_thread(self._show)
+        except MooringError as error:
+            return [error.message]
+        if not shown:
+            return [f"{name} is missing"]
+        return [] if shown == self._shown else [f"{name} was changed"]
+
+    def _run(self, text: str) -> list[str]:
+        self._nftables.run(text)
+        return self._show()
+
+    def _show(self) -> list[str]:
+        """All that the table holds, its elements in no order, as in the kernel."""
+        held = self._nftables.table(FAMILY, self.table) or []
+        elements = [element for item in held if "map" in item for element in item["map"].pop("elem", ())]
+        return sorted(map(json.dumps, [*held, *elements]))
 
 
 def commands(table: str, prefix: str, entries: Entries) -> str:

@@ -72,7 +72,7 @@ class NameService:
         resolvers_changed: Callable[[list[str]], None],
     ) -> None:
         self._files = NameFiles(run_root / "names", _user())
-        self._redirects = Redirects(f"{nft_table}_names", bridge_prefix)
+        self.redirects = Redirects(f"{nft_table}_names", bridge_prefix)
         self._networks = networks
         self._resolvers_changed = resolvers_changed
         self._unable = ""
@@ -88,14 +88,11 @@ class NameService:
         self._flushing = False
         self._noted = 0
         self._settled = False
-        self._known: dict[str, tuple[Network, Realm | None]] = {}
+        self._seen: list[Network] = []
+        self._known: dict[str, Realm] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- what a start asks ------------------------------------------------------------------------
-
-    def tells(self, network: str) -> bool:
-        """Whether containers on the network of this name have names that others can look up."""
-        return any(realm.name == network for realm in self._realms().values())
 
     def resolver(self, resident: Resident) -> str | None:
         """The address of which the container asks names; None if it is to ask the host's resolvers."""
@@ -140,6 +137,9 @@ class NameService:
 
     def publish(self, resident: Resident) -> None:
         """A container runs, or is called something else: its names are told from now on."""
+        if not resident.homes:
+            self.withdraw(resident.container_id)
+            return
         if self._residents.get(resident.container_id) == resident:
             return
         self._residents[resident.container_id] = resident
@@ -155,8 +155,9 @@ class NameService:
     async def settle(self, residents: Iterable[Resident]) -> None:
         """Take up what the former agent has left, and make it what it should be: these are who runs."""
         for resident in residents:
-            self._residents.setdefault(resident.container_id, resident)
-            self._dirty.add(resident.container_id)
+            if resident.homes:
+                self._residents.setdefault(resident.container_id, resident)
+                self._dirty.add(resident.container_id)
         bridges = {realm.bridge for realm in self._realms().values()}
         texts = {}
         for resident in list(self._residents.values()):
@@ -171,9 +172,8 @@ class NameService:
             logger.error("names of a former agent not taken up error=%r", str(error))
         self._settled = True
         self._flush()
-        wanted = set(self._served)
         for place in self._files.places():
-            if place.directory.name not in wanted:
+            if place.directory.name not in self._served:  # a container may start meanwhile
                 await asyncio.to_thread(end_stray, place)
         await self._redirect(anew=True)
 
@@ -235,19 +235,15 @@ class NameService:
     # ---- inside -----------------------------------------------------------------------------------
 
     def _realms(self) -> dict[str, Realm]:
-        realms = (self._realm(network) for network in self._networks())
-        return {realm.bridge: realm for realm in realms if realm is not None}
-
-    def _realm(self, network: Network) -> Realm | None:
-        known = self._known.get(network.name)
-        if known is None or known[0] is not network:
-            known = self._known[network.name] = network, realm_of(network)
-        return known[1]
+        """By bridge, as the networks are now."""
+        networks = list(self._networks())
+        if networks != self._seen:  # mostly they are the very same, and nothing is compared
+            found = [realm for realm in map(realm_of, networks) if realm is not None]
+            self._seen, self._known = networks, {realm.bridge: realm for realm in found}
+        return self._known
 
     def _view(self, resident: Resident) -> View | None:
-        if not resident.homes:
-            return None
-        return view_of(resident, self._realms())
+        return view_of(resident, self._realms()) if resident.homes else None
 
     def _is_able(self) -> bool:
         """Whether there can be servers on this host."""
@@ -366,7 +362,7 @@ class NameService:
         host's resolvers, whom they reach, until it is told to let them pass.
         """
         try:
-            obstacles = await self._redirects.obstacles()
+            obstacles = await self.redirects.obstacles()
         except (MissingProgram, NftError):
             return  # the networks have no table either, and say so
         for obstacle in obstacles:
@@ -410,13 +406,13 @@ class NameService:
             self._resolvers_changed(sorted(served.running | served.expected))
 
     def _expect_no_longer(self, key: str, container_id: str) -> None:
-        served = self._served.get(key)
-        if served is None:
-            return
-        served.expected.discard(container_id)
         if (coming := self._coming.get(container_id)) and coming[1].key == key:
             del self._coming[container_id]
-        self._leave_when_idle(served)
+            if not coming[1].plain:  # who has its address next is not to be led there
+                self._spawn(self._redirect())
+        if served := self._served.get(key):
+            served.expected.discard(container_id)
+            self._leave_when_idle(served)
 
     def _leave_when_idle(self, served: _Served) -> None:
         if served.running or served.expected or served.leaving is not None:
@@ -449,7 +445,7 @@ class NameService:
             for home in resident.homes:
                 if home.bridge in view.bridges:
                     entries[home.bridge, home.mac] = served.port
-        await self._redirects.make(entries, anew=anew)
+        await self.redirects.make(entries, anew=anew)
 
     def _sweep(self, texts: dict[tuple[str, str], str], bridges: set[str]) -> None:
         for bridge in self._files.networks():
