@@ -103,6 +103,15 @@ def test_a_port_that_is_taken_keeps_it_from_its_new_network(agent: AgentUnderTes
     agent.api("DELETE", "/mooring/v1/networks/red")
 
 
+def test_interfaces_are_shown_as_they_are_after_the_next_start(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue", "red"])
+    put(agent, networks=["red"])
+    assert view(agent)["networks"]["red"]["interface"] == "eth1"
+    agent.api("POST", "/mooring/v1/containers/web/restart")
+    assert interfaces(agent) == ["eth0"]
+    assert view(agent)["networks"]["red"]["interface"] == "eth0"
+
+
 def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentUnderTest) -> None:
     put(agent, networks=["blue", {"name": "red", "default_route": True}])
     assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
