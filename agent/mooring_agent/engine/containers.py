@@ -113,7 +113,7 @@ class Containers:
         if await self._unpack_again(image):
             self.registry.require_free(name)
         self._check_host(name, spec)
-        made_ahead = self._standby.take(spec, image)
+        made_ahead = None if self._networks.is_in_rules(name) else self._standby.take(spec, image)
         container = made_ahead if made_ahead is not None else self._make(spec, image, name)
         container.name, container.created_at = name, time.time()
         container.auto_remove, container.managed = auto_remove, managed

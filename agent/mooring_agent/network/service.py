@@ -265,6 +265,10 @@ class NetworkService:
         """Have rules that name containers follow those that are called something else now."""
         self._rules.refresh_soon()
 
+    def is_in_rules(self, name: str) -> bool:
+        """Whether rules name the container of this name, so that they are to know it before it starts."""
+        return self._rules.names(name)
+
     async def classify(self) -> None:
         """Terms of containers say other classes of traffic."""
         await self._rules.refresh()
