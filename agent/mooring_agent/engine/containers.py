@@ -36,7 +36,7 @@ from .logs import follow as follow_log
 from .mountpoints import prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
-from .resources import ContainerSpec, check_name, compare, merge, options_of
+from .resources import ContainerSpec, check_name, options_of
 from .standby import Standby
 from .streams import Attachment
 from .volumes import Volumes
@@ -268,13 +268,7 @@ class Containers:
     async def update(self, reference: str, changes: dict[str, Any]) -> None:
         """Change options that can be changed live. Raises Conflict naming those that cannot."""
         container = self.get(reference)
-        wanted = merge(container.spec, changes)
-        fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
-        if fixed:
-            raise Conflict(
-                f"container {container.name} cannot change {', '.join(fixed)} while it exists: replace it"
-            )
-        await self.live.apply(container, wanted, managed=container.managed)
+        await self.live.update(container, changes)
         self._publish(container, "update")
 
     def resize(self, reference: str, rows: int, cols: int) -> None:
