@@ -39,7 +39,8 @@ class Attaching:
         return len(self._networks.endpoints(container.id)) == len(container.endpoints)
 
     async def attach(self, container: Container, wanted: ContainerSpec) -> None:
-        """Bring it onto the networks of `wanted`, with the addresses that this asks for.
+        """Bring it onto the networks of `wanted`, with the addresses that this asks for; its `endpoints` are
+        those from now on.
 
         `settle` follows once the spec is kept.
 
@@ -56,14 +57,14 @@ class Attaching:
                 undone.append((network, before))
                 await self._replug(container, network, before)
                 reached("attach.plugged")
-            self._reroute(container, wanted)
+            self._arrange(container, wanted)
         except MooringError:
             for network, before in reversed(undone):
                 if before is None:
                     await self._networks.disconnect(container.id, network.name, _pid(container))
                 else:
                     await self._restore(container, former[network.name], before)
-            self._reroute(container, container.spec)
+            self._arrange(container, container.spec)
             raise
 
     async def settle(self, container: Container) -> None:
@@ -82,7 +83,7 @@ class Attaching:
                 await self._networks.unplug(endpoint, pid)
                 reached("attach.unplugged")
         if surplus:
-            self._reroute(container, container.spec)
+            self._arrange(container, container.spec)
         for endpoint in surplus:
             self._networks.release(container.id, endpoint.network)
 
@@ -113,12 +114,12 @@ class Attaching:
                 endpoint, container.pid, endpoint.ifname, default_routes=(), sysctls=network.sysctls
             )
 
-    def _reroute(self, container: Container, spec: ContainerSpec) -> None:
-        """Lead the default routes of one that runs as a spec says."""
+    def _arrange(self, container: Container, spec: ContainerSpec) -> None:
+        """Its endpoints are those of a spec from now on, and its default routes lead as that says."""
+        container.endpoints = self._in_order(container, spec)
         pid = _pid(container)
         if pid is not None:
-            endpoints = self._in_order(container, spec)
-            self._networks.reroute(endpoints, pid, preferred_networks(spec.networks))
+            self._networks.reroute(container.endpoints, pid, preferred_networks(spec.networks))
 
     def _in_order(self, container: Container, spec: ContainerSpec) -> tuple[Endpoint, ...]:
         """Its endpoints on the networks of a spec, in their order there."""

@@ -217,6 +217,9 @@ class Berthing:
             plan = None
             if not built:
                 plan = (await self._outfit(container, around, berth)).encode()
+            # Whose cables are called otherwise now.
+            known = {endpoint.network: endpoint for endpoint in self._networks.endpoints(container.id)}
+            container.endpoints = tuple(known[endpoint.network] for endpoint in container.endpoints)
             if shape.unified:
                 self._registry.save_resolved(container)
             return await client.launch(self._order(container, berth), plan)

@@ -36,7 +36,7 @@ from .logs import follow as follow_log
 from .mountpoints import prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
-from .resources import ContainerSpec, check_name, compare, merge, options_of
+from .resources import ContainerSpec, check_name, options_of
 from .standby import Standby
 from .streams import Attachment
 from .volumes import Volumes
@@ -113,7 +113,7 @@ class Containers:
         if await self._unpack_again(image):
             self.registry.require_free(name)
         self._check_host(name, spec)
-        made_ahead = self._standby.take(spec, image)
+        made_ahead = None if self._networks.is_in_rules(name) else self._standby.take(spec, image)
         container = made_ahead if made_ahead is not None else self._make(spec, image, name)
         container.name, container.created_at = name, time.time()
         container.auto_remove, container.managed = auto_remove, managed
@@ -268,13 +268,7 @@ class Containers:
     async def update(self, reference: str, changes: dict[str, Any]) -> None:
         """Change options that can be changed live. Raises Conflict naming those that cannot."""
         container = self.get(reference)
-        wanted = merge(container.spec, changes)
-        fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
-        if fixed:
-            raise Conflict(
-                f"container {container.name} cannot change {', '.join(fixed)} while it exists: replace it"
-            )
-        await self.live.apply(container, wanted, managed=container.managed)
+        await self.live.update(container, changes)
         self._publish(container, "update")
 
     def resize(self, reference: str, rows: int, cols: int) -> None:

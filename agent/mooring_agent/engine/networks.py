@@ -20,8 +20,8 @@ from .resources import NetworkSpec, compare
 
 
 class Networks:
-    """Declares networks. Labels and nat change live; for the rest a network is made anew, once it is
-    unused. `name_of` puts a container's id into words, None for one that nobody has asked for yet.
+    """Declares networks. For changes that are not live a network is made anew, once it is unused. `name_of`
+    puts a container's id into words, None for one that nobody has asked for yet.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Networks:
     async def _remove(self, network: Network) -> None:
         await self._vacate()
         await self._service.remove(network.name)
-        await self._names.network_removed(network.bridge)
+        if network.bridge:
+            await self._names.network_removed(network.bridge)
 
     async def _create(self, name: str, given: dict[str, Any], wanted: NetworkSpec) -> None:
         network = await self._service.create(name, given)

@@ -113,6 +113,10 @@ class Leases:
         self._store.rename_cable(renamed)
         self._endpoints[endpoint.container_id][endpoint.network] = renamed
 
+    def current(self, endpoint: Endpoint) -> Endpoint:
+        """An endpoint as it is by now; as it was if it has been released."""
+        return self._endpoints.get(endpoint.container_id, {}).get(endpoint.network, endpoint)
+
     def of(self, container_id: str) -> tuple[Endpoint, ...]:
         """The endpoints of a container, in the order in which it got them."""
         return tuple(self._endpoints.get(container_id, {}).values())

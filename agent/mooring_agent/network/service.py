@@ -39,8 +39,7 @@ class NetworkService:
     """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
     tells what the container is allowed.
 
-    `start` comes first. Methods that are not coroutines touch no nftables, and of the kernel at most a
-    bridge.
+    `start` comes first. Methods that are not coroutines touch no nftables.
     """
 
     def __init__(
@@ -266,6 +265,10 @@ class NetworkService:
         """Have rules that name containers follow those that are called something else now."""
         self._rules.refresh_soon()
 
+    def is_in_rules(self, name: str) -> bool:
+        """Whether rules name the container of this name, so that they are to know it before it starts."""
+        return self._rules.names(name)
+
     async def classify(self) -> None:
         """Terms of containers say other classes of traffic."""
         await self._rules.refresh()
@@ -286,10 +289,7 @@ class NetworkService:
     def default_routes(
         self, endpoints: Sequence[Endpoint], preferred: Collection[str] = ()
     ) -> dict[str, tuple[int, ...]]:
-        """The IP versions (4, 6) whose default route leads through each of a container's networks, by name.
-
-        See `routing.default_routes`.
-        """
+        """See `routing.default_routes`."""
         return routing.default_routes(endpoints, self._networks, preferred)
 
     async def connect(
@@ -309,7 +309,7 @@ class NetworkService:
         is gone, Conflict if the network is full or the container has what it brings, NotFound if something of
         the host is missing.
         """
-        network = self.get(endpoint.network)
+        network, endpoint = self.get(endpoint.network), self._leases.current(endpoint)
         if network.name not in self._settled:
             await self._settle(network)
         name = self._container_name(endpoint.container_id)
@@ -420,11 +420,11 @@ class NetworkService:
         """Decide on a network, note it, and make its bridge; the firewall follows in `_settle`."""
         if name in self._networks:
             raise Conflict(f"network {name} exists already; remove it first, or choose another name")
-        ipv4, ipv6 = self.plan_subnets(name, spec)
+        subnets = self.plan_subnets(name, spec)
         used = {network.number for network in self._networks.values()} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
         bridge = f"{self._config.bridge_prefix}{number}"
-        network = planning.decide(name, spec, (ipv4, ipv6), number, bridge, self._netlink)
+        network = planning.decide(name, spec, subnets, number, bridge, self._netlink)
         with self._database.transaction():
             self._store.add_network(network)
             self._ensure(network)

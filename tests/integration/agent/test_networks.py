@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,51 @@ def test_a_port_that_is_taken_keeps_it_from_its_new_network(agent: AgentUnderTes
     agent.api("DELETE", "/mooring/v1/networks/red")
 
 
+def test_a_port_that_is_taken_keeps_all_else_from_changing(agent: AgentUnderTest) -> None:
+    put(agent, networks=[{"name": "blue", "ipv4_address": "10.77.1.7"}], memory="64m")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        moved = {"name": "blue", "ipv4_address": "10.77.1.8"}
+        with pytest.raises(ApiError, match=f"host port {port}/tcp is in use"):
+            put(agent, networks=[moved], ports=[f"127.0.0.1:{port}:80"], memory="128m")
+    assert view(agent)["networks"]["blue"]["ipv4_address"] == "10.77.1.7"
+    assert "inet 10.77.1.7/24" in run(agent, "ip", "address", "show", "eth0")
+    limit = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max"
+    assert run(agent, "sh", "-c", limit) == f"{64 * 2**20}\n"
+
+
+def test_a_first_network_and_ports_come_together(agent: AgentUnderTest) -> None:
+    put(agent, networks=["none"])
+    ports = put(agent, networks=["blue"], ports=["127.0.0.1::80"])["result"]["ports"]
+    assert [port["container"] for port in ports] == [80]
+
+
+def test_changes_at_the_same_time_all_stay(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue"])
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", "/mooring/v1/containers/web", {"ports": ["127.0.0.1::80"]}),
+        ("POST", "/mooring/v1/networks/red/connect", {"container": "web"}),
+        ("POST", "/mooring/v1/networks/bridge/connect", {"container": "web"}),
+    ]
+    with ThreadPoolExecutor() as together:
+        list(together.map(lambda call: agent.api(*call), calls))
+    after = view(agent)
+    assert sorted(after["networks"]) == ["blue", "bridge", "red"]
+    assert [port["container"] for port in after["ports"]] == [80]
+    assert len(interfaces(agent)) == 3
+
+
+def test_interfaces_are_shown_as_they_are_after_the_next_start(agent: AgentUnderTest) -> None:
+    put(agent, networks=["blue", "red"])
+    put(agent, networks=["red"])
+    assert view(agent)["networks"]["red"]["interface"] == "eth1"
+    agent.api("POST", "/mooring/v1/containers/web/restart")
+    assert interfaces(agent) == ["eth0"]
+    assert view(agent)["networks"]["red"]["interface"] == "eth0"
+
+
 def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentUnderTest) -> None:
     put(agent, networks=["blue", {"name": "red", "default_route": True}])
     assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
@@ -137,10 +183,11 @@ def test_a_kill_in_between_leaves_nothing_half_done(
     agent, switch = switched
     agent.api("PUT", "/mooring/v1/networks/blue", BLUE)
     agent.api("PUT", "/mooring/v1/networks/red", RED)
-    put(agent, networks=["blue"])
+    web = {"command": ["httpd", "-f"], "ports": ["127.0.0.1::80"]}
+    put(agent, networks=["blue"], **web)
     switch.write_text(point)
     with pytest.raises(OSError):
-        put(agent, networks=["red"])
+        put(agent, networks=["red"], **web)
     assert agent.process is not None
     agent.process.wait(10.0)
     agent.process = None
@@ -150,7 +197,10 @@ def test_a_kill_in_between_leaves_nothing_half_done(
     assert asked == (["blue"] if point == "attach.plugged" else ["red"])
     assert list(view(agent)["networks"]) == asked
     assert len(interfaces(agent)) == 1
-    put(agent, networks=["red"])
+    [port] = view(agent)["ports"]
+    socket.create_connection(("127.0.0.1", port["host"]), 5).close()
+    put(agent, networks=["red"], **web)
+    socket.create_connection(("127.0.0.1", port["host"]), 5).close()
     assert list(view(agent)["networks"]) == ["red"]
     assert "default via 10.77.2.1" in run(agent, "ip", "route")
     agent.api("DELETE", "/mooring/v1/containers/web")

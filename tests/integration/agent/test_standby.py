@@ -69,6 +69,18 @@ def test_it_becomes_the_third(agent: AgentUnderTest) -> None:
     assert len(addresses) == 3
 
 
+def test_rules_hold_for_the_third_that_they_name(agent: AgentUnderTest) -> None:
+    agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in for three"]})
+    standing_by(agent, networks=["shop"])
+    for name in ("two", "three"):
+        address = put(agent, name, networks=["shop"])["networks"]["shop"]["ipv4_address"]
+        ping = ["ping", "-c1", "-w2", address]
+        answer = agent.api("POST", "/mooring/v1/containers/one/exec", {"argv": ping})
+        assert answer["exit_code"] == (1 if name == "three" else 0), name
+    remove(agent, "one", "two", "three")
+    agent.api("DELETE", "/mooring/v1/networks/shop")
+
+
 def test_nobody_sees_it(agent: AgentUnderTest) -> None:
     standing_by(agent)
 

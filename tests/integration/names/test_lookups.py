@@ -192,6 +192,20 @@ def test_an_internal_network_asks_nobody_outside(agent: AgentUnderTest) -> None:
     finds(agent, db, "db", address(db, "back"))
 
 
+def test_a_network_without_names_takes_no_others_with_it(agent: AgentUnderTest) -> None:
+    web, db = run(agent, "web", "front"), run(agent, "db", "front")
+    served(agent, "front")
+    subprocess.run(["ip", "link", "add", "gtlan", "type", "bridge"], check=True, timeout=10)
+    try:
+        declare(agent, "lan", driver="macvlan", parent="gtlan", subnet="10.77.9.0/24")
+        agent.api("DELETE", "/mooring/v1/networks/lan")
+    finally:
+        subprocess.run(["ip", "link", "delete", "gtlan"], check=True, timeout=10)
+    late = run(agent, "late", "front")
+    finds(agent, web, "late", address(late, "front"))
+    finds(agent, web, "db", address(db, "front"))
+
+
 def test_the_default_network_is_left_to_the_hosts_resolvers(agent: AgentUnderTest) -> None:
     lone = run(agent, "lone", "bridge")
     assert names_of(agent, "bridge") is None
