@@ -58,21 +58,21 @@ class Patience:
 
 
 class DriftWatch:
-    """Watches the table and the bridges of one agent, in the event loop's thread.
+    """Watches the tables and the bridges of one agent, in the event loop's thread.
 
-    `own_threads` are those that change the table for this agent, `look` says what is not as it should be,
+    `own_threads` are those that change the `tables` for this agent, `look` says what is not as it should be,
     `repair` makes it so, and `tell` is told what was wrong, and whether that is repaired.
     """
 
     def __init__(
         self,
-        table: str,
+        tables: Collection[str],
         own_threads: Callable[[], Collection[int]],
         look: Look,
         repair: Look,
         tell: Tell,
     ) -> None:
-        self._table = table
+        self._names = frozenset(tables)
         self._own_threads = own_threads
         self._look = look
         self._repair = repair
@@ -116,7 +116,7 @@ class DriftWatch:
             self._suspect()
             return
         own = self._own_threads()
-        if any(self._table in change.tables and change.thread not in own for change in done):
+        if any(self._names & change.tables and change.thread not in own for change in done):
             self._suspect()
 
     def _suspect(self) -> None:

@@ -65,7 +65,7 @@ class NetworkService:
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
-        self._rules = RulesTable(f"{config.nft_table}_rules", self._filtered, self._leases, self._traffic)
+        self._rules = RulesTable(self._firewall, self._filtered, self._leases, self._traffic)
         self._drivers = make_drivers(self._traffic.guard)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
         self._drift: DriftWatch | None = None
@@ -85,9 +85,8 @@ class NetworkService:
         """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
         well again. Raises OSError if the kernel does not tell of changes.
         """
-        self._drift = DriftWatch(
-            self._config.nft_table, lambda: self._firewall.threads, self._look, self.repair, tell
-        )
+        tables = self._firewall.table, self._rules.table
+        self._drift = DriftWatch(tables, lambda: self._firewall.threads, self._look, self.repair, tell)
         self._watch_bridges()
 
     async def stop(self) -> None:

@@ -72,6 +72,26 @@ def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: st
     assert "network repaired" in world.agent.log_tail()
 
 
+def test_rules_of_networks_are_repaired_as_well(world: World) -> None:
+    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in tcp 25"]})
+    table = f"{world.agent.config.nft_table}_rules"
+    since = time.time()
+    world.host.run("nft", "delete", "table", "inet", table)
+
+    [event] = eventually(lambda: told(world, since))
+    assert event["action"] == "repair"
+    assert f"nftables table {table} of the networks' rules is missing" in event["attributes"]["what"]
+    assert "deny in tcp 25" in world.host.run("nft", "list", "table", "inet", table)
+
+    since = time.time()
+    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in tcp 26 for web"]})
+    world.put("web", server("web", networks=["shop"]))
+    world.agent.api("DELETE", "/mooring/v1/containers/web?timeout=0")
+    world.host.run("nft", "flush", "chain", "inet", table, "forward")
+    [event] = eventually(lambda: told(world, since))
+    assert "was changed" in event["attributes"]["what"], "what we change ourselves is no drift"
+
+
 def test_own_changes_and_those_of_others_tables_are_no_drift(world: World) -> None:
     since = time.time()
     world.put("web", server("web"))
