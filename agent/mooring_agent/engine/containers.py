@@ -266,9 +266,14 @@ class Containers:
         )
 
     async def update(self, reference: str, changes: dict[str, Any]) -> None:
-        """Change options that can be changed live. Raises Conflict naming those that cannot."""
+        """Change options that can be changed live. Raises Conflict naming those that cannot, InvalidSpec."""
         container = self.get(reference)
         wanted = merge(container.spec, changes)
+        if wanted.state != container.spec.state:
+            raise InvalidSpec(
+                f"state of container {container.name} cannot be updated to {wanted.state!r}: start or stop "
+                "it, or declare it so"
+            )
         fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
         if fixed:
             raise Conflict(
