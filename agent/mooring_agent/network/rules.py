@@ -197,6 +197,8 @@ def _peer(value: object, where: str) -> str:
     for kind in (_CONTAINER, _NETWORK):
         if value.startswith(kind):
             return kind + _named(value.removeprefix(kind), where, f"{kind}NAME")
+    if "%" in value:  # a zone of IPv6 would be any text
+        raise InvalidSpec(f"{where} is {value!r}, expected {_PEERS}")
     try:
         return str(ipaddress.ip_network(value))
     except ValueError as error:

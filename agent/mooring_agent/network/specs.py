@@ -222,7 +222,8 @@ def _ip_range(value: object, subnet: IPNetwork, key: str) -> str:
         found = ipaddress.ip_network(value if isinstance(value, str) else str(value))
     except ValueError:
         found = None
-    if found is None or found.version != subnet.version or not _within(found, subnet):
+    zoned = "%" in str(value)
+    if found is None or zoned or found.version != subnet.version or not _within(found, subnet):
         raise InvalidSpec(
             f"{key} {value!r} is not usable: expected a network within {subnet}, such as "
             f"{next(subnet.subnets())}"
