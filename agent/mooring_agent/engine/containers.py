@@ -266,7 +266,7 @@ class Containers:
         )
 
     async def update(self, reference: str, changes: dict[str, Any]) -> None:
-        """Change options that can be changed live. Raises Conflict naming those that cannot."""
+        """Change options that can be changed live. Raises Conflict naming those that cannot, InvalidSpec."""
         container = self.get(reference)
         await self.live.update(container, changes)
         self._publish(container, "update")

@@ -10,7 +10,7 @@ from dataclasses import fields as fields_of
 from typing import Any
 
 from ..cgroups.resources import Resources
-from ..errors import Conflict, MooringError, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..keeper import messages
 from ..network.service import NetworkService
 from .attaching import Attaching
@@ -55,9 +55,14 @@ class LiveChanges:
             await self._apply(container, wanted, managed)
 
     async def update(self, container: Container, changes: Mapping[str, Any]) -> None:
-        """Change some options. Raises Conflict naming those that cannot be changed live."""
+        """Change some options. Raises Conflict naming those that cannot be changed live, InvalidSpec."""
         async with container.lock:
             wanted = merge(container.spec, changes)
+            if wanted.state != container.spec.state:
+                raise InvalidSpec(
+                    f"state of container {container.name} cannot be updated to {wanted.state!r}: start or stop "
+                    "it, or declare it so"
+                )
             fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
             if fixed:
                 raise Conflict(

@@ -13,7 +13,7 @@ _LDX_MEM, _STX_MEM, _LD_IMM64 = 0x61, 0x63, 0x18
 _MOVE, _ADD, _AND, _SHIFT_LEFT = 0xB7, 0x07, 0x57, 0x67  # 64 bits, with a constant
 _MOVE_REGISTER = 0xBF
 _JUMP, _CALL, _EXIT = 0x05, 0x85, 0x95
-_JUMPS = {"==": 0x15, "!=": 0x55, "&": 0x45, "== register": 0x1D, "!= register": 0x5D}
+_JUMPS = {"==": 0x15, "!=": 0x55, "== register": 0x1D, "!= register": 0x5D}
 _PSEUDO_MAP_FD = 1
 FRAME = 10
 """The register that points at the end of the stack."""
@@ -68,7 +68,7 @@ class Assembler:
         self._code.append((_JUMP, 0, 0, label, 0))
 
     def jump_if(self, register: int, relation: str, value: int, label: str) -> None:
-        """Go on there if the relation ("==", "!=", or "&": any bit in common) holds with a constant."""
+        """Go on there if the relation ("==" or "!=") holds with a constant."""
         self._code.append((_JUMPS[relation], register, 0, label, value))
 
     def jump_unless_equal(self, register: int, other: int, label: str) -> None:

@@ -100,14 +100,11 @@ IPV6_SETTINGS = "/proc/sys/net/ipv6"
 SIOCGIFINDEX = 0x8933  # <linux/sockios.h>
 
 _IFREQ = struct.Struct("@16si20x")  # ifreq: name, index, room for the other members of its union
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which of them change
+LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, which of them change
 _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, two lengths, tos, table, protocol, scope, type, flags
+ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, two lengths, tos, table, protocol, scope, type, flags
 _ADD = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
-LINK_HEADER = _LINK.size
-"""Where in the payload of an RTM_NEWLINK its attributes begin."""
-
-_ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
+_ANY_LINK = LINK.pack(0, 0, 0, 0, 0)
 
 
 class Link(NamedTuple):
@@ -175,7 +172,7 @@ class RouteSocket(NetlinkSocket):
 
     def routes(self, family: int = socket.AF_INET) -> list[Route]:
         """All routes of a family, of every table of the namespace."""
-        request = message(RTM_GETROUTE, NLM_F_DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        request = message(RTM_GETROUTE, NLM_F_DUMP, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
         return [parse_route(payload) for payload in self.dump(request)]
 
 
@@ -184,9 +181,9 @@ def bridge_add(name: str, mac: str, mtu: int | None = None) -> bytes:
     return message(
         RTM_NEWLINK,
         _ADD,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
         text(IFLA_IFNAME, name),
-        attribute(IFLA_ADDRESS, _mac_bytes(mac)),
+        attribute(IFLA_ADDRESS, mac_bytes(mac)),
         _mtu(mtu),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
     )
@@ -204,7 +201,7 @@ def veth_add(name: str, *, master: int, peer_name: str, peer_pid: int, mtu: int 
     return message(
         RTM_NEWLINK,
         _ADD,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
         text(IFLA_IFNAME, name),
         u32(IFLA_MASTER, master),
         queues,
@@ -276,8 +273,8 @@ def link_set(
     return message(
         RTM_SETLINK,
         NLM_F_ACK,
-        _LINK.pack(0, 0, ifindex, flags, change),
-        b"" if mac is None else attribute(IFLA_ADDRESS, _mac_bytes(mac)),
+        LINK.pack(0, 0, ifindex, flags, change),
+        b"" if mac is None else attribute(IFLA_ADDRESS, mac_bytes(mac)),
         _mtu(mtu),
         b"" if master is None else u32(IFLA_MASTER, master),
     )
@@ -298,7 +295,7 @@ def link_move(ifindex: int, name: str, pid: int) -> bytes:
     """Give the link with this index to the network namespace of `pid`, as `name` ("eth%d" takes a number
     that is free there).
     """
-    body = _LINK.pack(0, 0, ifindex, 0, 0)
+    body = LINK.pack(0, 0, ifindex, 0, 0)
     return message(RTM_SETLINK, NLM_F_ACK, body, u32(IFLA_NET_NS_PID, pid), text(IFLA_IFNAME, name))
 
 
@@ -311,7 +308,7 @@ def address_add(ifindex: int, address: str, prefix_length: int, broadcast: str |
     """Give the link with this index an IPv4 or IPv6 address; one of IPv6 is usable at once, without a search
     for others who have it (RFC 4862, 5.4).
     """
-    family, packed = _ip_bytes(address)
+    family, packed = ip_bytes(address)
     flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
     return message(
         RTM_NEWADDR,
@@ -319,13 +316,13 @@ def address_add(ifindex: int, address: str, prefix_length: int, broadcast: str |
         _ADDRESS.pack(family, prefix_length, flags, RT_SCOPE_UNIVERSE, ifindex),
         attribute(IFA_LOCAL, packed),
         attribute(IFA_ADDRESS, packed),
-        b"" if broadcast is None else attribute(IFA_BROADCAST, _ip_bytes(broadcast)[1]),
+        b"" if broadcast is None else attribute(IFA_BROADCAST, ip_bytes(broadcast)[1]),
     )
 
 
 def address_delete(ifindex: int, address: str, prefix_length: int) -> bytes:
     """Take an address from the link with this index."""
-    family, packed = _ip_bytes(address)
+    family, packed = ip_bytes(address)
     body = _ADDRESS.pack(family, prefix_length, 0, RT_SCOPE_UNIVERSE, ifindex)
     return message(RTM_DELADDR, NLM_F_ACK, body, attribute(IFA_LOCAL, packed))
 
@@ -338,21 +335,21 @@ def route_add(
     Without `destination` it is the default route. `gateway` None means that the destination is on the link
     itself; then a destination is needed.
     """
-    family, _ = _ip_bytes(gateway or destination or "")
+    family, _ = ip_bytes(gateway or destination or "")
     scope = RT_SCOPE_LINK if gateway is None else RT_SCOPE_UNIVERSE
     return message(
         RTM_NEWROUTE,
         _ADD,
-        _ROUTE.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0),
-        b"" if destination is None else attribute(RTA_DST, _ip_bytes(destination)[1]),
-        b"" if gateway is None else attribute(RTA_GATEWAY, _ip_bytes(gateway)[1]),
+        ROUTE.pack(family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0),
+        b"" if destination is None else attribute(RTA_DST, ip_bytes(destination)[1]),
+        b"" if gateway is None else attribute(RTA_GATEWAY, ip_bytes(gateway)[1]),
         u32(RTA_OIF, ifindex),
     )
 
 
 def route_delete(ifindex: int, family: int) -> bytes:
     """Delete the default route of an address family through the link with this index."""
-    body = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+    body = ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
     return message(RTM_DELROUTE, NLM_F_ACK, body, u32(RTA_OIF, ifindex))
 
 
@@ -406,7 +403,7 @@ def delete_links(netlink: RouteSocket, names: Iterable[str]) -> None:
                 raise
 
 
-def _well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
     """Let a message that the kernel should not have sent be a NetlinkError, whatever is wrong with it."""
 
     def checked(payload: bytes) -> T:
@@ -420,11 +417,11 @@ def _well_formed(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
     return checked
 
 
-@_well_formed
+@well_formed
 def parse_link(payload: bytes) -> Link:
     """Read the payload of an RTM_NEWLINK."""
-    _, _, ifindex, flags, _ = _LINK.unpack_from(payload)
-    found = attributes(payload, _LINK.size)
+    _, _, ifindex, flags, _ = LINK.unpack_from(payload)
+    found = attributes(payload, LINK.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
     is_port = string(info.get(IFLA_INFO_SLAVE_KIND, b"")) == "bridge"
     port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b"")) if is_port else {}
@@ -440,7 +437,7 @@ def parse_link(payload: bytes) -> Link:
     )
 
 
-@_well_formed
+@well_formed
 def parse_address(payload: bytes) -> Address:
     """Read the payload of an RTM_NEWADDR."""
     family, prefix_length, _, _, ifindex = _ADDRESS.unpack_from(payload)
@@ -449,11 +446,11 @@ def parse_address(payload: bytes) -> Address:
     return Address(ifindex, socket.inet_ntop(family, packed), prefix_length)
 
 
-@_well_formed
+@well_formed
 def parse_route(payload: bytes) -> Route:
     """Read the payload of an RTM_NEWROUTE."""
-    family, prefix_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(payload)
-    found = attributes(payload, _ROUTE.size)
+    family, prefix_length, _, _, table, _, _, kind, _ = ROUTE.unpack_from(payload)
+    found = attributes(payload, ROUTE.size)
     size = 16 if family == socket.AF_INET6 else 4
     gateway = found.get(RTA_GATEWAY)
     return Route(
@@ -470,13 +467,15 @@ def _mtu(mtu: int | None) -> bytes:
     return b"" if mtu is None else u32(IFLA_MTU, mtu)
 
 
-def _mac_bytes(mac: str) -> bytes:
+def mac_bytes(mac: str) -> bytes:
+    """The six bytes of a MAC address. Raises ValueError."""
     packed = bytes.fromhex(mac.replace(":", ""))
     if len(packed) != 6:
         raise ValueError(f"{mac!r} is no MAC address of six bytes")
     return packed
 
 
-def _ip_bytes(address: str) -> tuple[int, bytes]:
+def ip_bytes(address: str) -> tuple[int, bytes]:
+    """The family of an IPv4 or IPv6 address, and its bytes."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return family, socket.inet_pton(family, address)

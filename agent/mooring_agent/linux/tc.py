@@ -19,7 +19,6 @@ from .netlink import (
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REPLACE,
-    NetlinkError,
     attribute,
     attributes,
     message,
@@ -27,7 +26,7 @@ from .netlink import (
     text,
     u32,
 )
-from .rtnetlink import IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, RTM_NEWLINK
+from .rtnetlink import IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, LINK, RTM_NEWLINK, well_formed
 
 RTM_NEWQDISC = 36
 RTM_DELQDISC = 37
@@ -68,7 +67,6 @@ ROOT_HANDLE = 0x10000  # 1:
 ABSENT = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
 """What the kernel says when a link, a discipline or filters that are to be deleted are not there."""
 
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg, as in rtnetlink
 _TC = struct.Struct("=BxHiIII")  # tcmsg: family, padding, interface, handle, parent, info
 _RATE = struct.Struct("=BBHhHI")  # tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate
 _TBF = struct.Struct("=III")  # after two rates in tc_tbf_qopt: limit, buffer, mtu
@@ -82,8 +80,6 @@ class Qdisc(NamedTuple):
 
     ifindex: int
     kind: str
-    handle: int
-    parent: int
     rate: int
     limit: int
 
@@ -103,7 +99,7 @@ def ifb_add(name: str) -> bytes:
     return message(
         RTM_NEWLINK,
         NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
         text(IFLA_IFNAME, name),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb")),
     )
@@ -183,33 +179,28 @@ def ingress_dump(ifindex: int) -> bytes:
     return message(RTM_GETTFILTER, NLM_F_DUMP, _TC.pack(0, 0, ifindex, 0, INGRESS, 0))
 
 
+@well_formed
 def parse_qdisc(payload: bytes) -> Qdisc:
     """Read the payload of an RTM_NEWQDISC."""
-    try:
-        _, _, ifindex, handle, parent, _ = _TC.unpack_from(payload)
-        found = attributes(payload, _TC.size)
-        kind = string(found.get(TCA_KIND, b""))
-        rate = limit = 0
-        if kind == "tbf":
-            options = attributes(found.get(TCA_OPTIONS, b""))
-            rate = int(_RATE.unpack_from(options[TCA_TBF_PARMS])[-1])
-            limit = int(_TBF.unpack_from(options[TCA_TBF_PARMS], 2 * _RATE.size)[0])
-            if TCA_TBF_RATE64 in options:
-                rate = int(struct.unpack("=Q", options[TCA_TBF_RATE64])[0])
-    except (struct.error, KeyError) as error:
-        raise _unreadable(error) from None
-    return Qdisc(ifindex, kind, handle, parent, rate, limit)
+    ifindex = _TC.unpack_from(payload)[2]
+    found = attributes(payload, _TC.size)
+    kind = string(found.get(TCA_KIND, b""))
+    if kind != "tbf":
+        return Qdisc(ifindex, kind, 0, 0)
+    options = attributes(found.get(TCA_OPTIONS, b""))
+    rate = _RATE.unpack_from(options[TCA_TBF_PARMS])[-1]
+    if TCA_TBF_RATE64 in options:
+        [rate] = struct.unpack("=Q", options[TCA_TBF_RATE64])
+    return Qdisc(ifindex, kind, rate, _TBF.unpack_from(options[TCA_TBF_PARMS], 2 * _RATE.size)[0])
 
 
+@well_formed
 def parse_filter(payload: bytes) -> Filter:
     """Read the payload of an RTM_NEWTFILTER."""
-    try:
-        info = _TC.unpack_from(payload)[-1]
-        found = attributes(payload, _TC.size)
-        name = string(attributes(found.get(TCA_OPTIONS, b"")).get(TCA_BPF_NAME, b""))
-        return Filter(string(found.get(TCA_KIND, b"")), info >> 16, name)
-    except struct.error as error:
-        raise _unreadable(error) from None
+    info = _TC.unpack_from(payload)[-1]
+    found = attributes(payload, _TC.size)
+    name = string(attributes(found.get(TCA_OPTIONS, b"")).get(TCA_BPF_NAME, b""))
+    return Filter(string(found.get(TCA_KIND, b"")), info >> 16, name)
 
 
 def _filter_replace(ifindex: int, preference: int, options: bytes) -> bytes:
@@ -220,7 +211,3 @@ def _filter_replace(ifindex: int, preference: int, options: bytes) -> bytes:
         text(TCA_KIND, "bpf"),
         attribute(TCA_OPTIONS, options),
     )
-
-
-def _unreadable(error: Exception) -> NetlinkError:
-    return NetlinkError(errno.EBADMSG, f"the kernel sent a message that cannot be read: {error}")

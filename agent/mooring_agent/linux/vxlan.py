@@ -7,7 +7,6 @@ from <linux/if_link.h>, <linux/neighbour.h> and <linux/rtnetlink.h>. Building an
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from typing import NamedTuple
@@ -18,7 +17,6 @@ from .netlink import (
     NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REPLACE,
-    NetlinkError,
     attribute,
     attributes,
     message,
@@ -34,18 +32,23 @@ from .rtnetlink import (
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
     IFLA_MTU,
+    LINK,
+    ROUTE,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
     RTA_OIF,
+    RTM_DELROUTE,
     RTM_NEWLINK,
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTPROT_BOOT,
+    ip_bytes,
+    mac_bytes,
+    well_formed,
 )
 
-RTM_DELROUTE = 25
 RTM_NEWNEIGH = 28
 RTM_DELNEIGH = 29
 RTM_GETNEIGH = 30
@@ -64,9 +67,7 @@ RTNH_F_ONLINK = 4
 
 PORT = 4789  # RFC 7348, section 8
 
-_LINK = struct.Struct("=BxHiII")
 _NEIGHBOUR = struct.Struct("=BxHiHBB")  # ndmsg: family, padding (3 bytes), index, state, flags, type
-_ROUTE = struct.Struct("=BBBBBBBBI")
 
 
 class Neighbour(NamedTuple):
@@ -80,23 +81,23 @@ class Neighbour(NamedTuple):
     permanent: bool
 
 
-def vxlan_add(name: str, *, vni: int, local: str, mac: str, mtu: int, port: int = PORT) -> bytes:
+def vxlan_add(name: str, *, vni: int, local: str, mac: str, mtu: int) -> bytes:
     """Create the device `name`, up, of the network `vni`, that sends from the underlay address `local`. It
     learns nothing from what it receives and floods nothing: it knows the entries that it is given.
     """
-    family, packed = _packed(local)
+    family, packed = ip_bytes(local)
     data = (
         u32(IFLA_VXLAN_ID, vni)
         + attribute(IFLA_VXLAN_LOCAL6 if family == socket.AF_INET6 else IFLA_VXLAN_LOCAL, packed)
         + attribute(IFLA_VXLAN_LEARNING, b"\0")
-        + attribute(IFLA_VXLAN_PORT, struct.pack("!H", port))
+        + attribute(IFLA_VXLAN_PORT, struct.pack("!H", PORT))
     )
     return message(
         RTM_NEWLINK,
         NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
         text(IFLA_IFNAME, name),
-        attribute(IFLA_ADDRESS, _mac(mac)),
+        attribute(IFLA_ADDRESS, mac_bytes(mac)),
         u32(IFLA_MTU, mtu),
         attribute(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)),
     )
@@ -106,32 +107,34 @@ def forward_to(ifindex: int, mac: str, underlay: str) -> bytes:
     """Lead frames for a MAC to an underlay address, whatever led them before."""
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, ifindex, NUD_NOARP | NUD_PERMANENT, NTF_SELF, 0)
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-    entry = attribute(NDA_LLADDR, _mac(mac)) + attribute(NDA_DST, _packed(underlay)[1])
+    entry = attribute(NDA_LLADDR, mac_bytes(mac)) + attribute(NDA_DST, ip_bytes(underlay)[1])
     return message(RTM_NEWNEIGH, flags, body, entry)
 
 
 def forward_no_more(ifindex: int, mac: str) -> bytes:
     """Forget where a MAC is."""
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, ifindex, 0, NTF_SELF, 0)
-    return message(RTM_DELNEIGH, NLM_F_ACK, body, attribute(NDA_LLADDR, _mac(mac)))
+    return message(RTM_DELNEIGH, NLM_F_ACK, body, attribute(NDA_LLADDR, mac_bytes(mac)))
 
 
 def forwarding_dump() -> bytes:
-    """Ask for the forwarding entries of all devices; `parse_forwarding` reads the answers."""
-    return message(RTM_GETNEIGH, NLM_F_DUMP, _LINK.pack(socket.AF_BRIDGE, 0, 0, 0, 0))
+    """Ask for the forwarding entries of all devices; `parse_neighbour` reads the answers."""
+    return message(RTM_GETNEIGH, NLM_F_DUMP, LINK.pack(socket.AF_BRIDGE, 0, 0, 0, 0))
 
 
 def neighbour_set(ifindex: int, address: str, mac: str) -> bytes:
     """Say for good what MAC a neighbour has, so that nobody is asked."""
-    family, packed = _packed(address)
+    family, packed = ip_bytes(address)
     body = _NEIGHBOUR.pack(family, 0, ifindex, NUD_PERMANENT, 0, 0)
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-    return message(RTM_NEWNEIGH, flags, body, attribute(NDA_DST, packed) + attribute(NDA_LLADDR, _mac(mac)))
+    return message(
+        RTM_NEWNEIGH, flags, body, attribute(NDA_DST, packed) + attribute(NDA_LLADDR, mac_bytes(mac))
+    )
 
 
 def neighbour_delete(ifindex: int, address: str) -> bytes:
     """Forget a neighbour."""
-    family, packed = _packed(address)
+    family, packed = ip_bytes(address)
     body = _NEIGHBOUR.pack(family, 0, ifindex, 0, 0, 0)
     return message(RTM_DELNEIGH, NLM_F_ACK, body, attribute(NDA_DST, packed))
 
@@ -151,8 +154,8 @@ def route_set(ifindex: int, destination: str, prefix_length: int, gateway: str, 
         NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
         body,
         route,
-        attribute(RTA_GATEWAY, _packed(gateway)[1]),
-        attribute(RTA_PREFSRC, _packed(source)[1]),
+        attribute(RTA_GATEWAY, ip_bytes(gateway)[1]),
+        attribute(RTA_PREFSRC, ip_bytes(source)[1]),
         u32(RTA_OIF, ifindex),
     )
 
@@ -163,57 +166,34 @@ def route_delete(ifindex: int, destination: str, prefix_length: int) -> bytes:
     return message(RTM_DELROUTE, NLM_F_ACK, body, route, u32(RTA_OIF, ifindex))
 
 
-def parse_forwarding(payload: bytes) -> Neighbour | None:
-    """Read an answer to `forwarding_dump`; None for an entry without an underlay address (of a bridge)."""
-    ifindex, state, found = _neighbour(payload)
-    if NDA_LLADDR not in found or NDA_DST not in found:
-        return None
-    underlay = found[NDA_DST]
-    family = socket.AF_INET if len(underlay) == 4 else socket.AF_INET6
-    address = socket.inet_ntop(family, underlay)
-    return Neighbour(ifindex, address, found[NDA_LLADDR].hex(":"), bool(state & NUD_PERMANENT))
-
-
+@well_formed
 def parse_neighbour(payload: bytes) -> Neighbour | None:
-    """Read an answer to `neighbour_dump`; None for one without a MAC."""
-    ifindex, state, found = _neighbour(payload)
-    if NDA_LLADDR not in found or len(found.get(NDA_DST, b"")) not in (4, 16):
+    """Read an answer to `neighbour_dump` or `forwarding_dump`; None for one that leads nowhere: a neighbour
+    without a MAC, an entry without an underlay address (of a bridge).
+    """
+    _, _, ifindex, state, _, _ = _NEIGHBOUR.unpack_from(payload)
+    found = attributes(payload, _NEIGHBOUR.size)
+    packed = found.get(NDA_DST, b"")
+    if NDA_LLADDR not in found or len(packed) not in (4, 16):
         return None
-    family = socket.AF_INET if len(found[NDA_DST]) == 4 else socket.AF_INET6
-    address = socket.inet_ntop(family, found[NDA_DST])
-    return Neighbour(ifindex, address, found[NDA_LLADDR].hex(":"), bool(state & NUD_PERMANENT))
+    return Neighbour(ifindex, _address(packed), found[NDA_LLADDR].hex(":"), bool(state & NUD_PERMANENT))
 
 
 def vxlan_data(linkinfo: bytes) -> tuple[int, str, int]:
     """VNI, local underlay address and port in the IFLA_LINKINFO of a device."""
     data = attributes(attributes(linkinfo).get(IFLA_INFO_DATA, b""))
     packed = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(4)
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     port = struct.unpack("!H", data.get(IFLA_VXLAN_PORT, b"\0\0"))[0]
-    return number(data.get(IFLA_VXLAN_ID)), socket.inet_ntop(family, packed), int(port)
-
-
-def _neighbour(payload: bytes) -> tuple[int, int, dict[int, bytes]]:
-    try:
-        _, _, ifindex, state, _, _ = _NEIGHBOUR.unpack_from(payload)
-    except struct.error as error:
-        text = f"the kernel sent a message that cannot be read: {error}"
-        raise NetlinkError(errno.EBADMSG, text) from None
-    return ifindex, state, attributes(payload, _NEIGHBOUR.size)
+    return number(data.get(IFLA_VXLAN_ID)), _address(packed), int(port)
 
 
 def _route(destination: str, prefix_length: int, flags: int) -> tuple[bytes, bytes]:
-    family, packed = _packed(destination)
-    body = _ROUTE.pack(
+    family, packed = ip_bytes(destination)
+    body = ROUTE.pack(
         family, prefix_length, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, flags
     )
     return body, attribute(RTA_DST, packed)
 
 
-def _mac(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def _packed(address: str) -> tuple[int, bytes]:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return family, socket.inet_pton(family, address)
+def _address(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)

@@ -71,6 +71,8 @@ class Cabling:
         try:
             if cable.outer:
                 self._traffic.admit(self._netlink(), endpoint, cable.host_ifname, cable.outer)
+            else:
+                self._traffic.require_unlimited(endpoint)
             if network.ipv6 is not None:
                 sysctls = {**_IPV6_SYSCTLS, **sysctls}
             if sysctls:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the changes of our nftables table out, one after the other, off the event loop's thread."""
+"""Carries the changes of our nftables tables out, one after the other, off the event loop's thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Contents = Callable[[], tuple[Iterable[Network], Iterable[Publication]]]
 
 
 class Firewall:
-    """The one table of this agent. Changes run in the order in which they were asked for.
+    """The table of this agent's networks. Changes run in the order in which they were asked for.
 
     `contents` tells what the table should hold in all; it is called in the event loop's thread. When a change
     does not fit the table in the kernel, somebody else has touched it, and it is rewritten from `contents` as
@@ -53,10 +53,18 @@ class Firewall:
         """Remove the table."""
         await self._in_worker(self._nftables.run, ruleset.remove_table(self.table))
 
+    async def run(self, commands: str) -> None:
+        """Carry out commands about another table of this agent as one transaction. Raises NftError."""
+        await self._in_worker(self._nftables.run, commands)
+
+    async def listing(self, table: str) -> list[dict[str, Any]] | None:
+        """What is in a table; None if there is no such."""
+        return await self._in_worker(self._listing, table)
+
     async def differences(self) -> list[str]:
         """What of the table is not as it should be, a phrase each."""
         networks, publications = self._contents()
-        listing = await self._in_worker(self._listing, None)
+        listing = await self.listing(self.table)
         if listing is None:
             return ["it is missing"]
         return ruleset.differences(listing, networks, publications)
@@ -72,8 +80,8 @@ class Firewall:
     def _dropping(self, bridge_prefix: str) -> list[str]:
         return neighbours.dropping(self._nftables, self.table, bridge_prefix)
 
-    def _listing(self, _: None) -> list[dict[str, Any]] | None:
-        return self._nftables.table(FAMILY, self.table)
+    def _listing(self, table: str) -> list[dict[str, Any]] | None:
+        return self._nftables.table(FAMILY, table)
 
     async def _in_worker(self, function: Callable[[A], B], argument: A) -> B:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function, argument)

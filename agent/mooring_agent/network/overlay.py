@@ -207,7 +207,8 @@ def _host(where: str, said: object) -> dict[str, Any]:
         address = ipaddress.ip_address(given["address"])
     except ValueError:
         address = None
-    if address is None or address.is_multicast or address.is_unspecified or address.is_loopback:
+    zoned = "%" in str(given["address"])
+    if address is None or zoned or address.is_multicast or address.is_unspecified or address.is_loopback:
         raise InvalidSpec(
             f"{where} has the address {given['address']!r}, expected that of an interface of it"
         )

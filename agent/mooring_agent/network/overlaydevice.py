@@ -87,7 +87,7 @@ def _device(netlink: RouteSocket, name: str) -> tuple[Link, tuple[int, str, int]
         payload = netlink.execute(rtnetlink.link_get(name))[0]
     except NetlinkError:
         return None
-    found = attributes(payload, rtnetlink.LINK_HEADER)
+    found = attributes(payload, rtnetlink.LINK.size)
     data = vxlan.vxlan_data(found.get(rtnetlink.IFLA_LINKINFO, b""))
     return rtnetlink.parse_link(payload), data
 
@@ -100,10 +100,8 @@ def _is(device: tuple[Link, tuple[int, str, int]], overlay: Overlay, mtu: int) -
 
 def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator[bytes]:
     """First what leads to hosts that came, and then what led to those that went."""
-    entries = _of_device(map(vxlan.parse_forwarding, netlink.dump(vxlan.forwarding_dump())), index)
-    neighbours = _of_device(
-        map(vxlan.parse_neighbour, netlink.dump(vxlan.neighbour_dump(socket.AF_INET))), index
-    )
+    entries = _of_device(netlink.dump(vxlan.forwarding_dump()), index)
+    neighbours = _of_device(netlink.dump(vxlan.neighbour_dump(socket.AF_INET)), index)
     routes = {
         (route.destination, route.prefix_length): route.gateway
         for route in netlink.routes()
@@ -125,8 +123,9 @@ def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator
         yield vxlan.forward_no_more(index, mac)
 
 
-def _of_device(found: Iterable[vxlan.Neighbour | None], index: int) -> dict[str, str]:
+def _of_device(payloads: Iterable[bytes], index: int) -> dict[str, str]:
     """What is permanent on a device: addresses by MAC."""
+    found = map(vxlan.parse_neighbour, payloads)
     return {
         one.mac: one.address for one in found if one is not None and one.ifindex == index and one.permanent
     }

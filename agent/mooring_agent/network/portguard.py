@@ -15,7 +15,6 @@ server says (router advertisements, redirects, queries of multicast routers, DHC
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import socket
 import struct
@@ -146,7 +145,6 @@ def is_guarded(netlink: RouteSocket, ifindex: int) -> bool:
     return any((one.preference, one.name) == (PREFERENCE, NAME) for one in found)
 
 
-@functools.lru_cache(maxsize=1)
 def program(map: int) -> bytes:
     """The guard's instructions, for a map of this descriptor.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +90,16 @@ def parse_rules(value: object, where: str) -> tuple[Rule, ...]:
 
 def parse_networks(value: object, where: str) -> tuple[str, ...]:
     """Names of networks, in which neither order nor repetition has a meaning. Raises InvalidSpec."""
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple):
-        raise InvalidSpec(f"{where} is {value!r}, expected a list of names of networks")
-    return tuple(sorted({_named(name, where, "the name of a network") for name in names}))
+    return _names(value, where, "network")
+
+
+def require_known(given: Iterable[object], known: Sequence[str], where: str) -> None:
+    """Refuse a key of a mapping that is none of the known ones. Raises InvalidSpec."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+            raise InvalidSpec(f"{where} has no option {key!r}: {hint}")
 
 
 def _split(text: str, where: str) -> dict[str, Any]:
@@ -125,11 +131,7 @@ def _rule(item: object, where: str) -> Rule:
         item = _split(item, where)
     if not isinstance(item, Mapping):
         raise InvalidSpec(f"{where} is {item!r}, expected a mapping of {', '.join(KEYS)} to values")
-    for key in item:
-        if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(KEYS)}"
-            raise InvalidSpec(f"{where} has no option {key!r}: {hint}")
+    require_known(item, KEYS, where)
     given = {key: value for key, value in item.items() if value is not None}
     for key in ("action", "direction"):
         if key not in given:
@@ -154,7 +156,7 @@ def _rule(item: object, where: str) -> Rule:
         protocol=protocol,
         ports=ports,
         peer=peer,
-        containers=_containers(given.get("containers", ()), f"{where}.containers"),
+        containers=_names(given.get("containers", ()), f"{where}.containers", "container"),
     )
 
 
@@ -195,6 +197,8 @@ def _peer(value: object, where: str) -> str:
     for kind in (_CONTAINER, _NETWORK):
         if value.startswith(kind):
             return kind + _named(value.removeprefix(kind), where, f"{kind}NAME")
+    if "%" in value:  # a zone of IPv6 would be any text
+        raise InvalidSpec(f"{where} is {value!r}, expected {_PEERS}")
     try:
         return str(ipaddress.ip_network(value))
     except ValueError as error:
@@ -202,11 +206,11 @@ def _peer(value: object, where: str) -> str:
         raise InvalidSpec(f"{where} is {value!r}{reason}, expected {_PEERS}") from None
 
 
-def _containers(value: object, where: str) -> tuple[str, ...]:
+def _names(value: object, where: str, kind: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
-        raise InvalidSpec(f"{where} is {value!r}, expected a list of names of containers")
-    return tuple(sorted({_named(name, where, "the name of a container") for name in names}))
+        raise InvalidSpec(f"{where} is {value!r}, expected a list of names of {kind}s")
+    return tuple(sorted({_named(name, where, f"the name of a {kind}") for name in names}))
 
 
 def _named(value: object, where: str, expected: str) -> str:

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Collection
 
 from ..errors import MooringError
-from ..linux.nftables import Nftables, NftError
+from ..linux.nftables import NftError
 from . import isolation
-from .isolation import FAMILY, Table
+from .firewall import Firewall
+from .isolation import Table
 from .leases import Leases
 from .records import Network
 from .traffic import Traffic
@@ -21,17 +22,22 @@ logger = logging.getLogger(__name__)
 class RulesTable:
     """The table of this agent's rules; there is none while no network has rules and no container a class.
 
-    `networks` tells all networks that have a bridge. Everything is called in the event loop's thread.
+    `firewall` carries changes out, and `networks` tells all networks that have a bridge. Everything is called
+    in the event loop's thread.
     """
 
     def __init__(
-        self, table: str, networks: Callable[[], Collection[Network]], leases: Leases, traffic: Traffic
+        self,
+        firewall: Firewall,
+        networks: Callable[[], Collection[Network]],
+        leases: Leases,
+        traffic: Traffic,
     ) -> None:
-        self.table = table
+        self.table = f"{firewall.table}_rules"
+        self._firewall = firewall
         self._networks = networks
         self._leases = leases
         self._traffic = traffic
-        self._nftables = Nftables()
         self._present: Table | None = None
         self._changing = asyncio.Lock()
         self._refreshing: set[asyncio.Task[None]] = set()
@@ -51,31 +57,35 @@ class RulesTable:
         """
         async with self._changing:
             wanted = self._wanted()
-            before = self._present
-            if wanted == before and not anew:
-                return
-            if before is None and not anew and not wanted.text:
-                self._present = wanted
+            before = None if anew else self._present
+            if wanted == before or not (wanted.text or before or self._networks()):
                 return
             self._present = None
-            try:
-                if before is None or anew:
-                    raise NftError("the table is not known")
-                await self._run(isolation.change(self.table, before, wanted))
-            except NftError:
-                await self._run(isolation.full(self.table, wanted))
+            if before is not None:
+                try:
+                    await self._firewall.run(isolation.change(self.table, before, wanted))
+                except NftError:  # somebody else has touched it
+                    before = None
+            if before is None and (wanted.text or await self._firewall.listing(self.table) is not None):
+                await self._firewall.run(isolation.full(self.table, wanted))
             self._present = wanted
 
     async def differences(self) -> list[str]:
         """What of the table is not as it should be, a sentence each."""
         async with self._changing:
             wanted = self._wanted()
-            if not wanted.text:
+            if not (wanted.text or self._networks()):
                 return []
             try:
-                return await asyncio.to_thread(self._look, wanted)
+                listing = await self._firewall.listing(self.table)
             except MooringError as error:
                 return [error.message]
+        name = f"nftables table {self.table} of the networks' rules"
+        if listing is None:
+            return [f"{name} is missing"] if wanted.text else []
+        if not wanted.text:
+            return [f"{name} is left over"]
+        return [] if isolation.is_as_wanted(listing, wanted) else [f"{name} was changed"]
 
     async def repair(self) -> list[str]:
         """Make the table what it should be if it is not; what was wrong, or is, a sentence each."""
@@ -113,7 +123,7 @@ class RulesTable:
         """Remove the table, if it is there."""
         async with self._changing:
             if self._present is not None and self._present.text:
-                await self._run(isolation.full(self.table, Table()))
+                await self._firewall.run(isolation.full(self.table, Table()))
             self._present = None
 
     def _wanted(self) -> Table:
@@ -124,14 +134,3 @@ class RulesTable:
 
         classes = self._traffic.classes(self._leases.all())
         return isolation.build(networks.values(), self._leases.addresses_of, subnets, classes)
-
-    async def _run(self, commands: str) -> None:
-        if commands:
-            await asyncio.to_thread(self._nftables.run, commands)
-
-    def _look(self, wanted: Table) -> list[str]:
-        name = f"nftables table {self.table} of the networks' rules"
-        listing = self._nftables.table(FAMILY, self.table)
-        if listing is None:
-            return [f"{name} is missing"]
-        return [] if isolation.is_as_wanted(listing, wanted) else [f"{name} was changed"]

@@ -64,7 +64,7 @@ class NetworkService:
         self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
-        self._rules = RulesTable(f"{config.nft_table}_rules", self._filtered, self._leases, self._traffic)
+        self._rules = RulesTable(self._firewall, self._filtered, self._leases, self._traffic)
         self.tables: list[KeptTable] = [self._rules]  # which are watched and repaired beside the firewall
         self._drivers = make_drivers(self._traffic.guard)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)

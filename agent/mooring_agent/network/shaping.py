@@ -103,8 +103,8 @@ def shape(netlink: RouteSocket, prefix: str, host_ifname: str, limits: Limits) -
 def unlike(netlink: RouteSocket, prefix: str, wanted: Iterable[tuple[str, Limits]]) -> list[str]:
     """Which of these cables (by their outer ends) have other limits than they should."""
     links = {link.name: link.ifindex for link in netlink.links()}
-    rates = {
-        qdisc.ifindex: qdisc.rate
+    buckets = {
+        qdisc.ifindex: (qdisc.rate, qdisc.limit)
         for qdisc in map(tc.parse_qdisc, netlink.dump(tc.qdisc_dump()))
         if qdisc.kind == "tbf"
     }
@@ -113,8 +113,8 @@ def unlike(netlink: RouteSocket, prefix: str, wanted: Iterable[tuple[str, Limits
         if name not in links:
             continue  # its container does not run
         queue = links.get(queue_ifname(prefix, name), 0)
-        present = rates.get(links[name], 0), rates.get(queue, 0)
-        if present != (_rate(limits, limits.rate_in), _rate(limits, limits.rate_out)) or (
+        present = buckets.get(links[name]), buckets.get(queue)
+        if present != (_shown(limits, limits.rate_in), _shown(limits, limits.rate_out)) or (
             queue and not _leads(netlink, links[name])
         ):
             found.append(name)
@@ -145,8 +145,12 @@ def _ensure_queue(netlink: RouteSocket, name: str) -> int:
     return netlink.index(name)
 
 
-def _rate(limits: Limits, bits: int | None) -> int:
-    return 0 if bits is None else limits.bucket(bits)[0]
+def _shown(limits: Limits, bits: int | None) -> tuple[int, int] | None:
+    """What the kernel tells of the token bucket for a rate: its rate in bytes, and what waits at most."""
+    if bits is None:
+        return None
+    rate, _, limit = limits.bucket(bits)
+    return rate, limit
 
 
 def _bucket(index: int, limits: Limits, bits: int) -> bytes:

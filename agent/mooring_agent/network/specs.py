@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from ..errors import InvalidSpec
 from . import overlay
 from .records import IPAddress, IPNetwork, Network, Subnet
-from .rules import parse_networks, parse_rules
+from .rules import parse_networks, parse_rules, require_known
 
 DEFAULT_NETWORK = "bridge"
 BUILT_IN = ("host", "none")
@@ -59,11 +58,7 @@ def check_name(name: object) -> str:
 
 def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, in normal form and nothing added. Raises InvalidSpec."""
-    for key in spec:
-        if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(KEYS)}"
-            raise InvalidSpec(f"a network has no option {key!r}: {hint}")
+    require_known(spec, KEYS, "a network")
     given = {key: value for key, value in spec.items() if value is not None}
     normal: dict[str, Any] = {}
     if "driver" in given:
@@ -227,7 +222,8 @@ def _ip_range(value: object, subnet: IPNetwork, key: str) -> str:
         found = ipaddress.ip_network(value if isinstance(value, str) else str(value))
     except ValueError:
         found = None
-    if found is None or found.version != subnet.version or not _within(found, subnet):
+    zoned = "%" in str(value)
+    if found is None or zoned or found.version != subnet.version or not _within(found, subnet):
         raise InvalidSpec(
             f"{key} {value!r} is not usable: expected a network within {subnet}, such as "
             f"{next(subnet.subnets())}"

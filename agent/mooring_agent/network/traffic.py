@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..errors import InvalidSpec
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import shaping
@@ -41,6 +42,9 @@ class Traffic:
         self._terms_of = terms_of
         self.guard = PortGuard()
         self._queues: set[str] = set()
+        self._ports: dict[
+            tuple[str, str], int
+        ] = {}  # by container and network: the interface that is guarded
 
     def classes(self, endpoints: Iterable[Endpoint]) -> dict[str, str]:
         """The classes of what comes from the addresses of these endpoints, of those that have one."""
@@ -61,21 +65,32 @@ class Traffic:
         Raises MooringError.
         """
         terms = self._terms_of(endpoint.container_id)
-        self.guard.admit(ifindex, _sender(endpoint, terms))
         limits = terms.on(endpoint.network)
-        if limits == NO_LIMITS:
-            return
-        if host_ifname != endpoint.host_ifname:
-            self.forget(netlink, [endpoint])
-        self._shape(netlink, host_ifname, limits)
+        if limits.rate_out is None or host_ifname != endpoint.host_ifname:
+            self._remove_queue(netlink, endpoint)
+        self._admit(endpoint, ifindex, terms)
+        if limits != NO_LIMITS:
+            self._shape(netlink, host_ifname, limits)
+
+    def require_unlimited(self, endpoint: Endpoint, terms: Terms | None = None) -> None:
+        """Refuse limits where there is no outer end that could carry them out. Raises InvalidSpec."""
+        terms = terms or self._terms_of(endpoint.container_id)
+        if terms.on(endpoint.network) != NO_LIMITS:
+            raise InvalidSpec(
+                f"network_limits cannot hold on network {endpoint.network}, which is of macvlan: nothing of "
+                "this host is between its containers and their network; name the networks to be limited"
+            )
 
     def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], terms: Terms) -> None:
         """Bring those cables of a container's endpoints that are there to other terms."""
         for endpoint in endpoints:
-            link = netlink.link(endpoint.host_ifname) if endpoint.host_ifname else None
+            if not endpoint.host_ifname:
+                self.require_unlimited(endpoint, terms)
+                continue
+            link = netlink.link(endpoint.host_ifname)
             if link is None:
                 continue
-            self.guard.admit(link.ifindex, _sender(endpoint, terms))
+            self._admit(endpoint, link.ifindex, terms)
             self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
 
     def forget(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
@@ -83,15 +98,18 @@ class Traffic:
         for endpoint in endpoints:
             if network not in (None, endpoint.network):
                 continue
-            queue = shaping.queue_ifname(self._prefix, endpoint.host_ifname)
-            if queue in self._queues:
-                rtnetlink.delete_links(netlink, [queue])
-                self._queues.discard(queue)
+            self._remove_queue(netlink, endpoint)
+            port = self._ports.pop(_key(endpoint), None)
+            if port is not None:
+                self.guard.dismiss([port])
 
     def restore(self, netlink: RouteSocket, endpoints: Collection[Endpoint]) -> None:
         """Guard and limit all cables that are there, and remove what is left of others."""
         links = {link.name: link.ifindex for link in netlink.links()}
         present = {one.host_ifname: one for one in endpoints if one.host_ifname in links}
+        ports = {_key(endpoint): links[name] for name, endpoint in present.items()}
+        self.guard.dismiss(set(self._ports.values()).difference(ports.values()))
+        self._ports = ports
         self.guard.restore(
             netlink,
             {
@@ -123,9 +141,11 @@ class Traffic:
         return found
 
     def teardown(self, netlink: RouteSocket) -> None:
-        """Remove all queues."""
+        """Remove all queues; nobody speaks any more."""
         rtnetlink.delete_links(netlink, shaping.strays(netlink, self._prefix, ()))
         self._queues.clear()
+        self.guard.dismiss(self._ports.values())
+        self._ports.clear()
 
     def close(self) -> None:
         """Let go of the guard; what is plugged in stays guarded and limited."""
@@ -134,10 +154,28 @@ class Traffic:
     def _limits(self, endpoint: Endpoint) -> Limits:
         return self._terms_of(endpoint.container_id).on(endpoint.network)
 
+    def _admit(self, endpoint: Endpoint, ifindex: int, terms: Terms) -> None:
+        """Let an endpoint speak through a port, and not through the one that it had before."""
+        before = self._ports.get(_key(endpoint), ifindex)
+        if before != ifindex:
+            self.guard.dismiss([before])
+        self.guard.admit(ifindex, _sender(endpoint, terms))
+        self._ports[_key(endpoint)] = ifindex
+
+    def _remove_queue(self, netlink: RouteSocket, endpoint: Endpoint) -> None:
+        queue = shaping.queue_ifname(self._prefix, endpoint.host_ifname)
+        if queue in self._queues:
+            rtnetlink.delete_links(netlink, [queue])
+            self._queues.discard(queue)
+
     def _shape(self, netlink: RouteSocket, host_ifname: str, limits: Limits) -> None:
         shaping.shape(netlink, self._prefix, host_ifname, limits)
         queue = shaping.queue_ifname(self._prefix, host_ifname)
         (self._queues.discard if limits.rate_out is None else self._queues.add)(queue)
+
+
+def _key(endpoint: Endpoint) -> tuple[str, str]:
+    return endpoint.container_id, endpoint.network
 
 
 def _sender(endpoint: Endpoint, terms: Terms) -> Sender:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.agent import AgentUnderTest
+from harness.agent import AgentUnderTest, ApiError
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.root
@@ -88,6 +88,9 @@ def test_rates_are_declared_changed_live_and_taken_back(agent: AgentUnderTest) -
     assert buckets() == sorted([*before, framed(8)])
     mooring(agent, "update", "slow1", "--no-network-limit")
     assert buckets() == before
+
+    with pytest.raises(ApiError, match="state of container slow1 cannot be updated to 'stopped'"):
+        agent.api("PATCH", "/mooring/v1/containers/slow1", {"state": "stopped"})
 
     mooring(agent, "run", "-d", "--name", "slow2", "--network-limit", "out=4mbit", "busybox", "sleep", "600")
     assert buckets() == sorted([*before, framed(4)])

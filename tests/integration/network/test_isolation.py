@@ -167,6 +167,24 @@ def test_rules_are_repaired_and_survive_the_agent_and_the_host(
     assert second.cannot_reach(address, 80)
 
 
+def test_rules_that_a_killed_agent_left_in_the_kernel_are_taken_back(host: Host) -> None:
+    host.call("create", "shop", {})
+    host.kill_agent()
+    table = f"{host.config.nft_table}_rules"
+    host.run("nft", "add", "table", "inet", table)
+
+    assert host.start_agent() == [f"nftables table {table} of the networks' rules is left over"]
+    assert not [name for name in host.tables() if "rules" in name]
+    assert host.call("check") == []
+
+    host.call("remove", "shop")
+    host.kill_agent()
+    host.run("nft", "add", "table", "inet", table)
+    assert host.start_agent() == []
+    host.call("create", "shop", {})
+    assert not [name for name in host.tables() if "rules" in name], "not for the next network"
+
+
 def test_container_routes_between_networks_and_has_rules_of_its_own(host: Host, serve: Serve) -> None:
     for name in ("left", "right"):
         host.call("create", name, {"internal": True})

@@ -100,6 +100,19 @@ def test_a_parent_that_is_down_is_told(host: Host) -> None:
         host.container().attach("lan")
 
 
+def test_limits_are_refused_since_nothing_could_carry_them_out(host: Host, parent: str) -> None:
+    host.call("create", "lan", {**LAN, "parent": parent})
+    container = host.container("web")
+    container.attach("lan")
+    host.call("terms", "web", {"lan": {"rate_in": 1_000_000}}, [])
+    with pytest.raises(Refused, match="network_limits cannot hold on network lan, which is of macvlan"):
+        host.call("change_terms", "web")
+    host.call("release", "web")
+    with pytest.raises(Refused, match="network_limits cannot hold on network lan") as refusal:
+        host.container("web").attach("lan")
+    assert refusal.value.kind == "InvalidSpec"
+
+
 def test_it_is_taken_off_while_it_runs(host: Host, parent: str) -> None:
     host.call("create", "lan", {**LAN, "parent": parent})
     container = host.container("web")

@@ -121,6 +121,33 @@ def test_nothing_is_left_of_a_container_that_is_gone(host: Host) -> None:
     assert queues(host) == []
 
 
+def test_limits_that_were_taken_back_while_it_was_stopped_leave_no_queue(host: Host) -> None:
+    container = host.container("web")
+    set_limits(container, rate_out=16 * MBIT)
+    container.attach()
+    container.kill()
+    assert len(queues(host)) == 1
+
+    set_limits(container)
+    host.container("web").attach()
+
+    assert queues(host) == []
+
+
+def test_another_burst_is_seen_and_put_back(host: Host) -> None:
+    container = host.container()
+    set_limits(container, rate_in=16 * MBIT, burst=65_536)
+    container.attach()
+    cable = str(host.call("endpoints", container.id)[0]["host_ifname"])
+    assert host.call("check") == []
+    host.kill_agent()
+
+    repaired = host.start_agent([container.id, {"bridge": {"rate_in": 16 * MBIT, "burst": 131_072}}, []])
+
+    assert repaired == [f"interface {cable} of network bridge has not the rates that it should have"]
+    assert host.call("check") == []
+
+
 def test_class_sorts_what_a_container_sends_into_the_hosts_queues(
     host: Host, outside: NamedNamespace, serve: Serve
 ) -> None:

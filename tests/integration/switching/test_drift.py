@@ -72,9 +72,8 @@ def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: st
     assert "network repaired" in world.agent.log_tail()
 
 
-def test_rules_alone_are_repaired_too(world: World) -> None:
-    rule = {"direction": "in", "action": "deny", "protocol": "tcp", "ports": [80]}
-    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": [rule]})
+def test_rules_of_networks_are_repaired_as_well(world: World) -> None:
+    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in tcp 25"]})
     table = f"{world.agent.config.nft_table}_rules"
     since = time.time()
     world.host.run("nft", "delete", "table", "inet", table)
@@ -82,7 +81,15 @@ def test_rules_alone_are_repaired_too(world: World) -> None:
     [event] = eventually(lambda: told(world, since))
     assert event["action"] == "repair"
     assert event["attributes"]["what"] == f"nftables table {table} of the networks' rules is missing"
-    world.host.run("nft", "list", "table", "inet", table)
+    assert "deny in tcp 25" in world.host.run("nft", "list", "table", "inet", table)
+
+    since = time.time()
+    world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in tcp 26 for web"]})
+    world.put("web", server("web", networks=["shop"]))
+    world.agent.api("DELETE", "/mooring/v1/containers/web?timeout=0")
+    world.host.run("nft", "flush", "chain", "inet", table, "forward")
+    [event] = eventually(lambda: told(world, since))
+    assert "was changed" in event["attributes"]["what"], "what we change ourselves is no drift"
 
 
 def test_own_changes_and_those_of_others_tables_are_no_drift(world: World) -> None:

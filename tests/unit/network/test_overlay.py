@@ -63,6 +63,12 @@ def test_size_of_a_slice(subnet: str, prefix: int) -> None:
     assert host.slice.prefixlen == prefix
 
 
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "192.0.2", "224.0.0.1", "::", 7.5])
+def test_addresses_that_no_host_has_are_refused(address: object) -> None:
+    with pytest.raises(InvalidSpec, match="expected that of an interface of it"):
+        overlay.normalise({"subnet": SUBNET, "hosts": {"a": {"address": address}}})
+
+
 def test_slices_that_clash_are_named_with_the_way_out() -> None:
     hosts = {"a": "192.0.2.1", "b": "192.0.3.1"}
     with pytest.raises(InvalidSpec, match=r"hosts a and b would both have slice 1 .*b: {address: 192.0.3.1"):

@@ -108,6 +108,12 @@ def test_words_that_mean_nothing_are_refused(words: str) -> None:
         parse_rules([words], "rules")
 
 
+@pytest.mark.parametrize("peer", ["fe80::1%eth0", "fe80::%x/64", 'fe80::1%x"\nflush ruleset\n#'])
+def test_zone_of_an_address_gets_into_no_rule(peer: str) -> None:
+    with pytest.raises(InvalidSpec, match=r"^rules\[0\].peer is .*, expected an address or a subnet"):
+        parse_rules([{"action": "deny", "direction": "in", "peer": peer}], "rules")
+
+
 def test_names_of_networks() -> None:
     assert parse_networks(["b", "a", "b"], "x") == ("a", "b")
     with pytest.raises(InvalidSpec, match="expected the name of a network"):

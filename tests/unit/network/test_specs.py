@@ -147,6 +147,10 @@ def test_whatever_is_given_is_refused_in_a_sentence_or_has_a_normal_form(spec: d
         ({"subnet6": "fd00::/64", "gateway6": "fd00::1%eth0"}, "expected an IPv6 address of fd00::/64"),
         ({"subnet": "10.1.2.0/24", "ip_range": "10.1.3.0/25"}, "expected a network within 10.1.2.0/24"),
         ({"subnet": "10.1.2.0/24", "ip_range": "10.1.0.0/16"}, "expected a network within 10.1.2.0/24"),
+        (
+            {"subnet6": "2001:db8::/64", "ip_range6": "2001:db8::%x/80"},
+            "expected a network within 2001:db8::/64",
+        ),
         ({"ip_range": "10.1.0.0/16"}, "without a subnet"),
         ({"reserved": "10.1.2.3"}, "expected a list of addresses"),
         ({"reserved": ["10.1.2.3"]}, "without a subnet"),

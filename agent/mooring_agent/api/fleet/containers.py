@@ -59,7 +59,9 @@ class ContainerCalls:
         return json_response(await self._containers.put(request.params["name"], spec, dry_run=dry_run))
 
     async def update(self, request: Request) -> Reply:
-        """Change live options of a container, and leave the others as they are; null takes one back."""
+        """Change live options of a container but its state, and leave the others as they are; null takes one
+        back.
+        """
         name = request.params["name"]
         await self._containers.update(name, await request.json())
         return json_response(self._containers.get(name).view())

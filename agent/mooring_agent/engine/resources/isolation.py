@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mooring_agent.engine.resources.options import Type, refusal
+from mooring_agent.engine.resources.options import Type, changed_keys, refusal
 from mooring_agent.network.rules import Rule, parse_rules
 
 
@@ -42,10 +42,4 @@ class OverlayHosts(Type[Mapping[str, Any]]):
 
     def difference(self, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
         """See `Type.difference`: the hosts that come, go and change."""
-        old, new = before or {}, after or {}
-        words = {
-            "added": [name for name in new if name not in old],
-            "removed": [name for name in old if name not in new],
-            "changed": [name for name in new if name in old and old[name] != new[name]],
-        }
-        return ", ".join(f"{' '.join(names)} {word}" for word, names in words.items() if names)
+        return changed_keys(before or {}, after or {})

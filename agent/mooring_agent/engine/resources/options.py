@@ -334,13 +334,17 @@ class Pairs(Type[Mapping[str, str]]):
 
     def difference(self, before: Mapping[str, str] | None, after: Mapping[str, str] | None) -> str:
         """Name the keys only: plans are logged, and values may be secret."""
-        old, new = before or {}, after or {}
-        words = {
-            "added": [key for key in new if key not in old],
-            "removed": [key for key in old if key not in new],
-            "changed": [key for key in new if key in old and old[key] != new[key]],
-        }
-        return ", ".join(f"{' '.join(keys)} {word}" for word, keys in words.items() if keys)
+        return changed_keys(before or {}, after or {})
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The keys that came, went and mean something else, in words: "A B added, C removed"."""
+    words = {
+        "added": [key for key in new if key not in old],
+        "removed": [key for key in old if key not in new],
+        "changed": [key for key in new if key in old and old[key] != new[key]],
+    }
+    return ", ".join(f"{' '.join(keys)} {word}" for word, keys in words.items() if keys)
 
 
 def _or_unset(unset: tuple[int, ...]) -> str:
