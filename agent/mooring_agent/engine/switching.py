@@ -169,15 +169,10 @@ class Switching:
         self, container: Container, wanted: Collection[PortMapping], former: Container | None
     ) -> None:
         """Publish exactly `wanted`: shared ports without connections until it answers on them."""
-        kept = {(port.container, port.protocol, port.host_ip): port.host for port in container.ports}
         shared = {(port.protocol, port.container) for port in wanted if port.balance}
         ready = readiness.answering(container.pid, shared) if container.pid else frozenset()
         mappings = [
-            replace(
-                port,
-                host=port.host or kept.get((port.container, port.protocol, port.host_ip)),
-                weight=port.weight if not port.balance or (port.protocol, port.container) in ready else 0,
-            )
+            replace(port, weight=0) if port.balance and (port.protocol, port.container) not in ready else port
             for port in wanted
         ]
         address = self._networks.port_address(container.endpoints)

@@ -166,3 +166,11 @@ def test_ports_that_are_not_wanted_any_more_are_taken_back_at_the_switch(world: 
     assert world.says() == "new"
     assert world.outside.cannot_reach(HOST_OUTER, 8081)
     assert [port["host"] for port in world.view("web")["ports"]] == [8080, chosen], "it keeps what was chosen"
+
+
+def test_chosen_port_is_kept_beside_a_named_one_that_leads_to_the_same(world: World) -> None:
+    world.put("web", server("web", ports=["8080:80", "80"]))
+    before = [port["host"] for port in world.view("web")["ports"]]
+    world.put("web", server("web", ports=["8080:80", "80", "8081:81"]))
+
+    assert [port["host"] for port in world.view("web")["ports"]] == [*before, 8081]
