@@ -113,6 +113,7 @@ class Switching:
             await self._until_answering(new, _expected(new, old))
             reached("switch.ready")
             await self._set(new, new.spec.ports, old)
+            self.started(new)
             reached("switch.moved")
             common = {"name": new.name, "image": new.spec.image, **new.spec.labels}
             self._events.publish("container", "switch", new.id, {**common, "from": old.id})
@@ -194,7 +195,7 @@ class Switching:
                 async with container.lock:
                     if container.wanted and container.ports:
                         await self._set(container, container.spec.ports, None)
-                continue
+                        continue
             if not told and time.monotonic() - began > container.spec.ready_timeout:
                 told = True
                 logger.warning(

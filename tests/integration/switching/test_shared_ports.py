@@ -163,3 +163,26 @@ def test_one_that_is_started_again_gets_connections_when_it_listens(world: World
     assert counted(world, 10) == {"aa": 10}
     joined(world, "bb")
     assert set(counted(world, 10)) == {"aa", "bb"}
+
+
+def test_successor_that_listens_later_than_its_switch_gets_connections_then(world: World) -> None:
+    world.put("aa", member("old", command=["sleep", "600"]))
+    late = member("new")
+    late["command"][2] = f"sleep 2; {late['command'][2]}"
+    assert world.put("aa", late)["actions"][0]["action"] == "replace"
+
+    assert shares(world, "aa") == [0]
+    joined(world, "aa")
+    assert world.says() == "new"
+
+
+def test_one_that_does_not_heed_a_signal_and_listens_then_keeps_nobody_waiting(world: World) -> None:
+    stubborn = member("aa")
+    stubborn["command"][2] = f"trap '' TERM; until test -e /go; do sleep 0.1; done; {stubborn['command'][2]}"
+    world.put("aa", stubborn)
+    world.agent.api("POST", "/v1.43/containers/aa/kill?signal=TERM")
+    world.agent.api("POST", "/mooring/v1/containers/aa/exec", {"argv": ["touch", "/go"]})
+    answers_there = {"argv": ["sh", "-c", "until grep -q :0050 /proc/net/tcp*; do sleep 0.1; done; sleep 1"]}
+    world.agent.api("POST", "/mooring/v1/containers/aa/exec", answers_there)
+
+    assert shares(world, "aa") == [0], "it is to end"
