@@ -89,13 +89,11 @@ class World:
 class Load:
     """wrk at full rate against the published port, from outside."""
 
-    def __init__(
-        self, where: Namespace, seconds: int = 60, address: str = HOST_OUTER, port: int = PORT
-    ) -> None:
+    def __init__(self, where: Namespace, seconds: int = 60, port: int = PORT) -> None:
         self._process = subprocess.Popen(
             [
                 *("nsenter", f"--net={where.path}", "wrk", "--threads", "1", "--connections", "16"),
-                *("--duration", f"{seconds}s", "--timeout", "5s", f"http://{address}:{port}/"),
+                *("--duration", f"{seconds}s", "--timeout", "5s", f"http://{HOST_OUTER}:{port}/"),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
