@@ -138,7 +138,7 @@ class Switching:
         self, container: Container, seconds: float, while_: Callable[[], bool] = lambda: True
     ) -> int:
         """Wait until no connection is left that its ports have led to it, for some seconds at most, and only
-        while `while_()`; returns how many there still are.
+        while it runs and `while_()`; returns how many there still are.
         """
         ports = frozenset(
             (port.protocol, address, port.container)
@@ -153,7 +153,7 @@ class Switching:
         while True:
             left = await self._networks.ports.count_open(ports)
             remaining = deadline - time.monotonic()
-            if not left or remaining <= 0 or not while_():
+            if not left or remaining <= 0 or not container.running or not while_():
                 return left
             await asyncio.sleep(min(pause, remaining))
             pause = min(2 * pause, _LAST_COUNT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -29,6 +30,12 @@ def server(name: str, **options: Any) -> dict[str, Any]:
         "stop_timeout": 0,
         **options,
     }
+
+
+def echoes(connection: socket.socket, text: bytes = b"1\n") -> bool:
+    """Whether the echo server at the other end answers."""
+    connection.sendall(text)
+    return connection.recv(100) == text
 
 
 class World:
