@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -31,13 +29,13 @@ from bench.report import Bound, Row, alternate, latency, print_table, say, sprea
 from harness.agent import AgentUnderTest
 from harness.rootfs import write_busybox_rootfs
 from harness.waiting import eventually
-from integration.network.topology import Namespace
+from integration.network.topology import HOST_OUTER, NamedNamespace, Namespace, connect
+from integration.switching.world import Load
 
 _SLEEP = ["sleep", "3600"]
 _WEB, _IPERF, _ECHO = 80, 5201, 7
 _PUBLISHED = {_WEB: 18080, _IPERF: 18201, _ECHO: 18007}
 _REPLACED = 18090
-_HOST, _OUTSIDE = "198.51.100.2", "198.51.100.1"
 _ROUND_TRIPS = 2000
 # Of docker's own path through the kernel.
 _AS_GOOD = 0.97
@@ -77,7 +75,7 @@ def main() -> None:
         pages.mkdir()
         (pages / "index.html").write_text("x" * 512)
         say("starting an agent")
-        host = stack.enter_context(_namespace("mrgb-host"))
+        host = stack.enter_context(_namespace())
         agent = stack.enter_context(peers.mooring(inside=host.path))
         ours = stack.enter_context(_site(agent.socket, archive, host, pages))
         if not options.without_docker:
@@ -184,7 +182,7 @@ Way = Callable[[_Site, int], tuple[Namespace, str, int]]
 _WAYS: dict[str, Way] = {
     "containers": lambda site, port: (site.client, site.address, port),
     "container to host": lambda site, port: (site.client, site.gateway, port),
-    "published port": lambda site, port: (site.outside, _HOST, _PUBLISHED[port]),
+    "published port": lambda site, port: (site.outside, HOST_OUTER, _PUBLISHED[port]),
     "127.0.0.1": lambda site, port: (site.host, "127.0.0.1", _PUBLISHED[port]),
 }
 _MEASURES = {_IPERF: _throughput, _ECHO: _round_trip, _WEB: _connections}
@@ -265,63 +263,39 @@ def _replacements(agent: AgentUnderTest, ours: _Site, theirs: _Site, count: int)
 
     for name, site, replace in (("mooring", ours, switch), ("dockerd, recreated", theirs, recreate)):
         replace(0)
-        eventually(partial(_connects, site.outside, _HOST, _REPLACED), what="the container to be replaced")
-        with _load(site.outside, f"http://{_HOST}:{_REPLACED}/") as load:
+        eventually(
+            partial(_connects, site.outside, HOST_OUTER, _REPLACED), what="the container to be replaced"
+        )
+        with Load(site.outside, 600, _REPLACED) as load:
             took = timed(lambda: [replace(number) for number in range(1, count + 1)])  # noqa: B023
-            said = load()
-        lost = sum(map(int, re.findall(r"(?:connect|read|write|timeout|Non-2xx[^:]*:?) (\d+)", said)))
+            _, wrong = load.finish()
+        lost = sum(
+            map(int, re.findall(r"(?:connect|read|write|timeout|Non-2xx[^:]*:?) (\d+)", " ".join(wrong)))
+        )
         limit = 0.0 if site is ours else None
         yield Bound(f"errors in {count} replacements, {name}", float(lost), "", limit)
         yield Bound(f"a replacement under load, {name}", took / count * 1e3, "ms")
     theirs.api.remove("replaced")
 
 
-@contextmanager
-def _load(where: Namespace, url: str) -> Iterator[Callable[[], str]]:
-    """wrk at full rate; what is called stops it and returns what it says."""
-    process = subprocess.Popen(
-        [
-            *("nsenter", f"--net={where.path}", "wrk", "--threads", "1", "--connections", "16"),
-            *("--duration", "600s", "--timeout", "5s", url),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-    def stop() -> str:
-        process.send_signal(signal.SIGINT)
-        return process.communicate(timeout=30)[0]
-
-    try:
-        yield stop
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
 # ---- who takes part ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _namespace(prefix: str) -> Iterator[Namespace]:
-    name = f"{prefix}-{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    made = Namespace(Path("/run/netns", name))
+def _namespace() -> Iterator[NamedNamespace]:
+    made = NamedNamespace()
     try:
-        made.run("ip", "link", "set", "lo", "up")
         yield made
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=True)
+        made.remove()
 
 
 @contextmanager
 def _site(engine: Path, archive: Path, host: Namespace, pages: Path) -> Iterator[_Site]:
     """Two containers of an engine whose network namespace is `host`, and who answers in them."""
     with ExitStack() as stack:
-        outside = stack.enter_context(_namespace(f"mrgb-out{abs(hash(engine)) % 1000}"))
-        _cable(host, outside)
+        outside = stack.enter_context(_namespace())
+        connect(host, outside)
         api = EngineApi(engine)
         stack.callback(api.close)
         api.import_image(archive, "bench")
@@ -356,21 +330,6 @@ def _connects(where: Namespace, address: str, port: int) -> bool:
         where.connect(address, port).close()
         return True
     return False
-
-
-def _cable(host: Namespace, outside: Namespace) -> None:
-    with open(host.path) as there, open(outside.path) as here:
-        names = f"hb{os.urandom(4).hex()}", f"ob{os.urandom(4).hex()}"
-        subprocess.run(["ip", "link", "add", names[0], "type", "veth", "peer", names[1]], check=True)
-        for name, end in zip(names, (there, here), strict=True):
-            subprocess.run(
-                ["ip", "link", "set", name, "netns", f"/proc/self/fd/{end.fileno()}"],
-                check=True,
-                pass_fds=(end.fileno(),),
-            )
-    for where, name, address in ((host, names[0], _HOST), (outside, names[1], _OUTSIDE)):
-        where.run("ip", "address", "add", f"{address}/24", "dev", name)
-        where.run("ip", "link", "set", name, "up")
 
 
 @contextmanager

@@ -109,17 +109,16 @@ def _containers(commands: Commands) -> None:
     ps.add_argument(
         "--label", action="append", default=[], metavar="K[=V]", help="only those with this label"
     )
-    for name, help in (
-        ("start", "start containers"),
-        ("stop", "stop containers"),
-        ("restart", "restart containers"),
+    for name, help, timeout in (
+        ("start", "start containers", ""),
+        ("stop", "stop containers", "how long until it is killed"),
+        ("restart", "restart containers", "how long until it is killed"),
+        ("drain", "take containers out of the ports that they share", "how long its connections may last"),
     ):
         command = add_command(commands, name, help, f"containers.{name}")
         command.add_argument("names", nargs="+", metavar="NAME")
-        if name != "start":
-            command.add_argument(
-                "-t", "--timeout", type=float, metavar="SECONDS", help="how long until it is killed"
-            )
+        if timeout:
+            command.add_argument("-t", "--timeout", type=float, metavar="SECONDS", help=timeout)
     update = add_command(
         commands, "update", "change the limits of a container while it runs", "containers.update"
     )

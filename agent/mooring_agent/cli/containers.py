@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mooring ps|start|stop|restart|rm|inspect|logs`."""
+"""`mooring ps|start|stop|restart|drain|rm|inspect|logs`."""
 
 from __future__ import annotations
 
@@ -87,6 +87,17 @@ def restart(arguments: argparse.Namespace) -> int:
     )
 
 
+def drain(arguments: argparse.Namespace) -> int:
+    """Take containers out of the ports that they share, and wait for their connections."""
+    return _each(arguments, lambda client, name: _drain(client, name, arguments.timeout))
+
+
+def _drain(client: Client, name: str, timeout: float | None) -> None:
+    left = _act(client, name, "drain", {"timeout": timeout})["connections"]
+    if left:
+        print(f"mooring: container {name} has {left} connections still", file=sys.stderr)
+
+
 def update(arguments: argparse.Namespace) -> int:
     """Change the limits of a container."""
     if arguments.no_network_limit == bool(arguments.network_limit):
@@ -101,8 +112,8 @@ def change_limits(client: Client, name: str, limits: list[str] | None) -> None:
     client.call("PATCH", f"{FLEET}/containers/{segment(name)}", {"network_limits": limits or None})
 
 
-def _act(client: Client, name: str, action: str, query: dict[str, object]) -> None:
-    client.call("POST", f"{FLEET}/containers/{segment(name)}/{action}", query=query)
+def _act(client: Client, name: str, action: str, query: dict[str, object]) -> Any:
+    return client.call("POST", f"{FLEET}/containers/{segment(name)}/{action}", query=query)
 
 
 def remove(arguments: argparse.Namespace) -> int:

@@ -327,6 +327,7 @@ class DesiredContainers:
         elif old.name.endswith(_aside(old)) or (new.running and new.wanted):
             if new.running:
                 await self._switching.publish(new)
+                self._switching.started(new)
             if new.name.endswith(f".new-{old.id[:6]}"):
                 await self._take_over(new, old)
             else:

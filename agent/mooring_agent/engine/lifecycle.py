@@ -382,7 +382,8 @@ class Lifecycle:
         try:
             if timeout != 0 and number != _SIGKILL:
                 await self.switching.leave(container)
-            await self._end(container, number, patience)
+            if container.running:
+                await self._end(container, number, patience)
         finally:
             self._ending.discard(container.id)
         self._publish(container, "stop")

@@ -7,12 +7,11 @@ has queues what comes, and none sees a connection that was only a question.
 
 from __future__ import annotations
 
-import ipaddress
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
-_LISTEN = "0A"  # TCP_LISTEN of <net/tcp_states.h>
+from ..linux.sockettables import lines, receiving
+
 _PROC = Path("/proc")
 
 Port = tuple[str, int]
@@ -26,36 +25,14 @@ def answering(pid: int, ports: Collection[Port], proc: Path = _PROC) -> frozense
     found: set[Port] = set()
     for protocol in {protocol for protocol, _ in ports}:
         try:
-            listening = set(_listening(proc / str(pid) / "net", protocol))
+            listening = _listening(proc / str(pid) / "net", protocol)
         except ProcessLookupError:
             return frozenset()
         found |= {(protocol, port) for one, port in ports if one == protocol and port in listening}
     return frozenset(found)
 
 
-def _listening(net: Path, protocol: str) -> Iterator[int]:
+def _listening(net: Path, protocol: str) -> set[int]:
     if protocol == "sctp":
-        for fields in _lines(net / "sctp/eps"):
-            yield int(fields[5])  # LPORT
-        return
-    for table in (protocol, f"{protocol}6"):
-        for fields in _lines(net / table):
-            address, _, port = fields[1].partition(":")
-            if (protocol != "tcp" or fields[3] == _LISTEN) and not _address(address).is_loopback:
-                yield int(port, 16)
-
-
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text()
-    except FileNotFoundError:  # a kernel without IPv6 or SCTP, or the process is gone
-        return []
-    return [line.split() for line in text.splitlines()[1:]]
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
-    if len(words) == 1:
-        return ipaddress.IPv4Address(words[0])
-    address = ipaddress.IPv6Address(b"".join(words))
-    return address.ipv4_mapped or address
+        return {int(fields[5]) for fields in lines(net / "sctp/eps")}  # LPORT
+    return {port for address, port, _ in receiving(net, protocol) if not address.is_loopback}

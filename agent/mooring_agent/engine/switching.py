@@ -113,6 +113,7 @@ class Switching:
             await self._until_answering(new, _expected(new, old))
             reached("switch.ready")
             await self._set(new, new.spec.ports, old)
+            self.started(new)
             reached("switch.moved")
             common = {"name": new.name, "image": new.spec.image, **new.spec.labels}
             self._events.publish("container", "switch", new.id, {**common, "from": old.id})
@@ -137,7 +138,7 @@ class Switching:
         self, container: Container, seconds: float, while_: Callable[[], bool] = lambda: True
     ) -> int:
         """Wait until no connection is left that its ports have led to it, for some seconds at most, and only
-        while `while_()`; returns how many there still are.
+        while it runs and `while_()`; returns how many there still are.
         """
         ports = frozenset(
             (port.protocol, address, port.container)
@@ -152,7 +153,7 @@ class Switching:
         while True:
             left = await self._networks.ports.count_open(ports)
             remaining = deadline - time.monotonic()
-            if not left or remaining <= 0 or not while_():
+            if not left or remaining <= 0 or not container.running or not while_():
                 return left
             await asyncio.sleep(min(pause, remaining))
             pause = min(2 * pause, _LAST_COUNT)
@@ -169,15 +170,10 @@ class Switching:
         self, container: Container, wanted: Collection[PortMapping], former: Container | None
     ) -> None:
         """Publish exactly `wanted`: shared ports without connections until it answers on them."""
-        kept = {(port.container, port.protocol, port.host_ip): port.host for port in container.ports}
         shared = {(port.protocol, port.container) for port in wanted if port.balance}
         ready = readiness.answering(container.pid, shared) if container.pid else frozenset()
         mappings = [
-            replace(
-                port,
-                host=port.host or kept.get((port.container, port.protocol, port.host_ip)),
-                weight=port.weight if not port.balance or (port.protocol, port.container) in ready else 0,
-            )
+            replace(port, weight=0) if port.balance and (port.protocol, port.container) not in ready else port
             for port in wanted
         ]
         address = self._networks.port_address(container.endpoints)
@@ -199,7 +195,7 @@ class Switching:
                 async with container.lock:
                     if container.wanted and container.ports:
                         await self._set(container, container.spec.ports, None)
-                continue
+                        continue
             if not told and time.monotonic() - began > container.spec.ready_timeout:
                 told = True
                 logger.warning(

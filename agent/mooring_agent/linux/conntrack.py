@@ -44,7 +44,6 @@ CTA_FILTER_REPLY_FLAGS = 2
 # CTA_FILTER_FLAG of net/netfilter/nf_conntrack_netlink.c, as libnetfilter_conntrack has them too
 CTA_FILTER_IP_SRC = 1 << 0
 CTA_FILTER_PROTO_NUM = 1 << 3
-CTA_FILTER_PROTO_SRC_PORT = 1 << 4
 
 # tcp_conntrack and sctp_conntrack of <linux/netfilter/nf_conntrack_{tcp,sctp}.h>: the states in which
 # somebody may still have something to send, from SYN_SENT to CLOSE_WAIT and from COOKIE_WAIT to
@@ -85,8 +84,8 @@ class ConntrackSocket(NetlinkSocket):
     def __init__(self) -> None:
         super().__init__(NETLINK_NETFILTER)
 
-    def answered_by(self, address: str, protocol: int, port: int) -> list[Flow]:
-        """The flows that a port of an address answers, whatever address they were sent to.
+    def answered_by(self, address: str, protocol: int) -> list[Flow]:
+        """The flows of a protocol that an address answers, whatever address they were sent to.
 
         The kernel looks through all that it tracks, but sends these only (older than 5.8: all).
         """
@@ -95,17 +94,12 @@ class ConntrackSocket(NetlinkSocket):
         reply = _nested(
             CTA_TUPLE_REPLY,
             _nested(CTA_TUPLE_IP, attribute(kind, socket.inet_pton(family, address))),
-            _nested(
-                CTA_TUPLE_PROTO,
-                attribute(CTA_PROTO_NUM, bytes([protocol])),
-                attribute(CTA_PROTO_SRC_PORT, _PORT.pack(port)),
-            ),
+            _nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([protocol]))),
         )
-        flags = CTA_FILTER_IP_SRC | CTA_FILTER_PROTO_NUM | CTA_FILTER_PROTO_SRC_PORT
+        flags = CTA_FILTER_IP_SRC | CTA_FILTER_PROTO_NUM
         wanted = _nested(CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, flags))
         found = self._flows(family, reply, wanted)
-        asked = (protocol, address, port)
-        return [flow for flow in found if (flow.protocol, flow.answering, flow.answering_port) == asked]
+        return [flow for flow in found if (flow.protocol, flow.answering) == (protocol, address)]
 
     def of_protocol(self, protocol: int) -> list[Flow]:
         """All flows of a protocol, over IPv4 and IPv6."""

@@ -21,7 +21,8 @@ from .records import Publication
 Port = tuple[str, str, int]
 """Protocol, address of a container, port of the container."""
 
-_NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+# Those with connections that end.
+_NUMBERS = {"tcp": socket.IPPROTO_TCP, "sctp": socket.IPPROTO_SCTP}
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -60,16 +61,16 @@ async def forget_datagrams_before(added: Collection[Publication]) -> None:
 
 
 def _count_open(ports: Collection[Port]) -> int:
+    answering = {(protocol, address) for protocol, address, _ in ports if protocol in _NUMBERS}
     try:
         with ConntrackSocket() as tracking:
-            flows = [
-                flow
-                for protocol, address, port in ports
-                for flow in tracking.answered_by(address, _NUMBERS[protocol], port)
-            ]
+            return sum(
+                flow.open and (protocol, address, flow.answering_port) in ports
+                for protocol, address in answering
+                for flow in tracking.answered_by(address, _NUMBERS[protocol])
+            )
     except NetlinkError as error:
         raise MooringError(f"the host's connections cannot be looked at: {error.strerror}") from error
-    return sum(flow.open for flow in flows)
 
 
 def _forget(old: Collection[Port], new: Collection[int]) -> None:

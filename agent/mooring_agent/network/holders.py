@@ -7,11 +7,11 @@ import contextlib
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_LISTEN = "0A"  # TCP_LISTEN of <net/tcp_states.h>
+from ..linux.sockettables import receiving
+
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -28,28 +28,9 @@ def port_holder(protocol: str, host_ip: str, port: int, proc: Path = Path("/proc
 
 def _inodes(protocol: str, host_ip: str, port: int, proc: Path) -> Iterator[str]:
     wanted = ipaddress.ip_address(host_ip or "0.0.0.0")
-    for table in (f"{protocol}6",) if wanted.version == 6 else (protocol, f"{protocol}6"):
-        try:
-            lines = (proc / "net" / table).read_text().splitlines()[1:]
-        except FileNotFoundError:  # a kernel without IPv6, or a protocol that has no such table
-            continue
-        for line in lines:
-            fields = line.split()
-            address, _, number = fields[1].partition(":")
-            if int(number, 16) != port or (protocol == "tcp" and fields[3] != _LISTEN):
-                continue
-            local = _address(address)
-            if local is None or local.is_unspecified or wanted.is_unspecified or local == wanted:
-                yield fields[9]
-
-
-def _address(text: str) -> ipaddress.IPv4Address | None:
-    """The IPv4 address of a line; None for an IPv6 one that is not unspecified, whose port still counts."""
-    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
-    if len(words) == 1:
-        return ipaddress.IPv4Address(words[0])
-    mapped = ipaddress.IPv6Address(b"".join(words))
-    return ipaddress.IPv4Address(0) if mapped.is_unspecified else mapped.ipv4_mapped
+    for local, number, fields in receiving(proc / "net", protocol, ipv4=wanted.version == 4):
+        if number == port and (local.is_unspecified or wanted.is_unspecified or local == wanted):
+            yield fields[9]
 
 
 def _sockets(process: Path) -> set[str]:

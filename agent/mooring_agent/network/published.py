@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ..errors import MooringError
@@ -88,16 +89,26 @@ class PublishedPorts:
         self._book.close()
 
     async def _let_datagrams_follow(self, change: Change) -> None:
-        """See `connections`. What clients have sent before a port was published keeps nobody waiting."""
+        """See `connections`. What clients have sent before a port was published keeps nobody waiting, and
+        where the kernel forgets nothing the ports are what they should be nevertheless.
+        """
         if any(publication.protocol == "udp" for publication in change.removed):
-            await connections.forget_datagrams_to(change.removed, change.added)
+            with _told():
+                await connections.forget_datagrams_to(change.removed, change.added)
         if any(publication.protocol == "udp" for publication in change.added):
-            task = asyncio.get_running_loop().create_task(connections.forget_datagrams_before(change.added))
+            task = asyncio.get_running_loop().create_task(_forget_before(change))
             self._tidying.add(task)
-            task.add_done_callback(self._tidied)
+            task.add_done_callback(self._tidying.discard)
 
-    def _tidied(self, task: asyncio.Task[None]) -> None:
-        self._tidying.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            logger.warning("datagrams of before stay where they went error=%r", str(error))
+
+async def _forget_before(change: Change) -> None:
+    with _told():
+        await connections.forget_datagrams_before(change.added)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except MooringError as error:
+        logger.warning("datagrams of before stay where they went error=%r", error.message)

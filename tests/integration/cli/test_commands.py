@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.registry import free_port
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.root
@@ -81,6 +82,19 @@ def test_a_container_from_run_to_rm(mooring: Mooring) -> None:
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     mooring("rm", "-f", "one")
     assert mooring("ps", "-aq").stdout == ""
+
+
+def test_drain(mooring: Mooring, agent: AgentUnderTest) -> None:
+    shared = {"container": 80, "host": free_port(), "balance": "source"}
+    spec = {"image": "busybox", "command": ["sleep", "600"], "ports": [shared], "stop_timeout": 0}
+    path = "/mooring/v1/containers/shared"
+    agent.api("PUT", path, spec)
+    done = mooring("drain", "-t", "5", "shared")
+    assert (done.stdout, done.stderr) == ("shared\n", "")
+    assert agent.api("GET", path)["spec"]["ports"][0]["weight"] == 0
+    refused = mooring("drain", "nobody", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    agent.api("DELETE", path)
 
 
 def test_ctrl_c_reaches_the_container(mooring: Mooring, agent: AgentUnderTest) -> None:

@@ -305,10 +305,11 @@ class Host(NamedNamespace):
         super().remove()
 
 
-def connect(host: NamedNamespace, outside: NamedNamespace) -> None:
+def connect(host: Namespace, outside: Namespace) -> None:
     """Lay a cable between a host and the outside world, which is its default route."""
     outer, inner = (f"gt{secrets.token_hex(4)}" for _ in range(2))
-    _ip("link", "add", outer, "netns", outside.name, "type", "veth", "peer", inner, "netns", host.name)
+    ends = str(outside.path), str(host.path)
+    _ip("link", "add", outer, "netns", ends[0], "type", "veth", "peer", inner, "netns", ends[1])
     for place, name, addresses in (
         (outside, outer, (f"{OUTSIDE}/24", f"{OUTSIDE6}/64")),
         (host, inner, (f"{HOST_OUTER}/24", f"{HOST_OUTER6}/64")),

@@ -12,7 +12,7 @@ import pytest
 from harness.waiting import PATIENCE, eventually
 from integration.network.topology import HOST_OUTER
 
-from .world import World, server
+from .world import World, echoes, server
 
 pytestmark = pytest.mark.root
 
@@ -57,15 +57,13 @@ def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: st
     since = time.time()
 
     with world.outside.connect(HOST_OUTER, 8081) as connection:
-        connection.sendall(b"1\n")
-        assert connection.recv(10) == b"1\n"
+        assert echoes(connection)
         world.host.run(*damage.split())
         began = time.monotonic()
         eventually(lambda: told(world, since))
         eventually(lambda: answers(world))
         assert time.monotonic() - began < WITHIN_S
-        connection.sendall(b"2\n")
-        assert connection.recv(10) == b"2\n"
+        assert echoes(connection, b"2\n")
     [event] = told(world, since)
     assert event["action"] == "repair"
     assert re.search(seen, event["attributes"]["what"])

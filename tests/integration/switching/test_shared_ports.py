@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from harness.host import need_programs
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.network.topology import HOST_OUTER
 
-from .world import Load, World, server
+from .world import Load, World, echoes, server
 
 pytestmark = pytest.mark.root
 
 ABC = ("aa", "bb", "cc")
+BOTH = [
+    {"container": 80, "host": 8080, "balance": "round_robin"},
+    {"container": 81, "host": 8081, "balance": "round_robin"},
+]
 
 
 def member(name: str, *, weight: int = 1, balance: str = "round_robin", **options: Any) -> dict[str, Any]:
@@ -84,27 +89,21 @@ def test_containers_come_and_go_under_full_load_and_no_request_is_lost(world: Wo
 
 
 def test_taking_one_out_waits_for_its_connections(world: World) -> None:
-    ports = [
-        {"container": 80, "host": 8080, "balance": "round_robin"},
-        {"container": 81, "host": 8081, "balance": "round_robin"},
-    ]
-    world.put("aa", server("aa", ports=ports))
+    world.put("aa", server("aa", ports=BOTH))
     eventually(lambda: shares(world, "aa") == [1, 1])
     with world.outside.connect(HOST_OUTER, 8081) as connection:
-        connection.sendall(b"1\n")
-        assert connection.recv(10) == b"1\n"
+        assert echoes(connection)
 
         planned = world.agent.api("POST", "/mooring/v1/containers/aa/drain?dry_run=true")
         assert (planned["changed"], shares(world, "aa")) == (True, [1, 1])
         done = world.agent.api("POST", "/mooring/v1/containers/aa/drain?timeout=0.2")
         assert (done["changed"], done["connections"]) == (True, 1)
-        connection.sendall(b"2\n")
-        assert connection.recv(10) == b"2\n"
+        assert echoes(connection, b"2\n")
     done = world.agent.api("POST", "/mooring/v1/containers/aa/drain?timeout=10")
     assert (done["changed"], done["connections"]) == (False, 0)
     assert world.outside.cannot_reach(HOST_OUTER, 8080)
 
-    assert world.put("aa", server("aa", ports=ports))["changed"], "what is declared holds again"
+    assert world.put("aa", server("aa", ports=BOTH))["changed"], "what is declared holds again"
     eventually(lambda: shares(world, "aa") == [1, 1])
     assert world.says() == "aa"
 
@@ -163,3 +162,42 @@ def test_one_that_is_started_again_gets_connections_when_it_listens(world: World
     assert counted(world, 10) == {"aa": 10}
     joined(world, "bb")
     assert set(counted(world, 10)) == {"aa", "bb"}
+
+
+def test_successor_that_listens_later_than_its_switch_gets_connections_then(world: World) -> None:
+    world.put("aa", member("old", command=["sleep", "600"]))
+    late = member("new")
+    late["command"][2] = f"sleep 2; {late['command'][2]}"
+    assert world.put("aa", late)["actions"][0]["action"] == "replace"
+
+    assert shares(world, "aa") == [0]
+    joined(world, "aa")
+    assert world.says() == "new"
+
+
+def test_one_that_does_not_heed_a_signal_and_listens_then_keeps_nobody_waiting(world: World) -> None:
+    stubborn = member("aa")
+    stubborn["command"][2] = f"trap '' TERM; until test -e /go; do sleep 0.1; done; {stubborn['command'][2]}"
+    world.put("aa", stubborn)
+    world.agent.api("POST", "/v1.43/containers/aa/kill?signal=TERM")
+    world.agent.api("POST", "/mooring/v1/containers/aa/exec", {"argv": ["touch", "/go"]})
+    answers_there = {"argv": ["sh", "-c", "until grep -q :0050 /proc/net/tcp*; do sleep 0.1; done; sleep 1"]}
+    world.agent.api("POST", "/mooring/v1/containers/aa/exec", answers_there)
+
+    assert shares(world, "aa") == [0], "it is to end"
+
+
+def test_one_that_ends_while_its_connections_drain_is_stopped(world: World) -> None:
+    mortal = server("aa", ports=BOTH, drain=60)
+    mortal["command"][2] = mortal["command"][2].replace("exec httpd -f", "httpd") + (
+        "; until test -e /end; do sleep 0.1; done; exit 5"
+    )
+    world.put("aa", mortal)
+    eventually(lambda: shares(world, "aa") == [1, 1])
+    with world.outside.connect(HOST_OUTER, 8081) as connection, ThreadPoolExecutor(1) as beside:
+        assert echoes(connection)
+        stopping = beside.submit(world.agent.api, "POST", "/mooring/v1/containers/aa/stop")
+        eventually(lambda: shares(world, "aa") == [0, 0])
+        world.agent.api("POST", "/mooring/v1/containers/aa/exec", {"argv": ["touch", "/end"]})
+        stopping.result(10 * PATIENCE)
+    assert (world.view("aa")["state"], world.view("aa")["exit_code"]) == ("exited", 5)

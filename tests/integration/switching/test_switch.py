@@ -14,7 +14,7 @@ from harness.host import need_programs
 from harness.waiting import eventually
 from integration.network.topology import HOST_OUTER
 
-from .world import Asker, Load, World, server
+from .world import Asker, Load, World, echoes, server
 
 pytestmark = pytest.mark.root
 
@@ -40,8 +40,7 @@ def test_twenty_replacements_under_full_load_lose_no_request(world: World) -> No
     world.put("web", server("0"))
     world.until_served("0")
     with Load(world.outside) as load, world.outside.connect(HOST_OUTER, 8081) as long_lived:
-        long_lived.sendall(b"before\n")
-        assert long_lived.recv(100) == b"before\n"
+        assert echoes(long_lived, b"before\n")
         for number in range(1, REPLACEMENTS + 1):
             # The first one waits for the connection that lasts, until its deadline or until it has ended.
             done = world.put("web", server(str(number), drain=1 if number == 1 else 10))
@@ -58,14 +57,12 @@ def test_connection_to_the_old_container_finishes(world: World) -> None:
     world.put("web", server("old"))
     world.until_served("old")
     with world.outside.connect(HOST_OUTER, 8081) as connection:
-        connection.sendall(b"1\n")
-        assert connection.recv(100) == b"1\n"
+        assert echoes(connection)
         asker = Asker(world)
         replacing = Declaring(world, "web", server("new", drain=30))
         eventually(lambda: "new" in asker.answers)
         for number in range(20):
-            connection.sendall(b"%d\n" % number)
-            assert connection.recv(100) == b"%d\n" % number
+            assert echoes(connection, b"%d\n" % number)
         assert len(world.names()) == 2
         assert replacing.is_alive(), "it did not wait for the connection"
     replacing.join(5)
@@ -78,8 +75,7 @@ def test_drain_has_a_deadline(world: World) -> None:
     world.put("web", server("old"))
     world.until_served("old")
     with world.outside.connect(HOST_OUTER, 8081) as connection:
-        connection.sendall(b"1\n")
-        assert connection.recv(100) == b"1\n"
+        assert echoes(connection)
         began = time.monotonic()
         world.put("web", server("new", drain=1))
         assert 1 <= time.monotonic() - began < 8
@@ -137,14 +133,12 @@ def test_successor_that_ends_while_the_old_one_drains_gives_the_port_back(world:
         short_lived["command"][2].replace("exec httpd -f", "httpd") + "; sleep 1; exit 4"
     )
     with world.outside.connect(HOST_OUTER, 8081) as connection:
-        connection.sendall(b"1\n")
-        assert connection.recv(100) == b"1\n"
+        assert echoes(connection)
 
         refused = world.put("web", short_lived, check=False)
 
         assert "ended with exit code 4 after it had taken over" in refused["message"]
-        connection.sendall(b"2\n")
-        assert connection.recv(100) == b"2\n"
+        assert echoes(connection, b"2\n")
     assert world.says() == "old"
     assert (world.names(), world.view("web")["id"]) == (["web"], before)
     assert [port["host"] for port in world.view("web")["ports"]] == [8080, 8081]
@@ -166,3 +160,11 @@ def test_ports_that_are_not_wanted_any_more_are_taken_back_at_the_switch(world: 
     assert world.says() == "new"
     assert world.outside.cannot_reach(HOST_OUTER, 8081)
     assert [port["host"] for port in world.view("web")["ports"]] == [8080, chosen], "it keeps what was chosen"
+
+
+def test_chosen_port_is_kept_beside_a_named_one_that_leads_to_the_same(world: World) -> None:
+    world.put("web", server("web", ports=["8080:80", "80"]))
+    before = [port["host"] for port in world.view("web")["ports"]]
+    world.put("web", server("web", ports=["8080:80", "80", "8081:81"]))
+
+    assert [port["host"] for port in world.view("web")["ports"]] == [*before, 8081]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -29,6 +30,12 @@ def server(name: str, **options: Any) -> dict[str, Any]:
         "stop_timeout": 0,
         **options,
     }
+
+
+def echoes(connection: socket.socket, text: bytes = b"1\n") -> bool:
+    """Whether the echo server at the other end answers."""
+    connection.sendall(text)
+    return connection.recv(100) == text
 
 
 class World:
@@ -89,13 +96,11 @@ class World:
 class Load:
     """wrk at full rate against the published port, from outside."""
 
-    def __init__(
-        self, where: Namespace, seconds: int = 60, address: str = HOST_OUTER, port: int = PORT
-    ) -> None:
+    def __init__(self, where: Namespace, seconds: int = 60, port: int = PORT) -> None:
         self._process = subprocess.Popen(
             [
                 *("nsenter", f"--net={where.path}", "wrk", "--threads", "1", "--connections", "16"),
-                *("--duration", f"{seconds}s", "--timeout", "5s", f"http://{address}:{port}/"),
+                *("--duration", f"{seconds}s", "--timeout", "5s", f"http://{HOST_OUTER}:{port}/"),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

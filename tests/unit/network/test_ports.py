@@ -221,3 +221,19 @@ def test_holder_of_an_ipv6_wildcard_socket_is_found(tmp_path: Path) -> None:
 
     assert port_holder("tcp", "0.0.0.0", 8080, tmp_path) == "nginx (process 812)"
     assert port_holder("tcp", "0.0.0.0", 8081, tmp_path) == "another program of the host"
+
+
+def test_holder_of_an_ipv6_address_is_not_one_of_another_address(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    lines = "".join(
+        f" 0: B80D0120{'0' * 16}{last:02}000000:1F90 {'0' * 32}:0000 0A 0:0 0:0 0 0 0 {last} 1\n"
+        for last in (1, 2)
+    )
+    (tmp_path / "net/tcp6").write_text(f"header\n{lines}")
+    for last in (1, 2):
+        (tmp_path / f"{last}/fd").mkdir(parents=True)
+        (tmp_path / f"{last}/fd/6").symlink_to(f"socket:[{last}]")
+        (tmp_path / f"{last}/comm").write_text("nginx\n")
+
+    for last in (1, 2):
+        assert port_holder("tcp", f"2001:db8::{last}", 8080, tmp_path) == f"nginx (process {last})"
