@@ -60,8 +60,8 @@ class LiveChanges:
             wanted = merge(container.spec, changes)
             if wanted.state != container.spec.state:
                 raise InvalidSpec(
-                    f"state of container {container.name} cannot be updated to {wanted.state!r}: start or stop "
-                    "it, or declare it so"
+                    f"state of container {container.name} cannot be updated to {wanted.state!r}: start or "
+                    "stop it, or declare it so"
                 )
             fixed = [change.field for change in compare(container.spec, wanted) if not change.live]
             if fixed:
