@@ -16,7 +16,7 @@ from ..config import (
     LOG_LEVELS,
     STORAGE_DRIVERS,
 )
-from . import imagearguments, networkarguments
+from . import healtharguments, imagearguments, networkarguments
 from .grammar import Parser, add_command, add_group, add_socket
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--restart", default="", metavar="no|always|unless-stopped|on-failure[:N]")
     run.add_argument("--stop-signal", default="", metavar="SIGNAL")
     run.add_argument("--stop-timeout", type=int, metavar="SECONDS")
+    healtharguments.health(run)
     run.add_argument("--cap-add", action="append", default=[], metavar="NAME")
     run.add_argument("--cap-drop", action="append", default=[], metavar="NAME")
     run.add_argument("--no-new-privileges", action="store_true")

@@ -52,6 +52,8 @@ def _row(view: dict[str, Any]) -> tuple[str, ...]:
     state = view["state"]
     if state == "exited":
         state = f"exited ({view['exit_code']})"
+    elif state == "running" and view["health"] is not None:
+        state = f"running ({view['health']['status']})"
     addresses = [network["ipv4_address"] or network["ipv6_address"] for network in view["networks"].values()]
     return (
         view["name"],

@@ -21,6 +21,7 @@ from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
 from .confinement import confinement
 from .containers import change_limits, client_of
+from .health import healthcheck
 from .networking import names, networking
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -205,6 +206,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "AttachStderr": not arguments.detach,
         "StopSignal": arguments.stop_signal,
         "StopTimeout": arguments.stop_timeout,
+        "Healthcheck": healthcheck(arguments),
         "HostConfig": host,
         **networking(arguments),
     }

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..network.records import Endpoint
+from .health import Check, Health, settled
 from .resources import ContainerSpec, PortMapping
 
 RUNNING = ("running", "paused")
@@ -28,7 +29,9 @@ class Container:
     the mount points. `replaces` is the id of the container that this one is taking the place of. `joins` are
     (runtime-spec type, id of the container) of namespaces that it shares with others, `first_id` is the first
     of the host's ids in the range that the agent has chosen for its users, `lent_hostname` the name of the
-    container whose network it has.
+    container whose network it has. `image_health` is what `health.image_part` tells of its image, `check`
+    what has become of that and of the spec; `health` is that of its present run, or of the last one.
+    `failing` says that it is being ended since it is unhealthy, which its restart policy takes for a failure.
     """
 
     id: str
@@ -65,6 +68,8 @@ class Container:
     joins: tuple[tuple[str, str], ...] = ()
     first_id: int | None = None
     lent_hostname: str = ""
+    image_health: dict[str, Any] = field(default_factory=dict)
+    failing: bool = False
 
     # Of this agent, not of the state file.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -73,6 +78,8 @@ class Container:
     removed: bool = field(default=False, init=False)
     holders: int = field(default=0, init=False)  # works for which it stands still, see `held`
     restart_timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    check: Check | None = field(default=None, init=False)
+    health: Health | None = field(default=None, init=False)
 
     @property
     def running(self) -> bool:
@@ -83,6 +90,13 @@ class Container:
     def hostname(self) -> str:
         """The host name inside, unless that is the host's."""
         return self.spec.hostname or self.lent_hostname or self.id[:12]
+
+    def settle_check(self) -> None:
+        """Find out what its check is, after a change of its spec. Raises InvalidSpec."""
+        if self.spec.healthcheck is not None or self.image_health:
+            self.check = settled(self.spec, self.image_health, self.name)
+        else:
+            self.check = None
 
     def wake(self) -> None:
         """Let everyone who follows the container look again."""
@@ -100,8 +114,8 @@ class Container:
         finally:
             self.wakers.discard(woken)
 
-    def view(self) -> dict[str, Any]:
-        """The container as the Mooring API shows it (ContainerView)."""
+    def view(self, *, log: bool = True) -> dict[str, Any]:
+        """The container as the Mooring API shows it (ContainerView); with the `log` of its health check."""
         return {
             "id": self.id,
             "name": self.name,
@@ -133,6 +147,7 @@ class Container:
             "cgroup": self.group,
             "joins": dict(self.joins),
             "first_id": self.first_id,
+            "health": None if self.health is None else _health_view(self.health, log),
             "managed": self.managed,
         }
 
@@ -150,6 +165,7 @@ class Container:
         "joins",
         "first_id",
         "lent_hostname",
+        "image_health",
     )
     _RUN = (
         "status",
@@ -165,6 +181,7 @@ class Container:
         "finished_at",
         "restart_count",
         "oom_killed",
+        "failing",
     )
 
     def resolved_json(self) -> str:
@@ -183,7 +200,7 @@ class Container:
             resolved[name] = tuple(resolved[name])
         for name in ("volumes", "joins"):
             resolved[name] = tuple((one, other) for one, other in resolved.get(name, ()))
-        return cls(
+        container = cls(
             id=row["id"],
             name=row["name"],
             spec=ContainerSpec.parse(json.loads(row["spec"]), name=row["name"]),
@@ -195,6 +212,8 @@ class Container:
             **resolved,
             **json.loads(row["run"]),
         )
+        container.settle_check()
+        return container
 
 
 def vars_of(port: PortMapping) -> dict[str, Any]:
@@ -206,6 +225,23 @@ def vars_of(port: PortMapping) -> dict[str, Any]:
         "host_ip": port.host_ip,
         "protocol": port.protocol,
         **shared,
+    }
+
+
+def _health_view(health: Health, log: bool) -> dict[str, Any]:
+    answers = [
+        {
+            "start": rfc3339(probe.start / 1e9),
+            "end": rfc3339(probe.end / 1e9),
+            "exit_code": probe.exit_code,
+            "output": probe.output,
+        }
+        for probe in health.log
+    ]
+    return {
+        "status": health.status,
+        "failing_streak": health.failing_streak,
+        **({"log": answers} if log else {}),
     }
 
 

@@ -27,6 +27,7 @@ from .confinement import check_capabilities, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
 from .groups import Groups
+from .health import image_part
 from .joining import Joining
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
@@ -386,6 +387,8 @@ class Containers:
             user=spec.user or image.config.get("User") or "0",
             stop_signal=spec.stop_signal or image.config.get("StopSignal") or "TERM",
         )
+        container.image_health = image_part(image.config)
+        container.settle_check()
         container.group = self._launching.group_path(container)
         if not is_plain(spec):
             self._joining.settle(container)

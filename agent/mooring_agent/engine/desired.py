@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ..errors import Conflict, MooringError, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..images.image import check_runnable
 from ..images.store import ImageStore
 from .container import Container, vars_of
 from .containers import Containers, spec_view
+from .health import image_part, settled
+from .healthchecks import HealthChecks
 from .images import Images
 from .outcome import Action, outcome
 from .registry import Registry
@@ -54,12 +56,14 @@ class DesiredContainers:
         images: ImageStore,
         image_service: Images,
         switching: Switching,
+        health: HealthChecks,
     ) -> None:
         self._containers = containers
         self._registry = registry
         self._images = images
         self._image_service = image_service
         self._switching = switching
+        self._health = health
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -68,21 +72,26 @@ class DesiredContainers:
         The Outcome of the Mooring API.
         """
         check_name("container", name)
-        wanted = ContainerSpec.parse(spec, name=name)
+        # Whether its user waits for it to be healthy is no part of what it is.
+        given: object = spec
+        healthy = isinstance(given, dict) and given.get("state") == "healthy"
+        wanted = ContainerSpec.parse({**spec, "state": "running"} if healthy else spec, name=name)
         async with self._working_on(name):
-            return await self._put(name, wanted, dry_run)
+            return await self._put(name, wanted, dry_run, healthy)
 
-    async def _put(self, name: str, wanted: ContainerSpec, dry_run: bool) -> dict[str, Any]:
+    async def _put(self, name: str, wanted: ContainerSpec, dry_run: bool, healthy: bool) -> dict[str, Any]:
         existing = self._registry.find(name)
         if existing is not None and existing.name != name:
             existing = None  # the name is the beginning of another one's id
         pulled = await self._pull(wanted, dry_run=dry_run)
-        plan = self._plan(name, existing, wanted, pulled, tolerant=dry_run)
+        plan = self._plan(name, existing, wanted, pulled, tolerant=dry_run, healthy=healthy)
         before = None if existing is None else _shown(existing.spec, existing.running)
         after = _shown(wanted, wanted.state == "running")
         if dry_run:
             return outcome(plan.actions, before, after, None)
-        container = await self._carry_out(name, existing, wanted, plan)
+        container = await self._carry_out(name, existing, wanted, plan, healthy)
+        if healthy and not plan.replace:
+            await self._health.until_healthy(container, wanted.ready_timeout)
         return outcome(plan.actions, before, after, container.view())
 
     async def delete(
@@ -193,17 +202,24 @@ class DesiredContainers:
         pulled: str,
         *,
         tolerant: bool,
+        healthy: bool,
     ) -> Plan:
         """The plan; `pulled` says why the image would be pulled first, if it would."""
         running = wanted.state == "running"
-        image_id, missing = self._image(wanted, pulled, tolerant)
+        image_id, missing = self._image(name, wanted, pulled, tolerant, healthy)
         if existing is None:
             reason = f"it does not exist{missing}"
             actions = [Action("create", "container", name, reason)]
             if running:
                 actions.append(Action("start", "container", name, "it should run"))
             return Plan(tuple(actions), create=True, start=running)
-        changes = compare(existing.spec, wanted)
+        changes = [
+            change
+            for change in compare(existing.spec, wanted)
+            if change.field != "healthcheck"
+            or image_id != existing.image_id
+            or not _checks_alike(existing, wanted)
+        ]
         reasons = [str(change) for change in changes if not change.live]
         if image_id and pulled:
             reasons.append(f"image {wanted.image} is pulled, since {pulled}, needs a replacement")
@@ -239,7 +255,9 @@ class DesiredContainers:
             tuple(actions), live=live_change, start=running and not active, stop=not running and active
         )
 
-    def _image(self, wanted: ContainerSpec, pulled: str, tolerant: bool) -> tuple[str, str]:
+    def _image(
+        self, name: str, wanted: ContainerSpec, pulled: str, tolerant: bool, healthy: bool
+    ) -> tuple[str, str]:
         """The image's id; a dry run takes one that is not there yet for one that will be, and says so."""
         try:
             image = self._images.get(wanted.image)
@@ -249,18 +267,23 @@ class DesiredContainers:
             how = ", and is pulled unless it is declared" if pulled else ""
             return "", f"; image {wanted.image} is not on this host yet{how}"
         check_runnable(image)
+        if not pulled and settled(wanted, image_part(image.config), name) is None and healthy:
+            raise InvalidSpec(
+                f'container {name} has the state "healthy" and no health check, of its own or of its image; '
+                'give it a healthcheck, or the state "running"'
+            )
         return image.id, f"; image {wanted.image} is pulled, since {pulled}" if pulled else ""
 
     # Execution
 
     async def _carry_out(
-        self, name: str, existing: Container | None, wanted: ContainerSpec, plan: Plan
+        self, name: str, existing: Container | None, wanted: ContainerSpec, plan: Plan, healthy: bool
     ) -> Container:
         if plan.create:
             return await self._create(name, wanted, start=plan.start)
         assert existing is not None
         if plan.replace:
-            return await self._replace(existing, wanted, start=plan.start)
+            return await self._replace(existing, wanted, start=plan.start, healthy=healthy)
         if plan.live:
             await self._containers.live.apply(existing, wanted, managed=True)
         if plan.start:
@@ -279,7 +302,9 @@ class DesiredContainers:
                 raise
         return container
 
-    async def _replace(self, old: Container, wanted: ContainerSpec, *, start: bool) -> Container:
+    async def _replace(
+        self, old: Container, wanted: ContainerSpec, *, start: bool, healthy: bool
+    ) -> Container:
         name, ran = old.name, old.running
         new = await self._containers.create(
             wanted, name=f"{name}.new-{old.id[:6]}", managed=True, replaces=old.id
@@ -294,6 +319,8 @@ class DesiredContainers:
                 await self._containers.stop(old.id)
                 if start:
                     await self._containers.start(new.id)
+            if healthy:
+                await self._health.until_healthy(new, wanted.ready_timeout)
         except MooringError as error:
             await self._undo(new, old, ran)
             kept = ", and runs on as it was" if ran else ""
@@ -342,6 +369,11 @@ class DesiredContainers:
 
 def _given(port: PortMapping) -> dict[str, Any]:
     return {key: value for key, value in vars_of(port).items() if value not in (None, "")}
+
+
+def _checks_alike(existing: Container, wanted: ContainerSpec) -> bool:
+    """Whether its health check is what it would be with another declaration, of the same image."""
+    return existing.check == settled(wanted, existing.image_health, existing.name)
 
 
 def _aside(old: Container) -> str:

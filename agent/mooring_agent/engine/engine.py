@@ -39,6 +39,8 @@ from .document import Documents
 from .events import EventBus
 from .execs import Execs
 from .groups import Groups
+from .healthchecks import HealthChecks
+from .healthrecords import HealthRecords
 from .idranges import IdRanges
 from .images import Images
 from .joining import Joining, donors_first
@@ -50,6 +52,7 @@ from .mountpoints import MountPoints
 from .naming import Naming
 from .networks import Networks
 from .peers import Peers
+from .probing import Probes
 from .registry import Registry
 from .reserve import Reserve
 from .resources import PortMapping
@@ -108,10 +111,12 @@ class Engine:
             self._mount_points,
             self.naming,
         )
-        self.switching = Switching(self.registry, self.networks, self.events)
+        self.health = HealthChecks(self.registry, self.events, HealthRecords(config.run_root / "health"))
+        self.switching = Switching(self.registry, self.networks, self.events, self.health)
         self.lifecycle = Lifecycle(
             self.registry, self._launching, berthing, self.switching, self.events, joining
         )
+        self.health.restart = self.lifecycle.end_unhealthy
         self._attaching = Attaching(self.networks)
         self.live = LiveChanges(
             self.registry,
@@ -121,6 +126,7 @@ class Engine:
             self._attaching,
             self.events,
             self.naming,
+            self.health,
         )
         self.containers = Containers(
             self.registry,
@@ -161,7 +167,7 @@ class Engine:
             self.naming.service,
         )
         self.desired = DesiredContainers(
-            self.containers, self.registry, self.images, self.image_service, self.switching
+            self.containers, self.registry, self.images, self.image_service, self.switching, self.health
         )
         self.commits = Commits(self.containers, self.images, self.events)
         self.containers.desired = self.desired
@@ -209,11 +215,13 @@ class Engine:
         self.lifecycle.run_soon(self.naming.settle())
         await self.peers.start()
         self._flusher = asyncio.create_task(self._flush_regularly())
+        self.health.start(Probes(self.execs))
         self._settle_ends()
         self.lifecycle.run_soon(self._sweeping.sweep_groups())
         for container in self.registry:
             if container.running:
                 self.switching.started(container)
+                self.switching.health_turned(container)
         await self.desired.finish_replacements()
         coming = [container for container in self.registry if self.lifecycle.should_come_back(container)]
         if coming:
@@ -222,6 +230,7 @@ class Engine:
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
+        self.health.close()
         await self.builds.close()
         await self.containers.vacate()
         if self._flusher is not None:

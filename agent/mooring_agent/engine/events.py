@@ -36,10 +36,19 @@ class EventBus:
         self._past: deque[Event] = deque(maxlen=_REMEMBERED)
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
-    def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
-        """Tell everybody. Never waits."""
+    def publish(
+        self,
+        type: str,
+        action: str,
+        id: str,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        remember: bool = True,
+    ) -> None:
+        """Tell everybody; what is not to be remembered is told to those who listen now. Never waits."""
         event = Event(type, action, id, dict(attributes or {}), time.time_ns())
-        self._past.append(event)
+        if remember:
+            self._past.append(event)
         for queue in list(self._queues):
             if queue.qsize() >= _BACKLOG:
                 self._queues.discard(queue)

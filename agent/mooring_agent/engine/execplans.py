@@ -21,7 +21,7 @@ _REMEMBERED = 256
 @dataclass(frozen=True)
 class ExecSpec:
     """What to run, and which of its streams somebody wants. `hangs_up` says that it gets HUP when its
-    client has gone.
+    client has gone, `probe` that it is one of the agent's own questions for a container's health.
     """
 
     argv: tuple[str, ...]
@@ -36,6 +36,7 @@ class ExecSpec:
     rows: int | None = None
     cols: int | None = None
     hangs_up: bool = False
+    probe: bool = False
 
 
 @dataclass(eq=False)

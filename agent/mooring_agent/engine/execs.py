@@ -39,7 +39,7 @@ _REMEMBERED = 256
 _KILL_GRACE = 2.0
 _UNKNOWN_EXIT = 255
 # What the keeper keeps of an exec's spec for the next agent, and how long it may be.
-_NOTED = ("argv", "workdir", "user", "tty", "stdin", "stdout", "stderr", "privileged", "hangs_up")
+_NOTED = ("argv", "workdir", "user", "tty", "stdin", "stdout", "stderr", "privileged", "hangs_up", "probe")
 _NOTE_MAX = 4096
 # How long a terminal that hangs up with its client waits for one to come back after a restart of the agent.
 _RETURN_WITHIN = 120.0
@@ -91,6 +91,8 @@ class Execs:
         self._registry = registry
         self._lifecycle = lifecycle
         self._plans = ExecPlans(launching)
+        # Those of users stay remembered, whatever is asked in between.
+        self._probe_plans = ExecPlans(launching)
         self._standby = ExecStandby(lifecycle)
         self._events = events
         self._execs: dict[str, Exec] = {}
@@ -107,6 +109,7 @@ class Execs:
         process = Exec(secrets.token_hex(32), container.id, spec)
         self._forget_old()
         self._execs[process.id] = process
+        self._tell(process, container, f"exec_create: {_command(spec)}")
         return process
 
     def get(self, id: str) -> Exec:
@@ -115,6 +118,10 @@ class Execs:
             return self._execs[id]
         except KeyError:
             raise NotFound(f"no such exec: {id}; it may have ended long ago") from None
+
+    def probes(self) -> list[Exec]:
+        """Those that ask for a container's health."""
+        return [process for process in self._execs.values() if process.spec.probe]
 
     def ids_of(self, container_id: str) -> list[str]:
         """The ids of those of a container that have not ended."""
@@ -142,9 +149,10 @@ class Execs:
             stderr=spec.stderr and not detach,
             note=_note(spec, detach),
         )
-        known = self._plans.plan(container, spec)
+        # Nobody waits for a probe, so that none gets a joiner that stands by for somebody else.
+        known = (self._probe_plans if spec.probe else self._plans).plan(container, spec)
         args = arguments(spec.argv)
-        joiner = "" if detach else self._standby.take(container, known, args)
+        joiner = "" if detach or spec.probe else self._standby.take(container, known, args)
         process.asked = True
         try:
             launched, descriptors = await self._execute(client, request, known, args, joiner)
@@ -152,10 +160,11 @@ class Execs:
             process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
             raise
         reached("exec.started")
-        self._standby.note(container, known)
+        if not spec.probe:
+            self._standby.note(container, known)
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
-        self._events.publish("container", "exec_start", container.id, {"name": container.name, "execID": id})
+        self._tell(process, container, f"exec_start: {_command(spec)}")
         if spec.tty and not process.ended.done():
             process.master = os.dup(descriptors[0])
         if detach:
@@ -306,6 +315,18 @@ class Execs:
             "timed_out": timed_out,
         }
 
+    def kill_group(self, process: Exec) -> None:
+        """Kill a process and what it has started, as far as that is in its session's first group."""
+        with suppress(Conflict, OSError):
+            os.killpg(self._alive(process.id).pid or 0, signals.SIGKILL)
+
+    def discard(self, process: Exec) -> None:
+        """Forget it as soon as it has ended; at once, if it has, or never began."""
+        if process.exit_code is not None or not process.asked:
+            self._forget_one(process.id)
+        else:
+            process.ended.add_done_callback(lambda _: self._forget_one(process.id))
+
     def container_ended(self, container_id: str) -> None:
         """Nothing may stand by in a container that has ended; other ids are passed over."""
         self._standby.drop(container_id)
@@ -383,11 +404,19 @@ class Execs:
             process.master = -1
         if not process.ended.done():
             process.ended.set_result(exit_code)
+        container = self._registry.find(process.container_id)
+        if container is not None:
+            self._tell(process, container, "exec_die", exitCode=str(exit_code))
+
+    def _tell(self, process: Exec, container: Container, action: str, **attributes: str) -> None:
+        """Tell what has happened to it, in Docker's words. There are too many probes to remember them."""
+        common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
         self._events.publish(
             "container",
-            "exec_die",
-            process.container_id,
-            {"execID": process.id, "exitCode": str(exit_code)},
+            action,
+            container.id,
+            {**common, "execID": process.id, **attributes},
+            remember=not process.spec.probe,
         )
 
     def _forget(self, id: str) -> None:
@@ -440,8 +469,16 @@ class Execs:
             id for id, process in self._execs.items() if process.exit_code is not None or not process.started
         ]
         for id in finished[: max(0, len(finished) - _REMEMBERED)]:
-            if self._execs.pop(id).asked:
-                self._forget(id)
+            self._forget_one(id)
+
+    def _forget_one(self, id: str) -> None:
+        process = self._execs.pop(id, None)
+        if process is not None and process.asked:
+            self._forget(id)
+
+
+def _command(spec: ExecSpec) -> str:
+    return " ".join(spec.argv)
 
 
 def _note(spec: ExecSpec, detached: bool) -> str:

@@ -30,7 +30,7 @@ from .keeper_link import KeeperLink
 from .launching import Launching
 from .registry import Registry
 from .resources import signal_number
-from .restarts import count_so_far, pause, restarts
+from .restarts import count_so_far, pause, restarts, restarts_unhealthy
 from .switching import Switching
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,19 @@ class Lifecycle:
             await self.freezing.thaw(container)
         await self._signal(container, number)
         self._publish(container, "kill", signal=str(number))
+
+    async def end_unhealthy(self, container: Container) -> None:
+        """End a container that is unhealthy, for its restart policy to start it again; nothing for one that
+        is not, or whose policy would not.
+        """
+        async with container.lock:
+            if not restarts_unhealthy(container):
+                return
+            logger.warning("restarted since it is unhealthy container=%s", container.name)
+            container.failing = True
+            self._registry.save_run(container)
+            reached("unhealthy.saved")
+            await self._ask_to_end(container, signal_number(container.stop_signal), None)
 
     def ended(self, container: Container) -> asyncio.Future[int]:
         """The next end of its process, from this call on, not from when it is awaited: the exit code."""
@@ -206,6 +219,7 @@ class Lifecycle:
             container.pid, container.start_time = launched.pid, launched.start_time
             container.boot = self._boot
             container.started_at, container.finished_at, container.oom_killed = time.time(), None, False
+            container.failing = False
             self._registry.save_run(container)
             reached("start.saved")
         finally:
@@ -376,8 +390,11 @@ class Lifecycle:
             return
         if container.status == "paused":
             await self.freezing.thaw(container)
+        await self._ask_to_end(container, signal_number(signal or container.stop_signal), timeout)
+        self._publish(container, "stop")
+
+    async def _ask_to_end(self, container: Container, number: int, timeout: float | None) -> None:
         patience = container.spec.stop_timeout if timeout is None else timeout
-        number = signal_number(signal or container.stop_signal)
         self._ending.add(container.id)
         try:
             if timeout != 0 and number != _SIGKILL:
@@ -386,7 +403,6 @@ class Lifecycle:
                 await self._end(container, number, patience)
         finally:
             self._ending.discard(container.id)
-        self._publish(container, "stop")
 
     async def _end(self, container: Container, number: int, patience: float) -> None:
         over = self.ended(container)

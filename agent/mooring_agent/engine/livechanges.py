@@ -16,6 +16,8 @@ from ..network.service import NetworkService
 from .attaching import Attaching
 from .container import Container
 from .events import EventBus
+from .health import settled
+from .healthchecks import HealthChecks
 from .launching import Launching, resources_of
 from .lifecycle import Lifecycle
 from .naming import Naming
@@ -40,6 +42,7 @@ class LiveChanges:
         attaching: Attaching,
         events: EventBus,
         naming: Naming,
+        health: HealthChecks,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
@@ -48,6 +51,7 @@ class LiveChanges:
         self._attaching = attaching
         self._events = events
         self._naming = naming
+        self._health = health
 
     async def apply(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
         """Bring a container to a spec that differs from its own in live options only; all or nothing."""
@@ -118,6 +122,7 @@ class LiveChanges:
 
     async def _apply(self, container: Container, wanted: ContainerSpec, managed: bool) -> None:
         self._registry.get(container.id)  # it may have been removed meanwhile
+        settled(wanted, container.image_health, container.name)
         fields = {change.field for change in compare(container.spec, wanted)}
         if "networks" in fields:
             # What has been prepared for a start has an address that may be another one's soon.
@@ -145,6 +150,11 @@ class LiveChanges:
         self._registry.save_spec(container, wanted, managed=managed)
         if "networks" in fields:
             await self._attaching.settle(container)
+        if "healthcheck" in fields:
+            before = container.check
+            container.settle_check()
+            if container.check != before:
+                self._health.changed(container)
         if container.running and fields.intersection(_NAMES):
             await self._naming.changed(container)
             self._launching.write_etc(container)

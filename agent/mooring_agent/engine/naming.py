@@ -36,7 +36,7 @@ class Naming:
             config.run_root, config.nft_table, config.bridge_prefix, networks.list, self._resolvers_changed
         )
         networks.tables.append(self.service.redirects)
-        registry.changed = self._follow
+        registry.followers.append(self._follow)
 
     def resolv_conf(self, container: Container) -> str:
         """The container's resolv.conf(5) as things are."""

@@ -18,11 +18,13 @@ _ID_LENGTH = 64
 
 
 class Registry:
-    """Every container of this agent. `changed` is told of each that runs otherwise, or has another name."""
+    """Every container of this agent. `followers` are told of each that runs otherwise, has another name, or
+    is there no more.
+    """
 
     def __init__(self, database: Database) -> None:
         self._rows = ContainerRows(database)
-        self.changed: Callable[[Container], None] = lambda _: None
+        self.followers: list[Callable[[Container], None]] = []
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
         for row in self._rows.all():
@@ -88,7 +90,7 @@ class Registry:
     def save_run(self, container: Container) -> None:
         """Keep how it runs."""
         self._rows.update(container.id, run=container.run_json())
-        self.changed(container)
+        self._tell(container)
 
     def save_resolved(self, container: Container) -> None:
         """Keep what was settled about it."""
@@ -108,13 +110,18 @@ class Registry:
         del self._by_name[container.name]
         container.name = name
         self._by_name[name] = container
-        self.changed(container)
+        self._tell(container)
 
     def remove(self, container: Container) -> None:
         """Forget the container."""
         self._rows.delete(container.id)
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
+        self._tell(container)
+
+    def _tell(self, container: Container) -> None:
+        for follower in self.followers:
+            follower(container)
 
     def _remember(self, container: Container) -> None:
         self._by_id[container.id] = container

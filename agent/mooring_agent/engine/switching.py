@@ -6,7 +6,8 @@ A replacement with `start_first` is a switch. The new container runs without por
 ports go over in one transaction, then the old one's connections drain. Who has the ports tells how far a
 switch has come, and is in the state file before it is in the kernel, so the next agent goes on with it.
 
-Containers that share a port get connections from when they answer to when they are asked to stop.
+Containers that share a port get connections from when they answer to when they are asked to stop; one that is
+not healthy only while none of the others is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from . import readiness
 from .background import Background
 from .container import Container
 from .events import EventBus
+from .healthchecks import HealthChecks, is_fit
 from .registry import Registry
 from .resources import PortMapping
 
@@ -42,10 +44,14 @@ class Switching:
     before others know of it.
     """
 
-    def __init__(self, registry: Registry, networks: NetworkService, events: EventBus) -> None:
+    def __init__(
+        self, registry: Registry, networks: NetworkService, events: EventBus, health: HealthChecks
+    ) -> None:
         self._registry = registry
         self._networks = networks
         self._events = events
+        self._health = health
+        health.turned = self.health_turned
         self._joining = Background()
 
     def close(self) -> None:
@@ -83,7 +89,9 @@ class Switching:
     async def give_back(self, container: Container) -> None:
         """Take back all its ports."""
         await self._networks.unpublish(container.id)
+        others = self._sharing(container)
         container.ports = ()
+        self._reweigh_unfit(others)
 
     async def rest(self, container: Container) -> None:
         """It has ended, and is started again by its policy: it keeps its ports, but the shared ones, which
@@ -99,7 +107,14 @@ class Switching:
         if not any(port.balance and port.weight for port in container.ports):
             return
         await self._set(container, [replace(port, weight=0) for port in container.ports], None)
+        self._reweigh_unfit(self._sharing(container))
         await self.drain(container, container.spec.drain)
+
+    def health_turned(self, container: Container) -> None:
+        """Its health is another one: look again at who gets connections to the ports that it shares."""
+        if any(port.balance for port in container.ports):
+            self._joining.start(self._reweigh(container))
+            self._reweigh_unfit(self._sharing(container))
 
     # Replacements
 
@@ -107,10 +122,11 @@ class Switching:
         """Let the ports of `old` lead to `new`, which runs, once that answers where `old` does; returns when
         the connections to `old` have ended, or after `drain` seconds.
 
-        Raises Unavailable if `new` does not answer in time, or ends; `hand_back` undoes what has been done.
+        Raises Unavailable if `new` does not answer in time, is not healthy, or ends; `hand_back` undoes what
+        has been done.
         """
         if not self._has_taken_over(new, old):
-            await self._until_answering(new, _expected(new, old))
+            await self._until_ready(new, _expected(new, old))
             reached("switch.ready")
             await self._set(new, new.spec.ports, old)
             self.started(new)
@@ -171,7 +187,8 @@ class Switching:
     ) -> None:
         """Publish exactly `wanted`: shared ports without connections until it answers on them."""
         shared = {(port.protocol, port.container) for port in wanted if port.balance}
-        ready = readiness.answering(container.pid, shared) if container.pid else frozenset()
+        admitted = container.pid and shared and self._is_admitted(container)
+        ready = readiness.answering(container.pid, shared) if container.pid and admitted else frozenset()
         mappings = [
             replace(port, weight=0) if port.balance and (port.protocol, port.container) not in ready else port
             for port in wanted
@@ -192,9 +209,14 @@ class Switching:
             if not missing:
                 return
             if readiness.answering(container.pid or 0, missing):
+                if not self._is_admitted(container):
+                    await self._health.answer(container, container.spec.ready_timeout)
+                    if not self._is_admitted(container):
+                        return  # `health_turned` follows
                 async with container.lock:
                     if container.wanted and container.ports:
                         await self._set(container, container.spec.ports, None)
+                        self._reweigh_unfit(self._sharing(container))
                         continue
             if not told and time.monotonic() - began > container.spec.ready_timeout:
                 told = True
@@ -206,6 +228,42 @@ class Switching:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LAST_LOOK)
 
+    def _is_admitted(self, container: Container) -> bool:
+        """Whether it may have connections to the ports that it shares: it is healthy, or none of the others
+        that have some is.
+        """
+        return is_fit(container) or not any(
+            is_fit(other) and any(port.balance and port.weight for port in other.ports)
+            for other in self._sharing(container)
+        )
+
+    def _sharing(self, container: Container) -> list[Container]:
+        """The others with which it has a published port in common."""
+        mine = {_host_side(port) for port in container.ports if port.balance}
+        if not mine:
+            return []
+        return [
+            other
+            for other in self._registry
+            if other is not container and not mine.isdisjoint(map(_host_side, other.ports))
+        ]
+
+    def _reweigh_unfit(self, containers: Collection[Container]) -> None:
+        for container in containers:
+            if not is_fit(container):
+                self._joining.start(self._reweigh(container))
+
+    async def _reweigh(self, container: Container) -> None:
+        """Give a container its share of the ports that it has in common with others, or none."""
+        async with container.lock:
+            if not container.running or not container.wanted:
+                return
+            has = any(port.balance and port.weight for port in container.ports)
+            if has and not self._is_admitted(container):
+                await self._set(container, container.spec.ports, None)
+            elif not has and self._is_admitted(container):
+                self.started(container)
+
     def _unjoined(self, container: Container) -> set[readiness.Port]:
         """The shared ports on which it has less than its share."""
         shares = {(port.host, port.host_ip, port.protocol): port.weight for port in container.ports}
@@ -215,8 +273,14 @@ class Switching:
             if port.balance and shares.get((port.host, port.host_ip, port.protocol)) != port.weight
         }
 
-    async def _until_answering(self, container: Container, expected: Collection[readiness.Port]) -> None:
+    async def _until_ready(self, container: Container, expected: Collection[readiness.Port]) -> None:
         deadline = time.monotonic() + container.spec.ready_timeout
+        await self._until_answering(container, expected, deadline)
+        await self._health.until_healthy(container, max(0.0, deadline - time.monotonic()))
+
+    async def _until_answering(
+        self, container: Container, expected: Collection[readiness.Port], deadline: float
+    ) -> None:
         pause = _FIRST_LOOK
         while True:
             answering = readiness.answering(container.pid, expected) if container.pid else frozenset()
@@ -247,6 +311,11 @@ def _expected(new: Container, old: Container) -> frozenset[readiness.Port]:
     return frozenset(
         (port.protocol, port.container) for port in new.spec.ports if theirs.get(_place(port)) in answering
     )
+
+
+def _host_side(port: PortMapping) -> tuple[object, ...]:
+    """What a published port is reached by."""
+    return port.host, port.host_ip, port.protocol
 
 
 def _place(port: PortMapping) -> tuple[object, ...]:

@@ -55,6 +55,18 @@ CONTAINER: Arguments = {
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
     "restart": {"type": "str"},
+    "healthcheck": {
+        "type": "dict",
+        "options": {
+            "test": {"type": "raw"},
+            "interval": {"type": "raw"},
+            "timeout": {"type": "raw"},
+            "start_period": {"type": "raw"},
+            "start_interval": {"type": "raw"},
+            "retries": {"type": "int"},
+            "on_unhealthy": {"type": "str", "choices": ["none", "restart"]},
+        },
+    },
     "stop_signal": {"type": "str"},
     "stop_timeout": {"type": "int"},
     "log": {
@@ -90,7 +102,7 @@ CONTAINER: Arguments = {
     "update_order": {"type": "str", "choices": ["stop_first", "start_first"]},
     "ready_timeout": {"type": "int"},
     "drain": {"type": "int"},
-    "state": {"type": "str", "choices": ["running", "stopped", "absent"], "default": "running"},
+    "state": {"type": "str", "choices": ["running", "healthy", "stopped", "absent"], "default": "running"},
 }
 
 CREDENTIALS: Arguments = {

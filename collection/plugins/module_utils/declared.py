@@ -58,7 +58,7 @@ def _simple(kind: str, table: arguments.Arguments) -> Callable[[Client, Params, 
 CONTAINER = Operation(
     {**arguments.NAME, **arguments.CONTAINER},
     _container,
-    {"required_if": [("state", "running", ["image"]), ("state", "stopped", ["image"])]},
+    {"required_if": [("state", state, ["image"]) for state in ("running", "healthy", "stopped")]},
 )
 NETWORK = Operation(
     {**arguments.NAME, **arguments.PRESENCE, **arguments.NETWORK}, _simple("network", arguments.NETWORK)

@@ -15,9 +15,9 @@ description:
   - Sends what a container should be to the agent of the host, which compares it with what it was last told,
     and changes what differs.
   - Options that are not given are not sent. Taking one away is a change back to the default.
-  - Limits, published ports, labels, O(restart), O(stop_signal), O(stop_timeout), O(log), O(pull),
-    O(update_order), O(ready_timeout), O(drain) and O(state) are changed on the running container. Any other
-    change replaces the container; RV(actions) says why.
+  - Limits, published ports, labels, O(restart), O(healthcheck), O(stop_signal), O(stop_timeout), O(log),
+    O(pull), O(update_order), O(ready_timeout), O(drain) and O(state) are changed on the running container.
+    Any other change replaces the container; RV(actions) says why.
 options:
   name:
     description:
@@ -27,9 +27,12 @@ options:
   state:
     description:
       - Whether the container runs, exists without running, or does not exist.
+      - V(healthy) is V(running), and the task waits until the health check says so, O(ready_timeout) seconds
+        at most. It fails at once if the container is unhealthy or ends, or if there is no health check. A
+        replacement that does not become healthy is undone.
       - V(absent) stops a running container first, giving it O(stop_timeout) seconds.
     type: str
-    choices: [running, stopped, absent]
+    choices: [running, healthy, stopped, absent]
     default: running
   image:
     description:
@@ -158,6 +161,51 @@ options:
       - When the agent starts the container again, V(no), V(always), V(unless-stopped), V(on-failure) or
         V(on-failure:N) with a number of attempts. Changed live.
     type: str
+  healthcheck:
+    description:
+      - How the container is asked whether it is healthy. What is left out is as the image has it, else as
+        Docker has it. Changed live; the container is then asked at once.
+      - A container that shares a published port (C(balance) in O(ports)) gets no new connections while it is
+        unhealthy and others are healthy. One that is started first (O(update_order)) takes over once it is
+        healthy.
+    type: dict
+    suboptions:
+      test:
+        description:
+          - The command that asks, executed in the container with its user, environment and working
+            directory. It ends with 0 if all is well.
+          - A string is for the container's shell. A list is V([CMD, ARGUMENT, ...]),
+            V([CMD-SHELL, COMMAND]), or V([NONE]), with which the image's check is left out.
+        type: raw
+      interval:
+        description:
+          - The time between two checks, and before the first one, in seconds or as V(1m30s) or V(500ms), like
+            the following three. By default V(30).
+        type: raw
+      timeout:
+        description:
+          - The time after which a check is killed, and has failed. By default V(30).
+        type: raw
+      start_period:
+        description:
+          - The time after the start in which failures do not count; the first success ends it. By default
+            V(0).
+        type: raw
+      start_interval:
+        description:
+          - The time between two checks in that period. By default V(5).
+        type: raw
+      retries:
+        description:
+          - The number of failures in a row with which the container is unhealthy. By default V(3).
+        type: int
+      on_unhealthy:
+        description:
+          - What happens to a container that is unhealthy. With V(none), the default, nothing, as with Docker;
+            with V(restart) it is stopped, and started again by its policy (O(restart)), for which this is a
+            failure.
+        type: str
+        choices: [none, restart]
   stop_signal:
     description:
       - The signal that asks the container to end, such as V(SIGTERM). Changed live.
@@ -312,13 +360,14 @@ options:
       - When a change needs a replacement, whether the old container is stopped first, and comes back if the
         new one fails, or the new one is started first and the old one goes only when it runs.
       - With V(start_first) the published ports go over once the new container answers on those on which the
-        old one does, and no connection is lost.
+        old one does, and is healthy if it has a health check, and no connection is lost.
     type: str
     choices: [stop_first, start_first]
   ready_timeout:
     description:
-      - The seconds that a container which is started first may take to answer; else the old one stays.
-        Without this option V(30). Changed live.
+      - The seconds that a container which is started first may take to answer and to be healthy; else the
+        old one stays. With O(state=healthy) those that any container may take to be healthy. Without this
+        option V(30). Changed live.
     type: int
   drain:
     description:
@@ -347,6 +396,21 @@ EXAMPLES = r"""
       - "8080:80"
     memory: 64m
     restart: unless-stopped
+
+- name: A web server that has to be healthy, and is started again when it is not any more
+  mooring.fleet.container:
+    name: web2
+    state: healthy
+    image: web
+    restart: always
+    healthcheck:
+      test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1:80/"]
+      interval: 10
+      timeout: 2
+      start_period: 1m
+      start_interval: 500ms
+      on_unhealthy: restart
+    ready_timeout: 60
 
 - name: A worker with a volume, in a cgroup that it shares with others
   mooring.fleet.container:

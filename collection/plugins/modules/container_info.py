@@ -39,6 +39,10 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: web.containers | map(attribute='state') | list == ['running']
 
+- name: Fail unless it is healthy
+  ansible.builtin.assert:
+    that: web.containers[0].health.status == 'healthy'
+
 - name: Ask about all that serve the web
   mooring.fleet.container_info:
     label: tier=web
@@ -46,7 +50,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 containers:
-  description: The containers.
+  description:
+    - The containers. C(health) is V(null) for one without a health check; its C(log) has the last five
+      answers, where O(name) was given.
   returned: success
   type: list
   elements: dict
@@ -58,6 +64,10 @@ containers:
       pid: 4711
       exit_code: null
       restart_count: 0
+      health:
+        status: unhealthy
+        failing_streak: 3
+        log: [{start: "2026-01-31T12:00:00Z", end: "2026-01-31T12:00:01Z", exit_code: 1, output: "refused"}]
       ports: [{container: 80, host: 8080, host_ip: "", protocol: tcp}]
 code:
   description: A stable word for what went wrong.

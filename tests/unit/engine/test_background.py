@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mooring_agent.config import SUN_PATH_MAX, AgentConfig
 from mooring_agent.engine.background import Background
 from mooring_agent.engine.container import Container
-from mooring_agent.engine.restarts import count_so_far, pause, restarts
+from mooring_agent.engine.health import Health
+from mooring_agent.engine.restarts import count_so_far, pause, restarts, restarts_unhealthy
 from mooring_agent.errors import Conflict, InvalidSpec
 
 
@@ -61,6 +62,7 @@ def test_what_is_not_done_ends_with_it(caplog: pytest.LogCaptureFixture) -> None
 def container(policy: str, most: int | None = None, **fields: Any) -> Container:
     restart = SimpleNamespace(name=policy, max_retries=most)
     values = {"wanted": True, "exit_code": 1, "restart_count": 0, "started_at": 100.0, "finished_at": 101.0}
+    values |= {"failing": False, "health": None, "status": "running"}
     return cast(Container, SimpleNamespace(spec=SimpleNamespace(restart=restart), **{**values, **fields}))
 
 
@@ -84,6 +86,36 @@ def test_policies(policy: str, most: int | None, fields: dict[str, Any], expecte
     assert restarts(container(policy, most, **fields)) is expected
 
 
+def test_an_end_that_was_asked_for_since_it_is_unhealthy_is_a_failure() -> None:
+    assert not restarts(container("on-failure", exit_code=0))
+    assert restarts(container("on-failure", exit_code=0, failing=True))
+    assert not restarts(container("on-failure", 3, exit_code=0, failing=True, restart_count=3))
+    assert not restarts(container("no", exit_code=0, failing=True))
+
+
+@pytest.mark.parametrize(
+    ("policy", "most", "fields", "expected"),
+    [
+        ("always", 0, {}, True),
+        ("no", 0, {}, False),
+        ("always", 0, {"check": SimpleNamespace(restart=False)}, False),
+        ("always", 0, {"check": None}, False),
+        ("always", 0, {"health": Health("starting")}, False),
+        ("always", 0, {"health": None}, False),
+        ("always", 0, {"status": "paused"}, False),
+        ("always", 0, {"wanted": False}, False),
+        ("on-failure", 2, {"restart_count": 1}, True),
+        ("on-failure", 2, {"restart_count": 2}, False),
+        ("on-failure", 2, {"restart_count": 2, "health": Health("unhealthy", served=True)}, True),
+    ],
+)
+def test_an_unhealthy_one_is_restarted_where_policy_and_check_say_so(
+    policy: str, most: int, fields: dict[str, Any], expected: bool
+) -> None:
+    values = {"check": SimpleNamespace(restart=True), "health": Health("unhealthy"), **fields}
+    assert restarts_unhealthy(container(policy, most, **values)) is expected
+
+
 @given(st.integers(0, 10**6))
 def test_the_pause_grows_and_is_bounded(count: int) -> None:
     assert 0.1 <= pause(count) <= pause(count + 1) <= 60.0
@@ -93,6 +125,12 @@ def test_a_good_run_ends_the_row() -> None:
     assert count_so_far(container("always", restart_count=5)) == 5
     assert count_so_far(container("always", restart_count=5, finished_at=109.9)) == 5
     assert count_so_far(container("always", restart_count=5, finished_at=110.0)) == 0
+
+
+def test_a_run_that_never_got_healthy_is_no_good_one() -> None:
+    values = {"restart_count": 5, "finished_at": 200.0, "failing": True}
+    assert count_so_far(container("always", **values, health=Health("unhealthy"))) == 5
+    assert count_so_far(container("always", **values, health=Health("unhealthy", served=True))) == 0
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,7 @@ def test_what_the_kernel_takes_live_is_not_a_replacement() -> None:
             "dns_search",
             "dns_options",
             "extra_hosts",
+            "healthcheck",
         ),
     }
 

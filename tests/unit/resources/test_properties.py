@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring_agent.engine.resources import ContainerSpec, compare, merge, options_of
+from mooring_agent.engine.resources.health import spelled
 from mooring_agent.engine.resources.names import cpu_list
 from mooring_agent.engine.resources.options import MIB, Size, show_size
 
@@ -91,6 +92,24 @@ LIMITS = st.one_of(
     st.just({"soft": 5, "hard": -1}),
     st.just("unlimited"),
 )
+SPANS = st.one_of(
+    st.integers(0, 10**6),
+    st.integers(1, 10**9).map(lambda number: number / 1000),
+    st.integers(10**6, 10**15).map(spelled),
+    st.sampled_from(["0", "1m30s", "500ms", "1.5h"]),
+)
+HEALTHCHECKS = st.one_of(
+    st.just({"test": ["NONE"]}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "test": st.sampled_from(["true", ["CMD", "true", "x"], ["CMD-SHELL", "exit 1"]]),
+            **dict.fromkeys(("interval", "timeout", "start_period", "start_interval"), SPANS),
+            "retries": st.integers(0, 9),
+            "on_unhealthy": st.just("none"),
+        },
+    ),
+)
 CONTAINERS = st.fixed_dictionaries(
     {"image": NAMES},
     optional={
@@ -128,6 +147,7 @@ CONTAINERS = st.fixed_dictionaries(
         "restart": st.sampled_from(["no", False, "always", "unless-stopped", "on-failure", "on-failure:4"]),
         "stop_signal": st.sampled_from(["INT", "sigterm", 9, "SIGRTMIN+3"]),
         "stop_timeout": st.integers(0, 100),
+        "healthcheck": HEALTHCHECKS,
         "log": st.fixed_dictionaries({}, optional={"max_size": SIZES, "max_files": st.integers(1, 9)}),
         "cap_add": CAPABILITIES,
         "cap_drop": CAPABILITIES,

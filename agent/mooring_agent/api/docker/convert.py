@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InvalidSpec
-from . import convert_mounts, convert_networks, convert_security
+from . import convert_health, convert_mounts, convert_networks, convert_security
 from .rules import (
     NEVER,
     Draft,
@@ -105,12 +105,6 @@ def _env(draft: Draft, value: Any, where: str) -> None:
         variables[name] = content
     if variables:
         draft.spec["env"] = variables
-
-
-def _health(draft: Draft, value: Any, where: str) -> None:
-    test = (mapping(value, where) or {}).get("Test")
-    if test not in (None, [], ["NONE"]):
-        raise unsupported(where, value, "leave the health check out")
 
 
 def _stop_timeout(draft: Draft, value: Any, where: str) -> None:
@@ -318,7 +312,7 @@ _TOP: Rules = {
     "Entrypoint": _command("entrypoint", reset=True),
     "Env": _env,
     "ExposedPorts": convert_networks.exposed_ports,
-    "Healthcheck": _health,
+    "Healthcheck": convert_health.healthcheck,
     "HostConfig": _host_config,
     "Hostname": takes("hostname", text),
     "Image": takes("image", text),

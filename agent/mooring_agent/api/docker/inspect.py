@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..timestamps import NEVER, rfc3339_seconds
+from . import convert_health
 from .inspect_security import confinement, tmpfs
 from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
 
@@ -84,6 +85,7 @@ def inspect(container: Container, around: Surroundings) -> dict[str, Any]:
 
 def _state(container: Container) -> dict[str, Any]:
     status = container.status
+    health = convert_health.health(container)
     alive = status in ("running", "paused", "restarting")
     return {
         "Status": status,
@@ -97,6 +99,7 @@ def _state(container: Container) -> dict[str, Any]:
         "Error": container.error,
         "StartedAt": rfc3339_seconds(container.started_at),
         "FinishedAt": rfc3339_seconds(container.finished_at) if container.finished_at else NEVER,
+        **({} if health is None else {"Health": health}),
     }
 
 
@@ -124,6 +127,8 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
         "Labels": {**(image_config.get("Labels") or {}), **spec.labels},
         "StopSignal": container.stop_signal,
     }
+    if check := convert_health.config(container):
+        config["Healthcheck"] = check
     if exposed:
         config["ExposedPorts"] = {port: {} for port in exposed}
     if "stop_timeout" in spec.given_fields:

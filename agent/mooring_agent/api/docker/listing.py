@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import InvalidSpec, NotFound
+from . import convert_health
 from .render import has_label, network_id
 
 if TYPE_CHECKING:
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
 
 Test = Callable[["Container"], bool]
 
-FILTERS = ("ancestor", "before", "exited", "id", "label", "name", "network", "since", "status", "volume")
+FILTERS = (
+    "ancestor",
+    "before",
+    "exited",
+    "health",
+    "id",
+    "label",
+    "name",
+    "network",
+    "since",
+    "status",
+    "volume",
+)
 _STATUSES = ("created", "dead", "exited", "paused", "removing", "restarting", "running")
 
 
@@ -97,6 +110,11 @@ def _by_exit_code(values: tuple[str, ...]) -> Test:
     return lambda container: container.status == "exited" and container.exit_code in codes
 
 
+def _by_health(values: tuple[str, ...]) -> Test:
+    statuses = convert_health.selected(values)
+    return lambda container: convert_health.status(container) in statuses
+
+
 def _by_label(values: tuple[str, ...]) -> Test:
     return lambda container: all(has_label(container.spec.labels, value) for value in values)
 
@@ -117,6 +135,7 @@ def _by_volume(values: tuple[str, ...]) -> Test:
 
 _PLAIN: dict[str, Callable[[tuple[str, ...]], Test]] = {
     "exited": _by_exit_code,
+    "health": _by_health,
     "id": _by_id,
     "label": _by_label,
     "name": _by_name,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from . import convert_health
 from .durations import in_words
 from .inspect_security import mode
 
@@ -41,7 +42,7 @@ def status_text(container: Container, now: float | None = None) -> str:
     status = container.status
     if status in ("running", "paused"):
         since = in_words(moment - (container.started_at or moment))
-        return f"Up {since} (Paused)" if status == "paused" else f"Up {since}"
+        return f"Up {since}{' (Paused)' if status == 'paused' else convert_health.suffix(container)}"
     ago = in_words(moment - (container.finished_at or moment))
     if status == "restarting":
         return f"Restarting ({container.exit_code or 0}) {ago} ago"

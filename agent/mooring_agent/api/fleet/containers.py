@@ -42,7 +42,7 @@ class ContainerCalls:
         """All containers, or those that carry every `label=K[=V]` that is asked for."""
         wanted = [label.partition("=") for label in request.query.many("label")]
         views = [
-            container.view()
+            container.view(log=False)
             for container in self._containers.list()
             if all(_has_label(container, key, value if mark else None) for key, mark, value in wanted)
         ]

@@ -12,6 +12,7 @@ from mooring_agent.engine.resources import limits, names, resolving
 from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_alone
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
+from mooring_agent.engine.resources.health import Healthcheck
 from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
 from mooring_agent.engine.resources.namespaces import (
     ClockOffsets,
@@ -140,6 +141,7 @@ def _cgroup(text: str, where: str) -> str:
 
 _NO_RESTART = RestartPolicy()
 _LOG = LogOptions()
+_HEALTHCHECK = Part(Healthcheck)
 _HOSTS_USERS = UserNamespace()
 _SHM_SIZE = 64 * MIB  # Docker's, and that of the launchers that wait
 _PATH = Text("an absolute path inside the container", names.absolute_path)
@@ -192,6 +194,7 @@ class ContainerSpec(Declared):
     cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
     pids_limit: int | None = option(limits.PIDS, live=True)
     restart: RestartPolicy = option(Restart(), default=_NO_RESTART, live=True)  # noqa: RUF009 (frozen)
+    healthcheck: Healthcheck | None = option(_HEALTHCHECK, live=True)  # noqa: RUF009 (frozen)
     stop_signal: str | None = option(Text("a signal", names.signal_name), live=True)
     stop_timeout: int = option(Integer(0, 86_400, what="a number of seconds"), default=10, live=True)
     log: LogOptions = option(Part(LogOptions), default=_LOG, live=True)  # noqa: RUF009 (frozen)
@@ -229,10 +232,19 @@ class ContainerSpec(Declared):
     def check(self, prefix: str) -> None:
         """Hold what no single option can say."""
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
+        self._check_health(prefix)
         self._check_network(prefix)
         self._check_resolving(prefix)
         self._check_namespaces(prefix)
         self._check_users(prefix)
+
+    def _check_health(self, prefix: str) -> None:
+        restarted = self.healthcheck is not None and self.healthcheck.on_unhealthy == "restart"
+        if restarted and self.restart.name == "no":
+            raise InvalidSpec(
+                f'{prefix}healthcheck.on_unhealthy is "restart" with the restart policy "no", by which '
+                "nothing is started again; choose another policy, or remove it"
+            )
 
     def _check_network(self, prefix: str) -> None:
         network = self.networks[0].name
