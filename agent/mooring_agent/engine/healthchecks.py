@@ -68,6 +68,7 @@ class _Watched:
     due: float = 0.0
     haste: float = _FIRST_PAUSE
     task: asyncio.Task[None] | None = None
+    restarting: bool = False
 
 
 class HealthChecks:
@@ -376,11 +377,15 @@ class HealthChecks:
         self.turned(container)
 
     def _restart(self, watched: _Watched) -> None:
-        if watched.check.restart and not watched.container.failing:
-            self._background.start(self._restart_now(watched.container))
+        if watched.check.restart and not watched.restarting:
+            watched.restarting = True
+            self._background.start(self._restart_now(watched))
 
-    async def _restart_now(self, container: Container) -> None:
-        await self.restart(container)
+    async def _restart_now(self, watched: _Watched) -> None:
+        try:
+            await self.restart(watched.container)
+        finally:
+            watched.restarting = False
 
     def _save(self, watched: _Watched) -> None:
         health = watched.container.health

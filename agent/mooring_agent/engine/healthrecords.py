@@ -78,5 +78,5 @@ def decoded(text: str) -> HealthRecord | None:
         return HealthRecord(
             str(run), float(began), float(due), Health(status, int(streak), probes, served is True)
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None

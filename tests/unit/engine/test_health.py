@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from the answers to health checks, beside a model of dockerd's; what an agent leaves behind."""
+"""What follows from the answers to health checks, beside a model of dockerd's; what an agent leaves."""
 
 from __future__ import annotations
 
@@ -108,13 +108,8 @@ def test_defaults_are_dockers() -> None:
 
 
 def test_an_image_gives_what_is_left_out_and_its_shell() -> None:
-    image = image_part(
-        {
-            "Healthcheck": {"Test": ["CMD-SHELL", "a"], "Interval": 10**9},
-            "Shell": ["/bin/ash", "-ec"],
-            "Cmd": [],
-        }
-    )
+    given = {"Test": ["CMD-SHELL", "a"], "Interval": 10**9}
+    image = image_part({"Healthcheck": given, "Shell": ["/bin/ash", "-ec"], "Cmd": []})
     assert json.loads(json.dumps(image)) == image
     check = settled(spec(), image, "web1")
     assert check is not None
@@ -137,7 +132,7 @@ def test_a_check_without_a_test_is_refused() -> None:
 
 def test_an_images_nonsense_can_be_declared_away() -> None:
     image = {"Healthcheck": {"Test": ["ASK", "me"]}}
-    with pytest.raises(InvalidSpec, match="image web: healthcheck.test"):
+    with pytest.raises(InvalidSpec, match=r"image web: healthcheck\.test"):
         settled(spec(), image, "web1")
     assert settled(spec(healthcheck={"test": ["NONE"]}), image, "web1") is None
 

@@ -132,12 +132,8 @@ class World:
         return made
 
     def run(self, container: Container) -> None:
-        container.status, container.pid, container.started_at = (
-            "running",
-            (container.pid or 1) + 1,
-            time.time(),
-        )
-        container.wanted = True
+        container.status, container.wanted = "running", True
+        container.pid, container.started_at = (container.pid or 1) + 1, time.time()
         self.registry.tell(container)
 
     def end(self, container: Container) -> None:

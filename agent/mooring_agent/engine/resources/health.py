@@ -7,7 +7,7 @@ field.
 
 from __future__ import annotations
 
-import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ LEAST_SPAN = 1_000_000
 """A millisecond, the shortest span that Docker takes."""
 
 _LONGEST = 2**63 - 1
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?")
 _UNITS = ((3600 * SECOND, "h"), (60 * SECOND, "m"))
 _SMALL_UNITS = ((1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 NONE = ("NONE",)
@@ -72,16 +73,12 @@ class Span(Type[int]):
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise refusal(where, value, self.expected)
         text = str(value).strip()
+        if _NUMBER.fullmatch(text):
+            return int(Decimal(text) * SECOND)
         try:
-            number = float(text)
-        except ValueError:
-            try:
-                return parse_duration(where, text)
-            except DockerfileError:
-                raise refusal(where, value, self.expected) from None
-        if not math.isfinite(number) or not 0 <= number < _LONGEST / SECOND:
-            raise refusal(where, value, self.expected)
-        return int(Decimal(text) * SECOND)
+            return parse_duration(where, text)
+        except DockerfileError:
+            raise refusal(where, value, self.expected) from None
 
     def dump(self, value: int) -> int | str:
         """See `Type.dump`: whole seconds are a number."""
@@ -90,6 +87,14 @@ class Span(Type[int]):
     def show(self, value: int) -> str:
         """See `Type.show`."""
         return spelled(value)
+
+
+class _Retries(Integer):
+    """A number of failures in a row; 0 is not set."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 2**31 - 1, unset=(0,))
+        self.expected = "a number of failures in a row, or 0 for not set"
 
 
 class HealthTest(Type[tuple[str, ...]]):
@@ -135,7 +140,7 @@ class Healthcheck(Declared):
     timeout: int | None = option(Span())
     start_period: int | None = option(Span())
     start_interval: int | None = option(Span())
-    retries: int | None = option(Integer(1, 2**31 - 1, unset=(0,), what="a number of failures in a row"))
+    retries: int | None = option(_Retries())
     on_unhealthy: str = option(Choice("none", "restart"), default="none")
 
     def check(self, prefix: str) -> None:
