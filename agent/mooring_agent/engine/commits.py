@@ -20,7 +20,9 @@ from ..storage.snapshotter import Change
 from .container import Container
 from .containers import Containers
 from .events import EventBus
+from .health import declared_check
 from .imageworkers import streamed
+from .resources.health import to_docker
 
 _ENDS_WITHIN = 10.0  # seconds for a commit that has been told to end
 
@@ -113,6 +115,9 @@ def committed_config(container: Container, image: Image) -> dict[str, Any]:
         found["Env"] = list(merge_env(tuple(found.get("Env") or ()), tuple(given)))
     if spec.labels:
         found["Labels"] = {**(found.get("Labels") or {}), **spec.labels}
+    check = declared_check(spec, container.image_health)
+    if check is not None:
+        found["Healthcheck"] = to_docker(check)
     for key, value in (("WorkingDir", spec.workdir), ("User", spec.user), ("StopSignal", spec.stop_signal)):
         if value:
             found[key] = value

@@ -134,6 +134,13 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
         ),
         ({"Tty": True, "OpenStdin": True}, {}, {"tty": True, "interactive": True}),
         ({"StopSignal": "INT", "StopTimeout": 0}, {}, {"stop_signal": "INT", "stop_timeout": 0}),
+        (
+            {"Healthcheck": {"Test": ["CMD-SHELL", "a"], "Interval": 5_000_000, "Retries": 2, "Timeout": 0}},
+            {},
+            {"healthcheck": {"test": ["CMD-SHELL", "a"], "interval": "5000000ns", "retries": 2}},
+        ),
+        ({"Healthcheck": {"Test": ["NONE"], "Retries": 3}}, {}, {"healthcheck": {"test": ["NONE"]}}),
+        ({"Healthcheck": {"Test": [], "Interval": 0}}, {}, {}),
         ({"Labels": {"a": "b"}}, {}, {"labels": {"a": "b"}}),
         ({"NetworkDisabled": True}, {}, {"networks": ["none"]}),
         ({}, {"Memory": 64 << 20, "MemorySwap": -1}, {"memory": 64 << 20, "memory_swap": -1}),

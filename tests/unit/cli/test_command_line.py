@@ -100,6 +100,23 @@ def test_run_says_what_it_was_told() -> None:
     assert convert(body("--rm", "web:1")).auto_remove
 
 
+def test_run_says_how_it_is_asked_whether_it_is_healthy() -> None:
+    times = ("--health-interval", "1m30s", "--health-timeout", "2", "--health-start-period", "500ms")
+    given = spec("--health-cmd", "true", *times, "--health-retries", "4", "web:1")
+    assert ContainerSpec.parse({"image": "web:1", **given}).given["healthcheck"] == {
+        "test": ["CMD-SHELL", "true"],
+        "interval": 90,
+        "timeout": 2,
+        "start_period": "500ms",
+        "retries": 4,
+    }
+    assert spec("--no-healthcheck", "web:1") == {"healthcheck": {"test": ["NONE"]}}
+    with pytest.raises(InvalidSpec, match="--no-healthcheck cannot be combined"):
+        body("--no-healthcheck", "--health-retries", "4", "web:1")
+    with pytest.raises(InvalidSpec, match='--health-timeout is "soon", expected a number of seconds'):
+        body("--health-timeout", "soon", "web:1")
+
+
 def test_run_opens_and_closes_a_container(tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')

@@ -204,15 +204,15 @@ def test_a_container_without_a_check_costs_nothing(play: Play) -> None:
     play(scene)
 
 
-def test_a_thousand_share_one_timer_and_few_start_at_once(play: Play) -> None:
+def test_hundreds_share_one_timer_and_few_start_at_once(play: Play) -> None:
     async def scene(world: World) -> None:
         world.asked.lasting = 0.1
-        for number in range(1000):
+        for number in range(300):
             world.make(f"c{number}", test="true", interval=30)
         before = len(asyncio.all_tasks())
         assert before <= 2
-        await asyncio.sleep(60 * 10)
-        assert all(17 <= len(moments) <= 22 for moments in world.asked.moments.values())
+        await asyncio.sleep(300)
+        assert all(8 <= len(moments) <= 11 for moments in world.asked.moments.values())
         assert 1 <= world.asked.most_starting <= 8
         # What began in one moment has come apart.
         late = sorted(moments[-1] for moments in world.asked.moments.values())
