@@ -53,7 +53,8 @@ class Exec:
     """One such process. `exit_code` is None until it has ended, and 255 where it could not be learned, which
     `exit_known` says.
 
-    `asked` is set once the keeper has been asked for it, and `streams` while somebody has its streams.
+    `asked` is set once the keeper has been asked for it, `told` once its start has been told, and `streams`
+    while somebody has its streams.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Exec:
     running: bool = False
     started: bool = False
     asked: bool = False
+    told: bool = False
     exit_code: int | None = None
     exit_known: bool = True
     master: int = -1
@@ -164,7 +166,7 @@ class Execs:
             self._standby.note(container, known)
         if not process.ended.done():
             process.pid, process.start_time, process.running = launched.pid, launched.start_time, True
-        self._tell(process, container, f"exec_start: {_command(spec)}")
+        self._tell_start(process, container)
         if spec.tty and not process.ended.done():
             process.master = os.dup(descriptors[0])
         if detach:
@@ -366,7 +368,7 @@ class Execs:
         noted = json.loads(record.get("note") or "{}")
         argv = tuple(noted.pop("argv", ("",)))
         spec = ExecSpec(argv, **{name: value for name, value in noted.items() if name in _NOTED})
-        process = Exec(record["id"], record["container"], spec, started=True, asked=True)
+        process = Exec(record["id"], record["container"], spec, started=True, asked=True, told=True)
         self._execs[process.id] = process
         if spec.hangs_up and record["exit_code"] is None:
             asyncio.get_running_loop().call_later(_RETURN_WITHIN, self._hang_up_unless_used, process)
@@ -406,7 +408,13 @@ class Execs:
             process.ended.set_result(exit_code)
         container = self._registry.find(process.container_id)
         if container is not None:
+            self._tell_start(process, container)  # the news of its end may come with those of its start
             self._tell(process, container, "exec_die", exitCode=str(exit_code))
+
+    def _tell_start(self, process: Exec, container: Container) -> None:
+        if not process.told:
+            process.told = True
+            self._tell(process, container, f"exec_start: {_command(process.spec)}")
 
     def _tell(self, process: Exec, container: Container, action: str, **attributes: str) -> None:
         """Tell what has happened to it, in Docker's words. There are too many probes to remember them."""

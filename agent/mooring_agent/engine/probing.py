@@ -20,6 +20,7 @@ from .streams import ExecStreams
 _LONGEST_OUTPUT = 4096
 # How long the end of one that got SIGKILL is waited for: it may hang in the kernel.
 _KILL_GRACE = 2.0
+_STUCK = "the health check of before was killed and does not end, it may hang on storage that does not answer"
 
 
 class Probes:
@@ -27,6 +28,8 @@ class Probes:
 
     def __init__(self, execs: Execs) -> None:
         self._execs = execs
+        # Those that got SIGKILL and have not ended yet, by their container.
+        self._dying: dict[str, Exec] = {}
 
     async def ask(self, container: Container, check: Check, started: Callable[[], None]) -> Probe | None:
         """Run the check once; `started` is called when its process runs, or cannot. None where that says
@@ -35,6 +38,10 @@ class Probes:
         A cancelled one is killed.
         """
         start = time.time_ns()
+        dying = self._dying.get(container.id)
+        if dying is not None:
+            started()
+            return Probe(start, time.time_ns(), -1, f"{_STUCK}: process {dying.pid} of the host")
         try:
             process = await self._execs.create(container.id, ExecSpec(argv=check.argv, probe=True))
         except MooringError:
@@ -78,6 +85,9 @@ class Probes:
             if not done:
                 self._execs.kill_group(process)
                 await asyncio.wait([reading], timeout=_KILL_GRACE)
+                if not process.ended.done():
+                    self._dying[container.id] = process
+                    process.ended.add_done_callback(lambda _: self._dying.pop(container.id, None))
         finally:
             reading.cancel()
             with suppress(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.plugin_docs import read_docstring
-from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, credentials, limits
+from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, credentials, health, limits
 from ansible_collections.mooring.fleet.plugins.module_utils import (
     arguments,
     asking,
@@ -19,14 +19,21 @@ from ansible_collections.mooring.fleet.plugins.module_utils import (
 )
 from ansible_collections.mooring.fleet.plugins.module_utils.operation import Operation
 
-from mooring_agent.engine.resources import CgroupSpec, ContainerSpec, Declared, NetworkSpec, options_of
+from mooring_agent.engine.resources import (
+    CgroupSpec,
+    ContainerSpec,
+    Declared,
+    Healthcheck,
+    NetworkSpec,
+    options_of,
+)
 from mooring_agent.engine.resources.container import LogOptions
 from mooring_agent.engine.resources.state import SECTIONS
 
 COLLECTION = Path(__file__).parents[3] / "collection"
 FRAGMENTS = {
     f"mooring.fleet.{fragment.__name__.rpartition('.')[2]}": fragment.ModuleDocFragment
-    for fragment in (agent, credentials, limits)
+    for fragment in (agent, credentials, health, limits)
 }
 OPERATIONS: dict[str, Operation] = {
     "apply": document.APPLY,
@@ -87,10 +94,11 @@ def test_a_module_has_examples_and_says_what_it_returns(module: str) -> None:
     [
         (arguments.CONTAINER, ContainerSpec),
         (arguments.CONTAINER["log"]["options"], LogOptions),
+        (arguments.CONTAINER["healthcheck"]["options"], Healthcheck),
         (arguments.NETWORK, NetworkSpec),
         (arguments.CGROUP, CgroupSpec),
     ],
-    ids=["container", "log", "network", "cgroup"],
+    ids=["container", "log", "healthcheck", "network", "cgroup"],
 )
 def test_a_module_takes_every_option_of_the_agent(table: dict[str, Any], spec: type[Declared]) -> None:
     assert list(table) == list(options_of(spec))
