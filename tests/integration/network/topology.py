@@ -314,6 +314,8 @@ def connect(host: Namespace, outside: Namespace) -> None:
         (outside, outer, (f"{OUTSIDE}/24", f"{OUTSIDE6}/64")),
         (host, inner, (f"{HOST_OUTER}/24", f"{HOST_OUTER6}/64")),
     ):
+        # Nor waits its link-local address, with which a router asks for those whom others look for.
+        place.run("sysctl", "-qw", f"net.ipv6.conf.{name}.accept_dad=0")
         for address in addresses:
             place.run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
         place.run("ip", "link", "set", name, "up")
