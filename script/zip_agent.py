@@ -97,7 +97,9 @@ class _Unread(ast.NodeTransformer):
 def compiled(path: Path, name: str) -> bytes:
     """Return what an import of the source at `path` runs; tracebacks show it as `name`."""
     source = path.read_bytes()
-    code = compile(_Unread().visit(ast.parse(source, name)), name, "exec", dont_inherit=True)
+    tree = ast.parse(source, name)
+    _Unread().visit(tree)
+    code = compile(tree, name, "exec", dont_inherit=True)
     header = importlib.util.MAGIC_NUMBER + _HASHED.to_bytes(4, "little") + importlib.util.source_hash(source)
     return header + marshal.dumps(code)
 
