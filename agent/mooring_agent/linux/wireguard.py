@@ -7,6 +7,7 @@ reading is pure. A private key goes in and is never read: whose key it is, the d
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 import threading
@@ -275,7 +276,7 @@ def _each(payload: bytes) -> Iterator[bytes]:
 
 
 def _address(packed: bytes) -> str:
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+    return str(ipaddress.ip_address(packed))
 
 
 def _number(payload: bytes) -> int:
