@@ -75,8 +75,8 @@ def public_key(value: object, where: str) -> str:
 
 
 def key_bytes(key: str) -> bytes:
-    """The bytes of a key in base64."""
-    return base64.b64decode(key)
+    """The bytes of a key in base64. Raises ValueError."""
+    return base64.b64decode(key, validate=True)
 
 
 def key_text(key: bytes) -> str:
