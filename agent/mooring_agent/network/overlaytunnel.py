@@ -18,7 +18,7 @@ from ..errors import Conflict, MooringError
 from ..failpoints import reached
 from ..linux import rtnetlink, subnetroutes, wireguard
 from ..linux.netlink import NetlinkError
-from ..linux.rtnetlink import RT_TABLE_MAIN, Route, RouteSocket
+from ..linux.rtnetlink import RT_TABLE_MAIN, Link, Route, RouteSocket
 from ..linux.subnetroutes import Prefix
 from ..linux.wireguard import Device, Peer, Settings, WireGuardSocket
 from .encryption import key_bytes
@@ -37,11 +37,9 @@ def private_key(
     """The key that the device has to be told; None if it has it. Asked for before anything is changed, since
     much stands against it: raises InvalidSpec if it is not this host's, NotSupported, MooringError.
     """
-    link = netlink.link(name)
-    if link is not None and link.kind == wireguard.KIND:
-        with WireGuardSocket() as socket:
-            if socket.device(link.ifindex).public_key == key_bytes(overlay.here.public_key):
-                return None
+    _, device = _present(netlink, name)
+    if device is not None and device.public_key == key_bytes(overlay.here.public_key):
+        return None
     return keys.private_of(overlay.here.public_key, network)
 
 
@@ -82,9 +80,21 @@ def ensure(
             link = netlink.link(name)
             assert link is not None
             reached("network.tunnel-without-key")
+        if link.kind != wireguard.KIND:
+            raise Conflict(
+                f"network {network} needs the interface name {name}, which a {link.kind or 'physical'} "
+                "interface of the host has; remove or rename that one"
+            )
         with WireGuardSocket() as socket:
             present = socket.device(link.ifindex)
-            socket.set(link.ifindex, changes(present, overlay, private))
+            if private is not None:
+                # Keepalives that begin anew are sent at once: peers learn that they need another handshake.
+                silent = tuple(replace(peer, keepalive=0) for peer in present.peers)
+                socket.set(link.ifindex, Settings(private_key=private, peers=silent))
+                present = socket.device(link.ifindex)
+            told = changes(present, overlay)
+            if told != Settings():
+                socket.set(link.ifindex, told)
         reached("network.tunnel-without-routes")
         if link.mtu != mtu:
             netlink.execute(rtnetlink.link_set(link.ifindex, mtu=mtu))
@@ -103,15 +113,13 @@ def ensure(
 
 def differences(netlink: RouteSocket, network: str, name: str, overlay: Overlay, mtu: int) -> list[str]:
     """What is not as it should be, a sentence each."""
-    link = netlink.link(name)
-    if link is None or (link.kind, link.mtu, link.up) != (wireguard.KIND, mtu, True):
+    link, present = _present(netlink, name)
+    if link is None or present is None or (link.mtu, link.up) != (mtu, True):
         return [f"device {name} of the encrypted network {network} is missing or not as declared"]
-    with WireGuardSocket() as socket:
-        present = socket.device(link.ifindex)
     found = []
     if present.public_key != key_bytes(overlay.here.public_key):
         found.append(f"device {name} of the encrypted network {network} has another key")
-    if changes(_as_declared(present, overlay), overlay, None) != Settings():
+    if changes(_as_declared(present, overlay), overlay) != Settings():
         found.append(f"device {name} of the encrypted network {network} does not know exactly its hosts")
     sealed = _prefixes(overlay) <= _sealed(netlink.routes())
     if not sealed or list(_corrections(netlink, link.ifindex, overlay)):
@@ -119,13 +127,12 @@ def differences(netlink: RouteSocket, network: str, name: str, overlay: Overlay,
     return found
 
 
-def changes(present: Device, overlay: Overlay, private: bytes | None) -> Settings:
-    """What a device has to be told: hosts that come and change first, and then those that go."""
+def changes(present: Device, overlay: Overlay) -> Settings:
+    """What a device has to be told, but for its key: hosts that come and change first, then those that go."""
     known = {peer.public_key: peer for peer in present.peers}
     wanted = [peer for peer in _peers(overlay) if known.get(peer.public_key) != peer]
     staying = {key_bytes(host.public_key) for host in overlay.others}
     return Settings(
-        private_key=private,
         port=overlay.port if present.port != overlay.port else None,
         peers=tuple(wanted),
         replaced=frozenset(
@@ -135,6 +142,20 @@ def changes(present: Device, overlay: Overlay, private: bytes | None) -> Setting
         ),
         removed=tuple(key for key in known if key not in staying),
     )
+
+
+def _present(netlink: RouteSocket, name: str) -> tuple[Link | None, Device | None]:
+    """The device; (None, None) if there is none of WireGuard, or not any more."""
+    link = netlink.link(name)
+    if link is None or link.kind != wireguard.KIND:
+        return None, None
+    with WireGuardSocket() as socket:
+        try:
+            return link, socket.device(link.ifindex)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None, None
 
 
 def _peers(overlay: Overlay) -> Iterator[Peer]:

@@ -52,7 +52,7 @@ def carried_out(before: Device, settings: Settings) -> Device:
         kept = peers[peer.public_key].prefixes if keeps else frozenset()
         peers[peer.public_key] = replace(peer, prefixes=kept | peer.prefixes)
     for gone in settings.removed:
-        peers.pop(gone, None)
+        peers.pop(gone)
     return Device(before.public_key, settings.port or before.port, tuple(peers.values()))
 
 
@@ -64,15 +64,15 @@ def test_a_device_that_is_told_what_changes_knows_exactly_its_hosts(
     before = before | {own: after[own]}
     assume(len(set(before.values())) == len(before))
     old, new = seen(spec(before), own), seen(spec(after, port=7), own)
-    device = carried_out(Device(b"", 0, ()), overlaytunnel.changes(Device(b"", 0, ()), old, None))
-    told = overlaytunnel.changes(device, new, None)
+    device = carried_out(Device(b"", 0, ()), overlaytunnel.changes(Device(b"", 0, ()), old))
+    told = overlaytunnel.changes(device, new)
     device = carried_out(device, told)
 
     slices = {base64.b64decode(host.public_key): str(host.slice.network_address) for host in new.others}
     assert {peer.public_key: next(iter(peer.prefixes))[0] for peer in device.peers} == slices
     assert {len(peer.prefixes) for peer in device.peers} <= {1}
     assert device.port == 7
-    assert overlaytunnel.changes(device, new, None) == Settings()
+    assert overlaytunnel.changes(device, new) == Settings()
 
 
 @given(HOSTS, st.data())
@@ -83,9 +83,9 @@ def test_peers_that_stay_are_not_named_when_others_come_and_go(
     own, gone = data.draw(st.permutations(sorted(hosts)))[:2]
     whole = seen(spec(hosts), own)
     fewer = seen(spec({last: public for last, public in hosts.items() if last != gone}), own)
-    device = carried_out(Device(b"", 0, ()), overlaytunnel.changes(Device(b"", 0, ()), whole, None))
-    goes = overlaytunnel.changes(device, fewer, None)
-    comes = overlaytunnel.changes(carried_out(device, goes), whole, None)
+    device = carried_out(Device(b"", 0, ()), overlaytunnel.changes(Device(b"", 0, ()), whole))
+    goes = overlaytunnel.changes(device, fewer)
+    comes = overlaytunnel.changes(carried_out(device, goes), whole)
     public = base64.b64decode(hosts[gone])
 
     assert goes == Settings(removed=(public,))
