@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine.resources.options import Size
-from ..errors import MooringError
+from ..errors import InvalidSpec, MooringError
 from .client import FLEET, ApiFailure, segment
 from .containers import client_of
 from .images import pair
@@ -29,6 +29,7 @@ _LIMITS = (
 )
 _NETWORK = (
     "driver", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "mtu", "parent", "mode",
+    "encryption", "port",
 )  # fmt: skip
 
 
@@ -101,10 +102,24 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
         }
     )
     if arguments.overlay:
-        spec |= {"driver": "overlay", "hosts": dict(pair(item, "--overlay") for item in arguments.overlay)}
+        spec |= {"driver": "overlay", "hosts": _hosts(arguments.overlay, arguments.public_key)}
     return (
         spec | ({"nat": False} if arguments.no_nat else {}) | ({"ipv4": False} if arguments.no_ipv4 else {})
     )
+
+
+def _hosts(overlay: Sequence[str], public_keys: Sequence[str]) -> dict[str, Any]:
+    hosts = dict(pair(item, "--overlay") for item in overlay)
+    keys = dict(pair(item, "--public-key") for item in public_keys)
+    unknown = next((host for host in keys if host not in hosts), None)
+    if unknown is not None:
+        raise InvalidSpec(
+            f"--public-key names {unknown}, which no --overlay names; expected one of the hosts"
+        )
+    return {
+        host: {"address": address, "public_key": keys[host]} if host in keys else address
+        for host, address in hosts.items()
+    }
 
 
 def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:

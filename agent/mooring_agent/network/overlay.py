@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks across hosts: each host has a slice of the subnet, and VXLAN leads to the slices of the others.
+"""Networks across hosts: each host has a slice of the subnet, and VXLAN leads to the slices of the others,
+or WireGuard where the network is encrypted.
 
 Nothing is asked, learned or flooded (docs/decisions/0013-overlay.md): every host is told of all hosts, and
 works out the same slices, MACs and routes from that. On a host the network is a bridge like any other, with
 its slice as subnet; what is for another slice is routed through a VXLAN device to that host's device, whose
 MAC and underlay address are known. So a host that comes or goes changes one route, one neighbour and one
-forwarding entry on each of the others, and nothing that is used by anybody else.
+forwarding entry on each of the others, and nothing that is used by anybody else. Where the network is
+encrypted, it changes one peer of a WireGuard device (docs/decisions/0015-overlay-encryption.md).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidSpec
+from . import encryption
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -31,11 +34,14 @@ _SLICE_BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host of an overlay: its underlay address, and its slice of the subnet."""
+    """A host of an overlay: its underlay address, its slice of the subnet, and its public key in base64 if
+    the network is encrypted.
+    """
 
     name: str
     address: Address
     slice: ipaddress.IPv4Network
+    public_key: str = ""
 
     @property
     def gateway(self) -> str:
@@ -50,12 +56,17 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A network across `hosts`, seen from the host `own`."""
+    """A network across `hosts`, seen from the host `own`.
+
+    It has a VNI if it is not encrypted; else `encryption` says how it is, and `port` is the UDP port for it.
+    """
 
     subnet: ipaddress.IPv4Network
     vni: int
     hosts: tuple[Host, ...]
     own: str
+    encryption: str = ""
+    port: int = 0
 
     @property
     def here(self) -> Host:
@@ -71,29 +82,49 @@ class Overlay:
         """The overlay as JSON; `restored` reads it."""
         return {
             "subnet": str(self.subnet),
-            "vni": self.vni,
+            "vni": self.vni or None,
             "host": self.own,
             "hosts": {
-                host.name: {"address": str(host.address), "slice": str(host.slice)} for host in self.hosts
+                host.name: {
+                    "address": str(host.address),
+                    "slice": str(host.slice),
+                    **({"public_key": host.public_key} if host.public_key else {}),
+                }
+                for host in self.hosts
             },
+            "encryption": self.encryption or None,
+            "port": self.port or None,
         }
 
     def mtu(self, underlay: int) -> int:
         """What containers may send at once where the underlay takes `underlay` bytes."""
-        return underlay - OUTER_BYTES[self.here.address.version]
+        outer = encryption.OUTER_BYTES if self.encryption else OUTER_BYTES
+        return underlay - outer[self.here.address.version]
 
 
 def restored(view: Mapping[str, Any]) -> Overlay:
     """The overlay of a view."""
     hosts = tuple(
-        Host(name, ipaddress.ip_address(said["address"]), ipaddress.IPv4Network(said["slice"]))
+        Host(
+            name,
+            ipaddress.ip_address(said["address"]),
+            ipaddress.IPv4Network(said["slice"]),
+            said.get("public_key", ""),
+        )
         for name, said in view["hosts"].items()
     )
-    return Overlay(ipaddress.IPv4Network(view["subnet"]), view["vni"], hosts, view["host"])
+    return Overlay(
+        ipaddress.IPv4Network(view["subnet"]),
+        view["vni"] or 0,
+        hosts,
+        view["host"],
+        view.get("encryption") or "",
+        view.get("port") or 0,
+    )
 
 
 def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options hosts, host, vni and slice_prefix of an overlay in normal form. Raises InvalidSpec."""
+    """The options of an overlay alone (`specs.OF_OVERLAYS`) in normal form. Raises InvalidSpec."""
     where = "an overlay network"
     if "subnet" not in given:
         raise InvalidSpec(f"{where} needs the option subnet, which all its hosts share; name one")
@@ -114,6 +145,12 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     if len(set(addresses)) < len(addresses):
         twice = next(address for address in addresses if addresses.count(address) > 1)
         raise InvalidSpec(f"{where} has two hosts with the address {twice}, expected one each")
+    for host, said in normal["hosts"].items():
+        if ipaddress.ip_address(said["address"]) in subnet:
+            raise InvalidSpec(
+                f"{where}: host {host} has the address {said['address']}, which is in the network's own "
+                f"subnet {subnet}; expected that by which the others reach it without the network"
+            )
     if "host" in given:
         if given["host"] not in normal["hosts"]:
             raise InvalidSpec(
@@ -127,7 +164,7 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
         least, most = subnet.prefixlen + 1, 30
         normal["slice_prefix"] = _number(f"{where}: slice_prefix", given["slice_prefix"], least, most)
     slices(subnet, normal, where)
-    return normal
+    return normal | encryption.normalise(given, normal["hosts"], where)
 
 
 def overlay_of(given: Mapping[str, Any], name: str, is_ours: Callable[[str], bool]) -> Overlay:
@@ -151,6 +188,9 @@ def overlay_of(given: Mapping[str, Any], name: str, is_ours: Callable[[str], boo
             f"network {name} says that this host is {own}, but no interface has its address "
             f"{given['hosts'][own]['address']}; expected one of the host's own addresses"
         )
+    if "encryption" in given:
+        port = given.get("port", encryption.DEFAULT_PORT)
+        return Overlay(subnet, 0, found, own, given["encryption"], port)
     return Overlay(subnet, given.get("vni") or vni_of(name), found, own)
 
 
@@ -190,19 +230,23 @@ def slices(subnet: ipaddress.IPv4Network, given: Mapping[str, Any], where: str) 
                 f"{count}; give one of them another one: {name}: {{address: {address}, slice: NUMBER}}"
             )
         start = int(subnet.network_address) + (position << (32 - prefix))
-        found[position] = Host(name, address, ipaddress.IPv4Network((start, prefix)))
+        own = ipaddress.IPv4Network((start, prefix))
+        found[position] = Host(name, address, own, said.get("public_key", ""))
     return tuple(host for _, host in sorted(found.items()))
 
 
 def device_name(bridge: str) -> str:
-    """The name of the VXLAN device beside a network's bridge."""
+    """The name of the device beside a network's bridge that leads to the other hosts."""
     return f"mo{bridge[2:]}"
 
 
 def _host(where: str, said: object) -> dict[str, Any]:
     given = {"address": said} if isinstance(said, str) else said
-    if not isinstance(given, Mapping) or not set(given) <= {"address", "slice"} or "address" not in given:
-        raise InvalidSpec(f"{where} is {said!r}, expected an address, or a mapping of address and slice")
+    keys = {"address", "slice", "public_key"}
+    if not isinstance(given, Mapping) or not set(given) <= keys or "address" not in given:
+        raise InvalidSpec(
+            f"{where} is {said!r}, expected an address, or a mapping of address, slice and public_key"
+        )
     try:
         address = ipaddress.ip_address(given["address"])
     except ValueError:
@@ -215,6 +259,8 @@ def _host(where: str, said: object) -> dict[str, Any]:
     normal: dict[str, Any] = {"address": str(address)}
     if given.get("slice") is not None:
         normal["slice"] = _number(f"{where}: slice", given["slice"], 0, 2**24)
+    if given.get("public_key") is not None:
+        normal["public_key"] = encryption.public_key(given["public_key"], where)
     return normal
 
 
