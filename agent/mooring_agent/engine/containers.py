@@ -106,7 +106,7 @@ class Containers:
 
         Raises what is wrong with the spec on this host, and leaves nothing then.
         """
-        name = check_name("container", name) if name is not None else self._free_name()
+        name = check_name("container", name) if name is not None else self.free_name()
         self.registry.require_free(name)
         image = self._images.get(spec.image)
         check_runnable(image)
@@ -214,10 +214,11 @@ class Containers:
         A running one needs `force`.
         """
         container = self.get(reference)
-        if container.running and not force:
+        if not force and (container.running or container.status == "restarting"):
+            # The words that clients look for are dockerd's.
             raise Conflict(
-                f"container {container.name} is {container.status}: stop it before it is removed, or use "
-                "force"
+                f"container {container.name} is {container.status}: stop the container before it is removed, "
+                "or use force"
             )
         await self.lifecycle.stop(container, 0, "KILL")
         reached("remove.stopped")
@@ -426,8 +427,8 @@ class Containers:
         except NotFound:
             return
 
-    def _free_name(self) -> str:
-        """A name for a container that was given none."""
+    def free_name(self) -> str:
+        """A name for a container that was given none; it is not kept for it."""
         for _ in range(_NAME_ATTEMPTS):
             name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
             if self.registry.find(name) is None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...engine.resources.container import LOG_DRIVERS
 from ...errors import InvalidSpec
 from . import convert_mounts, convert_networks, convert_security
 from .rules import (
@@ -19,6 +20,7 @@ from .rules import (
     Rules,
     apply,
     boolean,
+    both,
     integer,
     kept,
     mapping,
@@ -34,13 +36,17 @@ from .rules import (
 _NANO = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
 _KIB = 1024
+# Those of dockerd that this agent has not; any other name is none at all.
+_LOG_DRIVERS_OF_DOCKER = (
+    *("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "logentries", "splunk", "syslog"),
+)
 _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A body in our words. `anonymous` are targets that want a new volume without a name, `links` other
-    containers with the names that they are to have for this one.
+    containers with the names that they are to have for this one, on a network that both are on.
     """
 
     spec: dict[str, Any]
@@ -199,9 +205,12 @@ def _auto_remove(draft: Draft, value: Any, where: str) -> None:
 def _log(draft: Draft, value: Any, where: str) -> None:
     config = mapping(value, where) or {}
     driver = text(config.get("Type"), f"{where}.Type") or "json-file"
-    if driver != "json-file":
-        raise unsupported(f"{where}.Type", driver, "use json-file")
-    log: dict[str, Any] = {}
+    if driver in _LOG_DRIVERS_OF_DOCKER:
+        raise unsupported(f"{where}.Type", driver, f"use {' or '.join(LOG_DRIVERS)}")
+    if driver not in LOG_DRIVERS:
+        # Wording of dockerd's logger: clients compare it.
+        raise InvalidSpec(f"logger: no log driver named '{driver}' is registered")
+    log: dict[str, Any] = {} if driver == "json-file" else {"driver": driver}
     for key, setting in (pairs(config.get("Config"), f"{where}.Config") or {}).items():
         if key == "max-size":
             log["max_size"] = _size(setting, f"{where}.Config.{key}")
@@ -248,8 +257,8 @@ _RESOURCES: Rules = {
     "CpuRealtimePeriod": NEVER,
     "CpuRealtimeRuntime": NEVER,
     "CpuShares": takes("cpu_shares", integer),
-    "CpusetCpus": takes("cpuset_cpus", text),
-    "CpusetMems": takes("cpuset_mems", text),
+    "CpusetCpus": both(takes("cpuset_cpus", text), kept(text)),
+    "CpusetMems": both(takes("cpuset_mems", text), kept(text)),
     "DeviceCgroupRules": takes("device_cgroup_rules", texts),
     "DeviceRequests": NEVER,
     "Devices": convert_security.devices,
@@ -283,7 +292,7 @@ _HOST: Rules = {
     "GroupAdd": takes("group_add", texts),
     "Init": takes("init", boolean),
     "IpcMode": convert_security.mode("ipc", "private"),
-    "Isolation": only("default"),
+    "Isolation": both(only("default"), kept(text)),
     "Links": convert_networks.host_links,
     "LogConfig": _log,
     "MaskedPaths": convert_security.paths("masked_paths"),
@@ -302,11 +311,11 @@ _HOST: Rules = {
     "ShmSize": takes("shm_size", integer),
     "StorageOpt": NEVER,
     "Sysctls": takes("sysctls", pairs),
-    "Tmpfs": convert_mounts.tmpfs,
+    "Tmpfs": both(convert_mounts.tmpfs, kept(pairs)),
     "UTSMode": convert_security.mode("uts", "private"),
     "UsernsMode": convert_security.mode("userns"),
     "VolumeDriver": only("local"),
-    "VolumesFrom": NEVER,
+    "VolumesFrom": kept(texts),
 }
 
 _TOP: Rules = {

@@ -154,6 +154,16 @@ def kept(reader: Reader) -> Rule:
     return rule
 
 
+def both(*rules: Rule) -> Rule:
+    """Several rules for one value."""
+
+    def rule(draft: Draft, value: Any, where: str) -> None:
+        for each in rules:
+            each(draft, value, where)
+
+    return rule
+
+
 def only(*accepted: object, hint: str = "leave it out", zero: bool = True) -> Rule:
     """Nothing but these values, which say what holds anyway. With `zero` false 0 and [] ask for something."""
 

@@ -12,6 +12,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from ... import __version__
+from ...engine.resources.container import LOG_DRIVERS
 from ..messages import Reply, Request, Response, json_response
 from ..router import NEWEST_API, OLDEST_API, Route
 from ..timestamps import rfc3339_seconds
@@ -111,7 +112,7 @@ class SystemCalls:
                     "Volume": ["local"],
                     "Network": ["bridge", "host", "null"],
                     "Authorization": None,
-                    "Log": ["json-file"],
+                    "Log": list(LOG_DRIVERS),
                 },
                 "MemoryLimit": has_memory,
                 "SwapLimit": has_memory,

@@ -14,11 +14,9 @@ _MISSING = (
     ("HEAD", "/containers/{id}/archive", "docker cp"),
     ("PUT", "/containers/{id}/archive", "docker cp"),
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
-    ("POST", "/containers/prune", "docker container prune"),
     ("POST", "/grpc", "the session of buildkit"),
     ("GET", "/plugins", "docker plugin"),
     ("POST", "/session", "the session of buildkit"),
-    ("POST", "/volumes/prune", "docker volume prune"),
 )
 _SWARM = (
     ("GET", "/configs"),
