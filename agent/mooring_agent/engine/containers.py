@@ -382,7 +382,7 @@ class Containers:
             created_at=time.time(),
             managed=False,
             argv=argv,
-            env=merged_environment(spec.env, image, spec.hostname or id[:12], spec.tty),
+            env=merged_environment(spec, image, spec.hostname or id[:12]),
             workdir=spec.workdir or image.config.get("WorkingDir") or "/",
             user=spec.user or image.config.get("User") or "0",
             stop_signal=spec.stop_signal or image.config.get("StopSignal") or "TERM",
@@ -390,7 +390,7 @@ class Containers:
         container.group = self._launching.group_path(container)
         if not is_plain(spec):
             self._joining.settle(container)
-            container.env = merged_environment(spec.env, image, container.hostname, spec.tty)
+            container.env = merged_environment(spec, image, container.hostname)
         return container
 
     def _check_host(self, name: str, spec: ContainerSpec) -> None:

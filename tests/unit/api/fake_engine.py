@@ -159,6 +159,9 @@ class FakeContainers:
         self.asked.append(("update", changes))
         container.spec = merge(container.spec, changes)
 
+    def free_name(self) -> str:
+        return "free_name"
+
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         wanted = ContainerSpec.parse(spec, name=name)
         action = Action("create", "container", name, "it does not exist")
@@ -281,7 +284,13 @@ class FakeDeclared:
 
     def ensure(self, name: str | None) -> str:
         name = name or secrets.token_hex(32)
-        self.views[name] = {"name": name, "path": f"/volumes/{name}", "labels": {}, "created_at": None}
+        self.views[name] = {
+            "name": name,
+            "path": f"/volumes/{name}",
+            "labels": {},
+            "created_at": None,
+            "anonymous": True,
+        }
         return name
 
     async def drop_anonymous(self, names: Any) -> None:
@@ -320,7 +329,7 @@ class FakeEngine:
         self.events = EventBus()
         self.containers = FakeContainers(self.events)
         self.execs = FakeExecs(self.containers)
-        self.volumes = FakeDeclared("volume", path="/volumes/x")
+        self.volumes = FakeDeclared("volume", path="/volumes/x", anonymous=False)
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.builds = FakeBuilds()

@@ -130,7 +130,7 @@ def build_options(query: Query) -> BuildOptions:
         labels=_mapping(query, "labels"),
         target=query.text("target"),
         no_cache=query.flag("nocache"),
-        pull=query.text("pull") not in ("", "0", "false"),
+        pull=query.text("pull").lower() not in ("", "0", "no", "false", "none"),
         network="default" if network in ("", "bridge") else network,
         platform=Platform.parse(platform) if platform else None,
         limits=limits,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Iterator
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,9 @@ class ContainerCalls:
             await link(self._engine, converted.links, name, spec)
         take_volumes(self._engine, converted.extra.get("VolumesFrom", []), spec, converted.anonymous)
         made = self._name_volumes(converted, spec)
+        labelled: list[str] = []
         try:
+            labelled = await self._make_labelled(converted)
             container = await self._containers.create(
                 ContainerSpec.parse(spec, name=name),
                 name=name,
@@ -73,6 +76,8 @@ class ContainerCalls:
             )
         except MooringError as error:
             await self._engine.volumes.drop_anonymous(made.values())
+            for volume in labelled:
+                await self._engine.volumes.delete(volume)
             if isinstance(error, NotFound):
                 # Clients take a 404 of this call for a missing image, and would try to pull it.
                 raise InvalidSpec(error.message) from None
@@ -89,6 +94,14 @@ class ContainerCalls:
         free = sorted(port for port in wanted if port not in taken)
         if free:
             spec["ports"] = [*spec.get("ports", ()), *free]
+
+    async def _make_labelled(self, converted: Conversion) -> builtins.list[str]:
+        """Make the volumes that are to have labels, as far as they are not there; their names."""
+        there = {view["name"] for view in self._engine.volumes.list()}
+        missing = [name for name in converted.volume_labels if name not in there]
+        for name in missing:
+            await self._engine.volumes.put(name, {"labels": converted.volume_labels[name]})
+        return missing
 
     def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
         """Name the volumes that have no name of their own. Returns target → name."""

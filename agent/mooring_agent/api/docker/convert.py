@@ -8,7 +8,7 @@ client asks for is ever dropped without a word.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...engine.resources.container import LOG_DRIVERS
@@ -33,6 +33,9 @@ from .rules import (
     unsupported,
 )
 
+RUNTIMES = ("mooring", "runc", "io.containerd.runc.v2")
+"""Names of the one runtime; the latter are what clients call the default one of dockerd."""
+
 _NANO = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
 _KIB = 1024
@@ -46,7 +49,8 @@ _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 @dataclass(frozen=True)
 class Conversion:
     """A body in our words. `anonymous` are targets that want a new volume without a name, `links` other
-    containers with the names that they are to have for this one, on a network that both are on.
+    containers with the names that they are to have for this one, on a network that both are on,
+    `volume_labels` those of volumes that are made with it.
     """
 
     spec: dict[str, Any]
@@ -54,6 +58,7 @@ class Conversion:
     auto_remove: bool
     anonymous: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
+    volume_labels: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
 
 def convert(body: Mapping[str, Any]) -> Conversion:
@@ -67,13 +72,21 @@ def convert(body: Mapping[str, Any]) -> Conversion:
     if draft.ports:
         draft.spec["ports"] = draft.ports
     volumes, anonymous = convert_mounts.settled(draft)
+    if draft.volume_driver:
+        if draft.volume_driver != "local" and (
+            anonymous or any(each["type"] == "volume" for each in volumes)
+        ):
+            raise unsupported("HostConfig.VolumeDriver", draft.volume_driver, "use local")
+        draft.extra["VolumeDriver"] = draft.volume_driver
     if volumes:
         draft.spec["volumes"] = volumes
     if "image" not in draft.spec:
         raise InvalidSpec("option Image is missing: name the image to make the container from")
     if draft.auto_remove and draft.spec.get("restart", "no") != "no":
         raise InvalidSpec("option AutoRemove cannot be combined with a restart policy; leave one of them out")
-    return Conversion(draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links))
+    return Conversion(
+        draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links), draft.volume_labels
+    )
 
 
 def convert_update(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,15 +115,21 @@ def _command(option: str, *, reset: bool) -> Any:
 
 def _env(draft: Draft, value: Any, where: str) -> None:
     variables: dict[str, str] = {}
+    absent: set[str] = set()
     for item in texts(value, where) or []:
         name, mark, content = item.partition("=")
-        if not mark:
-            raise unsupported(where, item, "give NAME=VALUE: a variable of the image cannot be removed")
         if not name:
-            raise refused(where, item, "NAME=VALUE")
-        variables[name] = content
+            raise refused(where, item, "NAME=VALUE, or NAME for a variable of the image that is to go")
+        if mark:
+            variables[name] = content
+            absent.discard(name)
+        else:
+            variables.pop(name, None)
+            absent.add(name)
     if variables:
         draft.spec["env"] = variables
+    if absent:
+        draft.spec["env_unset"] = sorted(absent)
 
 
 def _health(draft: Draft, value: Any, where: str) -> None:
@@ -235,6 +254,11 @@ def _size(value: str, where: str) -> int:
     return size
 
 
+def _volume_driver(draft: Draft, value: Any, where: str) -> None:
+    """Who makes the volumes that are not there yet; it asks for nothing where there are none."""
+    draft.volume_driver = text(value, where) or ""
+
+
 def _cgroup(draft: Draft, value: Any, where: str) -> None:
     parent = text(value, where)
     if parent is not None:
@@ -306,7 +330,7 @@ _HOST: Rules = {
     "ReadonlyPaths": convert_security.paths("readonly_paths"),
     "ReadonlyRootfs": takes("read_only", boolean),
     "RestartPolicy": _restart,
-    "Runtime": only("mooring"),
+    "Runtime": both(only(*RUNTIMES), kept(text)),
     "SecurityOpt": convert_security.security_options,
     "ShmSize": takes("shm_size", integer),
     "StorageOpt": NEVER,
@@ -314,7 +338,7 @@ _HOST: Rules = {
     "Tmpfs": both(convert_mounts.tmpfs, kept(pairs)),
     "UTSMode": convert_security.mode("uts", "private"),
     "UsernsMode": convert_security.mode("userns"),
-    "VolumeDriver": only("local"),
+    "VolumeDriver": _volume_driver,
     "VolumesFrom": kept(texts),
 }
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -153,16 +153,20 @@ async def docker_get(images: Images, reference: str) -> Image:
         raise NotFound(f"No such image: {shown}") from None
 
 
-def parents(images: Iterable[Image]) -> dict[str, str]:
+def parents(images: Collection[Image]) -> dict[str, str]:
     """Of each image that is made of another one of these, the id of that: the nearest whose history and
     layers its own begin with. Pure.
     """
-    whole = {_steps(image)[-1]: image for image in images if image.history}
+    steps = {image.id: _steps(image) for image in images if image.history}
+    whole: dict[str, list[Image]] = {}
+    for image in images:
+        if image.id in steps:
+            whole.setdefault(steps[image.id][-1], []).append(image)
     found = {}
     for image in images:
-        for step in reversed(_steps(image)[:-1]):
-            parent = whole.get(step)
-            if parent is not None and image.diff_ids[: len(parent.diff_ids)] == parent.diff_ids:
+        nearer = (each for step in reversed(steps.get(image.id, [])[:-1]) for each in whole.get(step, ()))
+        for parent in nearer:
+            if image.diff_ids[: len(parent.diff_ids)] == parent.diff_ids:
                 found[image.id] = parent.id
                 break
     return found

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.resources.limits import CPU_LIST
 from ..timestamps import NEVER, rfc3339_seconds
+from .convert import RUNTIMES
 from .convert_networks import DEFAULT_NETWORK
 from .inspect_security import confinement, tmpfs
 from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
@@ -116,7 +117,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
         "Tty": spec.tty,
         "OpenStdin": spec.interactive,
         "StdinOnce": bool(extra.get("StdinOnce")),
-        "Env": list(container.env),
+        "Env": [*container.env, *spec.env_unset],
         "Cmd": _first(spec.command, _inherited_command(container, image_config)),
         "Image": spec.image,
         "Volumes": anonymous or None,
@@ -155,7 +156,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "PortBindings": _port_bindings(container),
         "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
         "AutoRemove": container.auto_remove,
-        "VolumeDriver": "",
+        "VolumeDriver": extra.get("VolumeDriver", ""),
         "VolumesFrom": extra.get("VolumesFrom"),
         "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
         "CapAdd": list(spec.cap_add) or None,
@@ -169,7 +170,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "PublishAllPorts": bool(extra.get("PublishAllPorts")),
         "ReadonlyRootfs": spec.read_only,
         "Tmpfs": _tmpfs(container),
-        "Runtime": "mooring",
+        "Runtime": extra.get("Runtime", RUNTIMES[0]),
         "Isolation": extra.get("Isolation", ""),
         "CpuShares": spec.cpu_shares or 0,
         "Memory": spec.memory or 0,

@@ -39,8 +39,10 @@ def name_networks(engine: Engine, spec: dict[str, Any]) -> None:
 
 def _called(engine: Engine, reference: str) -> str:
     """The name of the container that a link leads to; one that is not there yet is given by its name."""
-    container = engine.containers.registry.find(reference)
-    return container.name if container is not None else reference
+    try:
+        return engine.containers.get(reference).name
+    except NotFound:
+        return reference
 
 
 async def link(engine: Engine, links: tuple[tuple[str, str], ...], name: str, spec: dict[str, Any]) -> None:

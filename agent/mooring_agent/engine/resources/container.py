@@ -141,6 +141,12 @@ def _image(text: str, where: str) -> str:
     return text
 
 
+def _variable(text: str, where: str) -> str:
+    if not text or "=" in text:
+        raise refusal(where, text, "the name of a variable, without a value")
+    return text
+
+
 def _cgroup(text: str, where: str) -> str:
     return names.resource_name("cgroup", text, where)
 
@@ -156,6 +162,8 @@ _PATH = Text("an absolute path inside the container", names.absolute_path)
 class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 
+    `env_unset` are variables of the image that it has not.
+
     Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
     together, -1 without limit, as Docker counts it. `pull` is when the image is pulled. `ready_timeout` is
     how long a successor that starts first may take to answer, `drain` how long connections of before may
@@ -169,6 +177,7 @@ class ContainerSpec(Declared):
     command: tuple[str, ...] | None = option(Argv())
     entrypoint: tuple[str, ...] | None = option(Argv())
     env: Mapping[str, str] = option(Pairs("environment variables"), default={})
+    env_unset: tuple[str, ...] = option(WordSet(Text("the name of a variable", _variable)), default=())
     workdir: str | None = option(Text("an absolute path inside the container", names.absolute_path))
     user: str | None = option(Text("a user", names.user))
     hostname: str | None = option(Text("a host name", names.hostname))
@@ -235,6 +244,11 @@ class ContainerSpec(Declared):
 
     def check(self, prefix: str) -> None:
         """Hold what no single option can say."""
+        for name in self.env_unset:
+            if name in self.env:
+                raise InvalidSpec(
+                    f"{prefix}env_unset names {name}, which env sets; remove it from one of them"
+                )
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         self._check_network(prefix)
         self._check_resolving(prefix)
