@@ -142,6 +142,7 @@ def test_the_driver_none_shows_output_to_who_is_attached(client: Any) -> None:
     stream = client.api.attach(made, stream=True, stdout=True)
     client.api.start(made)
     assert b"".join(stream) == b"seen\n"
+    stream.close()
     with pytest.raises(docker.errors.APIError, match="does not support reading"):
         client.api.logs(made)
 

@@ -175,3 +175,19 @@ def test_an_image_has_the_nearest_one_that_it_begins_with_as_its_parent() -> Non
     assert parents([base, middle, top]) == {"middle": "base", "top": "middle"}
     assert parents([base, middle, stranger, top]) == {"middle": "base", "top": "middle"}
     assert parents([base, stranger, top]) == {"top": "base"}
+
+
+def test_an_image_of_another_platform_is_none(api: Served) -> None:
+    body = {"Image": "web:1"}
+    refused = api.call("POST", "/containers/create?platform=linux/s390x", body)
+    assert (refused.status, "does not match the specified platform" in refused.json()["message"]) == (
+        404,
+        True,
+    )
+    assert api.call("POST", "/containers/create?platform=linux/amd64", body).status == 201
+
+
+def test_there_are_no_plugins_and_no_swarm(api: Served) -> None:
+    assert api.call("GET", "/plugins").json() == []
+    for call in ("GET /services/x", "POST /secrets/create", "GET /tasks/x/logs", "POST /swarm/update"):
+        assert api.call(*call.split()).status == 503

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import ContainerSpec
 from ...errors import Conflict, InvalidSpec, MooringError, NotFound
+from ...images.platform import Platform
 from ..messages import Reply, Request, json_response, no_content
 from ..query import Filters
 from ..router import Route
@@ -57,7 +58,7 @@ class ContainerCalls:
         name = request.query.text("name").removeprefix("/") or None
         converted = convert(await request.json())
         spec = dict(converted.spec)
-        await docker_get(self._engine.image_service, spec["image"])
+        _check_platform(await docker_get(self._engine.image_service, spec["image"]), request)
         await self._publish_exposed(converted, spec)
         name_networks(self._engine, spec)
         if converted.links:
@@ -233,3 +234,15 @@ def _to_prune(container: Container, filters: Filters, before: float | None) -> b
         and all(has_label(labels, value) for value in filters.get("label", ()))
         and not any(has_label(labels, value) for value in filters.get("label!", ()))
     )
+
+
+def _check_platform(image: Image, request: Request) -> None:
+    """Raise NotFound, upon which clients pull the other one, where an image is not for the platform wanted."""
+    if not (wanted := request.query.text("platform")):
+        return
+    there = Platform(image.os, image.architecture, image.variant).normal()
+    if there != Platform.parse(wanted):
+        raise NotFound(
+            f"image {image.name} is for {there}, which does not match the specified platform ({wanted}): "
+            "pull it for that"
+        )
