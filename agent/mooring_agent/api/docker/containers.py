@@ -237,7 +237,7 @@ def _to_prune(container: Container, filters: Filters, before: float | None) -> b
 
 
 def _check_platform(image: Image, request: Request) -> None:
-    """Raise NotFound, upon which clients pull the other one, where an image is not for the platform wanted."""
+    """Raise NotFound, upon which clients pull another one, where an image is not for the platform wanted."""
     if not (wanted := request.query.text("platform")):
         return
     there = Platform(image.os, image.architecture, image.variant).normal()
