@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -171,3 +172,96 @@ def test_a_mount_makes_its_volume_with_labels(client: Any) -> None:
     mount = docker.types.Mount("/data", "py-labelled", type="volume", labels={"a": "b"})
     run(client, "true", mounts=[mount]).wait()
     assert client.volumes.get("py-labelled").attrs["Labels"] == {"a": "b"}
+
+
+def packed(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("__", "/"))
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def unpacked(pieces: Any) -> dict[str, bytes | None]:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
+        return {
+            member.name: file.read() if (file := archive.extractfile(member)) else None for member in archive
+        }
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_files_are_copied_in_and_out(client: Any, runs: bool) -> None:
+    name = "py-copied"
+    host = client.api.create_host_config(binds=["py-data:/data"], network_mode="none")
+    client.api.create_container("busybox", ["sleep", "600"], name=name, host_config=host)
+    container = client.containers.get(name)
+    if runs:
+        container.start()
+    assert container.put_archive("/data", packed(kept=b"in the volume"))
+    assert container.put_archive("/tmp", packed(one=b"1", deep__two=b"2"))
+    pieces, told = container.get_archive("/tmp/deep")
+    assert unpacked(pieces) == {"deep": None, "deep/two": b"2"}
+    assert (told["name"], told["mode"] >> 31) == ("deep", 1)
+    pieces, told = container.get_archive("/data/kept")
+    assert unpacked(pieces) == {"kept": b"in the volume"}
+    assert told["size"] == 13
+    with pytest.raises(docker.errors.NotFound, match="Could not find the file"):
+        container.get_archive("/nowhere")
+    with pytest.raises(docker.errors.NotFound):
+        container.put_archive("/nowhere", packed(one=b"1"))
+    with pytest.raises(docker.errors.APIError, match="no directory"):
+        container.put_archive("/data/kept", packed(one=b"1"))
+    if not runs:
+        container.start()
+    assert container.exec_run(["cat", "/data/kept", "/tmp/one"]).output == b"in the volume1"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_no_link_leads_a_copy_out_of_the_container(client: Any, tmp_path: Any, runs: bool) -> None:
+    (tmp_path / "secret").write_text("of the host")
+    script = f"mkdir -p {tmp_path}; ln -s {tmp_path} /out; ln -s /proc/1/root /magic; ln -s .. /up; "
+    container = run(client, "sh", "-c", script + "touch /ready; exec sleep 600")
+    eventually(lambda: container.exec_run(["test", "-e", "/ready"]).exit_code == 0)
+    if not runs:
+        container.kill()
+    with pytest.raises(docker.errors.NotFound):
+        container.get_archive("/out/secret")
+    container.put_archive("/out", packed(planted=b"x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    for path in ("/magic/etc", "/../../../../../etc/shadow-of-the-host"):
+        with pytest.raises(docker.errors.APIError):
+            container.get_archive(path)
+    pieces, _ = container.get_archive("/up/ready")
+    assert unpacked(pieces) == {"ready": b""}
+
+
+def test_names_of_whiteouts_are_names_when_they_are_copied(client: Any) -> None:
+    container = run(client)
+    container.put_archive("/tmp", packed(one=b"1"))
+    container.put_archive("/tmp", packed(**{".wh.one": b"w"}))
+    pieces, _ = container.get_archive("/tmp/.")
+    assert {"./one", "./.wh.one"} & {f"./{name.removeprefix('./')}" for name in unpacked(pieces)} == {
+        "./one",
+        "./.wh.one",
+    }
+
+
+def test_docker_cp(agent: AgentUnderTest, client: Any, tmp_path: Any) -> None:
+    run(client, name="py-cp")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("content")
+    agent.docker("cp", f"{tmp_path}/tree", "py-cp:/tmp")
+    agent.docker("cp", "py-cp:/tmp/tree/file", f"{tmp_path}/back")
+    assert (tmp_path / "back").read_text() == "content"
+    refused = agent.docker("cp", f"{tmp_path}/tree/file", "py-cp:/tmp/tree/file/x", check=False)
+    assert refused.returncode != 0
+    assert agent.docker("diff", "py-cp").stdout.split() == [
+        "C",
+        "/tmp",
+        "A",
+        "/tmp/tree",
+        "A",
+        "/tmp/tree/file",
+    ]

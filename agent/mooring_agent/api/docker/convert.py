@@ -360,6 +360,7 @@ _TOP: Rules = {
     "NetworkDisabled": _no_network,
     "NetworkingConfig": convert_networks.networking,
     "OpenStdin": takes("interactive", boolean),
+    "Runtime": both(only(*RUNTIMES), kept(text)),  # docker-py says it twice
     "StdinOnce": kept(boolean),
     "StopSignal": takes("stop_signal", text),
     "StopTimeout": _stop_timeout,

@@ -10,9 +10,6 @@ from ..messages import Reply, Request, json_response
 from ..router import Call, Route
 
 _MISSING = (
-    ("GET", "/containers/{id}/archive", "docker cp"),
-    ("HEAD", "/containers/{id}/archive", "docker cp"),
-    ("PUT", "/containers/{id}/archive", "docker cp"),
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
     ("POST", "/grpc", "the session of buildkit"),
     ("POST", "/plugins/create", "docker plugin"),
