@@ -15,6 +15,7 @@ from typing import Any
 from mooring_agent.cgroups.resources import Usage
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.container import Container
+from mooring_agent.engine.containerfiles import FileStatus
 from mooring_agent.engine.events import EventBus
 from mooring_agent.engine.execplans import ExecSpec
 from mooring_agent.engine.execs import Exec
@@ -297,6 +298,27 @@ class FakeDeclared:
         self.dropped += list(names)
 
 
+class FakeFiles:
+    """One file in every container."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def status(self, reference: str, path: str) -> FileStatus:
+        return FileStatus("file", 5, 0o104755, 1_000_000_000, "")
+
+    async def read(self, reference: str, path: str) -> tuple[FileStatus, AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"archive"
+
+        return await self.status(reference, path), pieces()
+
+    async def write(
+        self, reference: str, path: str, chunks: AsyncIterator[bytes], *, keep_kinds: bool = False
+    ) -> None:
+        self.asked.append((reference, path, b"".join([chunk async for chunk in chunks]), keep_kinds))
+
+
 class FakeBuilds:
     """Tells what it was asked, and fails as it is told."""
 
@@ -336,6 +358,7 @@ class FakeEngine:
         self.peers = SimpleNamespace()
         self.declared_images = self.image_service
         self.commits = FakeCommits()
+        self.files = FakeFiles()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring_agent.api.docker.archives import go_mode
 from mooring_agent.api.docker.convert import convert
 from mooring_agent.api.docker.images import parents
 from mooring_agent.api.docker.relations import link_variables
@@ -191,3 +194,33 @@ def test_there_are_no_plugins_and_no_swarm(api: Served) -> None:
     assert api.call("GET", "/plugins").json() == []
     for call in ("GET /services/x", "POST /secrets/create", "GET /tasks/x/logs", "POST /swarm/update"):
         assert api.call(*call.split()).status == 503
+
+
+def test_files_are_told_as_go_writes_them(api: Served, engine: FakeEngine) -> None:
+    create(api)
+    answer = api.call("GET", "/containers/web1/archive?path=/file")
+    assert (answer.status, answer.body) == (200, b"archive")
+    told = json.loads(base64.b64decode(answer.headers["x-docker-container-path-stat"]))
+    assert told == {
+        "name": "file", "size": 5, "mode": 0o755 | 1 << 23, "mtime": "1970-01-01T00:00:01Z", "linkTarget": "",
+    }  # fmt: skip
+    head = api.call("HEAD", "/containers/web1/archive?path=/file")
+    assert (head.status, head.body) == (200, b"")
+    put = api.call("PUT", "/containers/web1/archive?path=/d&noOverwriteDirNonDir=true", b"tar")
+    assert (put.status, engine.files.asked) == (200, [("web1", "/d", b"tar", True)])
+    assert api.call("PUT", "/containers/web1/archive?path=/d&copyUIDGID=1", b"tar").status == 501
+    for query in ("", "?path=", "?path=%00"):
+        assert api.call("GET", f"/containers/web1/archive{query}").status == 400
+
+
+@pytest.mark.parametrize(
+    ("mode", "go"),
+    [
+        (0o100644, 0o644),
+        (0o040755, 1 << 31 | 0o755),
+        (0o120777, 1 << 27 | 0o777),
+        (0o041777, 1 << 31 | 1 << 20 | 0o777),
+    ],
+)
+def test_modes_are_those_of_go(mode: int, go: int) -> None:
+    assert go_mode(mode) == go
