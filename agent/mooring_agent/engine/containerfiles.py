@@ -19,6 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -76,7 +77,15 @@ class ContainerFiles:
     async def status(self, reference: str, path: str) -> FileStatus:
         """What is at a path; of a link itself, unless the path ends with a slash. Raises NotFound."""
         container = self._of(reference)
-        return await self._within(container, lambda root: _status(root, container.name, path))
+
+        def look(root: int) -> FileStatus:
+            place = _found(root, container.name, path)
+            try:
+                return _status(place, container.name, path)
+            finally:
+                os.close(place.fd)
+
+        return await self._within(container, look)
 
     async def read(self, reference: str, path: str) -> tuple[FileStatus, AsyncIterator[bytes]]:
         """What is at a path, and a tar archive of it whose members begin with its name, in pieces.
@@ -88,20 +97,30 @@ class ContainerFiles:
         if container.running:
             root = await asyncio.to_thread(_entered, container)
             try:
-                found = await asyncio.to_thread(
-                    _told, container, lambda root: _status(root, container.name, path), root
+                place = await asyncio.to_thread(
+                    _told, container, lambda root: _found(root, container.name, path), root
+                )
+            finally:
+                os.close(root)
+            try:
+                status, pieces = await asyncio.to_thread(
+                    _told, container, lambda _: _begun(place, container.name, path), place.fd
                 )
             except BaseException:
-                os.close(root)
+                os.close(place.fd)
                 raise
-            return found, streamed(_closing(container, root, _archive(root, path)))
+            return status, streamed(_closing(container, place.fd, pieces))
         spool = tempfile.TemporaryFile(dir=self._directory_of(container))  # noqa: SIM115 (the answer has it)
         try:
 
             def take(root: int) -> FileStatus:
-                status = _status(root, container.name, path)
-                for piece in _archive(root, path):
-                    spool.write(piece)
+                place = _found(root, container.name, path)
+                try:
+                    status, pieces = _begun(place, container.name, path)
+                    for piece in pieces:
+                        spool.write(piece)
+                finally:
+                    os.close(place.fd)
                 spool.seek(0)
                 return status
 
@@ -254,36 +273,47 @@ def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-@contextmanager
-def _located(root: int, path: str) -> Iterator[tuple[int, bytes, bytes]]:
-    """The directory that has what is at a path, its name there ("." for the directory itself), and the name
-    by which an archive calls it.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is at a path: the directory that has it, open, its name there ("." for the directory itself), and
+    the name by which an archive calls it. It is found once, so that no link comes between.
     """
+
+    fd: int
+    name: bytes
+    called: bytes
+
+
+def _found(root: int, container: str, path: str) -> _Place:
     clean = os.fsencode(_clean(path))
     as_directory = path.endswith(("/", "/.")) or path in ("", ".") or clean == b"/"
     parent, _, name = clean.rpartition(b"/")
-    fd = openat2(root, clean if as_directory else parent or b"/", _DIRECTORY)
     try:
-        if not as_directory:
-            yield fd, name, name
-        else:
-            yield fd, b".", b"" if clean == b"/" or path.endswith("/.") else name
-    finally:
-        os.close(fd)
-
-
-def _status(root: int, container: str, path: str) -> FileStatus:
-    try:
-        with _located(root, path) as (fd, name, called):
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(found.st_mode) else b""
+        fd = openat2(root, clean if as_directory else parent or b"/", _DIRECTORY)
     except OSError as error:
         if error.errno in _ABSENT:
-            # The words that clients know are dockerd's.
-            raise NotFound(f"Could not find the file {path} in container {container}") from None
+            raise _nothing(container, path) from None
+        raise
+    if not as_directory:
+        return _Place(fd, name, name)
+    return _Place(fd, b".", b"" if clean == b"/" or path.endswith("/.") else name)
+
+
+def _nothing(container: str, path: str) -> NotFound:
+    # The words that clients know are dockerd's.
+    return NotFound(f"Could not find the file {path} in container {container}")
+
+
+def _status(place: _Place, container: str, path: str) -> FileStatus:
+    try:
+        found = os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+        target = os.readlink(place.name, dir_fd=place.fd) if stat.S_ISLNK(found.st_mode) else b""
+    except OSError as error:
+        if error.errno in (*_ABSENT, errno.EINVAL):
+            raise _nothing(container, path) from None
         raise
     return FileStatus(
-        os.fsdecode(called) or "/",
+        os.fsdecode(place.called) or "/",
         found.st_size,
         found.st_mode,
         found.st_mtime_ns,
@@ -298,23 +328,39 @@ def _leads_to(path: str, target: bytes) -> str:
     return posixpath.normpath(posixpath.join("/", posixpath.dirname(path), os.fsdecode(target)))
 
 
-def _archive(root: int, path: str) -> Iterator[bytes]:
-    with _located(root, path) as (fd, name, called):
-        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        archive = TreeArchive(found.st_dev, layer=False)
-        if not stat.S_ISDIR(found.st_mode):
-            yield from archive.members(b"", fd, ((name, found),))
-        else:
-            # Not what a link has been put in the place of meanwhile.
-            top = openat2(fd, name, _DIRECTORY | os.O_NOFOLLOW)
-            try:
-                yield archive.root(top, called or b".")
-                for level in walk_tree(top, archive.enter):
-                    below = b"/".join(part for part in (called, level.path) if part)
-                    yield from archive.members(below, level.fd, level.entries)
-            finally:
-                os.close(top)
+def _archive(place: _Place) -> Iterator[bytes]:
+    found = os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+    archive = TreeArchive(found.st_dev, layer=False)
+    if not stat.S_ISDIR(found.st_mode):
+        yield from archive.members(b"", place.fd, ((place.name, found),))
+    else:
+        # Not what a link has been put in the place of meanwhile.
+        top = openat2(place.fd, place.name, _DIRECTORY | os.O_NOFOLLOW)
+        try:
+            yield archive.root(top, place.called or b".")
+            for level in walk_tree(top, archive.enter):
+                below = b"/".join(part for part in (place.called, level.path) if part)
+                for entry in level.entries:
+                    try:
+                        yield from archive.members(below, level.fd, (entry,))
+                    except FileNotFoundError:
+                        continue  # it went meanwhile
+        finally:
+            os.close(top)
     yield END
+
+
+def _begun(place: _Place, container: str, path: str) -> tuple[FileStatus, Iterator[bytes]]:
+    """What is at a place, and its archive, of which the first piece is there already."""
+    status = _status(place, container, path)
+    pieces = _archive(place)
+    try:
+        first = next(pieces)
+    except OSError as error:
+        if error.errno in (*_ABSENT, errno.ELOOP):
+            raise _nothing(container, path) from None
+        raise
+    return status, chain((first,), pieces)
 
 
 def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds: bool) -> None:
@@ -322,7 +368,7 @@ def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds
         fd = openat2(root, os.fsencode(_clean(path)), _DIRECTORY)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            raise NotFound(f"Could not find the file {path} in container {container}") from None
+            raise _nothing(container, path) from None
         if error.errno == errno.ENOTDIR:
             raise InvalidSpec(
                 f"{path} of container {container} is no directory: name one to unpack the archive in"
