@@ -136,16 +136,11 @@ def test_a_container_that_ends_while_it_is_committed_is_committed(client: Any) -
         client.images.remove(image.id)
 
 
-def test_the_driver_none_shows_output_to_who_is_attached(client: Any) -> None:
-    made = client.api.create_container(
-        "busybox", ["echo", "seen"], host_config=client.api.create_host_config(log_config={"type": "none"})
-    )
-    stream = client.api.attach(made, stream=True, stdout=True)
-    client.api.start(made)
-    assert b"".join(stream) == b"seen\n"
-    stream.close()
+def test_the_driver_none_shows_output_to_who_is_attached(agent: AgentUnderTest, client: Any) -> None:
+    run = agent.docker("run", "--name", "py-none", "--log-driver", "none", "busybox", "echo", "seen")
+    assert run.stdout == "seen\n"
     with pytest.raises(docker.errors.APIError, match="does not support reading"):
-        client.api.logs(made)
+        client.api.logs("py-none")
 
 
 def test_a_build_tells_errors_as_the_classic_builder_does(client: Any) -> None:
