@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ _READY_WITHIN = 60.0
 GROUP = f"mrgb-{os.getpid()}"
 # Where podman has its conmon whatever it is told.
 PODMAN_GROUP = "libpod_parent"
+# Ahead of a command line: it runs in a network namespace of its own.
+OWN_NETWORK = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 
 
 def has(program: str) -> bool:
@@ -91,8 +93,8 @@ class Docker:
 
 
 @contextmanager
-def dockerd(base: Path) -> Iterator[Docker]:
-    """A dockerd by hand, on directories of its own.
+def dockerd(base: Path, arguments: Sequence[str] = ()) -> Iterator[Docker]:
+    """A dockerd by hand, on directories of its own, with further `arguments`.
 
     It has a network namespace of its own too, with its bridge and its firewall in it as it makes them by
     default, so that the host's stay as they are.
@@ -107,13 +109,14 @@ def dockerd(base: Path) -> Iterator[Docker]:
     with (base / "log").open("wb") as log:
         process = subprocess.Popen(
             [
-                *("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "dockerd"),
+                *OWN_NETWORK,
                 program,
                 f"--data-root={base}/data",
                 f"--exec-root={run}",
                 f"--pidfile={base}/pid",
                 f"--host=unix://{socket}",
                 f"--cgroup-parent=/{group}",
+                *arguments,
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -64,7 +64,7 @@ class AgentUnderTest:
         program: Sequence[str] = (sys.executable, "-m", "mooring_agent"),
         directory: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or _directory_for_roots()))
+        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or directory_for_roots()))
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
         self.config = AgentConfig.make(
@@ -387,7 +387,7 @@ def _has_ended(pidfd: int, timeout: float) -> bool:
     return bool(poller.poll(timeout * 1000))
 
 
-def _directory_for_roots() -> str:
+def directory_for_roots() -> str:
     """Return a short directory that can hold overlay's upper layers: overlayfs itself cannot."""
     kinds = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MooringError
 from ..images.build.errors import BuildFailed
-from ..images.build.reporting import OUTPUT
+from ..images.build.reporting import ERRORS, OUTPUT
 from ..images.image import ProgressEvent
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Characters of output that a slow reader may be behind; the oldest is dropped, and that is said.
 _MOST_PENDING = 16 << 20
+_WRITTEN = (OUTPUT, ERRORS)
 
 
 class _Pending:
@@ -39,7 +40,7 @@ class _Pending:
         self._loop.call_soon_threadsafe(self._take, event)
 
     def _take(self, event: ProgressEvent) -> None:
-        if event.step == OUTPUT:
+        if event.step in _WRITTEN:
             if self._size > _MOST_PENDING:
                 self._dropped += len(event.detail)
                 return
@@ -51,7 +52,7 @@ class _Pending:
         """The next event, None if there is none now."""
         if self._events:
             event = self._events.popleft()
-            self._size -= len(event.detail) if event.step == OUTPUT else 0
+            self._size -= len(event.detail) if event.step in _WRITTEN else 0
             return event
         if self._dropped:
             text = f"[{self._dropped} characters of output that came too fast are left out]\n"
@@ -89,7 +90,7 @@ def _outcome(work: asyncio.Task[Any]) -> dict[str, Any]:
     except MooringError as error:
         found: dict[str, Any] = {"message": error.message, "code": error.code, "status": error.status}
         if isinstance(error, BuildFailed):
-            found["exit_code"] = error.exit_code
+            found |= {"exit_code": error.exit_code, "command": list(error.argv)}
         return {"error": found}
     except Exception as error:
         log.exception("build_crashed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InvalidSpec, MooringError
 from ..images.build.context import DOCKERFILE, archive_context
-from ..images.build.reporting import NOTE, OUTPUT, STEP, WARNING
+from ..images.build.reporting import ERRORS, NOTE, OUTPUT, STEP, WARNING
 from .client import FLEET
 from .containers import client_of
 from .images import pair, stdin
@@ -117,7 +117,7 @@ def _show(event: dict[str, Any], *, quiet: bool) -> None:
         print(f"warning: {text}", file=sys.stderr)
     elif quiet:
         return
-    elif kind == OUTPUT:
+    elif kind in (OUTPUT, ERRORS):
         sys.stderr.write(text)
         sys.stderr.flush()
     elif kind in (STEP, NOTE):

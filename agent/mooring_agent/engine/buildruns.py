@@ -215,7 +215,7 @@ class BuildRuns:
                 run.container.wakers,
             )
             async for chunk in chunks:
-                output(chunk.data)
+                output(chunk.stream, chunk.data)
 
         handing = asyncio.ensure_future(hand_on())
         giving_up = asyncio.ensure_future(run.given_up.wait())

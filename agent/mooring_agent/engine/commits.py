@@ -113,6 +113,9 @@ def committed_config(container: Container, image: Image) -> dict[str, Any]:
     if spec.env:
         given = [f"{name}={value}" for name, value in spec.env.items()]
         found["Env"] = list(merge_env(tuple(found.get("Env") or ()), tuple(given)))
+    if spec.env_unset:
+        kept = [one for one in found.get("Env") or () if one.partition("=")[0] not in spec.env_unset]
+        found["Env"] = kept
     if spec.labels:
         found["Labels"] = {**(found.get("Labels") or {}), **spec.labels}
     check = declared_check(spec, container.image_health)

@@ -107,7 +107,7 @@ class Containers:
 
         Raises what is wrong with the spec on this host, and leaves nothing then.
         """
-        name = check_name("container", name) if name is not None else self._free_name()
+        name = check_name("container", name) if name is not None else self.free_name()
         self.registry.require_free(name)
         image = self._images.get(spec.image)
         check_runnable(image)
@@ -215,10 +215,11 @@ class Containers:
         A running one needs `force`.
         """
         container = self.get(reference)
-        if container.running and not force:
+        if not force and (container.running or container.status == "restarting"):
+            # The words that clients look for are dockerd's.
             raise Conflict(
-                f"container {container.name} is {container.status}: stop it before it is removed, or use "
-                "force"
+                f"container {container.name} is {container.status}: stop the container before it is removed, "
+                "or use force"
             )
         await self.lifecycle.stop(container, 0, "KILL")
         reached("remove.stopped")
@@ -382,7 +383,7 @@ class Containers:
             created_at=time.time(),
             managed=False,
             argv=argv,
-            env=merged_environment(spec.env, image, spec.hostname or id[:12], spec.tty),
+            env=merged_environment(spec, image, spec.hostname or id[:12]),
             workdir=spec.workdir or image.config.get("WorkingDir") or "/",
             user=spec.user or image.config.get("User") or "0",
             stop_signal=spec.stop_signal or image.config.get("StopSignal") or "TERM",
@@ -392,7 +393,7 @@ class Containers:
         container.group = self._launching.group_path(container)
         if not is_plain(spec):
             self._joining.settle(container)
-            container.env = merged_environment(spec.env, image, container.hostname, spec.tty)
+            container.env = merged_environment(spec, image, container.hostname)
         return container
 
     def _check_host(self, name: str, spec: ContainerSpec) -> None:
@@ -429,8 +430,8 @@ class Containers:
         except NotFound:
             return
 
-    def _free_name(self) -> str:
-        """A name for a container that was given none."""
+    def free_name(self) -> str:
+        """A name for a container that was given none; it is not kept for it."""
         for _ in range(_NAME_ATTEMPTS):
             name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
             if self.registry.find(name) is None:

@@ -32,6 +32,7 @@ from .buildruns import BuildRuns
 from .builds import Builds
 from .commits import Commits
 from .container import Container
+from .containerfiles import ContainerFiles
 from .containers import Containers
 from .declaredimages import DeclaredImages
 from .desired import DesiredContainers
@@ -170,6 +171,9 @@ class Engine:
             self.containers, self.registry, self.images, self.image_service, self.switching, self.health
         )
         self.commits = Commits(self.containers, self.images, self.events)
+        self.files = ContainerFiles(
+            self.containers, self.snapshotter, self.volumes, self._launching.directory
+        )
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None

@@ -93,7 +93,14 @@ class Freezing:
         """Have it stand still; False for one that does not run, or that its user has paused."""
         async with container.lock:
             if container.status == "running":
-                await self._freeze(container, held=True)
+                try:
+                    await self._freeze(container, held=True)
+                except Conflict:
+                    if container.running:
+                        raise
+                    container.held = False  # it has ended meanwhile, and stands still for good
+                    self._registry.save_run(container)
+                    return False
             elif container.status != "paused" or not container.held:
                 return False
             container.holders += 1

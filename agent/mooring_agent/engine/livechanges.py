@@ -100,23 +100,13 @@ class LiveChanges:
             await self._set_networks(container, [one for one in container.spec.networks if one is not left])
         self._tell(container, "disconnect", name)
 
-    async def add_alias(self, container: Container, network: str, alias: str) -> None:
-        """Give it one more name on a network. Raises NotFound if it is not there, Conflict if it is declared
-        without.
-        """
+    async def unlink(self, container: Container, alias: str) -> None:
+        """Take back the name that it gives to another one. Raises NotFound if it gives none of that kind."""
         async with container.lock:
-            present = self._attachment(container, network)
-            if alias == container.name or alias in present.aliases:
-                return
-            if container.managed:
-                raise Conflict(
-                    f"container {container.name} is declared, and not with the alias {alias} on network "
-                    f"{network}; declare it there"
-                )
-            named = NetworkAttachment.parse({**present.differing(), "aliases": [*present.aliases, alias]})
-            await self._set_networks(
-                container, [named if one is present else one for one in container.spec.networks]
-            )
+            given = container.spec.networks
+            if not any(alias in one.links for one in given):
+                raise NotFound(f"container {container.name} has no link {alias}")
+            await self._set_networks(container, [_without_link(one, alias) for one in given])
 
     # With the container's lock
 
@@ -199,3 +189,10 @@ class LiveChanges:
         self._events.publish(
             "network", action, network, {"name": network, "type": driver, "container": container.id}
         )
+
+
+def _without_link(attachment: NetworkAttachment, alias: str) -> NetworkAttachment:
+    if alias not in attachment.links:
+        return attachment
+    links = {name: target for name, target in attachment.links.items() if name != alias}
+    return NetworkAttachment.parse({**attachment.differing(), "links": links})

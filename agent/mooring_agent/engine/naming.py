@@ -98,6 +98,7 @@ class Naming:
         routes = self._networks.default_routes(endpoints, preferred_networks(container.spec.networks))
         for endpoint in endpoints:
             called = [container.name, *attached[endpoint.network].aliases]
+            called += self._registry.linked_as(container.name, endpoint.network)
             if container.spec.hostname:
                 called.append(container.spec.hostname)
             if container.name:

@@ -14,7 +14,7 @@ from ..runtime.compile import STANDARD_MOUNTS, USER_ANNOTATION
 from ..runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
 from .confinement import PLAIN, Surroundings, adjust, capabilities_of, is_plain
 from .container import Container
-from .resources import VolumeMount
+from .resources import ContainerSpec, VolumeMount
 
 RUNTIME_SPEC = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -111,15 +111,15 @@ def merged_argv(
     return (*entrypoint, *(command or ()))
 
 
-def merged_environment(
-    env: Mapping[str, str], image: Image, hostname: str, terminal: bool
-) -> tuple[str, ...]:
+def merged_environment(spec: ContainerSpec, image: Image, hostname: str) -> tuple[str, ...]:
     """The image's environment with the container's over it, and what every process expects to find."""
     merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
-    if terminal:
+    if spec.tty:
         merged["TERM"] = "xterm"
     merged.update(environment(image.config.get("Env") or ()))
-    merged.update(env)
+    merged.update(spec.env)
+    for name in spec.env_unset:
+        merged.pop(name, None)
     return tuple(f"{name}={value}" for name, value in merged.items())
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from ..errors import Conflict, NotFound
@@ -18,8 +18,8 @@ _ID_LENGTH = 64
 
 
 class Registry:
-    """Every container of this agent. `followers` are told of each that runs otherwise, has another name, or
-    is there no more.
+    """Every container of this agent. `followers` are told of each that runs otherwise, is called something
+    else, or is there no more.
     """
 
     def __init__(self, database: Database) -> None:
@@ -27,6 +27,7 @@ class Registry:
         self.followers: list[Callable[[Container], None]] = []
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
+        self._linking: dict[str, Container] = {}  # those whose networks have links
         for row in self._rows.all():
             self._remember(Container.from_row(row))
 
@@ -70,6 +71,13 @@ class Registry:
                 "or choose another name"
             )
 
+    def linked_as(self, name: str, network: str) -> Iterator[str]:
+        """The names that others give to the container `name` on a network."""
+        for container in self._linking.values():
+            for attachment in container.spec.networks:
+                if attachment.name == network:
+                    yield from (alias for alias, target in attachment.links.items() if target == name)
+
     def add(self, container: Container) -> None:
         """Keep a new container."""
         self._rows.insert(
@@ -86,6 +94,7 @@ class Registry:
             run=container.run_json(),
         )
         self._remember(container)
+        self._tell_linked(container.spec)
 
     def save_run(self, container: Container) -> None:
         """Keep how it runs."""
@@ -98,10 +107,13 @@ class Registry:
 
     def save_spec(self, container: Container, spec: ContainerSpec, *, managed: bool) -> None:
         """Give the container another spec."""
+        before = container.spec
         container.spec, container.managed = spec, managed
         self._rows.update(
             container.id, spec=json.dumps(spec.given), spec_hash=spec.hash, managed=int(managed)
         )
+        self._note_links(container)
+        self._tell_linked(before, spec)
 
     def rename(self, container: Container, name: str) -> None:
         """Give the container another name, which must be free."""
@@ -117,7 +129,9 @@ class Registry:
         self._rows.delete(container.id)
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
+        self._linking.pop(container.id, None)
         self._tell(container)
+        self._tell_linked(container.spec)
 
     def _tell(self, container: Container) -> None:
         for follower in self.followers:
@@ -126,3 +140,16 @@ class Registry:
     def _remember(self, container: Container) -> None:
         self._by_id[container.id] = container
         self._by_name[container.name] = container
+        self._note_links(container)
+
+    def _note_links(self, container: Container) -> None:
+        if any(attachment.links for attachment in container.spec.networks):
+            self._linking[container.id] = container
+        else:
+            self._linking.pop(container.id, None)
+
+    def _tell_linked(self, *specs: ContainerSpec) -> None:
+        """Those that are linked, or were, are called something else."""
+        names = {name for spec in specs for one in spec.networks for name in one.links.values()}
+        for name in names & self._by_name.keys():
+            self._tell(self._by_name[name])

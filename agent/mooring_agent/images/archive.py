@@ -47,17 +47,26 @@ class TreeArchive:
     """The members of one archive, directory by directory; remembers which files have several names."""
 
     def __init__(
-        self, device: int, *, overlay: bool = False, exclude: frozenset[tuple[int, int]] = frozenset()
+        self,
+        device: int,
+        *,
+        overlay: bool = False,
+        exclude: frozenset[tuple[int, int]] = frozenset(),
+        layer: bool = True,
     ) -> None:
-        """Archive what is on the file system `device`; see archive_directory for the rest."""
+        """Archive what is on the file system `device`; see archive_directory for the rest.
+
+        Without `layer` it is for no image, and may have any names in it.
+        """
+        self._layer = layer
         self._overlay = overlay
         self._device = device
         self._exclude = exclude
         self._linked: dict[tuple[int, int], bytes] = {}  # first name of a file that has several
 
-    def root(self, root_fd: int) -> bytes:
+    def root(self, root_fd: int, name: bytes = b".") -> bytes:
         """The member of the root itself, which comes first."""
-        return member_header(_entry(b"./", os.fstat(root_fd), tar.DIRECTORY, xattrs_of(root_fd)))
+        return member_header(_entry(name + b"/", os.fstat(root_fd), tar.DIRECTORY, xattrs_of(root_fd)))
 
     def enter(self, status: os.stat_result) -> bool:
         """Whether to go down into a directory."""
@@ -71,7 +80,7 @@ class TreeArchive:
         if self._overlay and is_opaque(fd):
             yield member_header(tar.TarEntry(prefix + b".wh..wh..opq", tar.REGULAR, mode=0))
         for name, status in entries:
-            if name.startswith(b".wh."):
+            if self._layer and name.startswith(b".wh."):
                 raise InvalidSpec(
                     f"file {os.fsdecode(prefix + name)!r} cannot be in a layer, where a name that begins "
                     "with .wh. marks a removed file: rename it"

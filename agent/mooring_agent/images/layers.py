@@ -174,7 +174,7 @@ class _Unpacking:
                     raise self._failure(path, error) from error
                 continue  # a later member took its place
             self._close_retired()
-        if self._target.whiteouts is WhiteoutStyle.DELETE:
+        if self._target.whiteouts is not WhiteoutStyle.OVERLAY:
             return
         try:
             paths = self._implied.paths(self._root_fd)
@@ -209,7 +209,7 @@ class _Unpacking:
                 self._directory_times[b""] = entry.mtime_ns
                 return
             raise InvalidSpec(f"archive member {shown(entry.path)} would replace the root directory itself")
-        if name.startswith(_WHITEOUT):
+        if name.startswith(_WHITEOUT) and self._target.whiteouts is not WhiteoutStyle.NONE:
             self._whiteout(parent, name)
             return
         parent_fd = self._parent(parent)

@@ -30,6 +30,7 @@ class WhiteoutStyle(StrEnum):
 
     OVERLAY = "overlay"  # character device 0/0, and trusted.overlay.opaque=y on directories
     DELETE = "delete"  # the directory already shows the parent's content: the name is deleted there
+    NONE = "none"  # the archive is no layer: names mean themselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ CONTAINER: Arguments = {
     "command": {"type": "raw"},
     "entrypoint": {"type": "raw"},
     "env": {"type": "dict"},
+    "env_unset": {"type": "list", "elements": "str"},
     "workdir": {"type": "str"},
     "user": {"type": "str"},
     "hostname": {"type": "str"},
@@ -71,7 +72,11 @@ CONTAINER: Arguments = {
     "stop_timeout": {"type": "int"},
     "log": {
         "type": "dict",
-        "options": {"max_size": {"type": "str"}, "max_files": {"type": "int"}},
+        "options": {
+            "driver": {"type": "str", "choices": ["json-file", "local", "none"]},
+            "max_size": {"type": "str"},
+            "max_files": {"type": "int"},
+        },
     },
     "cap_add": {"type": "list", "elements": "str"},
     "cap_drop": {"type": "list", "elements": "str"},

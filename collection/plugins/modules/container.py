@@ -63,6 +63,11 @@ options:
         quotes.
       - They are part of the result and of the diff; set C(no_log) on a task with secrets.
     type: dict
+  env_unset:
+    description:
+      - Names of variables of the image that the container has not.
+    type: list
+    elements: str
   workdir:
     description:
       - The working directory inside the container.
@@ -100,8 +105,10 @@ options:
   networks:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
-        C(mac_address), C(aliases), C(default_route), C(spoofing) and C(sysctls) (settings of the interface,
-        such as C(net.ipv4.conf.IFNAME.rp_filter)). The default route leads through the first one with a way
+        C(mac_address), C(aliases), C(links), C(default_route), C(spoofing) and C(sysctls) (settings of the
+        interface, such as C(net.ipv4.conf.IFNAME.rp_filter)). C(links) are further names of other containers
+        on this network, such as C(db) for C(postgres1), as long as this one is there.
+      - The default route leads through the first one with a way
         out, or the one whose C(default_route) is V(true). Changed live.
       - A container is heard on a network in its own name only, with its own MAC, IPv4 and IPv6 addresses. A
         router, which sends on what others say, needs C(spoofing=allowed).
@@ -174,6 +181,12 @@ options:
       - How much of the container's output is kept. Changed live.
     type: dict
     suboptions:
+      driver:
+        description:
+          - What clients of Docker's API see. V(json-file) and V(local) are the same; with V(none) they are
+            shown no output but by attaching.
+        type: str
+        choices: [json-file, local, none]
       max_size:
         description:
           - The size at which another file is begun, as in O(memory).

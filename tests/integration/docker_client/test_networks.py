@@ -150,11 +150,12 @@ def test_resolvers_and_hosts(agent: AgentUnderTest) -> None:
     assert shown["ExtraHosts"] == ["db:192.0.2.7", "me:host-gateway"]
 
 
-def test_a_link_is_an_alias_of_the_other(agent: AgentUnderTest) -> None:
+def test_a_link_is_a_name_of_the_other(agent: AgentUnderTest) -> None:
     both(agent, "blue", 1)
     sleeper(agent, "db", "--network", "blue")
     sleeper(agent, "web", "--network", "blue", "--link", "db:database")
-    assert "database" in places(agent, "db")["blue"]["Aliases"]
+    assert places(agent, "web")["blue"]["Links"] == ["db:database"]
+    execute(agent, "web", "ping", "-c1", "-w5", "database")
     elsewhere = agent.docker("run", "--link", "db:database", "busybox", "true", check=False)
     assert "they share no network" in elsewhere.stderr
 

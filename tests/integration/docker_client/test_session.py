@@ -278,7 +278,7 @@ def test_events(agent: AgentUnderTest) -> None:
         (["run", "busybox", "/no/such/program"], "/no/such/program"),
         (["start", "nobody"], "nobody"),
         (["logs", "nobody"], "nobody"),
-        (["cp", "nobody:/a", "/tmp/b"], "docker cp"),
+        (["cp", "nobody:/a", "/tmp/b"], "no such container: nobody"),
         (["rm", "nobody"], "nobody"),
     ],
 )

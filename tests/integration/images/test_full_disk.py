@@ -133,7 +133,7 @@ class Writer:
         try:
             (self.house.snapshots.unpack_target(request.key).directory / "ran").write_bytes(LAYERS[0])
         except OSError as error:
-            output(f"{error}\n".encode())
+            output(2, f"{error}\n".encode())
             return 1
         return 0
 

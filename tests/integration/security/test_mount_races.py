@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,40 @@ def test_cve_2018_15664_a_volume_of_a_container_shows_no_file_of_the_host(
             assert answer.status >= 400, answer.json()
             assert "unable to find user host" in answer.json()["message"]
     assert results[0] > 100
+
+
+def test_cve_2018_15664_a_copy_stays_within_the_container(
+    agent: AgentUnderTest, swapper: Attacker, outside: Path
+) -> None:
+    """docker cp resolved a path in a running container's root and used it on the host a moment later.
+
+    Here a directory on the way is swapped for a link to one of the host while files are copied out of it and
+    into it (also CVE-2026-41568, CVE-2026-42306).
+    """
+    (outside / "file").write_text("of the host")
+    source = (
+        "import json, os, sys\n"
+        "count = 0\n"
+        "while not os.path.exists('/stop'):\n"
+        "    for target in (sys.argv[1], '/real', '/proc/1/root' + sys.argv[1]):\n"
+        "        os.symlink(target, '/new'); os.rename('/new', '/door'); count += 1\n"
+        "print(json.dumps(count))\n"
+    )
+    swapper.sh("mkdir -p /real; echo inside > /real/file; rm -f /new")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        packed.addfile(tarfile.TarInfo("planted"))
+    statuses = set()
+    with swapper.meanwhile(source, str(outside)) as results:
+        for _ in range(10 * STARTS):
+            read = agent.request("GET", "/containers/swapper/archive?path=/door/file")
+            assert b"of the host" not in read.body
+            written = agent.request("PUT", "/containers/swapper/archive?path=/door", archive.getvalue())
+            statuses |= {read.status, written.status}
+    assert results[0] > 100
+    assert statuses <= {200, 400, 404}
+    assert 200 in statuses
+    assert "planted" not in os.listdir(outside)
 
 
 def _mounts_below(directory: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from mooring_agent.cgroups.resources import Usage
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.container import Container
+from mooring_agent.engine.containerfiles import FileStatus
 from mooring_agent.engine.events import EventBus
 from mooring_agent.engine.execplans import ExecSpec
 from mooring_agent.engine.execs import Exec
@@ -159,6 +160,9 @@ class FakeContainers:
         self.asked.append(("update", changes))
         container.spec = merge(container.spec, changes)
 
+    def free_name(self) -> str:
+        return "free_name"
+
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         wanted = ContainerSpec.parse(spec, name=name)
         action = Action("create", "container", name, "it does not exist")
@@ -281,11 +285,38 @@ class FakeDeclared:
 
     def ensure(self, name: str | None) -> str:
         name = name or secrets.token_hex(32)
-        self.views[name] = {"name": name, "path": f"/volumes/{name}", "labels": {}, "created_at": None}
+        self.views[name] = {
+            "name": name,
+            "path": f"/volumes/{name}",
+            "labels": {},
+            "created_at": None,
+            "anonymous": True,
+        }
         return name
 
     async def drop_anonymous(self, names: Any) -> None:
         self.dropped += list(names)
+
+
+class FakeFiles:
+    """One file in every container."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def status(self, reference: str, path: str) -> FileStatus:
+        return FileStatus("file", 5, 0o104755, 1_000_000_000, "")
+
+    async def read(self, reference: str, path: str) -> tuple[FileStatus, AsyncIterator[bytes]]:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"archive"
+
+        return await self.status(reference, path), pieces()
+
+    async def write(
+        self, reference: str, path: str, chunks: AsyncIterator[bytes], *, keep_kinds: bool = False
+    ) -> None:
+        self.asked.append((reference, path, b"".join([chunk async for chunk in chunks]), keep_kinds))
 
 
 class FakeBuilds:
@@ -320,13 +351,14 @@ class FakeEngine:
         self.events = EventBus()
         self.containers = FakeContainers(self.events)
         self.execs = FakeExecs(self.containers)
-        self.volumes = FakeDeclared("volume", path="/volumes/x")
+        self.volumes = FakeDeclared("volume", path="/volumes/x", anonymous=False)
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.builds = FakeBuilds()
         self.peers = SimpleNamespace()
         self.declared_images = self.image_service
         self.commits = FakeCommits()
+        self.files = FakeFiles()
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )

@@ -115,7 +115,7 @@ class FakeImages:
         return Descriptor("m", f"sha256:{'d' * 64}", 7)
 
     async def at_registry(self, reference: str, credentials: Any, ask: Callable[[Any], Any]) -> Any:
-        return ask(SimpleNamespace(tags=lambda: ["1", "2"]))
+        return ask(SimpleNamespace(tags_to_pull=lambda: ["1", "2"]))
 
     async def push_declared(
         self, reference: str, *, to: str | None, credentials: Any, progress: Any, dry_run: bool

@@ -150,10 +150,15 @@ def test_a_build_is_told_as_docker_renders_it(api: Served, engine: FakeEngine) -
     assert engine.builds.options[-1].credentials["r.example"].password == "hush"
     assert lines(quiet.body) == [{"aux": {"ID": IMAGE.id}}, {"stream": f"{IMAGE.id}\n"}]
 
-    engine.builds.failure = BuildFailed(Location("Dockerfile", 2, 2, "RUN x"), 5, "end")
+    engine.builds.failure = BuildFailed(
+        Location("Dockerfile", 2, 2, "RUN x"), 5, "end", ("/bin/sh", "-c", "x")
+    )
     (failed,) = lines(api.call("POST", "/build?q=1", b"x").body)
     assert failed["errorDetail"]["code"] == 5
-    assert failed["error"] == "Dockerfile:2: RUN x ended with exit code 5; the end of its output:\nend"
+    assert failed["error"] == (
+        "The command '/bin/sh -c x' returned a non-zero code: 5: "
+        "Dockerfile:2: RUN x ended with exit code 5; the end of its output:\nend"
+    )
     assert api.call("POST", "/build?version=2", b"x").status == 501
 
 

@@ -344,11 +344,9 @@ def test_what_is_malformed_is_refused_by_name(top: dict[str, Any], host: Any, na
 def test_links_are_told_with_the_names_that_they_give() -> None:
     config = {"EndpointsConfig": {"n1": {"Links": ["cache"]}}}
     body = {"Image": "web:1", "HostConfig": {"Links": ["db:database", "/old:/web/older"]}}
-    assert convert({**body, "NetworkingConfig": config}).links == (
-        ("db", "database"),
-        ("old", "older"),
-        ("cache", "cache"),
-    )
+    converted = convert({**body, "NetworkingConfig": config})
+    assert converted.links == (("db", "database"), ("old", "older"))
+    assert converted.spec["networks"] == [{"name": "n1", "links": {"cache": "cache"}}]
 
 
 def test_an_image_is_needed() -> None:

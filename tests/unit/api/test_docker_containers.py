@@ -115,7 +115,7 @@ def test_inspect_shows_what_was_asked_for(api: Served) -> None:
     assert (kept["Memory"], kept["NanoCpus"], kept["PidsLimit"]) == (64 << 20, 500_000_000, 5)
     assert kept["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
     assert sorted(kept["Binds"]) == ["/a:/b:ro", "vol:/c"]
-    assert kept["Tmpfs"] == {"/t": "size=4096"}
+    assert kept["Tmpfs"] == {"/t": "size=4k"}
     assert kept["PortBindings"] == {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
         "81/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}],

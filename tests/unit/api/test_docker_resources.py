@@ -183,7 +183,7 @@ def test_events(api: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "part"),
     [
-        ("PUT", "/containers/x/archive?path=/", 501, "docker cp"),
+        ("GET", "/containers/x/attach/ws", 501, "websocket"),
         ("GET", "/images/search?term=x", 501, "docker search"),
         ("GET", "/swarm", 503, "not a swarm manager"),
         ("GET", "/nothing", 404, "no such call"),

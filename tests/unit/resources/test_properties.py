@@ -116,6 +116,7 @@ CONTAINERS = st.fixed_dictionaries(
         "command": ARGV,
         "entrypoint": ARGV,
         "env": st.one_of(PAIRS, PAIRS.map(lambda env: [f"{key}={value}" for key, value in env.items()])),
+        "env_unset": st.lists(st.sampled_from(["LESS", "MORE"]), max_size=3),
         "workdir": PATHS,
         "user": st.sampled_from([1000, "root", "007:users", "www-data:33"]),
         "hostname": st.from_regex(r"[a-z]{1,8}(\.[a-z]{1,8})?", fullmatch=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .archives import ArchiveCalls
 from .attach import AttachCalls
 from .builds import BuildCalls
 from .commits import CommitCalls
@@ -32,6 +33,7 @@ def routes(engine: Engine) -> list[Route]:
         SystemCalls(engine),
         ContainerCalls(engine),
         LifecycleCalls(engine),
+        ArchiveCalls(engine),
         AttachCalls(engine),
         ExecCalls(engine),
         StatsCalls(engine),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
-from ...errors import Conflict, InvalidSpec
+from ...errors import Conflict, InvalidSpec, NotSupported
 from ..duplex import ProcessStreams, carry, frame
 from ..messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, RawStream, Reply, Request, Stream
 from ..router import Route
@@ -45,6 +45,8 @@ class AttachCalls:
         container = self._containers.get(request.params["id"])
         if container.status == "paused":
             raise Conflict(f"container {container.name} is paused: unpause it before you attach")
+        if query.flag("logs"):
+            _require_log(container)
         keys = detach_keys(query.text("detachKeys"))
         stdin = query.flag("stdin") and container.spec.interactive
         streamed = query.flag("stream")
@@ -81,6 +83,7 @@ class AttachCalls:
         if not stdout and not stderr:
             raise InvalidSpec("Bad parameters: you must choose at least one stream, stdout or stderr")
         container = self._containers.get(request.params["id"])
+        _require_log(container)
         lines = self._containers.logs(
             container.id,
             follow=query.flag("follow"),
@@ -134,6 +137,16 @@ class UntilStarted:
     async def _started(self) -> None:
         container = self._container
         await container.until(lambda: container.started_at != self._last_start or container.removed)
+
+
+def _require_log(container: Container) -> None:
+    """Raise NotSupported where nobody is to see what a container wrote but who is attached to it."""
+    if container.spec.log.driver == "none":
+        # Wording of dockerd, and what to do.
+        raise NotSupported(
+            "configured logging driver does not support reading: that of container "
+            f"{container.name} is none; attach to it"
+        )
 
 
 def _tail(text: str) -> int | None:

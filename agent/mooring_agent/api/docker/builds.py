@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidSpec, NotSupported
 from ...images.build.context import DOCKERFILE
 from ...images.build.options import BuildOptions, RunLimits
-from ...images.build.reporting import NOTE, OUTPUT, STEP, WARNING
+from ...images.build.reporting import ERRORS, NOTE, OUTPUT, STEP, WARNING
 from ...images.dockerfile.durations import parse_duration
 from ...images.platform import Platform
 from ...images.reference import Reference
@@ -20,6 +20,7 @@ from ..building import follow_build
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..query import Query
 from ..router import Route
+from .networks import network_named
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 _PERIOD = 100_000  # microseconds, the kernel's default period of a CPU quota
 _REGISTRIES = "x-registry-config"
 _SHORT = 12 + len("sha256:")
+# As the classic builder marks what a command writes to its standard error.
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
 
 class BuildCalls:
     """Calls about builds."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._builds = engine.builds
 
     def routes(self) -> Iterator[Route]:
@@ -43,7 +47,8 @@ class BuildCalls:
     async def build(self, request: Request) -> Reply:
         """Build from the context in the body; the answer is the messages that the client renders."""
         credentials = parse_registry_config(request.headers.get(_REGISTRIES, ""))
-        options = replace(build_options(request.query), credentials=credentials).checked()
+        options = replace(build_options(request.query), credentials=credentials)
+        options = replace(options, network=network_named(self._engine, options.network)).checked()
         quiet = request.query.flag("q")
         return Stream(self._rendered(options, request.body, quiet))
 
@@ -57,9 +62,7 @@ class BuildCalls:
                     for text in _texts(event["progress"], quiet):
                         yield encode({"stream": text})
                 elif "error" in event:
-                    error = event["error"]
-                    detail = {"code": error.get("exit_code", error["status"]), "message": error["message"]}
-                    yield encode({"errorDetail": detail, "error": error["message"]})
+                    yield encode(_failure(event["error"]))
                 else:
                     image = event["image"]
                     yield encode({"aux": {"ID": image.id}})
@@ -127,11 +130,21 @@ def build_options(query: Query) -> BuildOptions:
         labels=_mapping(query, "labels"),
         target=query.text("target"),
         no_cache=query.flag("nocache"),
-        pull=query.text("pull") not in ("", "0", "false"),
+        pull=query.text("pull").lower() not in ("", "0", "no", "false", "none"),
         network="default" if network in ("", "bridge") else network,
         platform=Platform.parse(platform) if platform else None,
         limits=limits,
     )
+
+
+def _failure(error: dict[str, Any]) -> dict[str, Any]:
+    """How an error is told: that of a command begins with the classic builder's words, which clients know."""
+    message = error["message"]
+    if "exit_code" in error:
+        command = " ".join(error["command"])
+        message = f"The command '{command}' returned a non-zero code: {error['exit_code']}: {message}"
+    detail = {"code": error.get("exit_code", error["status"]), "message": message}
+    return {"errorDetail": detail, "error": message}
 
 
 def _texts(event: dict[str, Any], quiet: bool) -> Iterator[str]:
@@ -147,6 +160,8 @@ def _texts(event: dict[str, Any], quiet: bool) -> Iterator[str]:
         yield f"[Warning] {text}\n"
     elif kind == OUTPUT:
         yield text
+    elif kind == ERRORS:
+        yield f"{_RED}{text}{_PLAIN}"
 
 
 def _mapping(query: Query, name: str) -> dict[str, str]:

@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Iterator
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import ContainerSpec
-from ...engine.resources.attachments import is_alone
-from ...errors import InvalidSpec, MooringError, NotFound
+from ...errors import Conflict, InvalidSpec, MooringError, NotFound
+from ...images.platform import Platform
 from ..messages import Reply, Request, json_response, no_content
+from ..query import Filters
 from ..router import Route
+from ..timestamps import moment_or_span
 from . import listing, processes
 from .convert import Conversion, convert, convert_update
 from .images import docker_get
 from .inspect import Surroundings, exposed_ports, inspect
-from .render import summary
+from .relations import link, name_networks, take_volumes
+from .render import has_label, summary
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from ...images.image import Image
 
 _PLAIN_PS = ("", "-ef")
+_PRUNE_FILTERS = ("label", "label!", "until")
+_AT_REST = ("created", "exited", "dead")
 
 
 class ContainerCalls:
@@ -38,22 +45,30 @@ class ContainerCalls:
         one = "/containers/{id}"
         yield Route("POST", "/containers/create", self.create, versioned=True)
         yield Route("GET", "/containers/json", self.list, versioned=True)
+        yield Route("POST", "/containers/prune", self.prune, versioned=True)
         yield Route("GET", one + "/json", self.inspect, versioned=True)
         yield Route("GET", one + "/top", self.top, versioned=True)
         yield Route("POST", one + "/rename", self.rename, versioned=True)
         yield Route("POST", one + "/update", self.update, versioned=True)
         yield Route("DELETE", one, self.remove, versioned=True)
+        yield Route("DELETE", one + "/{alias}", self.remove, versioned=True)
 
     async def create(self, request: Request) -> Reply:
         """Make a container that does not run yet."""
         name = request.query.text("name").removeprefix("/") or None
         converted = convert(await request.json())
         spec = dict(converted.spec)
-        await docker_get(self._engine.image_service, spec["image"])
+        _check_platform(await docker_get(self._engine.image_service, spec["image"]), request)
         await self._publish_exposed(converted, spec)
-        await self._link(converted)
+        name_networks(self._engine, spec)
+        if converted.links:
+            name = name or self._containers.free_name()
+            await link(self._engine, converted.links, name, spec)
+        take_volumes(self._engine, converted.extra.get("VolumesFrom", []), spec, converted.anonymous)
         made = self._name_volumes(converted, spec)
+        labelled: list[str] = []
         try:
+            labelled = await self._make_labelled(converted)
             container = await self._containers.create(
                 ContainerSpec.parse(spec, name=name),
                 name=name,
@@ -62,28 +77,13 @@ class ContainerCalls:
             )
         except MooringError as error:
             await self._engine.volumes.drop_anonymous(made.values())
+            for volume in labelled:
+                await self._engine.volumes.delete(volume)
             if isinstance(error, NotFound):
                 # Clients take a 404 of this call for a missing image, and would try to pull it.
                 raise InvalidSpec(error.message) from None
             raise
         return json_response({"Id": container.id, "Warnings": []}, 201)
-
-    async def _link(self, converted: Conversion) -> None:
-        """`--link`: the other containers get another name on a network that both are on."""
-        if not converted.links:
-            return
-        mine = {network.name for network in ContainerSpec.parse(converted.spec).networks}
-        for target, alias in converted.links:
-            try:
-                other = self._containers.get(target)
-            except NotFound as error:
-                raise InvalidSpec(f"a link leads nowhere: {error.message}") from None
-            shared = [network.name for network in other.spec.networks if network.name in mine]
-            if not shared or is_alone(shared[0]):
-                raise InvalidSpec(
-                    f"the link to {other.name} leads nowhere: they share no network; put both on one"
-                )
-            await self._engine.live.add_alias(other, shared[0], alias)
 
     async def _publish_exposed(self, converted: Conversion, spec: dict[str, Any]) -> None:
         """`--publish-all`: what is exposed gets free ports of the host."""
@@ -95,6 +95,14 @@ class ContainerCalls:
         free = sorted(port for port in wanted if port not in taken)
         if free:
             spec["ports"] = [*spec.get("ports", ()), *free]
+
+    async def _make_labelled(self, converted: Conversion) -> builtins.list[str]:
+        """Make the volumes that are to have labels, as far as they are not there; their names."""
+        there = {view["name"] for view in self._engine.volumes.list()}
+        missing = [name for name in converted.volume_labels if name not in there]
+        for name in missing:
+            await self._engine.volumes.put(name, {"labels": converted.volume_labels[name]})
+        return missing
 
     def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
         """Name the volumes that have no name of their own. Returns target → name."""
@@ -179,12 +187,62 @@ class ContainerCalls:
         await self._containers.update(request.params["id"], changes)
         return json_response({"Warnings": []})
 
+    async def prune(self, request: Request) -> Reply:
+        """Remove the containers that do not run."""
+        filters = request.query.filters(_PRUNE_FILTERS)
+        until = filters.get("until", ())
+        if len(until) > 1:
+            raise InvalidSpec(f"filter until is given {len(until)} times: expected one time or span")
+        before = moment_or_span(until[0], "until", time()) if until else None
+        removed, freed = [], 0
+        for container in self._containers.list():
+            if not _to_prune(container, filters, before):
+                continue
+            try:
+                size = (await asyncio.to_thread(self._engine.snapshotter.usage, container.id)).bytes
+                await self._containers.remove(container.id)
+            except (Conflict, NotFound):
+                continue  # it runs meanwhile, or has gone
+            removed.append(container.id)
+            freed += size
+        return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
+
     async def remove(self, request: Request) -> Reply:
-        """Make it go; `v` takes the volumes without names along."""
+        """Make it go; `v` takes the volumes without names along, `link` takes back one of its links alone."""
         query = request.query
-        if query.flag("link"):
-            raise InvalidSpec("link=true is not supported: containers of this agent have no links")
+        alias = request.params.get("alias", "")
+        if query.flag("link") != bool(alias):
+            raise InvalidSpec(
+                "a link is removed by the path /containers/CONTAINER/ALIAS with link=true, and a container "
+                "by /containers/CONTAINER without; give one of them"
+            )
+        if alias:
+            await self._engine.live.unlink(self._containers.get(request.params["id"]), alias)
+            return no_content()
         await self._containers.remove(
             request.params["id"], force=query.flag("force"), volumes=query.flag("v")
         )
         return no_content()
+
+
+def _to_prune(container: Container, filters: Filters, before: float | None) -> bool:
+    """Whether a container is at rest, and meant by the filters of a prune."""
+    labels = container.spec.labels
+    return (
+        container.status in _AT_REST
+        and (before is None or container.created_at < before)
+        and all(has_label(labels, value) for value in filters.get("label", ()))
+        and not any(has_label(labels, value) for value in filters.get("label!", ()))
+    )
+
+
+def _check_platform(image: Image, request: Request) -> None:
+    """Raise NotFound, upon which clients pull another one, where an image is not for the platform wanted."""
+    if not (wanted := request.query.text("platform")):
+        return
+    there = Platform(image.os, image.architecture, image.variant).normal()
+    if there != Platform.parse(wanted):
+        raise NotFound(
+            f"image {image.name} is for {there}, which does not match the specified platform ({wanted}): "
+            "pull it for that"
+        )

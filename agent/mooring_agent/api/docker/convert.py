@@ -8,9 +8,10 @@ client asks for is ever dropped without a word.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ...engine.resources.container import LOG_DRIVERS
 from ...errors import InvalidSpec
 from . import convert_health, convert_mounts, convert_networks, convert_security
 from .rules import (
@@ -19,6 +20,7 @@ from .rules import (
     Rules,
     apply,
     boolean,
+    both,
     integer,
     kept,
     mapping,
@@ -31,16 +33,24 @@ from .rules import (
     unsupported,
 )
 
+RUNTIMES = ("mooring", "runc", "io.containerd.runc.v2")
+"""Names of the one runtime; the latter are what clients call the default one of dockerd."""
+
 _NANO = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
 _KIB = 1024
+# Those of dockerd that this agent has not; any other name is none at all.
+_LOG_DRIVERS_OF_DOCKER = (
+    *("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "logentries", "splunk", "syslog"),
+)
 _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 
 
 @dataclass(frozen=True)
 class Conversion:
     """A body in our words. `anonymous` are targets that want a new volume without a name, `links` other
-    containers with the names that they are to have for this one.
+    containers with the names that they are to have for this one, on a network that both are on,
+    `volume_labels` those of volumes that are made with it.
     """
 
     spec: dict[str, Any]
@@ -48,6 +58,7 @@ class Conversion:
     auto_remove: bool
     anonymous: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
+    volume_labels: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
 
 def convert(body: Mapping[str, Any]) -> Conversion:
@@ -61,13 +72,21 @@ def convert(body: Mapping[str, Any]) -> Conversion:
     if draft.ports:
         draft.spec["ports"] = draft.ports
     volumes, anonymous = convert_mounts.settled(draft)
+    if draft.volume_driver:
+        if draft.volume_driver != "local" and (
+            anonymous or any(each["type"] == "volume" for each in volumes)
+        ):
+            raise unsupported("HostConfig.VolumeDriver", draft.volume_driver, "use local")
+        draft.extra["VolumeDriver"] = draft.volume_driver
     if volumes:
         draft.spec["volumes"] = volumes
     if "image" not in draft.spec:
         raise InvalidSpec("option Image is missing: name the image to make the container from")
     if draft.auto_remove and draft.spec.get("restart", "no") != "no":
         raise InvalidSpec("option AutoRemove cannot be combined with a restart policy; leave one of them out")
-    return Conversion(draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links))
+    return Conversion(
+        draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links), draft.volume_labels
+    )
 
 
 def convert_update(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,15 +115,21 @@ def _command(option: str, *, reset: bool) -> Any:
 
 def _env(draft: Draft, value: Any, where: str) -> None:
     variables: dict[str, str] = {}
+    absent: set[str] = set()
     for item in texts(value, where) or []:
         name, mark, content = item.partition("=")
-        if not mark:
-            raise unsupported(where, item, "give NAME=VALUE: a variable of the image cannot be removed")
         if not name:
-            raise refused(where, item, "NAME=VALUE")
-        variables[name] = content
+            raise refused(where, item, "NAME=VALUE, or NAME for a variable of the image that is to go")
+        if mark:
+            variables[name] = content
+            absent.discard(name)
+        else:
+            variables.pop(name, None)
+            absent.add(name)
     if variables:
         draft.spec["env"] = variables
+    if absent:
+        draft.spec["env_unset"] = sorted(absent)
 
 
 def _stop_timeout(draft: Draft, value: Any, where: str) -> None:
@@ -193,9 +218,12 @@ def _auto_remove(draft: Draft, value: Any, where: str) -> None:
 def _log(draft: Draft, value: Any, where: str) -> None:
     config = mapping(value, where) or {}
     driver = text(config.get("Type"), f"{where}.Type") or "json-file"
-    if driver != "json-file":
-        raise unsupported(f"{where}.Type", driver, "use json-file")
-    log: dict[str, Any] = {}
+    if driver in _LOG_DRIVERS_OF_DOCKER:
+        raise unsupported(f"{where}.Type", driver, f"use {' or '.join(LOG_DRIVERS)}")
+    if driver not in LOG_DRIVERS:
+        # Wording of dockerd's logger: clients compare it.
+        raise InvalidSpec(f"logger: no log driver named '{driver}' is registered")
+    log: dict[str, Any] = {} if driver == "json-file" else {"driver": driver}
     for key, setting in (pairs(config.get("Config"), f"{where}.Config") or {}).items():
         if key == "max-size":
             log["max_size"] = _size(setting, f"{where}.Config.{key}")
@@ -220,6 +248,11 @@ def _size(value: str, where: str) -> int:
     return size
 
 
+def _volume_driver(draft: Draft, value: Any, where: str) -> None:
+    """Who makes the volumes that are not there yet; it asks for nothing where there are none."""
+    draft.volume_driver = text(value, where) or ""
+
+
 def _cgroup(draft: Draft, value: Any, where: str) -> None:
     parent = text(value, where)
     if parent is not None:
@@ -242,8 +275,8 @@ _RESOURCES: Rules = {
     "CpuRealtimePeriod": NEVER,
     "CpuRealtimeRuntime": NEVER,
     "CpuShares": takes("cpu_shares", integer),
-    "CpusetCpus": takes("cpuset_cpus", text),
-    "CpusetMems": takes("cpuset_mems", text),
+    "CpusetCpus": both(takes("cpuset_cpus", text), kept(text)),
+    "CpusetMems": both(takes("cpuset_mems", text), kept(text)),
     "DeviceCgroupRules": takes("device_cgroup_rules", texts),
     "DeviceRequests": NEVER,
     "Devices": convert_security.devices,
@@ -277,7 +310,7 @@ _HOST: Rules = {
     "GroupAdd": takes("group_add", texts),
     "Init": takes("init", boolean),
     "IpcMode": convert_security.mode("ipc", "private"),
-    "Isolation": only("default"),
+    "Isolation": both(only("default"), kept(text)),
     "Links": convert_networks.host_links,
     "LogConfig": _log,
     "MaskedPaths": convert_security.paths("masked_paths"),
@@ -291,16 +324,16 @@ _HOST: Rules = {
     "ReadonlyPaths": convert_security.paths("readonly_paths"),
     "ReadonlyRootfs": takes("read_only", boolean),
     "RestartPolicy": _restart,
-    "Runtime": only("mooring"),
+    "Runtime": both(only(*RUNTIMES), kept(text)),
     "SecurityOpt": convert_security.security_options,
     "ShmSize": takes("shm_size", integer),
     "StorageOpt": NEVER,
     "Sysctls": takes("sysctls", pairs),
-    "Tmpfs": convert_mounts.tmpfs,
+    "Tmpfs": both(convert_mounts.tmpfs, kept(pairs)),
     "UTSMode": convert_security.mode("uts", "private"),
     "UsernsMode": convert_security.mode("userns"),
-    "VolumeDriver": only("local"),
-    "VolumesFrom": NEVER,
+    "VolumeDriver": _volume_driver,
+    "VolumesFrom": kept(texts),
 }
 
 _TOP: Rules = {
@@ -321,6 +354,7 @@ _TOP: Rules = {
     "NetworkDisabled": _no_network,
     "NetworkingConfig": convert_networks.networking,
     "OpenStdin": takes("interactive", boolean),
+    "Runtime": both(only(*RUNTIMES), kept(text)),  # docker-py says it twice
     "StdinOnce": kept(boolean),
     "StopSignal": takes("stop_signal", text),
     "StopTimeout": _stop_timeout,

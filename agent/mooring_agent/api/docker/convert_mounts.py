@@ -44,11 +44,20 @@ def binds(draft: Draft, value: Any, where: str) -> None:
 def mounts(draft: Draft, value: Any, where: str) -> None:
     """HostConfig.Mounts."""
     for number, mount in enumerate(objects(value, where) or []):
-        draft.volumes.append(_mount(mount, f"{where}[{number}]"))
+        volume, labels = _mount(mount, f"{where}[{number}]")
+        draft.volumes.append(volume)
+        if labels:
+            if "source" not in volume:
+                raise unsupported(
+                    f"{where}[{number}].VolumeOptions.Labels", labels, "name the volume that is to have them"
+                )
+            draft.volume_labels[volume["source"]] = labels
 
 
-def _mount(mount: dict[str, Any], where: str) -> dict[str, Any]:
+def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The volume, and the labels that it is made with if it is not there yet."""
     volume: dict[str, Any] = {}
+    labels: dict[str, str] = {}
     for key, value in mount.items():
         inner = f"{where}.{key}"
         if key == "Type":
@@ -66,7 +75,7 @@ def _mount(mount: dict[str, Any], where: str) -> dict[str, Any]:
         elif key == "BindOptions":
             _bind_options(volume, mapping(value, inner) or {}, inner)
         elif key == "VolumeOptions":
-            _volume_options(mapping(value, inner) or {}, inner)
+            labels = _volume_options(mapping(value, inner) or {}, inner)
         elif key == "Consistency":
             if value not in (None, *_PLAIN_MODES):
                 raise unsupported(inner, value)
@@ -76,7 +85,7 @@ def _mount(mount: dict[str, Any], where: str) -> dict[str, Any]:
         raise refused(f"{where}.Type", volume.get("type"), "bind, volume or tmpfs")
     if "target" not in volume:
         raise InvalidSpec(f"option {where}.Target is missing: give the path inside the container")
-    return volume
+    return volume, labels
 
 
 def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
@@ -91,15 +100,19 @@ def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -
             raise unsupported(f"{where}.{key}", value)
 
 
-def _volume_options(options: dict[str, Any], where: str) -> None:
+def _volume_options(options: dict[str, Any], where: str) -> dict[str, str]:
+    labels: dict[str, str] = {}
     for key, value in options.items():
         if key == "DriverConfig":
             driver = mapping(value, f"{where}.{key}") or {}
             for part, setting in driver.items():
                 if asks(setting) and not (part == "Name" and setting == "local"):
                     raise unsupported(f"{where}.{key}.{part}", setting)
+        elif key == "Labels":
+            labels = pairs(value, f"{where}.{key}") or {}
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
+    return labels
 
 
 def _tmpfs_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:

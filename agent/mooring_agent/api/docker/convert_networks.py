@@ -59,7 +59,6 @@ def networking(draft: Draft, value: Any, where: str) -> None:
 def _endpoint(draft: Draft, name: str, settings: dict[str, Any], given: str) -> None:
     where = f"NetworkingConfig.EndpointsConfig.{given}"
     network = attachment(name, settings, where)
-    draft.links += links(settings.get("Links"), f"{where}.Links")
     known = next((each for each in draft.networks if each["name"] == name), None)
     if known is not None:
         known.update(network)
@@ -68,7 +67,7 @@ def _endpoint(draft: Draft, name: str, settings: dict[str, Any], given: str) -> 
 
 
 def attachment(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """Our attachment to the network `name` with an endpoint's settings; links aside."""
+    """Our attachment to the network `name` with an endpoint's settings."""
     network: dict[str, Any] = {"name": name}
     for key, value in settings.items():
         here = f"{where}.{key}"
@@ -86,7 +85,10 @@ def attachment(name: str, settings: dict[str, Any], where: str) -> dict[str, Any
                 network["default_route"] = True
         elif key == "DriverOpts":
             network |= _driver_options(pairs(value, here) or {}, here)
-        elif key != "Links" and key not in _REPORTED and asks(value):
+        elif key == "Links":
+            if linked := links(value, here):
+                network["links"] = {alias: target for target, alias in linked}
+        elif key not in _REPORTED and asks(value):
             raise unsupported(here, value)
     return network
 

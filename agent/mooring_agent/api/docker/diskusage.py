@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotFound
-from ...storage.tree import measure_tree
 from ..messages import Reply, Request, json_response
 from ..router import Route
 from ..timestamps import rfc3339_seconds
 from . import images as docker_images
 from .inspect import exposed_ports
 from .render import summary
-from .volumes import render
+from .volumes import measured, render
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -88,7 +87,7 @@ class DiskUsageCalls:
         users = Counter(name for container in self._engine.containers.list() for _, name in container.volumes)
         entries = []
         for view in self._engine.volumes.list():
-            size = await asyncio.to_thread(_measured, Path(view["path"]))
+            size = await asyncio.to_thread(measured, Path(view["path"]))
             usage = {"Size": size, "RefCount": users[view["name"]]}
             entries.append(render(view) | {"UsageData": usage})
         return entries
@@ -127,11 +126,3 @@ def _cached(cache: CacheUsage) -> list[dict[str, Any]]:
 
 def _size_of(image: Image | None) -> int:
     return image.size if image is not None else 0
-
-
-def _measured(path: Path) -> int:
-    """Bytes of a volume on disk; 0 for one that was removed meanwhile."""
-    try:
-        return measure_tree(path).bytes
-    except OSError:
-        return 0

@@ -101,16 +101,18 @@ class ExecCalls:
         if execution.started:
             raise Conflict(f"exec {execution.id} has been started already; create another one")
         keys = self._keys.pop(execution.id, None)
+        # As dockerd: whether the stream is raw is what this request says, whatever the exec has.
+        raw_stream = fields.flag("Tty")
 
         async def serve(raw: RawStream) -> None:
-            streams = await self._started(execution, raw, rows, cols)
+            streams = await self._started(execution, raw, rows, cols, framed=not raw_stream)
             if streams is None:
                 return
             spec = execution.spec
             ended = await carry(
                 raw,
                 streams,
-                framed=not spec.tty,
+                framed=not raw_stream,
                 stdin=spec.stdin,
                 close_stdin=not spec.tty,
                 detach=DetachFilter(keys) if keys else None,
@@ -119,9 +121,11 @@ class ExecCalls:
                 # The client asks for the exit code as soon as the stream has ended.
                 await asyncio.wait([asyncio.ensure_future(streams.wait())], timeout=_EXIT_WITHIN)
 
-        return Hijack(serve, content_type=stream_type(request, execution.spec.tty))
+        return Hijack(serve, content_type=stream_type(request, raw_stream))
 
-    async def _started(self, execution: Exec, raw: RawStream, rows: int, cols: int) -> ExecStreams | None:
+    async def _started(
+        self, execution: Exec, raw: RawStream, rows: int, cols: int, *, framed: bool
+    ) -> ExecStreams | None:
         """Start it on a connection that is taken over already, as dockerd does.
 
         The client shows no answer but a stream, so what keeps the command from starting is said on that, and
@@ -135,7 +139,7 @@ class ExecCalls:
             return streams
         except MooringError as error:
             message = f"{error.message}\r\n".encode()
-            await raw.write(message if spec.tty else frame(2 if spec.stderr else 1, message))
+            await raw.write(frame(2 if spec.stderr and not spec.tty else 1, message) if framed else message)
             return None
 
     async def resize(self, request: Request) -> Reply:

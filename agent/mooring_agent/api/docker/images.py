@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,7 @@ class ImageCalls:
         shared: dict[str, int] = {}
         if request.query.flag("shared-size"):
             shared = {each.image.id: each.shared for each in (await self._images.usage()).images}
-        entries = []
+        entries, parent_of = [], parents(images)
         for image in images:
             if any(image.created_at >= moment for moment in bounds["before"]) or any(
                 image.created_at <= moment for moment in bounds["since"]
@@ -64,18 +66,22 @@ class ImageCalls:
                 continue
             names = _names_to_show(image, filters)
             if names is not None and _has_labels(image, filters.get("label", ())):
-                entries.append(summary(image, names, users[image.id], shared.get(image.id, -1)))
+                entries.append(
+                    summary(image, names, users[image.id], shared.get(image.id, -1))
+                    | {"ParentId": parent_of.get(image.id, "")}
+                )
         return json_response(entries)
 
     async def inspect(self, request: Request) -> Reply:
         """Everything about one image."""
         image = await docker_get(self._images, request.params["ref"])
+        parent = parents(await self._images.list()).get(image.id, "")
         return json_response(
             {
                 "Id": image.id,
                 "RepoTags": names(image),
                 "RepoDigests": list(image.view()["digests"]),
-                "Parent": "",
+                "Parent": parent,
                 "Comment": image.history[-1].get("comment", "") if image.history else "",
                 "Created": rfc3339_seconds(image.created_at),
                 "DockerVersion": "",
@@ -122,7 +128,7 @@ class ImageCalls:
     async def remove(self, request: Request) -> Reply:
         """Take a name away, and the image with its last one.
 
-        `noprune` keeps parents without names, and images of this store have no parents.
+        `noprune` keeps parents without names, and an image of this store is always removed alone.
         """
         request.query.flag("noprune")
         await docker_get(self._images, request.params["ref"])
@@ -145,6 +151,35 @@ async def docker_get(images: Images, reference: str) -> Image:
         if not reference.startswith("sha256:"):
             shown = Reference.parse(reference).familiar
         raise NotFound(f"No such image: {shown}") from None
+
+
+def parents(images: Collection[Image]) -> dict[str, str]:
+    """Of each image that is made of another one of these, the id of that: the nearest whose history and
+    layers its own begin with. Pure.
+    """
+    steps = {image.id: _steps(image) for image in images if image.history}
+    whole: dict[str, list[Image]] = {}
+    for image in images:
+        if image.id in steps:
+            whole.setdefault(steps[image.id][-1], []).append(image)
+    found = {}
+    for image in images:
+        nearer = (each for step in reversed(steps.get(image.id, [])[:-1]) for each in whole.get(step, ()))
+        for parent in nearer:
+            if image.diff_ids[: len(parent.diff_ids)] == parent.diff_ids:
+                found[image.id] = parent.id
+                break
+    return found
+
+
+def _steps(image: Image) -> list[str]:
+    """For each step of its history what names it with all before."""
+    digest = hashlib.sha256()
+    found = []
+    for entry in image.history:
+        digest.update(json.dumps(entry, sort_keys=True).encode())
+        found.append(digest.hexdigest())
+    return found
 
 
 def prune_filter(filters: Filters, now: float) -> PruneFilter:

@@ -74,7 +74,9 @@ class ImageTransferCalls:
 
     async def _tags_there(self, name: Reference, credentials: Credentials | None) -> list[Reference]:
         """All names that a repository has at its registry: what is meant when no tag is given."""
-        tags = await self._images.at_registry(str(name), credentials, lambda repository: repository.tags())
+        tags = await self._images.at_registry(
+            str(name), credentials, lambda repository: repository.tags_to_pull()
+        )
         if not tags:
             raise NotFound(f"repository {name.familiar_repository} has no tags")
         return [named(name.repository, tag) for tag in tags]

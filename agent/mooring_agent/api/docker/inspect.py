@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...engine.resources.limits import CPU_LIST
 from ..timestamps import NEVER, rfc3339_seconds
 from . import convert_health
+from .convert import RUNTIMES
+from .convert_networks import DEFAULT_NETWORK
 from .inspect_security import confinement, tmpfs
 from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
 
@@ -117,7 +120,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
         "Tty": spec.tty,
         "OpenStdin": spec.interactive,
         "StdinOnce": bool(extra.get("StdinOnce")),
-        "Env": list(container.env),
+        "Env": [*container.env, *spec.env_unset],
         "Cmd": _first(spec.command, _inherited_command(container, image_config)),
         "Image": spec.image,
         "Volumes": anonymous or None,
@@ -153,13 +156,13 @@ def _host_config(container: Container) -> dict[str, Any]:
     return {
         "Binds": _binds(container),
         "ContainerIDFile": extra.get("ContainerIDFile", ""),
-        "LogConfig": {"Type": "json-file", "Config": _log_config(container)},
+        "LogConfig": {"Type": spec.log.driver, "Config": _log_config(container)},
         "NetworkMode": network_mode(container),
         "PortBindings": _port_bindings(container),
         "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
         "AutoRemove": container.auto_remove,
-        "VolumeDriver": "",
-        "VolumesFrom": None,
+        "VolumeDriver": extra.get("VolumeDriver", ""),
+        "VolumesFrom": extra.get("VolumesFrom"),
         "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
@@ -168,12 +171,12 @@ def _host_config(container: Container) -> dict[str, Any]:
         "DnsSearch": list(spec.dns_search),
         "ExtraHosts": [f"{name}:{address}" for name, address in spec.extra_hosts.items()] or None,
         "Cgroup": "",
-        "Links": None,
+        "Links": _links(container),
         "PublishAllPorts": bool(extra.get("PublishAllPorts")),
         "ReadonlyRootfs": spec.read_only,
         "Tmpfs": _tmpfs(container),
-        "Runtime": "mooring",
-        "Isolation": "",
+        "Runtime": extra.get("Runtime", RUNTIMES[0]),
+        "Isolation": extra.get("Isolation", ""),
         "CpuShares": spec.cpu_shares or 0,
         "Memory": spec.memory or 0,
         "NanoCpus": 0 if quota or not spec.cpus else round(spec.cpus * _NANO),
@@ -188,8 +191,8 @@ def _host_config(container: Container) -> dict[str, Any]:
         "CpuQuota": quota,
         "CpuRealtimePeriod": 0,
         "CpuRealtimeRuntime": 0,
-        "CpusetCpus": spec.cpuset_cpus or "",
-        "CpusetMems": spec.cpuset_mems or "",
+        "CpusetCpus": _as_given(extra.get("CpusetCpus"), spec.cpuset_cpus),
+        "CpusetMems": _as_given(extra.get("CpusetMems"), spec.cpuset_mems),
         "DeviceRequests": None,
         "MemoryReservation": spec.memory_reservation or 0,
         "MemorySwap": spec.memory_swap or 0,
@@ -204,6 +207,13 @@ def _host_config(container: Container) -> dict[str, Any]:
     }
 
 
+def _as_given(given: str | None, cpus: str | None) -> str:
+    """A list of CPUs as its user wrote it, as long as that means what holds."""
+    if given is None or CPU_LIST.parse(given, "") != cpus:
+        return cpus or ""
+    return given
+
+
 def _binds(container: Container) -> list[str] | None:
     binds = [
         f"{volume.source}:{volume.target}{':' if (mode := bind_mode(volume)) else ''}{mode}"
@@ -213,15 +223,32 @@ def _binds(container: Container) -> list[str] | None:
     return binds or None
 
 
+def _links(container: Container) -> list[str] | None:
+    """Those on the network that every container is on; others are shown with their networks."""
+    links = [
+        f"/{target}:/{container.name}/{alias}"
+        for network in container.spec.networks
+        if network.name == DEFAULT_NETWORK
+        for alias, target in network.links.items()
+    ]
+    return links or None
+
+
 def _tmpfs(container: Container) -> dict[str, str]:
-    return {volume.target: tmpfs(volume) for volume in container.spec.volumes if volume.type == "tmpfs"}
+    given = container.extra.get("Tmpfs", {})
+    return {
+        volume.target: given.get(volume.target, tmpfs(volume))
+        for volume in container.spec.volumes
+        if volume.type == "tmpfs"
+    }
 
 
 def _log_config(container: Container) -> dict[str, str]:
     if "log" not in container.spec.given_fields:
         return {}
-    log = container.spec.log
-    return {"max-size": str(log.max_size), "max-file": str(log.max_files)}
+    log, given = container.spec.log, container.spec.log.given_fields
+    shown = {"max-size": ("max_size", log.max_size), "max-file": ("max_files", log.max_files)}
+    return {option: str(value) for option, (name, value) in shown.items() if name in given}
 
 
 def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:

@@ -61,25 +61,25 @@ class NetworkCalls:
     async def index(self, request: Request) -> Reply:
         """What `docker network ls` shows."""
         filters = request.query.filters(_FILTERS)
-        shown = [self._render(view) for view in self._views()]
+        shown = [self._render(view) for view in _views(self._engine)]
         return json_response([network for network in shown if self._passes(network, filters)])
 
     async def inspect(self, request: Request) -> Reply:
         """One network, with who is on it."""
-        view = self._find(request.params["id"])
+        view = find_network(self._engine, request.params["id"])
         return json_response(self._render(view) | {"Containers": self._members(view["name"])})
 
     async def create(self, request: Request) -> Reply:
         """Make a bridge network."""
         name, spec = _spec_of(canonical(await request.json(), _CREATE))
-        if any(view["name"] == name for view in self._views()):
+        if any(view["name"] == name for view in _views(self._engine)):
             raise Conflict(f"network with name {name} already exists; remove it or choose another name")
         await self._engine.network_put(name, spec, dry_run=False)
         return json_response({"Id": network_id(name), "Warning": ""}, 201)
 
     async def remove(self, request: Request) -> Reply:
         """Remove one that nobody is on."""
-        name = self._find(request.params["id"])["name"]
+        name = find_network(self._engine, request.params["id"])["name"]
         if name in _PREDEFINED:
             raise Conflict(f"{name} is a pre-defined network and cannot be removed")
         await self._engine.network_delete(name, dry_run=False)
@@ -87,21 +87,17 @@ class NetworkCalls:
 
     async def connect(self, request: Request) -> Reply:
         """Attach a container, running or not."""
-        name = self._find(request.params["id"])["name"]
+        name = find_network(self._engine, request.params["id"])["name"]
         body = canonical(await request.json(), ("Container", "EndpointConfig"))
         container = self._container(body, ("Container", "EndpointConfig"))
         settings = mapping(body.get("EndpointConfig"), "EndpointConfig") or {}
-        if convert_networks.links(settings.get("Links"), "EndpointConfig.Links"):
-            raise unsupported(
-                "EndpointConfig.Links", settings["Links"], "connect the other one with an alias"
-            )
         given = convert_networks.attachment(name, settings, "EndpointConfig")
         await self._engine.live.connect(container, NetworkAttachment.parse(given))
         return Response(200)
 
     async def disconnect(self, request: Request) -> Reply:
         """Take a container off; one that is gone is off already with Force."""
-        name = self._find(request.params["id"])["name"]
+        name = find_network(self._engine, request.params["id"])["name"]
         body = canonical(await request.json(), ("Container", "Force"))
         try:
             container = self._container(body, ("Container", "Force"))
@@ -135,23 +131,6 @@ class NetworkCalls:
         if reference is None:
             raise InvalidSpec("option Container is missing: name the container")
         return self._engine.containers.get(reference)
-
-    def _views(self) -> list[dict[str, Any]]:
-        return [*self._engine.network_list(), *({"name": name} for name in HOST_NETWORKS)]
-
-    def _find(self, reference: str) -> dict[str, Any]:
-        views = self._views()
-        for view in views:
-            if view["name"] == reference:
-                return dict(view)
-        matches = [view for view in views if network_id(view["name"]).startswith(reference)]
-        if len(matches) > 1:
-            raise Conflict(f"network id {reference} is the beginning of several; give more of it")
-        if not matches:
-            raise NotFound(
-                f"network {reference} not found; list those that there are with 'docker network ls'"
-            )
-        return dict(matches[0])
 
     def _members(self, name: str) -> dict[str, Any]:
         members = {}
@@ -214,6 +193,32 @@ class NetworkCalls:
     def _dangling(self, name: str) -> bool:
         used = {each.name for container in self._engine.containers.list() for each in container.spec.networks}
         return name not in used and name not in _PREDEFINED
+
+
+def _views(engine: Engine) -> list[dict[str, Any]]:
+    return [*engine.network_list(), *({"name": name} for name in HOST_NETWORKS)]
+
+
+def find_network(engine: Engine, reference: str) -> dict[str, Any]:
+    """The view of the network of this name, id or unique beginning of an id. Raises NotFound, Conflict."""
+    views = _views(engine)
+    for view in views:
+        if view["name"] == reference:
+            return dict(view)
+    matches = [view for view in views if network_id(view["name"]).startswith(reference)]
+    if len(matches) > 1:
+        raise Conflict(f"network id {reference} is the beginning of several; give more of it")
+    if not matches:
+        raise NotFound(f"network {reference} not found; list those that there are with 'docker network ls'")
+    return dict(matches[0])
+
+
+def network_named(engine: Engine, reference: str) -> str:
+    """The name of a network that may be given by its id; what is none is what it is."""
+    try:
+        return str(find_network(engine, reference)["name"])
+    except NotFound:
+        return reference
 
 
 def _spec_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:

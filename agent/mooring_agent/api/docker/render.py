@@ -137,7 +137,7 @@ def _endpoint(
     sysctls = ",".join(f"{name}={value}" for name, value in attachment.sysctls.items())
     return {
         "IPAMConfig": {name: address for name, address in wanted.items() if address} or None,
-        "Links": None,
+        "Links": [f"{target}:{alias}" for alias, target in attachment.links.items()] or None,
         "Aliases": list(aliases) or None,
         "MacAddress": here.mac if here else attachment.mac_address or "",
         "GwPriority": int(attachment.default_route),

@@ -28,6 +28,8 @@ class Draft:
     links: list[tuple[str, str]] = field(default_factory=list)
     mac: str = ""
     ports: list[dict[str, Any]] = field(default_factory=list)
+    volume_labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    volume_driver: str = ""
     auto_remove: bool = False
     no_network: bool = False
 
@@ -150,6 +152,16 @@ def kept(reader: Reader) -> Rule:
         found = reader(value, where)
         if found is not None:
             draft.extra[where.rpartition(".")[2]] = found
+
+    return rule
+
+
+def both(*rules: Rule) -> Rule:
+    """Several rules for one value."""
+
+    def rule(draft: Draft, value: Any, where: str) -> None:
+        for each in rules:
+            each(draft, value, where)
 
     return rule
 

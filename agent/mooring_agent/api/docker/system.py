@@ -12,9 +12,11 @@ from time import time
 from typing import TYPE_CHECKING
 
 from ... import __version__
+from ...engine.resources.container import LOG_DRIVERS
 from ..messages import Reply, Request, Response, json_response
 from ..router import NEWEST_API, OLDEST_API, Route
 from ..timestamps import rfc3339_seconds
+from .convert import RUNTIMES
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -111,7 +113,7 @@ class SystemCalls:
                     "Volume": ["local"],
                     "Network": ["bridge", "host", "null"],
                     "Authorization": None,
-                    "Log": ["json-file"],
+                    "Log": list(LOG_DRIVERS),
                 },
                 "MemoryLimit": has_memory,
                 "SwapLimit": has_memory,
@@ -150,8 +152,8 @@ class SystemCalls:
                 "Labels": [],
                 "ExperimentalBuild": False,
                 "ServerVersion": __version__,
-                "Runtimes": {"mooring": {"path": "mooring"}},
-                "DefaultRuntime": "mooring",
+                "Runtimes": {name: {"path": RUNTIMES[0]} for name in RUNTIMES},
+                "DefaultRuntime": RUNTIMES[0],
                 "Swarm": {
                     "NodeID": "",
                     "NodeAddr": "",

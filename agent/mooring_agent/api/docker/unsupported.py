@@ -6,30 +6,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...errors import NotSupported, Unavailable
-from ..messages import Reply, Request
+from ..messages import Reply, Request, json_response
 from ..router import Call, Route
 
 _MISSING = (
-    ("GET", "/containers/{id}/archive", "docker cp"),
-    ("HEAD", "/containers/{id}/archive", "docker cp"),
-    ("PUT", "/containers/{id}/archive", "docker cp"),
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
-    ("POST", "/containers/prune", "docker container prune"),
     ("POST", "/grpc", "the session of buildkit"),
-    ("GET", "/plugins", "docker plugin"),
+    ("POST", "/plugins/create", "docker plugin"),
+    ("GET", "/plugins/privileges", "docker plugin"),
+    ("POST", "/plugins/pull", "docker plugin"),
     ("POST", "/session", "the session of buildkit"),
-    ("POST", "/volumes/prune", "docker volume prune"),
 )
 _SWARM = (
-    ("GET", "/configs"),
-    ("GET", "/nodes"),
-    ("GET", "/secrets"),
-    ("GET", "/services"),
     ("GET", "/swarm"),
+    *(("POST", f"/swarm/{call}") for call in ("init", "join", "leave", "unlock", "update")),
+    ("GET", "/swarm/unlockkey"),
+    ("GET", "/nodes"),
+    ("GET", "/nodes/{id}"),
+    ("DELETE", "/nodes/{id}"),
+    ("POST", "/nodes/{id}/update"),
     ("GET", "/tasks"),
-    ("POST", "/swarm/init"),
-    ("POST", "/swarm/join"),
-    ("POST", "/swarm/leave"),
+    ("GET", "/tasks/{id}"),
+    ("GET", "/tasks/{id}/logs"),
+    ("GET", "/services/{id}/logs"),
+    *(
+        call
+        for kind in ("configs", "secrets", "services")
+        for call in (
+            ("GET", f"/{kind}"),
+            ("POST", f"/{kind}/create"),
+            ("GET", f"/{kind}/{{id}}"),
+            ("DELETE", f"/{kind}/{{id}}"),
+            ("POST", f"/{kind}/{{id}}/update"),
+        )
+    ),
 )
 
 
@@ -42,6 +52,11 @@ class UnsupportedCalls:
             yield Route(method, path, _refuses(what), versioned=True)
         for method, path in _SWARM:
             yield Route(method, path, self.no_swarm, versioned=True)
+        yield Route("GET", "/plugins", self.plugins, versioned=True)
+
+    async def plugins(self, request: Request) -> Reply:
+        """There are none."""
+        return json_response([])
 
     async def no_swarm(self, request: Request) -> Reply:
         """As an engine that is no part of a swarm answers."""

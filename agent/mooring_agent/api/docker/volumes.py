@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's volumes: list, inspect, create, remove."""
+"""Docker's volumes: list, inspect, create, remove, prune."""
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import Conflict, NotFound
+from ...errors import Conflict, InvalidSpec, NotFound
+from ...storage.tree import measure_tree
 from ..messages import Reply, Request, json_response, no_content
 from ..router import Route
 from ..timestamps import NEVER, rfc3339_seconds
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
     from ...engine.engine import Engine
 
 _FILTERS = ("dangling", "driver", "label", "name")
+_PRUNE_FILTERS = ("all", "label", "label!")
+# The label by which dockerd knows a volume that was made without a name, and may be pruned.
+_ANONYMOUS = "com.docker.volume.anonymous"
+# The first version whose prune spares the volumes with names.
+_ANONYMOUS_ONLY = (1, 42)
 
 
 class VolumeCalls:
@@ -31,6 +40,7 @@ class VolumeCalls:
         """The route table of this resource."""
         yield Route("GET", "/volumes", self.list, versioned=True)
         yield Route("POST", "/volumes/create", self.create, versioned=True)
+        yield Route("POST", "/volumes/prune", self.prune, versioned=True)
         yield Route("GET", "/volumes/{name}", self.inspect, versioned=True)
         yield Route("DELETE", "/volumes/{name}", self.remove, versioned=True)
 
@@ -61,6 +71,8 @@ class VolumeCalls:
             elif key != "Name" and asks(value):
                 raise unsupported(key, value)
         if not any(view["name"] == name for view in self._volumes.list()):
+            if not body.get("Name"):
+                spec["labels"] = {**spec.get("labels", {}), _ANONYMOUS: ""}
             await self._volumes.put(name, spec, dry_run=False)
         return json_response(render(self._get(name)), 201)
 
@@ -73,15 +85,42 @@ class VolumeCalls:
             if request.query.flag("force"):
                 return no_content()
             raise
-        users = [
-            container.name
-            for container in self._engine.containers.list()
-            if any(volume.type == "volume" and volume.source == name for volume in container.spec.volumes)
-        ]
+        users = self._users(name)
         if users:
             raise Conflict(f"volume {name} is in use by container {', '.join(users)}; remove that first")
         await self._volumes.delete(name, dry_run=False)
         return no_content()
+
+    async def prune(self, request: Request) -> Reply:
+        """Remove what no container has: volumes without a name of their own, with `all` the others too."""
+        filters = request.query.filters(_PRUNE_FILTERS)
+        everything = _truth(filters.get("all", ()), "all")
+        # Before API 1.42 all of them were meant.
+        if "all" not in filters and request.version is not None and request.version < _ANONYMOUS_ONLY:
+            everything = True
+        removed, freed = [], 0
+        for view in self._volumes.list():
+            labels = view.get("labels") or {}
+            wanted = all(has_label(labels, value) for value in filters.get("label", ()))
+            spared = any(has_label(labels, value) for value in filters.get("label!", ()))
+            nameless = view["anonymous"] or _ANONYMOUS in labels
+            if not wanted or spared or not (everything or nameless) or self._users(view["name"]):
+                continue
+            size = await asyncio.to_thread(measured, Path(view["path"]))
+            try:
+                await self._volumes.delete(view["name"], dry_run=False)
+            except Conflict:
+                continue  # somebody has taken it meanwhile
+            removed.append(view["name"])
+            freed += size
+        return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed})
+
+    def _users(self, name: str) -> builtins.list[str]:
+        return [
+            container.name
+            for container in self._engine.containers.list()
+            if any(volume.type == "volume" and volume.source == name for volume in container.spec.volumes)
+        ]
 
     def _get(self, name: str) -> dict[str, Any]:
         return self._volumes.get(name)
@@ -101,6 +140,14 @@ class VolumeCalls:
         )
 
 
+def _truth(values: tuple[str, ...], name: str) -> bool:
+    """A filter that is a boolean, false where it is not given."""
+    for value in values:
+        if value.lower() not in ("1", "true", "0", "false"):
+            raise InvalidSpec(f"filter {name}={value!r} is no boolean: expected true or false")
+    return bool(values) and values[0].lower() in ("1", "true")
+
+
 def _fits(volume: dict[str, Any], name: str, value: str, dangling: bool) -> bool:
     if name == "label":
         return has_label(volume["Labels"], value)
@@ -109,6 +156,14 @@ def _fits(volume: dict[str, Any], name: str, value: str, dangling: bool) -> bool
     if name == "dangling":
         return (value in ("1", "true")) == dangling
     return bool(volume[name.capitalize()] == value)  # driver
+
+
+def measured(path: Path) -> int:
+    """Bytes of a volume on disk; 0 for one that was removed meanwhile."""
+    try:
+        return measure_tree(path).bytes
+    except OSError:
+        return 0
 
 
 def render(view: dict[str, Any]) -> dict[str, Any]:

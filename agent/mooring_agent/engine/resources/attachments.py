@@ -89,11 +89,28 @@ class LinkSysctls(Pairs):
         return {name: setting.strip() for name, setting in given.items()}
 
 
+class Links(Pairs):
+    """Further names of other containers: alias → container."""
+
+    def __init__(self) -> None:
+        super().__init__("aliases")
+
+    def parse(self, value: object, where: str) -> Mapping[str, str] | None:
+        """See `Type.parse`."""
+        pairs = super().parse(value, where) or {}
+        return {
+            _alias(alias, f"a name in {where}"): names.resource_name("container", target, f"{where}.{alias}")
+            for alias, target in pairs.items()
+        }
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkAttachment(Declared):
     """One network that a container is attached to.
 
     The default route leads through the first one with a gateway to the outside, or the one that says so.
+    `links` are further names that others of this network have as long as this container is attached; whoever
+    is called so has them, now or later.
     """
 
     KIND: ClassVar[str] = "network"
@@ -103,6 +120,7 @@ class NetworkAttachment(Declared):
     ipv6_address: str | None = option(Text("an IPv6 address", _ipv6))
     mac_address: str | None = option(Text("a MAC address", _mac))
     aliases: tuple[str, ...] = option(WordSet(Text("a host name", _alias)), default=())
+    links: Mapping[str, str] = option(Links(), default={})
     default_route: bool = option(Bool(), default=False)
     spoofing: str = option(Choice("refused", "allowed"), default="refused")
     sysctls: Mapping[str, str] = option(LinkSysctls(), default={})
@@ -111,7 +129,17 @@ class NetworkAttachment(Declared):
         """Refuse addresses and names on networks that have none to give."""
         asked = [
             name
-            for name in ("ipv4_address", "ipv6_address", "mac_address", "aliases", "default_route", "sysctls")
+            for name in (
+                *(
+                    "ipv4_address",
+                    "ipv6_address",
+                    "mac_address",
+                    "aliases",
+                    "links",
+                    "default_route",
+                    "sysctls",
+                ),
+            )
             if getattr(self, name)
         ] + (["spoofing"] if self.spoofing != "refused" else [])
         if is_alone(self.name) and asked:

@@ -47,6 +47,7 @@ from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
 _POLICIES = ("no", "always", "unless-stopped", "on-failure")
+LOG_DRIVERS = ("json-file", "local", "none")
 _RETRIES = Integer(0, 2**31 - 1, what="a number of attempts")
 
 
@@ -91,16 +92,22 @@ class Restart(Type[RestartPolicy]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogOptions(Declared):
-    """How much of a container's output is kept: `max_files` files of `max_size` bytes."""
+    """How much of a container's output is kept: `max_files` files of `max_size` bytes.
+
+    The `driver` says what clients of Docker's API see: json-file and local are the same here, and with none
+    nobody is shown what a container wrote but who is attached to it.
+    """
 
     KIND: ClassVar[str] = "log"
 
+    driver: str = option(Choice(*LOG_DRIVERS), default="json-file", live=True)
     max_size: int = option(Size(4096), default=16 * MIB)
     max_files: int = option(Integer(1, 1000, what="a number of files"), default=3)
 
     def __str__(self) -> str:
         """Return "3 files of 16m"."""
-        return f"{self.max_files} files of {Size().show(self.max_size)}"
+        kept = f"{self.max_files} files of {Size().show(self.max_size)}"
+        return kept if self.driver == "json-file" else f"{self.driver}, {kept}"
 
 
 class Argv(Type[tuple[str, ...]]):
@@ -135,6 +142,12 @@ def _image(text: str, where: str) -> str:
     return text
 
 
+def _variable(text: str, where: str) -> str:
+    if not text or "=" in text:
+        raise refusal(where, text, "the name of a variable, without a value")
+    return text
+
+
 def _cgroup(text: str, where: str) -> str:
     return names.resource_name("cgroup", text, where)
 
@@ -151,6 +164,8 @@ _PATH = Text("an absolute path inside the container", names.absolute_path)
 class ContainerSpec(Declared):
     """What a container should be. None means that the image, or the kernel, decides.
 
+    `env_unset` are variables of the image that it has not.
+
     Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
     together, -1 without limit, as Docker counts it. `pull` is when the image is pulled. `ready_timeout` is
     how long a successor that starts first may take to answer, `drain` how long connections of before may
@@ -164,6 +179,7 @@ class ContainerSpec(Declared):
     command: tuple[str, ...] | None = option(Argv())
     entrypoint: tuple[str, ...] | None = option(Argv())
     env: Mapping[str, str] = option(Pairs("environment variables"), default={})
+    env_unset: tuple[str, ...] = option(WordSet(Text("the name of a variable", _variable)), default=())
     workdir: str | None = option(Text("an absolute path inside the container", names.absolute_path))
     user: str | None = option(Text("a user", names.user))
     hostname: str | None = option(Text("a host name", names.hostname))
@@ -231,6 +247,11 @@ class ContainerSpec(Declared):
 
     def check(self, prefix: str) -> None:
         """Hold what no single option can say."""
+        for name in self.env_unset:
+            if name in self.env:
+                raise InvalidSpec(
+                    f"{prefix}env_unset names {name}, which env sets; remove it from one of them"
+                )
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         self._check_health(prefix)
         self._check_network(prefix)

@@ -119,11 +119,12 @@ class Commands:
         snapshots = work.state.snapshots
         # The runner gives its container the same id, so that whoever sweeps knows what belongs together.
         key = secrets.token_hex(32)
-        text = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
+        decoder = codecs.getincrementaldecoder("utf-8")
+        texts = {stream: decoder("replace") for stream in (1, 2)}  # a piece may end within a character
 
-        def output(data: bytes) -> None:
+        def output(stream: int, data: bytes) -> None:
             tail.add(data)
-            work.reporting.output(text.decode(data))
+            work.reporting.output(texts[stream].decode(data), errors=stream == 2)
 
         with ExitStack() as held:
             target = held.enter_context(temporary_snapshot(snapshots, key, chain or None))
@@ -152,7 +153,7 @@ class Commands:
             exit_code = work.runner.run(request, output, work.stop)
             reached("build-ran")
             if exit_code:
-                raise BuildFailed(command.location, exit_code, tail.text())
+                raise BuildFailed(command.location, exit_code, tail.text(), command.argv)
             untouched: frozenset[bytes] = frozenset()
             if in_place is not None:
                 in_place.clear()

@@ -15,12 +15,13 @@ class BuildFailed(MooringError):
     status = 400
     code = "build_failed"
 
-    def __init__(self, location: Location, exit_code: int, output: str) -> None:
-        """`output` is the end of what the command wrote."""
+    def __init__(self, location: Location, exit_code: int, output: str, argv: tuple[str, ...] = ()) -> None:
+        """`output` is the end of what the command `argv` wrote."""
         said = f"; the end of its output:\n{output}" if output else "; it wrote nothing"
         super().__init__(f"{place_of(location)} ended with exit code {exit_code}{said}")
         self.exit_code = exit_code
         self.output = output
+        self.argv = argv
 
 
 def place_of(location: Location) -> str:

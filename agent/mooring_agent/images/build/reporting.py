@@ -8,7 +8,7 @@ from collections import deque
 
 from mooring_agent.images.image import Progress, ProgressEvent
 
-STEP, OUTPUT, NOTE, WARNING = "step", "output", "note", "warning"
+STEP, OUTPUT, ERRORS, NOTE, WARNING = "step", "output", "errors", "note", "warning"
 """Kinds of events (`ProgressEvent.step`); the text is the detail."""
 
 _LINES = 20
@@ -39,9 +39,9 @@ class Reporting:
         """Something to look at."""
         self._tell(WARNING, text)
 
-    def output(self, text: str) -> None:
-        """What a command has written."""
-        self._tell(OUTPUT, text)
+    def output(self, text: str, *, errors: bool = False) -> None:
+        """What a command has written, to its standard error if `errors`."""
+        self._tell(ERRORS if errors else OUTPUT, text)
 
     def _tell(self, kind: str, text: str, number: int | None = None) -> None:
         with self._lock:

@@ -11,8 +11,10 @@ from typing import Protocol
 from mooring_agent.images.build.options import RunLimits
 from mooring_agent.images.turns import Stop
 
-Output = Callable[[bytes], None]
-"""Takes what a command has written, as it comes; may be called from any thread and must not block."""
+Output = Callable[[int, bytes], None]
+"""Takes what a command has written to its stream 1 (output) or 2 (errors), as it comes; may be called from
+any thread and must not block.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,11 +189,18 @@ class Repository:
 
     def tags(self) -> list[str]:
         """All tags, sorted; the registry itself is asked, since a mirror may know of less."""
-        what = f"list of tags of {self.name}"
-        session = self._origin
-        return read_pages(
-            session, self._at(session, "tags/list"), "tags", what, self._scopes(session, "pull")
-        )
+        return self._tags(self._origin)
+
+    def tags_to_pull(self) -> list[str]:
+        """All tags, sorted; a mirror is asked where the registry itself cannot be reached."""
+        try:
+            return self.tags()
+        except Unavailable:
+            return self._read(self._tags)
+
+    def _tags(self, session: Session) -> list[str]:
+        path, what = self._at(session, "tags/list"), f"list of tags of {self.name}"
+        return read_pages(session, path, "tags", what, self._scopes(session, "pull"))
 
     def delete_tag(self, tag: str) -> bool:
         """Delete a tag alone; False where that is not done, since many registries take digests only.
