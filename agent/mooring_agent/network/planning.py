@@ -30,8 +30,9 @@ def plan_subnets(
     """The IPv4 and the IPv6 subnet of the network `name`, whose normal form is `given`; None for none.
 
     They overlap neither `others` nor what the host has routes to, but for those through `own_links` and the
-    parent of a macvlan network. Raises Conflict, NotFound.
+    parent of a macvlan network. Raises Conflict, NotFound, and InvalidSpec for an overlay without this host.
     """
+    overlaydevice.seen_from_here(netlink, given, name)
     links = set(own_links)
     if "parent" in given:
         links.add(require_parent(netlink, name, given["parent"]).name)
@@ -128,8 +129,15 @@ def decide(
 def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> Network:
     """A network with what a normal form says of `specs.LIVE`.
 
-    Raises Conflict if this host would have another slice of an overlay, whose addresses its containers have.
+    Raises Conflict for what cannot change, such as this host's slice of an overlay, whose addresses its
+    containers have.
     """
+    for key, now, wanted in specs.fixed(before, given):
+        if wanted != now:
+            raise Conflict(
+                f"network {before.name} cannot change its {key} from {now} to {wanted}; remove it first, or "
+                "declare another network"
+            )
     across = overlaydevice.seen_from_here(netlink, given, before.name)
     if before.overlay is not None and across is not None:
         old, new = before.overlay.here, across.here
