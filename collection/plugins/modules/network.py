@@ -182,12 +182,13 @@ EXAMPLES = r"""
       - {action: deny, direction: in, containers: [db]}
       - deny out to 0.0.0.0/0 for db
 
-- name: One network across the hosts of the play
+- name: One network across the hosts of a group, whose addresses there are in a variable of each
   mooring.fleet.network:
     name: mesh
     driver: overlay
     subnet: 10.220.0.0/16
-    hosts: "{{ dict(ansible_play_hosts | zip(ansible_play_hosts | map('extract', hostvars, 'underlay'))) }}"
+    ipv6: true
+    hosts: "{{ dict(groups['mesh'] | zip(groups['mesh'] | map('extract', hostvars, 'underlay'))) }}"
     host: "{{ inventory_hostname }}"
 
 - name: No such network
