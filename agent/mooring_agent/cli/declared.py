@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine.resources.options import Size
-from ..errors import MooringError
+from ..errors import InvalidSpec, MooringError
 from .client import FLEET, ApiFailure, segment
 from .containers import client_of
 from .images import pair
@@ -98,13 +98,28 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
             "reachable_from": arguments.reachable_from,
             "rules": arguments.rule,
             "vni": arguments.vni,
+            "host": arguments.host,
+            "slice_prefix": arguments.slice_prefix,
         }
     )
     if arguments.overlay:
-        spec |= {"driver": "overlay", "hosts": dict(pair(item, "--overlay") for item in arguments.overlay)}
+        spec |= {"driver": "overlay", "hosts": dict(_host(item) for item in arguments.overlay)}
     return (
         spec | ({"nat": False} if arguments.no_nat else {}) | ({"ipv4": False} if arguments.no_ipv4 else {})
     )
+
+
+def _host(item: str) -> tuple[str, dict[str, Any]]:
+    """A host of an overlay, from HOST=ADDRESS[,slice=NUMBER]. Raises InvalidSpec."""
+    name, said = pair(item, "--overlay")
+    address, *rest = said.split(",")
+    given: dict[str, Any] = {"address": address}
+    for part in rest:
+        key, _, value = part.partition("=")
+        if key != "slice" or not value.isdigit() or key in given:
+            raise InvalidSpec(f"--overlay {item} has {part!r}: expected HOST=ADDRESS[,slice=NUMBER]")
+        given["slice"] = int(value)
+    return name, given
 
 
 def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from ..engine.resources.options import Size
 from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
 from .confinement import confinement
-from .containers import change_limits, client_of
-from .networking import names, networking
+from .containers import change, client_of
+from .images import pair
+from .networking import beyond_docker, names, networking, ports
 from .terminal import pump, raw_mode, watch_size, window_size
 
 _NANO = 1_000_000_000
@@ -32,13 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a command in a new container; the exit status is the command's."""
     _check_terminal(arguments)
     client = client_of(arguments)
-    body = _body(arguments)
+    body, beyond = _body(arguments), beyond_docker(arguments)
     query = {"name": arguments.name} if arguments.name else None
     container = client.call("POST", f"{DOCKER}/containers/create", body, query)["Id"]
     path = f"{DOCKER}/containers/{container}"
     try:
-        if arguments.network_limit:
-            change_limits(client, container, arguments.network_limit)
+        if beyond:
+            change(client, container, beyond)
         if arguments.detach:
             client.call("POST", f"{path}/start")
             print(container)
@@ -181,8 +182,9 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "MemorySwap": _size(arguments.memory_swap, "--memory-swap"),
         "NanoCpus": round(arguments.cpus * _NANO) if arguments.cpus else None,
         **names(arguments),
+        "LogConfig": {"Config": dict(pair(item, "--log-opt") for item in arguments.log_opt)},
         "PidsLimit": arguments.pids_limit,
-        "PortBindings": _ports(arguments.publish),
+        "PortBindings": ports(arguments.publish),
         "ReadonlyRootfs": arguments.read_only,
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": _number(retries, "--restart")},
         "Tmpfs": dict(item.partition(":")[::2] for item in arguments.tmpfs),
@@ -223,17 +225,3 @@ def _number(text: str, option: str) -> int:
     if text and not text.isdigit():
         raise InvalidSpec(f"{option} has {text!r}: expected a number of attempts")
     return int(text or 0)
-
-
-def _ports(given: list[str]) -> dict[str, list[dict[str, str]]]:
-    """[[IP:]HOST:]PORT[/PROTOCOL]"""
-    bindings: dict[str, list[dict[str, str]]] = {}
-    for text in given:
-        rest, _, protocol = text.partition("/")
-        front, _, port = rest.rpartition(":")
-        address, _, host = front.rpartition(":")
-        if not port.isdigit() or (host and not host.isdigit()):
-            raise InvalidSpec(f"--publish {text} is no port: expected [[IP:]HOST:]PORT[/tcp|udp]")
-        key = f"{port}/{protocol or 'tcp'}"
-        bindings.setdefault(key, []).append({"HostIp": address.strip("[]"), "HostPort": host})
-    return bindings
