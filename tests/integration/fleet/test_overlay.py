@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.kernel("nftables", "overlay"),
     pytest.mark.slow,
-    pytest.mark.timeout(500),
+    pytest.mark.timeout(900),
 ]
 
 HERE = Path(__file__).parent
@@ -42,6 +42,7 @@ class Fleet:
         directory = hosts.base / "controller"
         directory.mkdir()
         self.controller = Controller(directory, hosts.base, {})
+        self.controller.timeout = 240  # an agent is installed on several hosts at once
 
     def group(self, **groups: Iterable[str]) -> None:
         """Write the inventory."""

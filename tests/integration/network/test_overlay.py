@@ -33,6 +33,7 @@ class Fleet:
         self.wire.run("ip", "link", "set", "wire", "up")
         self.hosts: dict[str, Host] = {}
         self.addresses: dict[str, str] = {}
+        self.addresses6: dict[str, str] = {}
 
     def add(self, name: str) -> Host:
         """One more host, with an address on the wire."""
@@ -42,7 +43,9 @@ class Fleet:
         self.wire.run("ip", "link", "add", outer, "type", "veth", "peer", "eth0", "netns", host.name)
         self.wire.run("ip", "link", "set", outer, "master", "wire", "up")
         self.addresses[name] = f"192.0.2.{10 + number}"
+        self.addresses6[name] = f"2001:db8:2::{10 + number}"
         host.run("ip", "address", "add", f"{self.addresses[name]}/24", "dev", "eth0")
+        host.run("ip", "address", "add", f"{self.addresses6[name]}/64", "dev", "eth0", "nodad")
         host.run("ip", "link", "set", "eth0", "up")
         host.start_agent()
         self.hosts[name] = host
@@ -169,6 +172,23 @@ def test_ipv6_leads_across_hosts_beside_ipv4_and_alone(
     first, there = fleet.hosts["a"], addresses_of(containers[-1])[-1]
     assert first.ask(there, 80) == [there, views[0]["gateway6"]]
     assert all(host.call("check") == [] for host in fleet.hosts.values())
+
+
+def test_hosts_may_have_ipv6_addresses_alone(fleet: Fleet, serve: Serve) -> None:
+    hosts = [fleet.add("a"), fleet.add("b")]
+    for host in hosts:
+        view = host.call("create", "mesh", fleet.spec(ipv6=True, hosts=fleet.addresses6))
+        assert view["mtu"] == 1430
+    [client], [server] = (list(populate(host, serve, 1).values()) for host in hosts)
+
+    for address in addresses_of(server):
+        assert client.ask(address, 80)[0] == address
+        # The largest packets pass, too.
+        with client.connect(address, 80) as connection:
+            connection.sendall(bytes(100_000))
+            received = connection.makefile("rb").read(100_000)
+        assert len(received) == 100_000
+    assert all(host.call("check") == [] for host in hosts)
 
 
 def test_ipv6_keeps_the_rules_of_the_network_and_the_host(fleet: Fleet, serve: Serve) -> None:
