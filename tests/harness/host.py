@@ -127,4 +127,6 @@ _PROBES: dict[str, Callable[[], tuple[bool, str]]] = {
     "selinux": _exists("/sys/fs/selinux/enforce"),
     "time_namespaces": _exists("/proc/self/ns/time"),
     "user_namespaces": _user_namespaces,
+    # In a network namespace of its own, so that nothing is left of it.
+    "wireguard": _succeeds("unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import resource
@@ -26,17 +27,33 @@ def run(arguments: argparse.Namespace) -> int:
     configure(settings.pop("log_level", "info"))
     config = AgentConfig.make(**settings)
     _allow_many_descriptors()
+    _return_memory()
     asyncio.run(_serve(config))
     return 0
 
 
 _COLLECT_AFTER = 20_000  # objects
 
+# <malloc.h>, mallopt(3)
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+_LARGE = 128 << 10  # bytes; glibc raises it for good to the largest block that was ever freed
+
 
 def _allow_many_descriptors() -> None:
     """Every client and every follower takes some; the soft limit is for users of select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _return_memory() -> None:
+    """Have the C library give back what transfers used: large blocks by themselves, all else in one heap."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
 async def _serve(config: AgentConfig) -> None:

@@ -248,6 +248,7 @@ def _declared(commands: Commands) -> None:
     group, network = _kind(commands, "network", "networks", "create")
     _attaching(group)
     networkarguments.declared(network)
+    networkarguments.key(group)
     _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     _, cgroup = _kind(commands, "cgroup", "cgroups", "set")

@@ -29,6 +29,7 @@ _LIMITS = (
 )
 _NETWORK = (
     "driver", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "mtu", "parent", "mode",
+    "encryption", "port",
 )  # fmt: skip
 
 
@@ -103,10 +104,23 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
         }
     )
     if arguments.overlay:
-        spec |= {"driver": "overlay", "hosts": dict(_host(item) for item in arguments.overlay)}
+        spec |= {"driver": "overlay", "hosts": _hosts(arguments.overlay, arguments.public_key)}
     return (
         spec | ({"nat": False} if arguments.no_nat else {}) | ({"ipv4": False} if arguments.no_ipv4 else {})
     )
+
+
+def _hosts(overlay: Sequence[str], public_keys: Sequence[str]) -> dict[str, Any]:
+    hosts = dict(map(_host, overlay))
+    keys = dict(pair(item, "--public-key") for item in public_keys)
+    unknown = next((host for host in keys if host not in hosts), None)
+    if unknown is not None:
+        raise InvalidSpec(
+            f"--public-key names {unknown}, which no --overlay names; expected one of the hosts"
+        )
+    return {
+        host: {**said, "public_key": keys[host]} if host in keys else said for host, said in hosts.items()
+    }
 
 
 def _host(item: str) -> tuple[str, dict[str, Any]]:

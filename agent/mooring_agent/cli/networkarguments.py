@@ -4,6 +4,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+from ..network.encryption import ENCRYPTIONS
+from .grammar import add_command
+
+if TYPE_CHECKING:
+    from .grammar import Commands
 
 
 def networking(run: argparse.ArgumentParser) -> None:
@@ -89,6 +96,11 @@ def declared(network: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--host", metavar="NAME", help="which of them this one is")
     network.add_argument("--vni", type=int, metavar="NUMBER", help="the number of that network")
+    network.add_argument("--encryption", choices=ENCRYPTIONS, help="how that network is encrypted")
+    network.add_argument(
+        "--public-key", action="append", default=[], metavar="HOST=KEY", help="of a host of that network"
+    )
+    network.add_argument("--port", type=int, metavar="NUMBER", help="the UDP port of its encryption")
     network.add_argument(
         "--slice-prefix", type=int, metavar="LENGTH", help="of the part of the subnet that each of them has"
     )
@@ -96,3 +108,11 @@ def declared(network: argparse.ArgumentParser) -> None:
         "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
     )
     network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+
+
+def key(group: Commands) -> None:
+    """This host's key."""
+    command = add_command(
+        group, "key", "tell this host's public key for encrypted networks", "networking.key"
+    )
+    command.add_argument("--renew", action="store_true", help="make another one first")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `mooring run` says of networks and ports, in Docker's words where it has any, and `mooring network
-connect|disconnect`.
+connect|disconnect|key`.
 """
 
 from __future__ import annotations
@@ -170,4 +170,12 @@ def disconnect(arguments: argparse.Namespace) -> int:
     """Take a container off a network while it runs."""
     path = f"{FLEET}/networks/{segment(arguments.network)}/disconnect"
     client_of(arguments).call("POST", path, {"container": arguments.container})
+    return 0
+
+
+def key(arguments: argparse.Namespace) -> int:
+    """Tell the public key of this host for encrypted networks, or make another one and tell that."""
+    client, path = client_of(arguments), f"{FLEET}/host/network-key"
+    answer = client.call("POST", f"{path}/renew") if arguments.renew else client.call("GET", path)
+    print(answer["public_key"])
     return 0

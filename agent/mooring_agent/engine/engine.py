@@ -208,7 +208,7 @@ class Engine:
                 await self.live.settle(container)
         self.lifecycle.run_soon(self.naming.settle())
         await self.peers.start()
-        self._flusher = asyncio.create_task(self._flush_regularly())
+        self._flusher = asyncio.create_task(self._flush_changes())
         self._settle_ends()
         self.lifecycle.run_soon(self._sweeping.sweep_groups())
         for container in self.registry:
@@ -457,15 +457,16 @@ class Engine:
         container = self.registry.find(id)
         return None if container is None else container.name
 
-    async def _flush_regularly(self) -> None:
+    async def _flush_changes(self) -> None:
         """Bound what a power cut can take to the last second."""
-        before = self.database.connection.total_changes
+        changed = asyncio.Event()
+        self.database.on_change(changed.set)
+        changed.set()  # by the start so far
         while True:
+            await changed.wait()
             await asyncio.sleep(_FLUSH_PERIOD)
-            now = self.database.connection.total_changes
-            if now != before:
-                before = now
-                await asyncio.to_thread(self.database.flush)
+            changed.clear()
+            await asyncio.to_thread(self.database.flush)
 
 
 def _lock(config: AgentConfig) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import json
 from collections.abc import Awaitable, Callable
@@ -89,6 +90,20 @@ class Networks:
             self._connection.execute("DELETE FROM declared WHERE kind = 'network' AND name = ?", (name,))
             self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})
         return outcome([Action("remove", "network", name, "it is not wanted")], before, None, None)
+
+    async def public_key(self) -> str:
+        """The public key of this host for encrypted networks, which is made when it is first asked for.
+        Raises NotSupported.
+        """
+        return await asyncio.to_thread(self._service.keys.public)
+
+    async def renew_key(self) -> str:
+        """Make another key and return its public one; networks use that once they are declared with it.
+        Raises NotSupported.
+        """
+        overlays = (network.overlay for network in self._service.list())
+        used = {overlay.here.public_key for overlay in overlays if overlay is not None}
+        return await asyncio.to_thread(self._service.keys.renew, used)
 
     def declared(self) -> builtins.list[str]:
         """The names of those that were declared, the default one aside."""

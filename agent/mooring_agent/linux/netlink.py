@@ -35,6 +35,7 @@ NLMSGERR_ATTR_MSG = 1
 SOL_NETLINK = 270
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
+NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
 RECEIVE_BYTES = 65536
@@ -118,7 +119,7 @@ class NetlinkSocket:
                     continue
                 if kind == NLMSG_ERROR:
                     waiting.discard(sequence)
-                    failure = failure or _failure(messages[sequence - first], flags, payload)
+                    failure = failure or self._failure(messages[sequence - first], flags, payload)
                 else:
                     payloads.append(payload)
         if failure is not None:
@@ -131,7 +132,8 @@ class NetlinkSocket:
             payloads = self._dump_once(request)
             if payloads is not None:
                 return payloads
-        raise NetlinkError(errno.EAGAIN, f"{_name(request)}: the kernel's table kept changing meanwhile")
+        name = self._name(request)
+        raise NetlinkError(errno.EAGAIN, f"{name}: the kernel's table kept changing meanwhile")
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +154,7 @@ class NetlinkSocket:
                     continue
                 interrupted |= bool(flags & NLM_F_DUMP_INTR)
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
-                    failure = _failure(request, flags, payload)
+                    failure = self._failure(request, flags, payload)
                     if failure is not None:
                         raise failure
                     return None if interrupted else payloads
@@ -177,6 +179,24 @@ class NetlinkSocket:
             text = f"the kernel did not answer a netlink request within {ANSWER_TIMEOUT_S} s"
             raise NetlinkError(errno.ETIMEDOUT, text) from error
         return split(data)
+
+    def _name(self, request: bytes) -> str:
+        """What a request was about, for messages."""
+        kind = _HEADER.unpack_from(request)[1]
+        return _REQUESTS.get(kind, f"netlink request {kind}")
+
+    def _failure(self, request: bytes, flags: int, payload: bytes) -> NetlinkError | None:
+        """The error in the payload of an NLMSG_ERROR or NLMSG_DONE; None for an acknowledgement."""
+        code = _CODE.unpack_from(payload)[0] if len(payload) >= _CODE.size else 0
+        if code >= 0:
+            return None
+        reason = os.strerror(-code) if code >= -_MAX_ERRNO else f"error {code}"
+        if flags & NLM_F_ACK_TLVS:
+            # The request's header stands between; NETLINK_CAP_ACK leaves out its body.
+            extended = attributes(payload, _CODE.size + _HEADER.size).get(NLMSGERR_ATTR_MSG)
+            if extended:
+                reason += f" ({string(extended)})"
+        return NetlinkError(-code, f"{self._name(request)}: {reason}")
 
 
 def execute(messages: Sequence[bytes]) -> None:
@@ -211,16 +231,24 @@ def u32(kind: int, value: int) -> bytes:
     return attribute(kind, _U32.pack(value))
 
 
+def nested(kind: int, payload: bytes) -> bytes:
+    """An attribute that consists of others, and says so: newer parts of the kernel want to be told."""
+    return attribute(kind | NLA_F_NESTED, payload)
+
+
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes that a payload holds from `offset` on; of several of a kind the last."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(payload, offset))
+
+
+def each_attribute(payload: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The kind and the payload of each attribute that a payload holds from `offset` on."""
     while offset + _ATTRIBUTE.size <= len(payload):
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
         if length < _ATTRIBUTE.size or offset + length > len(payload):
             raise NetlinkError(errno.EBADMSG, "the kernel sent a netlink attribute of an impossible length")
-        found[kind & NLA_TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
+        yield kind & NLA_TYPE_MASK, payload[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
 def string(payload: bytes) -> str:
@@ -242,22 +270,3 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             raise NetlinkError(errno.EBADMSG, "the kernel sent a netlink message of an impossible length")
         yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
-
-
-def _failure(request: bytes, flags: int, payload: bytes) -> NetlinkError | None:
-    """The error in the payload of an NLMSG_ERROR or NLMSG_DONE; None for an acknowledgement."""
-    code = _CODE.unpack_from(payload)[0] if len(payload) >= _CODE.size else 0
-    if code >= 0:
-        return None
-    reason = os.strerror(-code) if code >= -_MAX_ERRNO else f"error {code}"
-    if flags & NLM_F_ACK_TLVS:
-        # The request's header stands between; NETLINK_CAP_ACK leaves out its body.
-        extended = attributes(payload, _CODE.size + _HEADER.size).get(NLMSGERR_ATTR_MSG)
-        if extended:
-            reason += f" ({string(extended)})"
-    return NetlinkError(-code, f"{_name(request)}: {reason}")
-
-
-def _name(request: bytes) -> str:
-    kind = _HEADER.unpack_from(request)[1]
-    return _REQUESTS.get(kind, f"netlink request {kind}")

@@ -282,5 +282,7 @@ def _settings(network: Network) -> Iterator[tuple[Path, str]]:
     # No router advertisement from a container shall change the host's routes.
     yield sysctls.of_link(6, network.bridge, "accept_ra"), "0"
     if network.ipv6 is not None:
+        # Its link-local address is usable at once: with it the host asks for containers whom others look for.
+        yield sysctls.of_link(6, network.bridge, "accept_dad"), "0"
         yield sysctls.of_link(6, network.bridge, "disable_ipv6"), "0"
         yield sysctls.FORWARD6, "1"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 
@@ -12,6 +13,10 @@ class NetworkConfig(Protocol):
     @property
     def instance(self) -> str:
         """The agent's name among several on a host."""
+
+    @property
+    def data_root(self) -> Path:
+        """Where the agent keeps what must survive."""
 
     @property
     def network_prefix(self) -> str:

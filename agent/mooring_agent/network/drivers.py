@@ -6,10 +6,15 @@ from __future__ import annotations
 from .bridges import BridgeDriver
 from .driver import Driver
 from .macvlans import MacvlanDriver
+from .overlaykeys import OverlayKeys
 from .overlays import OverlayDriver
 from .portguard import PortGuard
 
 
-def make_drivers(guard: PortGuard) -> dict[str, Driver]:
-    """A driver of each kind; `guard` keeps the ports of bridges."""
-    return {"bridge": BridgeDriver(guard), "macvlan": MacvlanDriver(), "overlay": OverlayDriver(guard)}
+def make_drivers(guard: PortGuard, keys: OverlayKeys) -> dict[str, Driver]:
+    """A driver of each kind; `guard` keeps the ports of bridges, `keys` are those of encrypted networks."""
+    return {
+        "bridge": BridgeDriver(guard),
+        "macvlan": MacvlanDriver(),
+        "overlay": OverlayDriver(guard, keys),
+    }

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks across hosts: each host has a slice of each subnet, and VXLAN leads to the slices of the others.
+"""Networks across hosts: each host has a slice of each subnet, and VXLAN leads to the slices of the others,
+or WireGuard where the network is encrypted.
 
 Nothing is asked, learned or flooded (docs/decisions/0013-overlay.md): every host is told of all hosts, and
 works out the same slices, MACs and routes from that. On a host the network is a bridge like any other, with
 its slices as subnets; what is for another slice is routed through a VXLAN device to that host's device, whose
 MAC and underlay address are known. So a host that comes or goes changes one route and one neighbour of each
-IP version and one forwarding entry on each of the others, and nothing that is used by anybody else.
+IP version and one forwarding entry on each of the others, and nothing that is used by anybody else. Where the
+network is encrypted, it changes one peer of a WireGuard device (docs/decisions/0015-overlay-encryption.md).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidSpec
+from . import encryption
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,12 +42,15 @@ _MOST_SLICE_BITS = 24
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host of an overlay: its underlay address, and its slices of the subnets, at least one of both."""
+    """A host of an overlay: its underlay address, its slices of the subnets, at least one of both, and its
+    public key in base64 if the network is encrypted.
+    """
 
     name: str
     address: Address
     slice: ipaddress.IPv4Network | None
     slice6: ipaddress.IPv6Network | None = None
+    public_key: str = ""
 
     @property
     def slices(self) -> tuple[IPNetwork, ...]:
@@ -65,13 +71,18 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A network across `hosts`, seen from the host `own`."""
+    """A network across `hosts`, seen from the host `own`.
+
+    It has a VNI if it is not encrypted; else `encryption` says how it is, and `port` is the UDP port for it.
+    """
 
     subnet: ipaddress.IPv4Network | None
     vni: int
     hosts: tuple[Host, ...]
     own: str
     subnet6: ipaddress.IPv6Network | None = None
+    encryption: str = ""
+    port: int = 0
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
@@ -93,21 +104,25 @@ class Overlay:
         return {
             "subnet": _text(self.subnet),
             "subnet6": _text(self.subnet6),
-            "vni": self.vni,
+            "vni": self.vni or None,
             "host": self.own,
             "hosts": {
                 host.name: {
                     "address": str(host.address),
                     "slice": _text(host.slice),
                     "slice6": _text(host.slice6),
+                    **({"public_key": host.public_key} if host.public_key else {}),
                 }
                 for host in self.hosts
             },
+            "encryption": self.encryption or None,
+            "port": self.port or None,
         }
 
     def mtu(self, underlay: int) -> int:
         """What containers may send at once where the underlay takes `underlay` bytes."""
-        return underlay - OUTER_BYTES[self.here.address.version]
+        outer = encryption.OUTER_BYTES if self.encryption else OUTER_BYTES
+        return underlay - outer[self.here.address.version]
 
 
 def restored(view: Mapping[str, Any]) -> Overlay:
@@ -118,11 +133,18 @@ def restored(view: Mapping[str, Any]) -> Overlay:
             ipaddress.ip_address(said["address"]),
             _network4(said["slice"]),
             _network6(said.get("slice6")),
+            said.get("public_key", ""),
         )
         for name, said in view["hosts"].items()
     )
     return Overlay(
-        _network4(view["subnet"]), view["vni"], hosts, view["host"], _network6(view.get("subnet6"))
+        _network4(view["subnet"]),
+        view["vni"] or 0,
+        hosts,
+        view["host"],
+        _network6(view.get("subnet6")),
+        view.get("encryption") or "",
+        view.get("port") or 0,
     )
 
 
@@ -132,7 +154,7 @@ def gateway_of(slice: IPNetwork) -> str:
 
 
 def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options hosts, host, vni and slice_prefix of an overlay in normal form. Raises InvalidSpec."""
+    """The options of an overlay alone (`specs.OF_OVERLAYS`) in normal form. Raises InvalidSpec."""
     where = "an overlay network"
     if "subnet" not in given and given.get("ipv4", True):
         raise InvalidSpec(f"{where} needs the option subnet, which all its hosts share; name one")
@@ -162,6 +184,13 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
     if "vni" in given:
         normal["vni"] = _number(f"{where}: vni", given["vni"], 1, _MOST_VNI)
     subnets = subnets_of({**given, **normal}, "")
+    for host, said in normal["hosts"].items():
+        within = next((one for one in subnets if one and ipaddress.ip_address(said["address"]) in one), None)
+        if within is not None:
+            raise InvalidSpec(
+                f"{where}: host {host} has the address {said['address']}, which is in the network's own "
+                f"subnet {within}; expected that by which the others reach it without the network"
+            )
     if "slice_prefix" in given:
         if subnets[0] is None:
             raise InvalidSpec(
@@ -171,17 +200,16 @@ def normalise(given: Mapping[str, Any]) -> dict[str, Any]:
         least, most = subnets[0].prefixlen + 1, 30
         normal["slice_prefix"] = _number(f"{where}: slice_prefix", given["slice_prefix"], least, most)
     slices(subnets, normal, where)
-    return normal
+    return normal | encryption.normalise(given, normal["hosts"], where)
 
 
 def subnets_of(given: Mapping[str, Any], name: str) -> Subnets:
     """What a network called `name` shares between its hosts. IPv6 addresses that are asked for but not named
-    are unique local ones (RFC 4193, 3.1), told by its name and number, so that all hosts know the same.
+    are unique local ones (RFC 4193, 3.1), told by its name, so that all hosts know the same.
     """
     subnet6 = _network6(given.get("subnet6"))
     if subnet6 is None and given.get("ipv6"):
-        vni = given.get("vni") or vni_of(name)
-        global_id = hashlib.sha256(f"mooring overlay\0{name}\0{vni}".encode()).digest()[:5]
+        global_id = hashlib.sha256(f"mooring overlay\0{name}".encode()).digest()[:5]
         subnet6 = ipaddress.IPv6Network((b"\xfd" + global_id + bytes(10), 48))
     return _network4(given.get("subnet")), subnet6
 
@@ -207,6 +235,9 @@ def overlay_of(given: Mapping[str, Any], name: str, is_ours: Callable[[str], boo
             f"network {name} says that this host is {own}, but no interface has its address "
             f"{given['hosts'][own]['address']}; expected one of the host's own addresses"
         )
+    if "encryption" in given:
+        port = given.get("port", encryption.DEFAULT_PORT)
+        return Overlay(subnet, 0, found, own, subnet6, given["encryption"], port)
     return Overlay(subnet, given.get("vni") or vni_of(name), found, own, subnet6)
 
 
@@ -254,12 +285,12 @@ def slices(subnets: Subnets, given: Mapping[str, Any], where: str) -> tuple[Host
         if subnet6 is not None:
             start = int(subnet6.network_address) + (position << (128 - prefix6))
             slice6 = ipaddress.IPv6Network((start, prefix6))
-        found[position] = Host(name, address, slice, slice6)
+        found[position] = Host(name, address, slice, slice6, said.get("public_key", ""))
     return tuple(host for _, host in sorted(found.items()))
 
 
 def device_name(bridge: str) -> str:
-    """The name of the VXLAN device beside a network's bridge."""
+    """The name of the device beside a network's bridge that leads to the other hosts."""
     return f"mo{bridge[2:]}"
 
 
@@ -307,8 +338,11 @@ def _text(subnet: IPNetwork | None) -> str | None:
 
 def _host(where: str, said: object) -> dict[str, Any]:
     given = {"address": said} if isinstance(said, str) else said
-    if not isinstance(given, Mapping) or not set(given) <= {"address", "slice"} or "address" not in given:
-        raise InvalidSpec(f"{where} is {said!r}, expected an address, or a mapping of address and slice")
+    keys = {"address", "slice", "public_key"}
+    if not isinstance(given, Mapping) or not set(given) <= keys or "address" not in given:
+        raise InvalidSpec(
+            f"{where} is {said!r}, expected an address, or a mapping of address, slice and public_key"
+        )
     try:
         address = ipaddress.ip_address(given["address"])
     except ValueError:
@@ -321,6 +355,8 @@ def _host(where: str, said: object) -> dict[str, Any]:
     normal: dict[str, Any] = {"address": str(address)}
     if given.get("slice") is not None:
         normal["slice"] = _number(f"{where}: slice", given["slice"], 0, _MOST_SLICE)
+    if given.get("public_key") is not None:
+        normal["public_key"] = encryption.public_key(given["public_key"], where)
     return normal
 
 

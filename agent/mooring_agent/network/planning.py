@@ -23,17 +23,18 @@ def plan_subnets(
     name: str,
     given: Mapping[str, Any],
     others: Collection[Network],
-    own_links: Collection[str],
     netlink: RouteSocket,
     config: NetworkConfig,
 ) -> tuple[Subnet | None, Subnet | None]:
     """The IPv4 and the IPv6 subnet of the network `name`, whose normal form is `given`; None for none.
 
-    They overlap neither `others` nor what the host has routes to, but for those through `own_links` and the
-    parent of a macvlan network. Raises Conflict, NotFound, and InvalidSpec for an overlay without this host.
+    They overlap neither `others` nor what the host has routes to, but for those through the agent's own
+    links (of `others`, or left by an agent that was killed) and the parent of a macvlan network. Raises
+    Conflict, NotFound, and InvalidSpec for an overlay without this host.
     """
     overlaydevice.seen_from_here(netlink, given, name)
-    links = set(own_links)
+    own = config.bridge_prefix, overlay.device_name(config.bridge_prefix)
+    links = {link.name for link in netlink.links() if link.name.startswith(own)}
     if "parent" in given:
         links.add(require_parent(netlink, name, given["parent"]).name)
     planned: list[Subnet | None] = []
@@ -147,8 +148,13 @@ def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> 
                 f"network {before.name} cannot change this host's slice {was} behind {old.address} to {will} "
                 f"behind {new.address}; remove it here first, or name the old slice"
             )
+    mtu = before.mtu
+    encrypted = before.overlay.encryption if before.overlay is not None else ""
+    if across is not None and across.encryption != encrypted and "mtu" not in given:
+        mtu = _mtu(before.name, across, overlaydevice.underlay_mtu(netlink, across))
     return dataclasses.replace(
         before,
+        mtu=mtu,
         nat=given.get("nat", True),
         labels=given.get("labels", {}),
         rules=parse_rules(given.get("rules", ()), "network rules"),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
-from . import bridges, planning, portrules, routing, ruleset, specs
+from . import bridges, making, overlaykeys, planning, portrules, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
 from .drift import DriftWatch, KeptTable, Tell
@@ -24,6 +24,7 @@ from .driver import Driver
 from .drivers import make_drivers
 from .firewall import Firewall
 from .leases import Leases
+from .overlaykeys import OverlayKeys
 from .published import PublishedPorts
 from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, Subnet
@@ -66,7 +67,8 @@ class NetworkService:
         self._traffic = Traffic(config.bridge_prefix, terms_of)
         self._rules = RulesTable(self._firewall, self._filtered, self._leases, self._traffic)
         self.tables: list[KeptTable] = [self._rules]  # which are watched and repaired beside the firewall
-        self._drivers = make_drivers(self._traffic.guard)
+        self.keys = OverlayKeys(config.data_root / overlaykeys.FILE)
+        self._drivers = make_drivers(self._traffic.guard, self.keys)
         self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
         self._drift: DriftWatch | None = None
 
@@ -185,7 +187,7 @@ class NetworkService:
         """
         before, after = self.get(name), self.plan_update(name, spec)
         if (before.rules, before.overlay) != (after.rules, after.overlay):
-            self._driver(after).ensure(self._netlink, after)
+            making.change(self._driver(after), self._netlink, before, after)
         self._store.update_network(after)
         self._networks[name] = after
         if self._driver(after).filtered and ruleset.in_full(before) != ruleset.in_full(after):
@@ -209,10 +211,7 @@ class NetworkService:
         """
         specs.check_name(name)
         others = [network for network in self._networks.values() if network.name != name]
-        own = planning.own_links(self._networks.values())
-        return planning.plan_subnets(
-            name, specs.normalise_spec(spec), others, own, self._netlink, self._config
-        )
+        return planning.plan_subnets(name, specs.normalise_spec(spec), others, self._netlink, self._config)
 
     def plan_update(self, name: str, spec: Mapping[str, Any]) -> Network:
         """What `update` would make of a network; raises what it would raise."""
@@ -387,7 +386,7 @@ class NetworkService:
 
     def _watch_bridges(self) -> None:
         if self._drift is not None:
-            names = [network.bridge for network in self._networks.values() if network.bridge]
+            names = planning.own_links(self._networks.values())
             self._drift.watch_bridges(bridges.present(self._netlink, names))
 
     def _open_leases(self, network: Network) -> None:
@@ -423,7 +422,8 @@ class NetworkService:
         network = planning.decide(name, spec, subnets, number, bridge, self._netlink)
         with self._database.transaction():
             self._store.add_network(network)
-            self._ensure(network)
+            making.make(self._driver(network), self._netlink, network)
+            self._ensured.add(network.name)
         self._networks[name] = network
         self._open_leases(network)
         self._watch_bridges()

@@ -19,17 +19,17 @@ DRIVERS = ("bridge", "macvlan", "overlay")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 KEYS = (
     "driver", "ipv4", "ipv6", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "reserved",
-    "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "reachable_from",
-    "rules", "labels",
+    "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "encryption", "port",
+    "reachable_from", "rules", "labels",
 )  # fmt: skip
 PREFIXES = {4: (8, 30), 6: (16, 126)}
 """The widest and the narrowest subnet of each IP version."""
 MTUS = (68, 65535)  # RFC 791, and the kernel's ETH_MAX_MTU
 SMALLEST_MTU6 = 1280  # RFC 8200, section 5
-LIVE = ("nat", "labels", "rules", "reachable_from", "hosts")
+LIVE = ("nat", "labels", "rules", "reachable_from", "hosts", "encryption", "port")
 """Options that change while a network exists."""
 
-OF_OVERLAYS = ("hosts", "host", "vni", "slice_prefix")
+OF_OVERLAYS = ("hosts", "host", "vni", "slice_prefix", "encryption", "port")
 SUFFIXES = {4: "", 6: "6"}
 """How the options of each IP version end: `subnet`, `subnet6`."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import Conflict
 from ..linux.rtnetlink import RT_TABLE_LOCAL, RouteSocket
+from ..linux.subnetroutes import RTN_UNREACHABLE
 from .records import IPNetwork
 
 PREFIX_LENGTHS = {4: 24, 6: 64}
@@ -102,6 +103,8 @@ def occupied_by_host(
     found = []
     for route in netlink.routes(_FAMILIES[version]):
         name = names.get(route.ifindex, "")
+        if route.kind == RTN_UNREACHABLE:  # nobody is there
+            continue
         if route.prefix_length <= SPLIT_DEFAULT_PREFIX_LENGTH or name in own_links:
             continue
         subnet = ipaddress.ip_network((route.destination, route.prefix_length))

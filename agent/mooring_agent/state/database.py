@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..errors import Conflict
 from ..failpoints import reached
@@ -23,6 +24,20 @@ _STATEMENTS = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 # A savepoint hides an outer one of the same name (sqlite.org/lang_savepoint.html).
 _NESTED_STATEMENTS = ("SAVEPOINT nested", "RELEASE nested", ("ROLLBACK TO nested", "RELEASE nested"))
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+
+class _Connection(sqlite3.Connection):
+    """One that calls `changed` after each statement that has changed something."""
+
+    changed: Callable[[], object] = staticmethod(lambda: None)
+    _seen = 0
+
+    def execute(self, *statement: Any) -> sqlite3.Cursor:
+        cursor = super().execute(*statement)
+        if self.total_changes != self._seen:
+            self._seen = self.total_changes
+            self.changed()
+        return cursor
 
 
 class Database:
@@ -34,7 +49,10 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+        self._connection = sqlite3.connect(
+            path, isolation_level=None, cached_statements=256, factory=_Connection
+        )
+        self.connection: sqlite3.Connection = self._connection
         self.connection.row_factory = sqlite3.Row
         # A checkpoint, which waits for the disk, comes once in 16 MiB and not once in 4.
         for pragma in (
@@ -69,6 +87,10 @@ class Database:
             raise
         finally:
             self._depth -= 1
+
+    def on_change(self, changed: Callable[[], object]) -> None:
+        """Have `changed` called, in the thread that changes something, by the commit at the latest."""
+        self._connection.changed = changed
 
     def flush(self) -> None:
         """Make the commits so far survive a power cut. Safe to call from any thread."""

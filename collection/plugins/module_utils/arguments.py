@@ -183,6 +183,8 @@ NETWORK: Arguments = {
     "host": {"type": "str"},
     "vni": {"type": "int"},
     "slice_prefix": {"type": "int"},
+    "encryption": {"type": "str", "choices": ["wireguard"]},
+    "port": {"type": "int"},
     "reachable_from": {"type": "list", "elements": "str"},
     "rules": {"type": "list", "elements": "raw"},
     **LABELS,

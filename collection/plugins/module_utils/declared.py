@@ -55,6 +55,12 @@ def _simple(kind: str, table: arguments.Arguments) -> Callable[[Client, Params, 
     return run
 
 
+def _network_key(client: Client, params: Params, mode: Mode) -> Result:
+    path, renew = "/host/network-key", params["renew"]
+    answer = client.call("POST", f"{path}/renew") if renew and not mode.check else client.call("GET", path)
+    return {"changed": renew, "public_key": answer["public_key"]}
+
+
 CONTAINER = Operation(
     {**arguments.NAME, **arguments.CONTAINER},
     _container,
@@ -63,6 +69,7 @@ CONTAINER = Operation(
 NETWORK = Operation(
     {**arguments.NAME, **arguments.PRESENCE, **arguments.NETWORK}, _simple("network", arguments.NETWORK)
 )
+NETWORK_KEY = Operation({"renew": {"type": "bool", "default": False}}, _network_key)
 CGROUP = Operation(
     {**arguments.NAME, **arguments.PRESENCE, **arguments.CGROUP}, _simple("cgroup", arguments.CGROUP)
 )

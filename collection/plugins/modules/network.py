@@ -13,8 +13,8 @@ author:
   - The Mooring maintainers (@mooring)
 description:
   - Has the agent make a network on the host, change it, or remove it.
-  - O(nat), O(labels), O(hosts), O(reachable_from) and O(rules) change live. For any other change the network
-    is made anew, which needs it to be without containers.
+  - O(nat), O(labels), O(hosts), O(encryption), O(port), O(reachable_from) and O(rules) change live. For any
+    other change the network is made anew, which needs it to be without containers.
 options:
   name:
     description:
@@ -60,8 +60,8 @@ options:
   subnet6:
     description:
       - The IPv6 addresses of the network, such as V(fd12:3456:789a::/64). Without it the agent chooses unique
-        local ones where O(ipv6) is V(true), and keeps them; of an O(driver=overlay) they are told by its name
-        and O(vni), the same on all hosts.
+        local ones where O(ipv6) is V(true), and keeps them; of an O(driver=overlay) they are told by its
+        name, the same on all hosts.
     type: str
   gateway6:
     description:
@@ -104,8 +104,8 @@ options:
   hosts:
     description:
       - Of an V(overlay), its hosts, each by its name with the address that the others reach it by, or with a
-        dictionary of C(address) and C(slice). The same on all of them. Changed live, so that a play that is
-        run again with other hosts adds and removes them.
+        dictionary of C(address), C(slice) and, with O(encryption), C(public_key). The same on all of them.
+        Changed live, so that a play that is run again with other hosts adds and removes them.
       - Each host has a slice of O(subnet) and of O(subnet6) for its containers, by the last bits of its
         address unless C(slice) says its number.
     type: dict
@@ -121,6 +121,17 @@ options:
     description:
       - The length of the prefix of the slices of O(subnet). Without it eight bits more than that of
         O(subnet), at most 28. There are as many slices of O(subnet6).
+    type: int
+  encryption:
+    description:
+      - How an V(overlay) is encrypted between its hosts. Without it, it is not. Each of O(hosts) needs its
+        C(public_key), which M(mooring.fleet.network_key) asks for. Changed live.
+    type: str
+    choices: [wireguard]
+  port:
+    description:
+      - The UDP port of O(encryption), the same on all O(hosts), and another one for each network. Without it
+        51820. Changed live.
     type: int
   reachable_from:
     description:
@@ -146,6 +157,7 @@ extends_documentation_fragment:
   - mooring.fleet.agent
 seealso:
   - module: mooring.fleet.network_info
+  - module: mooring.fleet.network_key
   - module: mooring.fleet.container
   - module: mooring.fleet.apply
 """

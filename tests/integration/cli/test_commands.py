@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.host import missing_feature
 from harness.registry import free_port
 from harness.waiting import eventually
 
@@ -299,6 +300,26 @@ def test_an_overlay_is_declared(mooring: Mooring) -> None:
     [view] = json.loads(mooring("network", "inspect", "cli-mesh").stdout)
     assert (view["overlay"]["host"], view["gateway"]) == ("here", "10.254.0.113")
     mooring("network", "rm", "cli-mesh")
+
+
+def test_key_of_the_host_is_told_where_the_kernel_has_wireguard(mooring: Mooring) -> None:
+    asked = mooring("network", "key", check=False)
+    if missing_feature("wireguard") is not None:
+        assert "has no WireGuard; load the module wireguard" in asked.stderr
+        assert mooring("network", "key", "--renew", check=False).stderr == asked.stderr
+        return
+    assert asked.stdout == mooring("network", "key").stdout
+    assert len(asked.stdout.strip()) == 44
+    renewed = mooring("network", "key", "--renew")
+    assert asked.stdout != renewed.stdout == mooring("network", "key").stdout
+
+
+def test_encrypted_network_says_whose_keys_it_lacks(mooring: Mooring) -> None:
+    words = "--encryption", "wireguard", "--subnet", "10.78.0.0/16", "--overlay", "a=192.0.2.1"
+    refused = mooring("network", "create", "cli-mesh", *words, check=False)
+    assert "has no public key of a: ask each host for its own (mooring network key)" in refused.stderr
+    refused = mooring("network", "create", "cli-mesh", *words, "--public-key", "b=K", check=False)
+    assert "--public-key names b, which no --overlay names" in refused.stderr
 
 
 def test_host_and_version(mooring: Mooring) -> None:

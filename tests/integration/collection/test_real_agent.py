@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.host import missing_feature
 from integration.collection.conftest import end_masters
 from integration.collection.playbooks import Controller, Sshd
 
@@ -166,6 +167,24 @@ def test_networks_change_under_a_running_container(playbooks: Controller, bare_a
     assert view["networks"]["back"]["ipv6_address"] == "fd00:79::7"
     assert list(moved.result("info")["networks"][0]["containers"]) == ["web1"]
     assert playbooks.run([two]).stats["changed"] == 0
+
+
+def test_key_of_a_host_is_told_and_renewed_where_its_kernel_has_wireguard(
+    playbooks: Controller, bare_agent: AgentUnderTest
+) -> None:
+    ask: Task = {"name": "ask", "mooring.fleet.network_key": {}}
+    renew: Task = {"name": "renew", "mooring.fleet.network_key": {"renew": True}}
+    if missing_feature("wireguard") is not None:
+        refused = playbooks.run([ask])
+        assert "has no WireGuard; load the module wireguard" in refused.result("ask")["msg"]
+        assert refused.result("ask")["code"] == "not_supported"
+        return
+    asked = playbooks.run([ask, renew], "--check")
+    assert asked.changes == {"ask": False, "renew": True}
+    assert asked.result("ask")["public_key"] == asked.result("renew")["public_key"]
+    renewed = playbooks.run([renew, ask])
+    assert renewed.result("renew")["public_key"] == renewed.result("ask")["public_key"]
+    assert renewed.result("ask")["public_key"] != asked.result("ask")["public_key"]
 
 
 def test_a_document_is_converged_pruned_and_refused(

@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import operator
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ async def answer(service: NetworkService, call: str) -> dict[str, Any]:
     elif method == "rename":
         return {"result": rename(service, *args)}
     try:
-        result = getattr(service, method)(*args, **kwargs)
+        result = operator.attrgetter(method)(service)(*args, **kwargs)
         if inspect.isawaitable(result):
             result = await result
     except MooringError as error:

@@ -79,6 +79,18 @@ def test_routed_addresses_are_seen_as_they_are(host: Host, outside: NamedNamespa
     assert outside.ask(place["ipv6"], 80) == ["inside", OUTSIDE6]
 
 
+def test_others_reach_the_first_container_of_a_network_at_once(
+    host: Host, outside: NamedNamespace, serve: Serve
+) -> None:
+    outside.run("ip", "route", "add", BOTH["subnet6"], "via", HOST_OUTER6)
+    host.call("create", "routed", {**BOTH, "nat": False})
+    container = host.container()
+    container.attach("routed")
+    serve(container, 80, "inside", address="::")
+    with outside.connect(endpoint_of(container)["ipv6"], 80, timeout=0.9) as connection:
+        assert connection.makefile().readline().split() == ["inside", OUTSIDE6]
+
+
 def test_translation_changes_while_containers_run(host: Host, outside: NamedNamespace, serve: Serve) -> None:
     host.call("create", "both", BOTH)
     container = host.container()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from harness.waiting import PATIENCE
 from integration.network.conftest import Serve
 from integration.network.topology import Container, Host, NamedNamespace, Refused
 
@@ -94,7 +95,7 @@ class Flow:
 
     def more(self) -> None:
         """Wait until more was answered."""
-        wanted, end = self.answered + 20, time.monotonic() + 10
+        wanted, end = self.answered + 20, time.monotonic() + 10 * PATIENCE
         while self.answered < wanted:
             assert time.monotonic() < end, "nothing flows"
             time.sleep(0.01)

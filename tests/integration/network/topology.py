@@ -22,12 +22,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.waiting import PATIENCE
 from mooring_agent.config import AgentConfig
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
-PROGRAM_TIMEOUT = 10.0  # seconds
-CALL_TIMEOUT = 20.0
-TRAFFIC_TIMEOUT = 5.0
+PROGRAM_TIMEOUT = 10.0 * PATIENCE  # seconds
+CALL_TIMEOUT = 20.0 * PATIENCE
+TRAFFIC_TIMEOUT = 5.0 * PATIENCE
 UNREACHABLE_WITHIN = 0.4  # how long to try what must not work
 PREFIX = "10.211.0.0/16"
 HOST_OUTER = "198.51.100.2"
@@ -314,6 +315,8 @@ def connect(host: Namespace, outside: Namespace) -> None:
         (outside, outer, (f"{OUTSIDE}/24", f"{OUTSIDE6}/64")),
         (host, inner, (f"{HOST_OUTER}/24", f"{HOST_OUTER6}/64")),
     ):
+        # Nor waits its link-local address, with which a router asks for those whom others look for.
+        place.run("sysctl", "-qw", f"net.ipv6.conf.{name}.accept_dad=0")
         for address in addresses:
             place.run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
         place.run("ip", "link", "set", name, "up")

@@ -70,6 +70,26 @@ def test_damage_is_repaired_at_once_and_told(world: World, damage: str, seen: st
     assert "network repaired" in world.agent.log_tail()
 
 
+@pytest.mark.parametrize(
+    "encryption", [None, pytest.param("wireguard", marks=pytest.mark.kernel("wireguard"))]
+)
+def test_device_that_leads_to_other_hosts_is_put_back(world: World, encryption: str | None) -> None:
+    own: dict[str, str] = {"address": HOST_OUTER}
+    if encryption is not None:
+        own |= world.agent.api("GET", "/mooring/v1/host/network-key")
+    spec = {"driver": "overlay", "subnet": "10.220.0.0/16", "hosts": {"a": own}, "encryption": encryption}
+    put = world.agent.api("PUT", "/mooring/v1/networks/mesh", spec)
+    device = f"mo{put['result']['bridge'][2:]}"
+    since = time.time()
+    world.host.run("ip", "link", "delete", device)
+
+    [event] = eventually(lambda: told(world, since))
+    assert event["action"] == "repair"
+    assert f"device {device} of the " in event["attributes"]["what"]
+    assert world.host.run("ip", "link", "show", device)
+    assert world.agent.api("PUT", "/mooring/v1/networks/mesh", spec)["changed"] is False
+
+
 def test_rules_of_networks_are_repaired_as_well(world: World) -> None:
     world.agent.api("PUT", "/mooring/v1/networks/shop", {"rules": ["deny in tcp 25"]})
     table = f"{world.agent.config.nft_table}_rules"

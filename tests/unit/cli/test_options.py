@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 
 import pytest
@@ -23,6 +24,11 @@ from mooring_agent.network.specs import normalise_spec
 Words = tuple[str, ...]
 
 _OVERLAY = ("--subnet", "10.9.0.0/16", "--overlay", "a=192.0.2.1,slice=7", "--overlay", "b=192.0.2.2")
+_KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
+_ENCRYPTED = (
+    *(*_OVERLAY, "--encryption", "wireguard"),
+    *("--public-key", f"a={_KEYS[0]}", "--public-key", f"b={_KEYS[1]}"),
+)
 NETWORK: dict[str, Words] = {
     "driver": ("--driver", "overlay", *_OVERLAY),
     "ipv4": ("--no-ipv4", "--ipv6"),
@@ -43,6 +49,8 @@ NETWORK: dict[str, Words] = {
     "host": (*_OVERLAY, "--host", "b"),
     "vni": (*_OVERLAY, "--vni", "9"),
     "slice_prefix": (*_OVERLAY, "--slice-prefix", "24"),
+    "encryption": _ENCRYPTED,
+    "port": (*_ENCRYPTED, "--port", "51821"),
     "reachable_from": ("--reachable-from", "other"),
     "rules": ("--rule", "deny out tcp 25 to 0.0.0.0/0"),
     "labels": ("-l", "a=b"),

@@ -40,6 +40,7 @@ OPERATIONS: dict[str, Operation] = {
     "image_prune": images.IMAGE_PRUNE,
     "network": declared.NETWORK,
     "network_info": asking.NETWORK_INFO,
+    "network_key": declared.NETWORK_KEY,
 }
 
 

@@ -121,8 +121,9 @@ def test_ipv6_addresses_that_nobody_has_named_are_told_by_the_network() -> None:
     def subnet6(**said: Any) -> ipaddress.IPv6Network | None:
         return overlay.subnets_of({"ipv6": True, **said}, said.pop("name", "mesh"))[1]
 
-    assert subnet6() == subnet6(vni=overlay.vni_of("mesh"))
-    assert len({subnet6(), subnet6(vni=7), subnet6(name="other")}) == 3
+    # Neither the number of the network nor its encryption, which changes live, is in it.
+    assert subnet6() == subnet6(vni=7)
+    assert subnet6() != subnet6(name="other")
     assert str(subnet6()).endswith("/48")
     assert subnet6().subnet_of(ipaddress.IPv6Network("fd00::/8"))
 

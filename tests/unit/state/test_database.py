@@ -239,6 +239,22 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
         assert names(again) == ["committed"]
 
 
+def test_changes_are_told(database: Database) -> None:
+    told: list[int] = []
+    database.on_change(lambda: told.append(len(names(database))))
+    names(database)
+    assert told == []
+    insert(database, "one")
+    assert told[-1] == 1
+    told.clear()
+    with database.transaction() as connection:
+        connection.executemany("DELETE FROM containers WHERE name = ?", [("one",)])
+    assert told == [0]
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM containers WHERE name = 'no such'")
+    assert told == [0]
+
+
 def test_flush_works_at_any_time(tmp_path: Path, database: Database) -> None:
     database.flush()
     insert(database, "one")

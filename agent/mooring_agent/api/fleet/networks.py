@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`/mooring/v1/networks/NAME/{connect,disconnect}`: containers come onto a network and leave it live."""
+"""`/mooring/v1/networks/NAME/{connect,disconnect}`: containers come onto a network and leave it live.
+
+`/mooring/v1/host/network-key` is the key of this host for networks that are encrypted.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ class NetworkCalls:
         base = "/mooring/v1/networks/{name}"
         yield Route("POST", base + "/connect", self.connect)
         yield Route("POST", base + "/disconnect", self.disconnect)
+        yield Route("GET", "/mooring/v1/host/network-key", self.key)
+        yield Route("POST", "/mooring/v1/host/network-key/renew", self.renew_key)
 
     async def connect(self, request: Request) -> Reply:
         """Attach `container`; the other keys are those of an attachment (ipv4_address, aliases, …)."""
@@ -44,6 +49,14 @@ class NetworkCalls:
         container = self._container(fields.text("container"))
         await self._engine.live.disconnect(container, request.params["name"])
         return json_response(container.view())
+
+    async def key(self, request: Request) -> Reply:
+        """{public_key}: what others are to know this host by. Its pair is made when it is first asked for."""
+        return json_response({"public_key": await self._engine.network_resources.public_key()})
+
+    async def renew_key(self, request: Request) -> Reply:
+        """{public_key}: another one, which networks use from the time on that they are declared with it."""
+        return json_response({"public_key": await self._engine.network_resources.renew_key()})
 
     def _container(self, reference: object) -> Container:
         if not isinstance(reference, str) or not reference:

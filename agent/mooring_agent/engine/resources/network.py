@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from mooring_agent.engine.resources.declared import Declared, option
 from mooring_agent.engine.resources.isolation import OverlayHosts, Rules
 from mooring_agent.engine.resources.options import Bool, Choice, Integer, Items, Pairs, Text, WordSet
+from mooring_agent.network.encryption import ENCRYPTIONS
 from mooring_agent.network.rules import Rule
 from mooring_agent.network.specs import DRIVERS, MACVLAN_MODES, MTUS
 
@@ -44,6 +45,8 @@ class NetworkSpec(Declared):
     host: str | None = option(Text("the name of one of the hosts"))
     vni: int | None = option(Integer(1, 2**24 - 1, what="a number"))
     slice_prefix: int | None = option(Integer(9, 30, what="a prefix length"))
+    encryption: str | None = option(Choice(*ENCRYPTIONS), live=True)
+    port: int | None = option(Integer(1, 65535, what="a UDP port"), live=True)
     reachable_from: tuple[str, ...] = option(WordSet(Text("the name of a network")), default=(), live=True)
     rules: tuple[Rule, ...] = option(Rules(), default=(), live=True)
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
