@@ -123,8 +123,9 @@ def _containers(commands: Commands) -> None:
         commands, "update", "change the limits of a container while it runs", "containers.update"
     )
     update.add_argument("name", metavar="NAME")
-    networkarguments.limits(update)
+    networkarguments.traffic(update)
     update.add_argument("--no-network-limit", action="store_true", help="take all limits of rates back")
+    update.add_argument("--no-network-class", action="store_true", help="take its class back")
     rm = add_command(commands, "rm", "remove containers", "containers.remove")
     rm.add_argument("names", nargs="+", metavar="NAME")
     rm.add_argument("-f", "--force", action="store_true", help="running ones, too")
@@ -150,14 +151,14 @@ def _processes(commands: Commands) -> None:
     _terminal(run)
     run.add_argument("--rm", action="store_true", help="remove the container when it has ended")
     run.add_argument("--name", default="", metavar="NAME")
-    run.add_argument("-p", "--publish", action="append", default=[], metavar="[[IP:]HOST:]PORT[/udp]")
+    networkarguments.published(run)
     run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
     run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
     networkarguments.networking(run)
-    networkarguments.limits(run)
+    networkarguments.traffic(run)
     run.add_argument("-m", "--memory", metavar="SIZE", help='such as "64m"')
     run.add_argument("--memory-reservation", metavar="SIZE")
     run.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1 for no limit")
@@ -170,6 +171,15 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--stop-signal", default="", metavar="SIGNAL")
     run.add_argument("--stop-timeout", type=int, metavar="SECONDS")
     healtharguments.health(run)
+    run.add_argument("--drain", type=int, metavar="SECONDS", help="how long its connections may last then")
+    run.add_argument("--log-driver", metavar="json-file|local|none")
+    run.add_argument(
+        "--log-opt",
+        action="append",
+        default=[],
+        metavar="max-size=SIZE|max-file=N",
+        help="what is kept of its output",
+    )
     run.add_argument("--cap-add", action="append", default=[], metavar="NAME")
     run.add_argument("--cap-drop", action="append", default=[], metavar="NAME")
     run.add_argument("--no-new-privileges", action="store_true")
@@ -260,12 +270,7 @@ def _declared(commands: Commands) -> None:
 
 def _attaching(group: Commands) -> None:
     connect = add_command(group, "connect", "bring a container onto a network", "networking.connect")
-    connect.add_argument("--ip", metavar="ADDRESS")
-    connect.add_argument("--ip6", metavar="ADDRESS")
-    connect.add_argument("--mac-address", metavar="ADDRESS")
-    connect.add_argument("--alias", action="append", default=[], metavar="NAME")
-    connect.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
-    connect.add_argument("--default-route", action="store_true", help="its way out leads through it")
+    networkarguments.attachment(connect)
     disconnect = add_command(group, "disconnect", "take a container off a network", "networking.disconnect")
     for command in (connect, disconnect):
         command.add_argument("network", metavar="NETWORK")

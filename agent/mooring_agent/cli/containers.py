@@ -102,16 +102,24 @@ def _drain(client: Client, name: str, timeout: float | None) -> None:
 
 def update(arguments: argparse.Namespace) -> int:
     """Change the limits of a container."""
-    if arguments.no_network_limit == bool(arguments.network_limit):
-        raise InvalidSpec("update needs --network-limit or --no-network-limit, one of them")
-    change_limits(client_of(arguments), arguments.name, arguments.network_limit)
+    changes: dict[str, Any] = {}
+    for field in ("network_limit", "network_class"):
+        value, none = getattr(arguments, field), getattr(arguments, f"no_{field}")
+        option = f"--{field.replace('_', '-')}"
+        if value and none:
+            raise InvalidSpec(f"update has {option} and --no{option[1:]}: expected one of them")
+        if value or none:
+            changes["network_limits" if field == "network_limit" else field] = value or None
+    if not changes:
+        raise InvalidSpec("update needs --network-limit, --network-class, or one of them with no- before it")
+    change(client_of(arguments), arguments.name, changes)
     print(arguments.name)
     return 0
 
 
-def change_limits(client: Client, name: str, limits: list[str] | None) -> None:
-    """Give a container limits of rates, or none."""
-    client.call("PATCH", f"{FLEET}/containers/{segment(name)}", {"network_limits": limits or None})
+def change(client: Client, name: str, changes: dict[str, Any]) -> None:
+    """Change options of a container that change while it lives."""
+    client.call("PATCH", f"{FLEET}/containers/{segment(name)}", changes)
 
 
 def _act(client: Client, name: str, action: str, query: dict[str, object]) -> Any:

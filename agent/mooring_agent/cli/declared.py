@@ -99,6 +99,8 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
             "reachable_from": arguments.reachable_from,
             "rules": arguments.rule,
             "vni": arguments.vni,
+            "host": arguments.host,
+            "slice_prefix": arguments.slice_prefix,
         }
     )
     if arguments.overlay:
@@ -109,7 +111,7 @@ def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _hosts(overlay: Sequence[str], public_keys: Sequence[str]) -> dict[str, Any]:
-    hosts = dict(pair(item, "--overlay") for item in overlay)
+    hosts = dict(map(_host, overlay))
     keys = dict(pair(item, "--public-key") for item in public_keys)
     unknown = next((host for host in keys if host not in hosts), None)
     if unknown is not None:
@@ -117,9 +119,21 @@ def _hosts(overlay: Sequence[str], public_keys: Sequence[str]) -> dict[str, Any]
             f"--public-key names {unknown}, which no --overlay names; expected one of the hosts"
         )
     return {
-        host: {"address": address, "public_key": keys[host]} if host in keys else address
-        for host, address in hosts.items()
+        host: {**said, "public_key": keys[host]} if host in keys else said for host, said in hosts.items()
     }
+
+
+def _host(item: str) -> tuple[str, dict[str, Any]]:
+    """A host of an overlay, from HOST=ADDRESS[,slice=NUMBER]. Raises InvalidSpec."""
+    name, said = pair(item, "--overlay")
+    address, *rest = said.split(",")
+    given: dict[str, Any] = {"address": address}
+    for part in rest:
+        key, _, value = part.partition("=")
+        if key != "slice" or not value.isdigit() or key in given:
+            raise InvalidSpec(f"--overlay {item} has {part!r}: expected HOST=ADDRESS[,slice=NUMBER]")
+        given["slice"] = int(value)
+    return name, given
 
 
 def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,8 @@ def networking(run: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NETWORK",
-        help="NAME, container:NAME, or name=NAME,alias=…,ip=…,ip6=…,mac-address=…,sysctl=…,default-route",
+        help="NAME, container:NAME, or name=NAME,alias=…,link=…,ip=…,ip6=…,mac-address=…,sysctl=…,"
+        "default-route,spoofing",
     )
     run.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="whom it asks for names")
     run.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN")
@@ -29,13 +30,42 @@ def networking(run: argparse.ArgumentParser) -> None:
     run.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
 
 
-def limits(command: argparse.ArgumentParser) -> None:
-    """How fast a container sends and receives."""
+def published(run: argparse.ArgumentParser) -> None:
+    """The ports of a new container that answer on the host."""
+    run.add_argument(
+        "-p",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[[IP:]HOST:]PORT[/udp][,balance=…][,weight=N]",
+        help="balance=round_robin or balance=source shares the port with other containers, by weight",
+    )
+
+
+def attachment(connect: argparse.ArgumentParser) -> None:
+    """A container's place on a network."""
+    connect.add_argument("--ip", metavar="ADDRESS")
+    connect.add_argument("--ip6", metavar="ADDRESS")
+    connect.add_argument("--mac-address", metavar="ADDRESS")
+    connect.add_argument("--alias", action="append", default=[], metavar="NAME")
+    connect.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
+    connect.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    connect.add_argument("--default-route", action="store_true", help="its way out leads through it")
+    connect.add_argument("--spoofing", action="store_true", help="it may speak for others, as a router does")
+
+
+def traffic(command: argparse.ArgumentParser) -> None:
+    """How fast a container sends and receives, and as what."""
     command.add_argument(
         "--network-limit",
         action="append",
         metavar="in=RATE,out=RATE[,burst=SIZE][,network=NAME]",
         help='rates such as "in=10mbit,out=5mbit", on one network or on all others',
+    )
+    command.add_argument(
+        "--network-class",
+        metavar="MAJOR:MINOR",
+        help="the class of the host's queueing disciplines that what it sends is of, as of tc(8)",
     )
 
 
@@ -60,14 +90,21 @@ def declared(network: argparse.ArgumentParser) -> None:
         "--rule", action="append", metavar="RULE", help='such as "deny out tcp 25 to 0.0.0.0/0 for mail"'
     )
     network.add_argument(
-        "--overlay", action="append", metavar="HOST=ADDRESS", help="a host of a network across hosts"
+        "--overlay",
+        action="append",
+        metavar="HOST=ADDRESS[,slice=NUMBER]",
+        help="a host of a network across hosts",
     )
+    network.add_argument("--host", metavar="NAME", help="which of them this one is")
     network.add_argument("--vni", type=int, metavar="NUMBER", help="the number of that network")
     network.add_argument("--encryption", choices=ENCRYPTIONS, help="how that network is encrypted")
     network.add_argument(
         "--public-key", action="append", default=[], metavar="HOST=KEY", help="of a host of that network"
     )
     network.add_argument("--port", type=int, metavar="NUMBER", help="the UDP port of its encryption")
+    network.add_argument(
+        "--slice-prefix", type=int, metavar="LENGTH", help="of the part of the subnet that each of them has"
+    )
     network.add_argument(
         "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
     )

@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `mooring run` says of networks in Docker's words, and `mooring network connect|disconnect|key`."""
+"""What `mooring run` says of networks and ports, in Docker's words where it has any, and `mooring network
+connect|disconnect|key`.
+"""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from ..engine.resources.ports import Port, PortMapping, Ports
 from ..errors import InvalidSpec
 from .client import FLEET, segment
 from .containers import client_of
 
-_ENDPOINT_KEYS = ("alias", "default-route", "ip", "ip6", "mac-address", "name", "sysctl")
+_ENDPOINT_KEYS = (
+    *("alias", "default-route", "ip", "ip6", "link", "mac-address", "name", "spoofing", "sysctl"),
+)
+_FLAGS = ("default-route", "spoofing")
 
 
 def endpoint(text: str) -> tuple[str, dict[str, Any]]:
-    """A network and an endpoint's settings, from NAME or name=NAME,ip=…,alias=… . Raises InvalidSpec."""
-    if "=" not in text:
-        return text, {}
-    given: dict[str, list[str]] = {}
-    for part in text.split(","):
-        key, mark, value = part.partition("=")
-        if key not in _ENDPOINT_KEYS or bool(mark) is (key == "default-route"):
-            raise InvalidSpec(
-                f"--network {text} has {part!r}: expected NAME, or parts of {', '.join(_ENDPOINT_KEYS)}"
-            )
-        given.setdefault(key, []).append(value)
-    if len(given.get("name", ())) != 1:
-        raise InvalidSpec(f"--network {text} names no network or several: expected name=NAME once")
+    """A network and an endpoint's settings in Docker's words, from NAME or name=NAME,ip=…,alias=… . Raises
+    InvalidSpec.
+    """
+    given = _endpoint_parts(text)
     [name] = given["name"]
+    if "=" not in text:
+        return name, {}
     return name, {
         "Aliases": given.get("alias"),
+        "Links": given.get("link"),
         "IPAMConfig": {"IPv4Address": _one(given, "ip"), "IPv6Address": _one(given, "ip6")},
         "MacAddress": _one(given, "mac-address"),
         "GwPriority": int("default-route" in given),
@@ -39,11 +39,96 @@ def endpoint(text: str) -> tuple[str, dict[str, Any]]:
     }
 
 
+def _attachment(text: str) -> dict[str, Any]:
+    """The same in our words."""
+    given = _endpoint_parts(text)
+    [name] = given["name"]
+    settings = {
+        "name": "bridge" if name == "default" else name,
+        "ipv4_address": _one(given, "ip"),
+        "ipv6_address": _one(given, "ip6"),
+        "mac_address": _one(given, "mac-address"),
+        "aliases": given.get("alias"),
+        "links": _links(given.get("link", [])),
+        "default_route": "default-route" in given,
+        "spoofing": "allowed" if "spoofing" in given else None,
+        "sysctls": given.get("sysctl"),
+    }
+    return {option: value for option, value in settings.items() if value}
+
+
+def _endpoint_parts(text: str) -> dict[str, list[str]]:
+    if "=" not in text:
+        return {"name": [text]}
+    given: dict[str, list[str]] = {}
+    for part in text.split(","):
+        key, mark, value = part.partition("=")
+        if key not in _ENDPOINT_KEYS or bool(mark) is (key in _FLAGS):
+            raise InvalidSpec(
+                f"--network {text} has {part!r}: expected NAME, or parts of {', '.join(_ENDPOINT_KEYS)}"
+            )
+        given.setdefault(key, []).append(value)
+    if len(given.get("name", ())) != 1:
+        raise InvalidSpec(f"--network {text} names no network or several: expected name=NAME once")
+    return given
+
+
+def _links(given: list[str]) -> dict[str, str]:
+    """CONTAINER[:ALIAS] as alias → container."""
+    pairs = (text.partition(":")[::2] for text in given)
+    return {alias or container: container for container, alias in pairs}
+
+
 def _one(given: dict[str, list[str]], key: str) -> str:
     values = given.get(key, [""])
     if len(values) > 1:
         raise InvalidSpec(f"--network has {key} twice: expected it once")
     return values[0]
+
+
+def ports(given: list[str]) -> dict[str, list[dict[str, str]]]:
+    """HostConfig.PortBindings of [[IP:]HOST:]PORT[/PROTOCOL][,…]. Raises InvalidSpec."""
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in _published(given):
+        where = bindings.setdefault(f"{port.container}/{port.protocol}", [])
+        where.append({"HostIp": port.host_ip, "HostPort": str(port.host or "")})
+    return bindings
+
+
+def _published(given: list[str]) -> list[PortMapping]:
+    """What is published, in the order in which it was said."""
+    found: list[PortMapping] = []
+    for text in given:
+        place, *parts = text.split(",")
+        shared: dict[str, str] = {}
+        for part in parts:
+            key, mark, value = part.partition("=")
+            if key not in ("balance", "weight") or not mark or key in shared:
+                raise InvalidSpec(
+                    f"--publish {text} has {part!r}: expected [[IP:]HOST:]PORT[/PROTOCOL], and after it "
+                    "balance=… and weight=…, each once"
+                )
+            shared[key] = value
+        for port in Ports().parse([place], "--publish") or ():
+            parsed = Port().parse({**Port().dump(port), **shared}, f"--publish {text}")
+            found += [] if parsed is None else [parsed]
+    return found
+
+
+def beyond_docker(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of a new container that Docker has no words for, as options that change while it lives;
+    empty if nothing was. Raises InvalidSpec.
+    """
+    published = _published(arguments.publish)
+    networks = [_attachment(text) for text in arguments.network]
+    said = {
+        "network_limits": arguments.network_limit,
+        "network_class": arguments.network_class,
+        "drain": arguments.drain,
+        "ports": [Port().dump(port) for port in published] if any(one.balance for one in published) else None,
+        "networks": networks if any("spoofing" in one for one in networks) else None,
+    }
+    return {option: value for option, value in said.items() if value is not None}
 
 
 def networking(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -72,18 +157,24 @@ def names(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def connect(arguments: argparse.Namespace) -> int:
     """Bring a container onto a network while it runs."""
-    body = {
-        "container": arguments.container,
+    body = {"container": arguments.container, **place(arguments)}
+    client_of(arguments).call("POST", f"{FLEET}/networks/{segment(arguments.network)}/connect", body)
+    return 0
+
+
+def place(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for of a container's place on a network."""
+    asked = {
         "ipv4_address": arguments.ip,
         "ipv6_address": arguments.ip6,
         "mac_address": arguments.mac_address,
         "aliases": arguments.alias or None,
+        "links": _links(arguments.link) or None,
         "default_route": arguments.default_route or None,
         "sysctls": arguments.sysctl or None,
+        "spoofing": "allowed" if arguments.spoofing else None,
     }
-    given = {name: value for name, value in body.items() if value is not None}
-    client_of(arguments).call("POST", f"{FLEET}/networks/{segment(arguments.network)}/connect", given)
-    return 0
+    return {option: value for option, value in asked.items() if value is not None}
 
 
 def disconnect(arguments: argparse.Namespace) -> int:

@@ -20,9 +20,10 @@ from ..engine.resources.options import Size
 from ..errors import InvalidSpec, MooringError
 from .client import DOCKER, ApiFailure, Client, segment
 from .confinement import confinement
-from .containers import change_limits, client_of
+from .containers import change, client_of
 from .health import healthcheck
-from .networking import names, networking
+from .images import pair
+from .networking import beyond_docker, names, networking, ports
 from .terminal import pump, raw_mode, watch_size, window_size
 
 _NANO = 1_000_000_000
@@ -33,13 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run a command in a new container; the exit status is the command's."""
     _check_terminal(arguments)
     client = client_of(arguments)
-    body = _body(arguments)
+    body, beyond = _body(arguments), beyond_docker(arguments)
     query = {"name": arguments.name} if arguments.name else None
     container = client.call("POST", f"{DOCKER}/containers/create", body, query)["Id"]
     path = f"{DOCKER}/containers/{container}"
     try:
-        if arguments.network_limit:
-            change_limits(client, container, arguments.network_limit)
+        if beyond:
+            change(client, container, beyond)
         if arguments.detach:
             client.call("POST", f"{path}/start")
             print(container)
@@ -157,12 +158,12 @@ def _words(command: list[str]) -> list[str]:
     return command[1:] if command[:1] == ["--"] else command
 
 
-def _variables(given: list[str]) -> list[str]:
-    """`-e NAME` takes the value from here, if there is one."""
+def _variables(given: list[str], *, unset: bool = False) -> list[str]:
+    """`-e NAME` takes the value from here, if there is one; else, with `unset`, the image's is taken away."""
     return [
-        item if "=" in item else f"{item}={os.environ[item]}"
+        item if "=" in item or item not in os.environ else f"{item}={os.environ[item]}"
         for item in given
-        if "=" in item or item in os.environ
+        if unset or "=" in item or item in os.environ
     ]
 
 
@@ -182,8 +183,12 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
         "MemorySwap": _size(arguments.memory_swap, "--memory-swap"),
         "NanoCpus": round(arguments.cpus * _NANO) if arguments.cpus else None,
         **names(arguments),
+        "LogConfig": {
+            "Type": arguments.log_driver,
+            "Config": dict(pair(item, "--log-opt") for item in arguments.log_opt),
+        },
         "PidsLimit": arguments.pids_limit,
-        "PortBindings": _ports(arguments.publish),
+        "PortBindings": ports(arguments.publish),
         "ReadonlyRootfs": arguments.read_only,
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": _number(retries, "--restart")},
         "Tmpfs": dict(item.partition(":")[::2] for item in arguments.tmpfs),
@@ -192,7 +197,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
     body: dict[str, Any] = {
         "Image": arguments.image,
         "Cmd": _words(arguments.command),
-        "Env": _variables(arguments.env),
+        "Env": _variables(arguments.env, unset=True),
         "Labels": dict(item.partition("=")[::2] for item in arguments.label),
         "Hostname": arguments.hostname,
         "Domainname": arguments.domainname,
@@ -225,17 +230,3 @@ def _number(text: str, option: str) -> int:
     if text and not text.isdigit():
         raise InvalidSpec(f"{option} has {text!r}: expected a number of attempts")
     return int(text or 0)
-
-
-def _ports(given: list[str]) -> dict[str, list[dict[str, str]]]:
-    """[[IP:]HOST:]PORT[/PROTOCOL]"""
-    bindings: dict[str, list[dict[str, str]]] = {}
-    for text in given:
-        rest, _, protocol = text.partition("/")
-        front, _, port = rest.rpartition(":")
-        address, _, host = front.rpartition(":")
-        if not port.isdigit() or (host and not host.isdigit()):
-            raise InvalidSpec(f"--publish {text} is no port: expected [[IP:]HOST:]PORT[/tcp|udp]")
-        key = f"{port}/{protocol or 'tcp'}"
-        bindings.setdefault(key, []).append({"HostIp": address.strip("[]"), "HostPort": host})
-    return bindings

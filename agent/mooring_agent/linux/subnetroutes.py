@@ -14,13 +14,13 @@ from .rtnetlink import (
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_OIF,
+    RTA_PREFSRC,
     RTM_DELROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTPROT_BOOT,
     ip_bytes,
 )
-from .vxlan import RTA_PREFSRC
 
 RTN_UNREACHABLE = 7
 RT_SCOPE_NOWHERE = 255

@@ -10,9 +10,9 @@ what is to be encrypted is not sent to the host's gateway instead.
 from __future__ import annotations
 
 import errno
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import Conflict, MooringError
 from ..failpoints import reached
@@ -21,8 +21,9 @@ from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RT_TABLE_MAIN, Link, Route, RouteSocket
 from ..linux.subnetroutes import Prefix
 from ..linux.wireguard import Device, Peer, Settings, WireGuardSocket
+from . import sysctls
 from .encryption import key_bytes
-from .overlay import Overlay
+from .overlay import IPNetwork, Overlay, gateway_of
 from .overlaykeys import OverlayKeys, not_supported
 
 KEEPALIVE_S = 25
@@ -45,7 +46,7 @@ def private_key(
 
 def seal(netlink: RouteSocket, network: str, overlay: Overlay) -> None:
     """Keep packets from other ways than the device, which does not have to be there. Raises MooringError."""
-    sealed = _sealed(netlink.routes())
+    sealed = _sealed(_routes(netlink, overlay))
     try:
         for prefix in _prefixes(overlay):
             if prefix not in sealed:
@@ -98,6 +99,8 @@ def ensure(
         reached("network.tunnel-without-routes")
         if link.mtu != mtu:
             netlink.execute(rtnetlink.link_set(link.ifindex, mtu=mtu))
+        for path, value in _settings(name, overlay):
+            sysctls.write(path, value)
         if not link.up:
             netlink.execute(rtnetlink.link_set(link.ifindex, up=True))
         for message in _corrections(netlink, link.ifindex, overlay):
@@ -121,10 +124,20 @@ def differences(netlink: RouteSocket, network: str, name: str, overlay: Overlay,
         found.append(f"device {name} of the encrypted network {network} has another key")
     if changes(_as_declared(present, overlay), overlay) != Settings():
         found.append(f"device {name} of the encrypted network {network} does not know exactly its hosts")
-    sealed = _prefixes(overlay) <= _sealed(netlink.routes())
+    found += (
+        f"device {name} of the encrypted network {network} needs {value} in {path}"
+        for path, value in _settings(name, overlay)
+        if sysctls.read(path) not in (None, value)
+    )
+    sealed = _prefixes(overlay) <= _sealed(_routes(netlink, overlay))
     if not sealed or list(_corrections(netlink, link.ifindex, overlay)):
         found.append(f"routes of the encrypted network {network} are missing or too many")
     return found
+
+
+def _settings(name: str, overlay: Overlay) -> Iterator[tuple[Path, str]]:
+    if overlay.subnet6 is not None:
+        yield sysctls.of_link(6, name, "disable_ipv6"), "0"
 
 
 def changes(present: Device, overlay: Overlay) -> Settings:
@@ -161,7 +174,7 @@ def _present(netlink: RouteSocket, name: str) -> tuple[Link | None, Device | Non
 def _peers(overlay: Overlay) -> Iterator[Peer]:
     for host in overlay.others:
         endpoint = str(host.address), overlay.port
-        slices = frozenset({_prefix(host.slice)})
+        slices = frozenset(map(_prefix, host.slices))
         yield Peer(key_bytes(host.public_key), endpoint, slices, KEEPALIVE_S)
 
 
@@ -180,11 +193,15 @@ def _as_declared(present: Device, overlay: Overlay) -> Device:
 
 def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator[bytes]:
     """Of the routes through the device."""
-    routes = netlink.routes()
-    there = {_where(route) for route in routes if route.ifindex == index and route.table == RT_TABLE_MAIN}
+    there = {
+        _where(route)
+        for route in _routes(netlink, overlay)
+        if route.ifindex == index and route.table == RT_TABLE_MAIN
+    }
     wanted = _prefixes(overlay)
-    for prefix in wanted - there:
-        yield subnetroutes.through_set(index, prefix, overlay.here.gateway)
+    for subnet, slice in zip(overlay.subnets, overlay.here.slices, strict=True):
+        if _prefix(subnet) not in there:
+            yield subnetroutes.through_set(index, _prefix(subnet), gateway_of(slice))
     for prefix in there - wanted:
         yield subnetroutes.through_delete(index, prefix)
 
@@ -194,10 +211,16 @@ def _sealed(routes: Iterable[Route]) -> set[Prefix]:
 
 
 def _prefixes(overlay: Overlay) -> set[Prefix]:
-    return {_prefix(overlay.subnet)}
+    return set(map(_prefix, overlay.subnets))
 
 
-def _prefix(subnet: ipaddress.IPv4Network) -> Prefix:
+def _routes(netlink: RouteSocket, overlay: Overlay) -> list[Route]:
+    """The host's routes of the network's IP versions."""
+    families = (rtnetlink.ip_bytes(str(subnet.network_address))[0] for subnet in overlay.subnets)
+    return [route for family in families for route in netlink.routes(family)]
+
+
+def _prefix(subnet: IPNetwork) -> Prefix:
     return str(subnet.network_address), subnet.prefixlen
 
 

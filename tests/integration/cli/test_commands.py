@@ -28,6 +28,18 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "mooring_agent", *arguments]
 
 
+def own_address() -> str:
+    """An IPv4 address of this machine's own interfaces."""
+    argv = ["ip", "-json", "-4", "address", "show", "scope", "global"]
+    links = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=10).stdout)
+    return next(
+        str(address["local"])
+        for link in links
+        for address in link["addr_info"]
+        if not link["ifname"].startswith("mr")
+    )
+
+
 def environment(agent: AgentUnderTest) -> dict[str, str]:
     return {**os.environ, "MOORING_SOCKET": str(agent.socket)}
 
@@ -240,6 +252,54 @@ def test_containers_come_onto_networks_and_leave_them(mooring: Mooring) -> None:
     assert again.stderr.count("is not on network cli-red") == 1
     mooring("rm", "-f", "cli-on")
     mooring("network", "rm", "cli-blue", "cli-red")
+
+
+def test_run_says_what_docker_has_no_words_for(mooring: Mooring) -> None:
+    mooring("network", "create", "cli-router", "--subnet", "10.76.2.0/24")
+    port = free_port()
+    words = (
+        *("--network", "name=cli-router,spoofing", "--network-class", "1:10", "--drain", "0"),
+        *("--log-opt", "max-size=1m", "--network-limit", "out=50mbit", "busybox", "httpd", "-f", "-p", "80"),
+    )
+    for name, weight in (("cli-one", 1), ("cli-two", 3)):
+        mooring("run", "-d", "--name", name, "-p", f"{port}:80,balance=round_robin,weight={weight}", *words)
+    views = json.loads(mooring("inspect", "cli-one", "cli-two").stdout)
+    assert [view["spec"]["ports"][0].get("weight", 1) for view in views] == [1, 3]
+    assert [view["ports"][0]["host"] for view in views] == [port, port]
+    for view in views:
+        assert view["spec"]["networks"] == [{"name": "cli-router", "spoofing": "allowed"}]
+        assert (view["spec"]["network_class"], view["spec"]["drain"]) == ("1:10", 0)
+        assert view["spec"]["log"] == {"max_size": 1 << 20}
+
+    mooring("update", "cli-one", "--no-network-class", "--network-limit", "out=20mbit")
+    [view] = json.loads(mooring("inspect", "cli-one").stdout)
+    assert "network_class" not in view["spec"]
+    mooring("update", "cli-one", "--network-class", "1:20", "--no-network-limit")
+    [view] = json.loads(mooring("inspect", "cli-one").stdout)
+    assert (view["spec"]["network_class"], view["spec"].get("network_limits")) == ("1:20", None)
+    mooring("network", "create", "cli-other")
+    mooring("network", "connect", "cli-other", "cli-one", "--spoofing")
+    [view] = json.loads(mooring("inspect", "cli-one").stdout)
+    assert view["spec"]["networks"][1] == {"name": "cli-other", "spoofing": "allowed"}
+    mooring("rm", "-f", "cli-one", "cli-two")
+    mooring("network", "rm", "cli-router", "cli-other")
+
+
+def test_an_overlay_is_declared(mooring: Mooring) -> None:
+    words = ("--subnet", "10.254.0.0/16", "--overlay", "here=127.0.0.2", "--slice-prefix", "28")
+    done = mooring("network", "create", "cli-mesh", *words, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "host here has the address '127.0.0.2', expected that of an interface" in done.stderr
+    own = own_address()
+    mesh = (
+        *("network", "create", "cli-mesh", "--subnet", "10.254.0.0/16", "--ipv6", "--host", "here"),
+        *("--overlay", f"here={own},slice=7", "--overlay", "there=192.0.2.9,slice=8", "--slice-prefix", "28"),
+    )
+    assert mooring(*mesh).stdout == "create network cli-mesh: it does not exist\n"
+    assert mooring(*mesh).stdout == "unchanged\n"
+    [view] = json.loads(mooring("network", "inspect", "cli-mesh").stdout)
+    assert (view["overlay"]["host"], view["gateway"]) == ("here", "10.254.0.113")
+    mooring("network", "rm", "cli-mesh")
 
 
 def test_key_of_the_host_is_told_where_the_kernel_has_wireguard(mooring: Mooring) -> None:

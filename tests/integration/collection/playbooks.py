@@ -58,6 +58,7 @@ class Controller:
     def __init__(self, directory: Path, socket: Path, variables: dict[str, Any]) -> None:
         self.directory = directory
         self.socket = socket
+        self.timeout = PLAYBOOK_TIMEOUT
         inventory = {"all": {"hosts": {"node": {"ansible_python_interpreter": sys.executable, **variables}}}}
         self.inventory = directory / "inventory.yml"
         self.inventory.write_text(yaml.safe_dump(inventory))
@@ -97,7 +98,7 @@ class Controller:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PLAYBOOK_TIMEOUT,
+            timeout=self.timeout,
         )
         lines = [json.loads(line) for line in recorded.read_text().splitlines()]
         return Run(done.returncode, done.stdout, lines)

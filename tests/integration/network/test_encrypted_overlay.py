@@ -15,7 +15,7 @@ import pytest
 
 from harness.host import missing_feature
 from integration.network.conftest import Serve
-from integration.network.test_overlay import SUBNET, Fleet, Flow, populate
+from integration.network.test_overlay import SUBNET, Fleet, Flow, addresses_of, populate
 from integration.network.topology import Container, Host, Namespace, Refused
 
 pytestmark = pytest.mark.root
@@ -41,7 +41,8 @@ class Encrypted(Fleet):
 
     def spec(self, *names: str, **rest: Any) -> dict[str, Any]:
         hosts = {name: {"address": self.addresses[name], "public_key": self.keys[name]} for name in names}
-        return {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, "encryption": "wireguard", **rest}
+        spec = {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, "encryption": "wireguard", **rest}
+        return {key: value for key, value in spec.items() if value is not None}
 
     def plain(self, *names: str) -> dict[str, Any]:
         return super().spec(*names)
@@ -132,6 +133,34 @@ def test_containers_reach_each_other_and_the_wire_shows_nothing_of_it(fleet: Enc
     assert {packet[20:24] for packet in seen} == {PORT.to_bytes(2, "big") * 2}
     assert not any(PLAIN[:8] in packet for packet in seen)
     assert all(host.call("check") == [] for host in hosts.values())
+
+
+@wireguard
+@pytest.mark.parametrize("shared", [{"ipv6": True}, {"subnet": None, "ipv4": False, "ipv6": True}])
+def test_ipv6_is_encrypted_beside_ipv4_and_alone(
+    fleet: Encrypted, serve: Serve, shared: dict[str, Any]
+) -> None:
+    hosts = {name: fleet.add(name) for name in ("a", "b")}
+    for host in hosts.values():
+        view = host.call("create", "mesh", fleet.spec("a", "b", **shared))
+    [client], [server] = (list(populate(host, serve, 1).values()) for host in hosts.values())
+    tap = Tap(hosts["a"], "eth0")
+
+    for mine, address in zip(addresses_of(client), addresses_of(server), strict=True):
+        assert talk(client, address) == [address, mine]
+    assert hosts["b"].ask(addresses_of(client)[-1], 80)[1] == view["gateway6"]
+    seen = tap.ipv4()
+    tap.close()
+    assert len(seen) > 10
+    assert not any(PLAIN in packet for packet in seen)
+    assert all(host.call("check") == [] for host in hosts.values())
+
+    # Without the device they take no other way, and after a repair the device.
+    hosts["a"].run("ip", "link", "delete", "mo" + hosts["a"].call("get", "mesh")["bridge"][2:])
+    [sealed] = [line for line in hosts["a"].run("ip", "-6", "route").splitlines() if view["subnet6"] in line]
+    assert sealed.startswith("unreachable")
+    hosts["a"].call("repair")
+    assert talk(client, addresses_of(server)[-1])[0] == addresses_of(server)[-1]
 
 
 @wireguard
