@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _TRY_AGAIN = 5.0  # seconds, where the port cannot be had
 _LOOK_AGAIN = 60.0  # seconds between two looks at firewalls while somebody does not hear
-_BACKLOG = 128
+_BACKLOG = 1024  # connections wait here while the agent is stopped or slow
 # What waits for one that does not read: more than all that there can be to tell.
 _MOST_WAITING = 4 * transfer.MOST_BYTES
 

@@ -60,7 +60,7 @@ class Secondary:
         self._texts = ["" for _ in range(BUCKETS)]
         self._parts: list[frozenset[str]] = [frozenset() for _ in range(BUCKETS)]
         self._called = asyncio.Event()
-        self._lived = 0.0
+        self._lived = self._understood = 0.0  # when it last did, in the loop's time
         self._forgetting: asyncio.TimerHandle | None = None
 
     def take_up(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Secondary:
     async def run(self, own: str) -> None:
         """Listen to the host, from the address `own`, until it is cancelled."""
         pause = 0.0
-        self._lived = asyncio.get_running_loop().time()
+        self._lived = self._understood = asyncio.get_running_loop().time()
         self._forget_later()
         try:
             while True:
@@ -83,13 +83,14 @@ class Secondary:
                 try:
                     await self._listen(own, heard)
                 except NotUnderstood as error:
+                    self._lived = self._understood  # it may never tell what we could know
                     self._miss(f"{self._where} is not understood: {error.message}", lives=False)
                 except MooringError as error:
                     self._miss(error.message, lives=False)
                 except (ConnectionError, EOFError):
                     self._miss(
-                        f"{self._where} takes no connection: its agent is away, or does not know this host, "
-                        "or a firewall there rejects it",
+                        f"{self._where} takes no connection: its agent is away, older, or does not know this "
+                        "host, or a firewall there rejects it",
                         lives=True,
                     )
                 except TimeoutError:
@@ -143,6 +144,7 @@ class Secondary:
             made.bind((own, 0))
             async with asyncio.timeout(self._pace.answer):
                 await loop.sock_connect(made, (self.host.gateway, PORT))
+            self._lived = loop.time()  # even if its agent should be too slow to say anything
             reader, writer = await asyncio.open_connection(sock=made, limit=LONGEST_LINE)
         except BaseException:
             made.close()
@@ -152,7 +154,7 @@ class Secondary:
                 line = await self._line(reader)
                 self._write(heard.take(line), heard)
                 if heard.complete:
-                    self._lived = loop.time()
+                    self._lived = self._understood = loop.time()
                     self._called.clear()
                     self._become("connected", heard.doubt and f"{self._where}: {heard.doubt}")
                     await asyncio.sleep(self._pace.between + _SECONDS_A_BYTE * sum(map(len, self._texts)))
@@ -201,6 +203,9 @@ class Secondary:
 
     def _forget_now(self) -> None:
         self._forgetting = None
+        if asyncio.get_running_loop().time() < self._lived + self._pace.forget:
+            self._forget_later()
+            return
         try:
             self.forget()
         except MooringError as error:

@@ -156,7 +156,8 @@ class Heard:
 
     def text(self, bucket: int) -> str:
         """The names in a bucket as hosts(5)."""
-        return "".join(known.text for known in self._buckets[bucket].values())
+        known = self._buckets[bucket]
+        return "".join(known[id].text for id in sorted(known))  # told again, it is the same text
 
     def dotted(self, bucket: int) -> frozenset[str]:
         """Those of them that others could know, too."""
@@ -173,7 +174,7 @@ class Heard:
                 raise NotUnderstood("it does not speak of names; another program has the port there")
             if said.get("version") != VERSION:
                 raise NotUnderstood(
-                    f"it tells names in version {str(said.get('version'))[:20]}, expected {VERSION}; upgrade "
+                    f"it tells names in version {_shown(said.get('version'))}, expected {VERSION}; upgrade "
                     "the older of both agents"
                 )
             self._greeted = True
@@ -198,7 +199,7 @@ class Heard:
         if said is None:
             return number
         if not isinstance(said, dict):
-            raise NotUnderstood(f"it says {str(said)[:40]!r} of a container, expected addresses and names")
+            raise NotUnderstood(f"it says {_shown(said)} of a container, expected addresses and names")
         known = self._known(id, said)
         if known is not None:
             bucket[id] = known
@@ -261,13 +262,20 @@ def _object(line: bytes) -> dict[str, Any]:
 def _member(said: Mapping[str, Any], name: str, kind: type) -> Any:
     value = said.get(name, kind())
     if not isinstance(value, kind):
-        raise NotUnderstood(f"its {name} is {str(value)[:40]!r}, expected a {kind.__name__}")
+        raise NotUnderstood(f"its {name} is {_shown(value)}, expected a {kind.__name__}")
     return value
 
 
 def _id(id: object) -> str:
     if not isinstance(id, str) or not 0 < len(id) <= _LONGEST_ID or not _ID.issuperset(id):
         raise NotUnderstood(
-            f"a container's id is {str(id)[:40]!r}, expected at most {_LONGEST_ID} letters and digits"
+            f"a container's id is {_shown(id)}, expected at most {_LONGEST_ID} letters and digits"
         )
     return id
+
+
+def _shown(value: object) -> str:
+    """A value in a message: what is deep or long is not shown in full."""
+    if isinstance(value, list | dict):
+        return f"a {type(value).__name__}"
+    return repr(value)[:40]
