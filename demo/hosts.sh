@@ -15,6 +15,8 @@
 #   mooring-demo-1: eth0 ═════ host1 ─┘   (likewise host2, host3)
 #
 # There is no way from the hosts to anywhere else, and the machine's own forwarding and firewall stay as they are.
+#
+# tests/harness/fleet.py makes other hosts with it: it sets the variables itself, in the place of hosts_settle.
 
 demo_hosts=(mooring-demo-1 mooring-demo-2 mooring-demo-3)
 switch=mooring-demo-net

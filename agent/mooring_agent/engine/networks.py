@@ -61,16 +61,18 @@ class Networks:
             return outcome(actions, None, wanted.given, None if dry_run else self.get(name))
         stored = self._declared(name)
         changes = compare(stored or NetworkSpec.parse({}, name=name), wanted)
-        live = all(change.live for change in changes)
+        live, due = all(change.live for change in changes), bool(changes) or stored is None
         verb = "update" if live else "replace"
         actions = [Action(verb, "network", name, str(change)) for change in changes]
         before = stored.given if stored is not None else {}
         if dry_run:
+            if live and due:
+                self._service.plan_update(name, given)
             return outcome(actions, before, wanted.given, None)
         if not live:
             await self._remove(existing)
             await self._create(name, given, wanted)
-        elif changes or stored is None:
+        elif due:
             await self._service.update(name, given)
             self._names.follow_networks()
             self._keep(name, wanted)

@@ -55,6 +55,7 @@ RTN_UNICAST = 1
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
+RTA_PREFSRC = 7
 RTA_TABLE = 15
 RTEXT_FILTER_SKIP_STATS = 8
 
@@ -132,7 +133,9 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A route. `destination` is "0.0.0.0" or "::" for the default one, `ifindex` 0 if it names none."""
+    """A route. `destination` is "0.0.0.0" or "::" for the default one, `ifindex` 0 if it names none, `source`
+    the address that who has none yet takes, "" if it says none.
+    """
 
     destination: str
     prefix_length: int
@@ -140,6 +143,7 @@ class Route(NamedTuple):
     ifindex: int
     table: int
     kind: int
+    source: str = ""
 
 
 class RouteSocket(NetlinkSocket):
@@ -452,7 +456,7 @@ def parse_route(payload: bytes) -> Route:
     family, prefix_length, _, _, table, _, _, kind, _ = ROUTE.unpack_from(payload)
     found = attributes(payload, ROUTE.size)
     size = 16 if family == socket.AF_INET6 else 4
-    gateway = found.get(RTA_GATEWAY)
+    gateway, source = found.get(RTA_GATEWAY), found.get(RTA_PREFSRC)
     return Route(
         destination=socket.inet_ntop(family, found.get(RTA_DST, bytes(size))),
         prefix_length=prefix_length,
@@ -460,6 +464,7 @@ def parse_route(payload: bytes) -> Route:
         ifindex=number(found.get(RTA_OIF)),
         table=number(found[RTA_TABLE]) if RTA_TABLE in found else table,
         kind=kind,
+        source="" if source is None else socket.inet_ntop(family, source),
     )
 
 

@@ -25,7 +25,6 @@ from .netlink import (
     u32,
 )
 from .rtnetlink import (
-    IFF_UP,
     IFLA_ADDRESS,
     IFLA_IFNAME,
     IFLA_INFO_DATA,
@@ -39,6 +38,7 @@ from .rtnetlink import (
     RTA_DST,
     RTA_GATEWAY,
     RTA_OIF,
+    RTA_PREFSRC,
     RTM_DELROUTE,
     RTM_NEWLINK,
     RTM_NEWROUTE,
@@ -62,7 +62,6 @@ IFLA_VXLAN_LOCAL = 4
 IFLA_VXLAN_LEARNING = 7
 IFLA_VXLAN_PORT = 15
 IFLA_VXLAN_LOCAL6 = 17
-RTA_PREFSRC = 7
 RTNH_F_ONLINK = 4
 
 PORT = 4789  # RFC 7348, section 8
@@ -82,7 +81,7 @@ class Neighbour(NamedTuple):
 
 
 def vxlan_add(name: str, *, vni: int, local: str, mac: str, mtu: int) -> bytes:
-    """Create the device `name`, up, of the network `vni`, that sends from the underlay address `local`. It
+    """Create the device `name`, down, of the network `vni`, that sends from the underlay address `local`. It
     learns nothing from what it receives and floods nothing: it knows the entries that it is given.
     """
     family, packed = ip_bytes(local)
@@ -95,7 +94,7 @@ def vxlan_add(name: str, *, vni: int, local: str, mac: str, mtu: int) -> bytes:
     return message(
         RTM_NEWLINK,
         NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-        LINK.pack(0, 0, 0, IFF_UP, IFF_UP),
+        LINK.pack(0, 0, 0, 0, 0),
         text(IFLA_IFNAME, name),
         attribute(IFLA_ADDRESS, mac_bytes(mac)),
         u32(IFLA_MTU, mtu),

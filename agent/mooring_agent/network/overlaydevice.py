@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import Conflict, MooringError
 from ..linux import rtnetlink, vxlan
 from ..linux.netlink import NetlinkError, attributes
 from ..linux.rtnetlink import Link, RouteSocket
-from .overlay import Address, Overlay, device_name, overlay_of
+from . import sysctls
+from .overlay import Address, IPNetwork, Overlay, device_name, gateway_of, overlay_of
 
 
 def seen_from_here(netlink: RouteSocket, given: Mapping[str, Any], name: str) -> Overlay | None:
@@ -60,8 +63,12 @@ def ensure(netlink: RouteSocket, network: str, bridge: str, overlay: Overlay, mt
                 vxlan.vxlan_add(name, vni=overlay.vni, local=local, mac=overlay.here.mac, mtu=mtu),
             )
             if os.path.exists(rtnetlink.IPV6_SETTINGS):
-                netlink.execute(rtnetlink.link_local_off(name))
+                netlink.execute(rtnetlink.link_local_off(name))  # while it is down, or it has one already
+        for path, value in _settings(name, overlay):
+            sysctls.write(path, value)
         index = netlink.index(name)
+        if device is None:
+            netlink.execute(rtnetlink.link_set(index, up=True))
         for message in _corrections(netlink, index, overlay):
             netlink.execute(message)
     except NetlinkError as error:
@@ -79,7 +86,18 @@ def differences(netlink: RouteSocket, network: str, bridge: str, overlay: Overla
         return [f"device {name} of the overlay network {network} is missing or not as declared"]
     if list(_corrections(netlink, device[0].ifindex, overlay)):
         return [f"device {name} of the overlay network {network} does not lead to exactly its hosts"]
-    return []
+    return [
+        f"device {name} of the overlay network {network} needs {value} in {path}"
+        for path, value in _settings(name, overlay)
+        if sysctls.read(path) not in (None, value)
+    ]
+
+
+def _settings(name: str, overlay: Overlay) -> Iterator[tuple[Path, str]]:
+    # Routes are given; a router beyond the device is not believed.
+    yield sysctls.of_link(6, name, "accept_ra"), "0"
+    if overlay.subnet6 is not None:
+        yield sysctls.of_link(6, name, "disable_ipv6"), "0"
 
 
 def _device(netlink: RouteSocket, name: str) -> tuple[Link, tuple[int, str, int]] | None:
@@ -101,24 +119,30 @@ def _is(device: tuple[Link, tuple[int, str, int]], overlay: Overlay, mtu: int) -
 def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator[bytes]:
     """First what leads to hosts that came, and then what led to those that went."""
     entries = _of_device(netlink.dump(vxlan.forwarding_dump()), index)
-    neighbours = _of_device(netlink.dump(vxlan.neighbour_dump(socket.AF_INET)), index)
-    routes = {
-        (route.destination, route.prefix_length): route.gateway
-        for route in netlink.routes()
-        if route.ifindex == index and route.table == rtnetlink.RT_TABLE_MAIN
-    }
     for host in overlay.others:
-        where = str(host.slice.network_address), host.slice.prefixlen
         if entries.pop(host.mac, None) != str(host.address):
             yield vxlan.forward_to(index, host.mac, str(host.address))
-        if neighbours.pop(host.mac, None) != host.gateway:
-            yield vxlan.neighbour_set(index, host.gateway, host.mac)
-        if routes.pop(where, None) != host.gateway:
-            yield vxlan.route_set(index, *where, host.gateway, overlay.here.gateway)
-    for where in routes:
-        yield vxlan.route_delete(index, *where)
-    for address in neighbours.values():
-        yield vxlan.neighbour_delete(index, address)
+    gone: list[bytes] = []
+    for which, subnet in enumerate(overlay.subnets):
+        neighbours = _of_device(netlink.dump(vxlan.neighbour_dump(_family(subnet))), index)
+        routes = {
+            (route.destination, route.prefix_length): (route.gateway, route.source)
+            for route in netlink.routes(_family(subnet))
+            if route.ifindex == index
+            and route.table == rtnetlink.RT_TABLE_MAIN
+            and not ipaddress.ip_address(route.destination).is_link_local
+        }
+        own = gateway_of(overlay.here.slices[which])
+        for host in overlay.others:
+            slice = host.slices[which]
+            where, gateway = (str(slice.network_address), slice.prefixlen), gateway_of(slice)
+            if neighbours.pop(host.mac, None) != gateway:
+                yield vxlan.neighbour_set(index, gateway, host.mac)
+            if routes.pop(where, None) != (gateway, own):
+                yield vxlan.route_set(index, *where, gateway, own)
+        gone += (vxlan.route_delete(index, *where) for where in routes)
+        gone += (vxlan.neighbour_delete(index, address) for address in neighbours.values())
+    yield from gone
     for mac in entries:
         yield vxlan.forward_no_more(index, mac)
 
@@ -131,5 +155,5 @@ def _of_device(payloads: Iterable[bytes], index: int) -> dict[str, str]:
     }
 
 
-def _family(address: Address) -> int:
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+def _family(where: Address | IPNetwork) -> int:
+    return socket.AF_INET if where.version == 4 else socket.AF_INET6

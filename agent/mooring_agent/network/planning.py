@@ -11,10 +11,9 @@ from typing import Any
 
 from ..errors import Conflict
 from ..linux.rtnetlink import RouteSocket
-from . import overlaydevice, specs, subnets
+from . import overlay, overlaydevice, specs, subnets
 from .config import NetworkConfig
 from .macvlans import require_parent
-from .overlay import device_name
 from .records import IPNetwork, Network, Subnet
 from .rules import parse_rules
 from .subnets import Occupied
@@ -31,13 +30,14 @@ def plan_subnets(
     """The IPv4 and the IPv6 subnet of the network `name`, whose normal form is `given`; None for none.
 
     They overlap neither `others` nor what the host has routes to, but for those through `own_links` and the
-    parent of a macvlan network. Raises Conflict, NotFound.
+    parent of a macvlan network. Raises Conflict, NotFound, and InvalidSpec for an overlay without this host.
     """
+    overlaydevice.seen_from_here(netlink, given, name)
     links = set(own_links)
     if "parent" in given:
         links.add(require_parent(netlink, name, given["parent"]).name)
     planned: list[Subnet | None] = []
-    for version, suffix in specs.SUFFIXES.items():
+    for version in specs.SUFFIXES:
         if not specs.has_version(given, version):
             planned.append(None)
             continue
@@ -45,14 +45,16 @@ def plan_subnets(
             Occupied(subnet.cidr, f"network {other.name}") for other in others for subnet in other.subnets
         ]
         occupied += (
-            Occupied(other.overlay.subnet, f"network {other.name}")
+            Occupied(subnet, f"network {other.name}")
             for other in others
-            if other.overlay is not None and version == 4
+            if other.overlay is not None
+            for subnet in other.overlay.subnets
         )
         occupied += subnets.occupied_by_host(netlink, links, version)
         cidr: IPNetwork
-        if f"subnet{suffix}" in given:
-            cidr = specs.parse_subnet(given[f"subnet{suffix}"], version)
+        named = _named(name, given, version)
+        if named is not None:
+            cidr = named
             subnets.check_subnet(name, cidr, occupied)
         else:
             cidr = _choose(version, occupied, config)
@@ -60,12 +62,20 @@ def plan_subnets(
     return planned[0], planned[1]
 
 
+def _named(name: str, given: Mapping[str, Any], version: int) -> IPNetwork | None:
+    """The subnet that a normal form names, or that all hosts of an overlay know without being told."""
+    if given.get("driver") == "overlay":
+        return overlay.subnets_of(given, name)[version == 6]
+    subnet = given.get(f"subnet{specs.SUFFIXES[version]}")
+    return None if subnet is None else specs.parse_subnet(subnet, version)
+
+
 def own_links(networks: Iterable[Network]) -> list[str]:
     """The interfaces whose routes are those of networks of ours."""
     found = []
     for network in networks:
         found += [network.bridge] if network.bridge else []
-        found += [device_name(network.bridge)] if network.overlay is not None else []
+        found += [overlay.device_name(network.bridge)] if network.overlay is not None else []
     return found
 
 
@@ -89,10 +99,12 @@ def decide(
     """
     ipv4, ipv6 = planned
     driver, mtu = given.get("driver", "bridge"), given.get("mtu")
-    overlay = overlaydevice.seen_from_here(netlink, given, name)
-    if overlay is not None:
-        ipv4 = Subnet(overlay.here.slice, ipaddress.IPv4Address(overlay.here.gateway))
-        mtu = mtu or overlay.mtu(overlaydevice.underlay_mtu(netlink, overlay))
+    across = overlaydevice.seen_from_here(netlink, given, name)
+    if across is not None:
+        here = across.here
+        ipv4 = None if here.slice is None else _on_bridge(here.slice)
+        ipv6 = None if here.slice6 is None else _on_bridge(here.slice6)
+        mtu = mtu or _mtu(name, across, overlaydevice.underlay_mtu(netlink, across))
     return Network(
         name=name,
         number=number,
@@ -110,22 +122,30 @@ def decide(
         mode=given.get("mode", "bridge") if driver == "macvlan" else "",
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
-        overlay=overlay,
+        overlay=across,
     )
 
 
 def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> Network:
     """A network with what a normal form says of `specs.LIVE`.
 
-    Raises Conflict if this host would have another slice of an overlay, whose addresses its containers have.
+    Raises Conflict for what cannot change, such as this host's slice of an overlay, whose addresses its
+    containers have.
     """
-    overlay = overlaydevice.seen_from_here(netlink, given, before.name)
-    if before.overlay is not None and overlay is not None:
-        old, new = before.overlay.here, overlay.here
-        if (old.slice, old.address) != (new.slice, new.address):
+    for key, now, wanted in specs.fixed(before, given):
+        if wanted != now:
             raise Conflict(
-                f"network {before.name} cannot change this host's slice {old.slice} behind {old.address} to "
-                f"{new.slice} behind {new.address}; remove it here first, or name the old slice"
+                f"network {before.name} cannot change its {key} from {now} to {wanted}; remove it first, or "
+                "declare another network"
+            )
+    across = overlaydevice.seen_from_here(netlink, given, before.name)
+    if before.overlay is not None and across is not None:
+        old, new = before.overlay.here, across.here
+        if (old.slices, old.address) != (new.slices, new.address):
+            was, will = (" and ".join(map(str, one.slices)) for one in (old, new))
+            raise Conflict(
+                f"network {before.name} cannot change this host's slice {was} behind {old.address} to {will} "
+                f"behind {new.address}; remove it here first, or name the old slice"
             )
     return dataclasses.replace(
         before,
@@ -133,5 +153,22 @@ def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> 
         labels=given.get("labels", {}),
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
-        overlay=overlay,
+        overlay=across,
     )
+
+
+def _on_bridge(slice: IPNetwork) -> Subnet:
+    return Subnet(slice, ipaddress.ip_address(overlay.gateway_of(slice)))
+
+
+def _mtu(name: str, across: overlay.Overlay, underlay: int) -> int:
+    """What an overlay may send at once where its underlay takes `underlay` bytes. Raises Conflict if IPv6
+    needs more.
+    """
+    mtu = across.mtu(underlay)
+    if across.subnet6 is not None and mtu < specs.SMALLEST_MTU6:
+        raise Conflict(
+            f"network {name} has IPv6, which needs an MTU of {specs.SMALLEST_MTU6} bytes, but the interface "
+            f"with {across.here.address} takes {underlay}, which leaves {mtu}; raise that, or leave IPv6 out"
+        )
+    return mtu

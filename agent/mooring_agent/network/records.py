@@ -40,7 +40,7 @@ class Network:
     It has addresses of at least one IP version. `reserved` are never given to containers. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
     `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
-    Of an `overlay` the subnet is this host's slice.
+    Of an `overlay` the subnets are this host's slices.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Network:
             "mtu": self.mtu,
             "parent": self.parent or None,
             "mode": self.mode or None,
-            **({} if self.overlay is None else {"subnet": str(self.overlay.subnet)}),
+            **({} if self.overlay is None else _shared(self.overlay)),
             "rules": [rule.dump() for rule in self.rules],
             "reachable_from": list(self.reachable_from),
             "overlay": None if self.overlay is None else self.overlay.view(),
@@ -168,6 +168,11 @@ def mac_address(address: IPAddress) -> str:
         return (b"\x02m" + address.packed).hex(":")
     number = int(address) & 2**64 - 1
     return (b"\x02n" + ((number >> 32) ^ (number & 2**32 - 1)).to_bytes(4)).hex(":")
+
+
+def _shared(overlay: Overlay) -> dict[str, str | None]:
+    view = overlay.view()
+    return {"subnet": view["subnet"], "subnet6": view["subnet6"]}
 
 
 def _subnet_view(subnet: Subnet | None, suffix: str) -> dict[str, str | None]:

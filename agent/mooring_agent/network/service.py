@@ -183,15 +183,7 @@ class NetworkService:
 
         Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
         """
-        before = self.get(name)
-        given = specs.normalise_spec(spec)
-        for key, now, wanted in specs.fixed(before, given):
-            if wanted != now:
-                raise Conflict(
-                    f"network {name} cannot change its {key} from {now} to {wanted}; "
-                    "remove it first, or declare another network"
-                )
-        after = planning.changed(before, given, self._netlink)
+        before, after = self.get(name), self.plan_update(name, spec)
         if (before.rules, before.overlay) != (after.rules, after.overlay):
             self._driver(after).ensure(self._netlink, after)
         self._store.update_network(after)
@@ -221,6 +213,10 @@ class NetworkService:
         return planning.plan_subnets(
             name, specs.normalise_spec(spec), others, own, self._netlink, self._config
         )
+
+    def plan_update(self, name: str, spec: Mapping[str, Any]) -> Network:
+        """What `update` would make of a network; raises what it would raise."""
+        return planning.changed(self.get(name), specs.normalise_spec(spec), self._netlink)
 
     # ---- endpoints -------------------------------------------------------------------------------
 

@@ -272,11 +272,11 @@ def _check_versions(normal: Mapping[str, Any]) -> None:
 def _check_driver(normal: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     driver = normal.get("driver", "bridge")
     if driver == "overlay":
-        for key in ("gateway", "ip_range", "reserved", "ipv6", "subnet6"):
+        for key in ("gateway", "ip_range", "gateway6", "ip_range6", "reserved"):
             if normal.get(key):
                 raise InvalidSpec(
                     f"network option {key} is given with driver overlay, whose hosts each have a slice of "
-                    "the subnet with IPv4 addresses: remove it"
+                    "the subnet: remove it"
                 )
     for key in OF_OVERLAYS if driver != "overlay" else ():
         if key in given:

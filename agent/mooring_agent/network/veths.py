@@ -95,12 +95,11 @@ def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes
     for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if version in default_routes and gateway is not None and not network.internal:
             messages.append(rtnetlink.route_add(cable.inner, gateway=gateway))
-    if network.overlay is not None:
-        whole = network.overlay.subnet
+    for whole in network.overlay.subnets if network.overlay is not None else ():
         messages.append(
             rtnetlink.route_add(
                 cable.inner,
-                gateway=endpoint.gateway,
+                gateway=endpoint.gateway if whole.version == 4 else endpoint.gateway6,
                 destination=str(whole.network_address),
                 prefix_length=whole.prefixlen,
             )

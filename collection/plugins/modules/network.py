@@ -60,7 +60,8 @@ options:
   subnet6:
     description:
       - The IPv6 addresses of the network, such as V(fd12:3456:789a::/64). Without it the agent chooses unique
-        local ones where O(ipv6) is V(true), and keeps them.
+        local ones where O(ipv6) is V(true), and keeps them; of an O(driver=overlay) they are told by its name
+        and O(vni), the same on all hosts.
     type: str
   gateway6:
     description:
@@ -105,8 +106,8 @@ options:
       - Of an V(overlay), its hosts, each by its name with the address that the others reach it by, or with a
         dictionary of C(address) and C(slice). The same on all of them. Changed live, so that a play that is
         run again with other hosts adds and removes them.
-      - Each host has a slice of O(subnet) for its containers, by the last bits of its address unless C(slice)
-        says its number.
+      - Each host has a slice of O(subnet) and of O(subnet6) for its containers, by the last bits of its
+        address unless C(slice) says its number.
     type: dict
   host:
     description:
@@ -118,7 +119,8 @@ options:
     type: int
   slice_prefix:
     description:
-      - The length of the prefix of the slices. Without it eight bits more than that of O(subnet), at most 28.
+      - The length of the prefix of the slices of O(subnet). Without it eight bits more than that of
+        O(subnet), at most 28. There are as many slices of O(subnet6).
     type: int
   reachable_from:
     description:
@@ -180,12 +182,13 @@ EXAMPLES = r"""
       - {action: deny, direction: in, containers: [db]}
       - deny out to 0.0.0.0/0 for db
 
-- name: One network across the hosts of the play
+- name: One network across the hosts of a group, whose addresses there are in a variable of each
   mooring.fleet.network:
     name: mesh
     driver: overlay
     subnet: 10.220.0.0/16
-    hosts: "{{ dict(ansible_play_hosts | zip(ansible_play_hosts | map('extract', hostvars, 'underlay'))) }}"
+    ipv6: true
+    hosts: "{{ dict(groups['mesh'] | zip(groups['mesh'] | map('extract', hostvars, 'underlay'))) }}"
     host: "{{ inventory_hostname }}"
 
 - name: No such network

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -164,4 +165,15 @@ def test_overlay_is_declared_and_takes_other_hosts_live(agent: AgentUnderTest) -
         ("update", "hosts there added, live")
     ]
     assert set(more["result"]["overlay"]["hosts"]) == {"here", "there"}
+    moved = {"address": own, "slice": (int(ipaddress.ip_address(own)) + 1) % 256}
+    without = {"there": there}
+    for suffix in ("?dry_run=true", ""):
+        refused = agent.request("PUT", path + suffix, {**spec, "hosts": {"here": moved}})
+        assert refused.status == 409
+        assert "cannot change this host's slice" in refused.json()["message"]
+        refused = agent.request("PUT", path + suffix, {**spec, "hosts": without})
+        assert refused.status == 400
+        assert "are none of ours" in refused.json()["message"]
     agent.api("DELETE", path)
+    refused = agent.request("PUT", f"{path}?dry_run=true", {**spec, "hosts": without})
+    assert refused.status == 400

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -49,7 +51,8 @@ class Fleet:
     def spec(self, *names: str, **rest: Any) -> dict[str, Any]:
         """The network across some of them."""
         hosts = {name: self.addresses[name] for name in names}
-        return {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, **rest}
+        spec = {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, **rest}
+        return {key: value for key, value in spec.items() if value is not None}
 
     def remove(self) -> None:
         for host in self.hosts.values():
@@ -99,14 +102,20 @@ class Flow:
 
 
 def populate(host: Host, serve: Serve, count: int = 3) -> dict[str, Container]:
-    """Containers of a host that tell their own address."""
+    """Containers of a host that tell their own address, by their first one."""
     found = {}
     for _ in range(count):
         container = host.container()
-        address = container.attach("mesh")
-        serve(container, 80, address)
-        found[address] = container
+        found[container.attach("mesh")] = container
+        for address in addresses_of(container):
+            serve(container, 80, address, address=address)
     return found
+
+
+def addresses_of(container: Container) -> list[str]:
+    """The addresses of a container on the network, that of IPv4 first."""
+    [endpoint] = container.host.call("endpoints", container.id)
+    return [address for address in (endpoint["ipv4"], endpoint["ipv6"]) if address is not None]
 
 
 def test_every_pair_of_nine_containers_on_three_hosts_reaches_each_other(fleet: Fleet, serve: Serve) -> None:
@@ -126,6 +135,106 @@ def test_every_pair_of_nine_containers_on_three_hosts_reaches_each_other(fleet: 
     (own, client), *_, (other, _) = containers.items()
     assert client.ask(other, 80) == [other, own]
     assert all(host.call("check") == [] for host in fleet.hosts.values())
+
+
+@pytest.mark.parametrize(
+    ("shared", "versions"),
+    [
+        ({"subnet6": "fd00:220::/48"}, (4, 6)),
+        ({"ipv6": True}, (4, 6)),
+        ({"subnet": None, "ipv4": False, "ipv6": True}, (6,)),
+        ({"subnet": None, "ipv4": False, "subnet6": "fd00:220::/112"}, (6,)),
+    ],
+)
+def test_ipv6_leads_across_hosts_beside_ipv4_and_alone(
+    fleet: Fleet, serve: Serve, shared: dict[str, Any], versions: tuple[int, ...]
+) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        fleet.add(name)
+    views = [host.call("create", "mesh", fleet.spec(*names, **shared)) for host in fleet.hosts.values()]
+    assert len({view["subnet6"] for view in views}) == 1
+    whole = ipaddress.ip_network(views[0]["subnet6"])
+    containers = [
+        container for host in fleet.hosts.values() for container in populate(host, serve, 2).values()
+    ]
+
+    for client, server in permutations(containers, 2):
+        own, theirs = addresses_of(client), addresses_of(server)
+        assert tuple(ipaddress.ip_address(address).version for address in theirs) == versions
+        assert ipaddress.ip_address(theirs[-1]) in whole
+        for mine, address in zip(own, theirs, strict=True):
+            assert client.ask(address, 80) == [address, mine]
+    # From the host itself as well, which speaks as its gateway there.
+    first, there = fleet.hosts["a"], addresses_of(containers[-1])[-1]
+    assert first.ask(there, 80) == [there, views[0]["gateway6"]]
+    assert all(host.call("check") == [] for host in fleet.hosts.values())
+
+
+def test_ipv6_keeps_the_rules_of_the_network_and_the_host(fleet: Fleet, serve: Serve) -> None:
+    first, second = fleet.add("a"), fleet.add("b")
+    deny = {"action": "deny", "direction": "in", "protocol": "tcp", "ports": [81]}
+    view = first.call("create", "mesh", fleet.spec("a", "b", ipv6=True, rules=[deny]))
+    second.call("create", "mesh", fleet.spec("a", "b", ipv6=True, rules=[deny]))
+    second.call("create", "other", {"ipv6": True})
+    [client] = populate(first, serve, 1).values()
+    [server] = populate(second, serve, 1).values()
+    stranger = second.container()
+    stranger.attach("other")
+    address = addresses_of(server)[1]
+    serve(server, 81, "forbidden", address="::")
+
+    assert client.ask(address, 80)[0] == address
+    assert client.cannot_reach(address, 81)
+    assert stranger.cannot_reach(address, 80)
+    assert view["mtu"] == 1450
+    # Whoever takes an address that is not his own is not heard.
+    other = str(ipaddress.ip_interface(f"{addresses_of(client)[1]}/64").network[0x66])
+    client.run("ip", "-6", "address", "add", f"{other}/64", "dev", "eth0", "nodad")
+    with server.open_socket(socket.SOCK_DGRAM, "::") as heard:
+        heard.bind(("::", 82))
+        for source in (other, addresses_of(client)[1]):
+            with client.open_socket(socket.SOCK_DGRAM, source) as said:
+                said.bind((source, 0))
+                said.sendto(source.encode(), (address, 82))
+        assert heard.recv(100).decode() == addresses_of(client)[1]
+
+
+def test_ipv6_survives_a_restart_and_what_was_taken_away_is_put_back(fleet: Fleet, serve: Serve) -> None:
+    first, second = fleet.add("a"), fleet.add("b")
+    for host in (first, second):
+        host.call("create", "mesh", fleet.spec("a", "b", ipv6=True))
+    [client] = populate(first, serve, 1).values()
+    [server] = populate(second, serve, 1).values()
+    address = addresses_of(server)[1]
+    device = "mo" + second.call("get", "mesh")["bridge"][2:]
+    first.kill_agent()
+    assert first.start_agent() == []
+    assert client.ask(address, 80)[0] == address
+
+    wrong = f"device {device} of the overlay network mesh does not lead to exactly its hosts"
+    for harm in (
+        ("ip", "-6", "route", "flush", "dev", device),
+        ("ip", "-6", "neighbour", "flush", "dev", device, "nud", "permanent"),
+    ):
+        second.run(*harm)
+        assert second.call("check") == [wrong], harm
+        second.call("repair")
+        assert second.call("check") == []
+        assert client.ask(address, 80)[0] == address
+    second.run("sysctl", "-q", f"net.ipv6.conf.{device}.disable_ipv6=1")
+    assert len(second.call("check")) == 1
+    second.call("repair")
+    assert second.call("check") == []
+    assert client.ask(address, 80)[0] == address
+
+
+def test_ipv6_cannot_be_carried_by_an_underlay_that_is_too_narrow(fleet: Fleet) -> None:
+    host = fleet.add("a")
+    host.run("ip", "link", "set", "eth0", "mtu", "1300")
+    with pytest.raises(Refused, match=r"needs an MTU of 1280 bytes, .* takes 1300, which leaves 1250"):
+        host.call("create", "mesh", fleet.spec("a", ipv6=True))
+    assert (host.links(), host.call("list")) == ([], [])
 
 
 def test_host_reaches_containers_of_others_and_nothing_is_flooded(fleet: Fleet, serve: Serve) -> None:
@@ -223,7 +332,7 @@ def test_internal_overlay_stays_within(fleet: Fleet, serve: Serve) -> None:
         ({"hosts": {"a": "192.0.2.11", "z": "192.1.2.11"}}, "hosts a and z would both have slice 11 of 256"),
         ({"host": "z"}, "this host is 'z', which is not among its hosts"),
         ({"vni": 2**24}, "vni is 16777216"),
-        ({"ipv6": True}, "ipv6 is given with driver overlay"),
+        ({"gateway6": "fd00::1", "subnet6": "fd00::/48"}, "gateway6 is given with driver overlay"),
         ({"driver": "bridge"}, "hosts is given with driver bridge: it belongs to overlay"),
     ],
 )
