@@ -12,7 +12,7 @@ from integration.conftest import StartAgent
 from integration.names.asking import run
 from integration.network.topology import NamedNamespace
 
-SUBNET = "10.220.0.0/16"
+SUBNET = "10.200.0.0/16"
 PATIENT = ("-m", "mooring_agent")
 IMPATIENT = (str(Path(__file__).with_name("impatient_agent.py")),)
 
@@ -23,18 +23,18 @@ class Member:
     def __init__(self, name: str, number: int, *, ipv6: bool) -> None:
         self.name = name
         self.address = f"2001:db8::{number:x}" if ipv6 else f"192.0.2.{number}"
-        self.gateway = f"10.220.{number}.1"
+        self.gateway = f"10.200.{number}.1"
         self.namespace = NamedNamespace()
         self.agent: AgentUnderTest
 
 
 class Fleet:
-    """Hosts on one wire; `program` is what agents are started by."""
+    """Hosts on one wire; `program` is what agents are started by, `underlay` the IP version of the wire."""
 
-    def __init__(self, start_agent: StartAgent, program: tuple[str, ...], *, ipv6: bool = False) -> None:
+    def __init__(self, start_agent: StartAgent, program: tuple[str, ...], underlay: int) -> None:
         self._start_agent = start_agent
         self._program = program
-        self._ipv6 = ipv6
+        self._ipv6 = underlay == 6
         self.wire = NamedNamespace()
         self.wire.run("ip", "link", "add", "wire", "type", "bridge")
         self.wire.run("ip", "link", "set", "wire", "up")
@@ -63,7 +63,8 @@ class Fleet:
     def declare(self, *names: str, on: tuple[str, ...] = (), **rest: Any) -> None:
         """Declare the network across hosts, on each of them or on some."""
         hosts = {name: self.members[name].address for name in names}
-        spec = {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, **rest}
+        given = {"driver": "overlay", "subnet": SUBNET, "hosts": hosts, **rest}
+        spec = {key: value for key, value in given.items() if value is not None}
         for name in on or names:
             self[name].api("PUT", "/mooring/v1/networks/mesh", spec)
 

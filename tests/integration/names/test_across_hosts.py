@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -35,8 +36,8 @@ def fleets() -> Iterator[list[Fleet]]:
 def make_fleet(fleets: list[Fleet], start_agent: StartAgent) -> MakeFleet:
     """Return a function that makes a fleet of the hosts a, b and c with the network `mesh`."""
 
-    def make(*names: str, program: tuple[str, ...] = PATIENT, ipv6: bool = False, **spec: Any) -> Fleet:
-        fleet = Fleet(start_agent, program, ipv6=ipv6)
+    def make(*names: str, program: tuple[str, ...] = PATIENT, underlay: int = 4, **spec: Any) -> Fleet:
+        fleet = Fleet(start_agent, program, underlay)
         fleets.append(fleet)
         fleet.add(*names or HOSTS)
         fleet.declare(*names or HOSTS, **spec)
@@ -76,7 +77,7 @@ def test_every_container_finds_and_reaches_every_other(make_fleet: MakeFleet) ->
     host, view = containers["a0"]
     assert sorted(look_up(fleet[host], view, "at-b").values) == sorted(every[3:6])
     assert {look_up(fleet[host], view, "all").values[0] for _ in range(20)} == set(every)
-    nobody = dns.reverse("10.220.99.99")
+    nobody = dns.reverse("10.200.99.99")
     assert look_up(fleet[host], view, nobody, "PTR").code == dns.NXDOMAIN
     for other in containers:
         argv = ["ping", "-c1", "-w5", other]
@@ -99,8 +100,10 @@ def test_names_come_and_go_at_once(make_fleet: MakeFleet) -> None:
     finds(fleet["a"], asking, "web")
     finds(fleet["a"], asking, "shop", address(web, "mesh"))
     fleet["b"].api("POST", "/mooring/v1/containers/shop/stop")
-    for name in ("shop", "inner", web["id"][:12], "www.example.com"):
+    for name in ("shop", "inner", web["id"][:12]):
         finds(fleet["a"], asking, name)
+    # It is the outside's again, of which these hosts have none.
+    eventually(lambda: look_up(fleet["a"], asking, "www.example.com").code == dns.REFUSED)
 
 
 def test_agents_that_are_away_take_no_name_with_them(make_fleet: MakeFleet) -> None:
@@ -178,7 +181,7 @@ def test_hosts_are_added_and_removed_by_declaring_the_network_again(make_fleet: 
 
 
 def test_names_over_an_ipv6_underlay_and_in_several_networks(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet("a", "b", ipv6=True)
+    fleet = make_fleet("a", "b", underlay=6)
     for name in ("a", "b"):
         declare(fleet[name], "side")
     both = fleet.run("a", "both", networks=["side"], dns=["192.0.2.99"])
@@ -187,6 +190,33 @@ def test_names_over_an_ipv6_underlay_and_in_several_networks(make_fleet: MakeFle
     finds(fleet["a"], both, "web", address(web, "mesh"))
     served(fleet["b"], "mesh")
     finds(fleet["b"], web, "both", address(both, "mesh"))
+
+
+def test_names_on_a_network_of_ipv6_alone(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("a", "b", ipv4=False, subnet=None, subnet6="fd00:77::/48")
+    asking = fleet.run("a", "asking")
+    web = fleet.run("b", "web")
+    its = web["networks"]["mesh"]["ipv6_address"]
+    served(fleet["a"], "mesh")
+
+    def nslookup(*question: str) -> str:
+        argv = ["nslookup", *question]
+        path = f"/mooring/v1/containers/{asking['id']}/exec"
+        return str(fleet["a"].api("POST", path, {"argv": argv})["stdout"])
+
+    eventually(lambda: its in nslookup("-type=aaaa", "web"), what="web")
+    assert "name = web" in nslookup("-type=ptr", ipaddress.ip_address(its).reverse_pointer)
+    assert "NXDOMAIN" in nslookup("-type=ptr", ipaddress.ip_address("fd00:77::99").reverse_pointer)
+
+
+def test_names_on_a_network_of_both(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("a", "b", ipv6=True)
+    asking = fleet.run("a", "asking")
+    web = fleet.run("b", "web")
+    served(fleet["a"], "mesh")
+    finds(fleet["a"], asking, "web", address(web, "mesh"))
+    its = web["networks"]["mesh"]["ipv6_address"]
+    assert look_up(fleet["a"], asking, "web", "AAAA").values == (its,)
 
 
 def test_containers_are_not_told_by_the_port(make_fleet: MakeFleet) -> None:

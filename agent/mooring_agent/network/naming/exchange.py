@@ -13,15 +13,17 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from ...errors import MooringError
-from ..overlay import Host, Overlay, device_name
-from ..records import IPNetwork, Network
+from ..overlay import Host, IPNetwork, Overlay, device_name
+from ..records import Network
 from .files import NameFiles
 from .primary import Primary
 from .realms import Home
 from .secondary import Secondary
-from .transfer import MOST_NAMES, Pace, record_of
+from .transfer import MOST_NAMES, Pace, meeting_point, record_of
 
 logger = logging.getLogger(__name__)
+
+Slices = tuple[IPNetwork, ...]
 
 
 class Exchange:
@@ -117,7 +119,7 @@ class Exchange:
 
 
 class _Shared:
-    """One overlay: what is told of this host, and what is known of each other one, by its slice."""
+    """One overlay: what is told of this host, and what is known of each other one, by its slices."""
 
     def __init__(
         self,
@@ -127,9 +129,9 @@ class _Shared:
         obstacles: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self.primary = Primary(overlay, pace, self._called, obstacles)
-        self.secondaries: dict[IPNetwork, Secondary] = {}
+        self.secondaries: dict[Slices, Secondary] = {}
         self._hear_of = hear_of
-        self._tasks: dict[IPNetwork | None, asyncio.Task[None]] = {}
+        self._tasks: dict[Slices | None, asyncio.Task[None]] = {}
         self._know(overlay)
 
     def follow(self, overlay: Overlay) -> None:
@@ -138,9 +140,9 @@ class _Shared:
         self.primary.admit(overlay)
         if None not in self._tasks:
             self._start(None, self.primary.run())
-        for slice, secondary in self.secondaries.items():
-            if slice not in self._tasks:
-                self._start(slice, secondary.run(overlay.here.gateway))
+        for slices, secondary in self.secondaries.items():
+            if slices not in self._tasks:
+                self._start(slices, secondary.run(meeting_point(overlay.here)))
 
     def cancel(self) -> None:
         """End all that is going on."""
@@ -149,27 +151,27 @@ class _Shared:
         self._tasks.clear()
 
     def _know(self, overlay: Overlay) -> None:
-        others = {host.slice: host for host in overlay.others}
-        for slice in set(self.secondaries) - set(others):
-            if slice in self._tasks:
-                self._tasks.pop(slice).cancel()
+        others = {host.slices: host for host in overlay.others}
+        for slices in set(self.secondaries) - set(others):
+            if slices in self._tasks:
+                self._tasks.pop(slices).cancel()
             try:
-                self.secondaries.pop(slice).forget()
+                self.secondaries.pop(slices).forget()
             except MooringError as error:
                 logger.error("names not forgotten error=%r", error.message)
-        for slice, host in others.items():
-            if slice in self.secondaries:
-                self.secondaries[slice].host = host
+        for slices, host in others.items():
+            if slices in self.secondaries:
+                self.secondaries[slices].host = host
             else:
-                self.secondaries[slice] = self._hear_of(host)
+                self.secondaries[slices] = self._hear_of(host)
 
     def _called(self, gateway: str) -> None:
         """Another host has connected: so it lives, and can be connected to."""
         for secondary in self.secondaries.values():
-            if secondary.host.gateway == gateway:
+            if meeting_point(secondary.host) == gateway:
                 secondary.call()
 
-    def _start(self, key: IPNetwork | None, work: Any) -> None:
+    def _start(self, key: Slices | None, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[key] = task
         task.add_done_callback(_done)

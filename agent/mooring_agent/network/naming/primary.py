@@ -21,11 +21,12 @@ from contextlib import suppress
 from ..holders import port_holder
 from ..overlay import Overlay
 from . import transfer
-from .transfer import PORT, Pace, Record
+from .transfer import PORT, Pace, Record, meeting_point
 
 logger = logging.getLogger(__name__)
 
-_TRY_AGAIN = 5.0  # seconds, where the port cannot be had
+_TRY_AGAIN = 5.0  # seconds, where somebody has the port
+_SOON = 0.5  # where the gateway's address is not there yet
 _LOOK_AGAIN = 60.0  # seconds between two looks at firewalls while somebody does not hear
 _BACKLOG = 1024  # connections wait here while the agent is stopped or slow
 # What waits for one that does not read: more than all that there can be to tell.
@@ -34,7 +35,8 @@ _MOST_WAITING = 4 * transfer.MOST_BYTES
 _SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>
 _INSTRUCTION = struct.Struct("=HBBI")  # sock_filter, <linux/filter.h>
 _LOAD_WORD, _AND, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06  # <linux/bpf_common.h>
-_SOURCE = 0xFFF00000 + 12  # SKF_NET_OFF, and the source in a header of IPv4, RFC 791
+_NETWORK_HEADER = 0xFFF00000  # SKF_NET_OFF
+_SOURCE = {4: 12, 6: 8}  # where it is there, RFC 791 and RFC 8200
 
 
 class Primary:
@@ -64,7 +66,7 @@ class Primary:
 
     def admit(self, overlay: Overlay) -> None:
         """These are the hosts from now on."""
-        self._admitted = frozenset(host.gateway for host in overlay.others)
+        self._admitted = frozenset(meeting_point(host) for host in overlay.others)
         for gateway in set(self._subscribers) - self._admitted:
             self._subscribers.pop(gateway).abort()
 
@@ -98,9 +100,10 @@ class Primary:
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        gateway = self._overlay.here.gateway
+        gateway = meeting_point(self._overlay.here)
+        family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
         while True:
-            listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 _admit_only(listening, gateways_filter(self._overlay))
@@ -112,12 +115,13 @@ class Primary:
                 )
             except OSError as error:
                 listening.close()
-                why = error.strerror
+                why, pause = error.strerror, _SOON
                 if error.errno == errno.EADDRINUSE:
                     holder = await asyncio.to_thread(port_holder, "tcp", gateway, PORT)
                     why = f"{holder} has it; have it listen on its own addresses only, or end it"
+                    pause = _TRY_AGAIN
                 self._say(f"port {PORT}/tcp of {gateway} cannot be had to tell other hosts names: {why}")
-                await asyncio.sleep(_TRY_AGAIN)
+                await asyncio.sleep(pause)
             else:
                 self._say("")
                 return server
@@ -194,7 +198,7 @@ class _Subscriber(asyncio.Protocol):
             made: socket.socket = transport.get_extra_info("socket")
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._patience * 1000))
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if peer else ""  # it may be gone already
+        self.peer = str(ipaddress.ip_address(peer[0])) if peer else ""  # it may be gone already
         if not self._connected(self):
             transport.abort()
 
@@ -214,20 +218,21 @@ def gateways_filter(overlay: Overlay) -> bytes:
 
     It knows which addresses can be gateways, not which are; so it stays when hosts come and go. Pure.
     """
-    within = ipaddress.IPv4Network((0, overlay.here.slice.prefixlen)).hostmask
-    return b"".join(
-        _INSTRUCTION.pack(*instruction)
-        for instruction in (
-            (_LOAD_WORD, 0, 0, _SOURCE),
-            (_AND, 0, 0, int(overlay.subnet.netmask)),
-            (_JUMP_IF_EQUAL, 0, 4, int(overlay.subnet.network_address)),
-            (_LOAD_WORD, 0, 0, _SOURCE),
-            (_AND, 0, 0, int(within)),
-            (_JUMP_IF_EQUAL, 0, 1, 1),
-            (_RETURN, 0, 0, 0xFFFFFFFF),
-            (_RETURN, 0, 0, 0),
-        )
-    )
+    subnet, slice = overlay.subnets[0], overlay.here.slices[0]
+    size = subnet.max_prefixlen // 8
+    words = struct.Struct(f">{size // 4}I")
+    # The first bits are those of the subnet, and the last ones a one; what is between them tells the slice.
+    masks = words.unpack((int(subnet.netmask) | int(slice.hostmask)).to_bytes(size))
+    wanted = words.unpack((int(subnet.network_address) | 1).to_bytes(size))
+    program = []
+    for number, mask in enumerate(masks):
+        program += [
+            (_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SOURCE[subnet.version] + 4 * number),
+            (_AND, 0, 0, mask),
+            (_JUMP_IF_EQUAL, 0, 3 * (len(masks) - number) - 2, wanted[number] & mask),
+        ]
+    program += [(_RETURN, 0, 0, 0xFFFFFFFF), (_RETURN, 0, 0, 0)]
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
 def _admit_only(listening: socket.socket, program: bytes) -> None:

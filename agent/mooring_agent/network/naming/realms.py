@@ -110,7 +110,7 @@ def realm_of(network: Network) -> Realm | None:
         subnets=tuple(subnet.cidr for subnet in network.subnets),
         internal=network.internal,
         mtu=network.mtu,
-        whole=() if network.overlay is None else (network.overlay.subnet,),
+        whole=() if network.overlay is None else network.overlay.subnets,
     )
 
 

@@ -19,10 +19,9 @@ from typing import Any
 
 from ...errors import MooringError, Unavailable
 from ..overlay import Host
-from ..records import IPNetwork
 from . import transfer, zone
 from .files import NameFiles
-from .transfer import BUCKETS, LONGEST_LINE, PORT, Heard, NotUnderstood, Pace
+from .transfer import BUCKETS, LONGEST_LINE, PORT, Heard, NotUnderstood, Pace, meeting_point
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class Secondary:
         self._forget_later()
         try:
             while True:
-                heard = Heard(slices_of(self.host))
+                heard = Heard(self.host.slices)
                 try:
                     await self._listen(own, heard)
                 except NotUnderstood as error:
@@ -133,17 +132,18 @@ class Secondary:
 
     @property
     def _where(self) -> str:
-        return f"host {self.host.name} at {self.host.gateway} port {PORT}"
+        return f"host {self.host.name} at {meeting_point(self.host)} port {PORT}"
 
     async def _listen(self, own: str, heard: Heard) -> None:
         loop = asyncio.get_running_loop()
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        family = socket.AF_INET6 if ":" in own else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             # Else it would be the outside that is asked, if the overlay were not there.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device.encode())
             made.bind((own, 0))
             async with asyncio.timeout(self._pace.answer):
-                await loop.sock_connect(made, (self.host.gateway, PORT))
+                await loop.sock_connect(made, (meeting_point(self.host), PORT))
             self._lived = loop.time()  # even if its agent should be too slow to say anything
             reader, writer = await asyncio.open_connection(sock=made, limit=LONGEST_LINE)
         except BaseException:
@@ -235,21 +235,14 @@ class Secondary:
 
 def file_name(host: Host, bucket: int) -> str:
     """The file of some names of a host, which is never that of a container."""
-    return f"slice-{host.slice.network_address}-{bucket}"
-
-
-def slices_of(host: Host) -> list[IPNetwork]:
-    """What the containers of a host have addresses of."""
-    return [host.slice]
+    return f"slice-{host.slices[0].network_address}-{bucket}"
 
 
 def _checked(text: str, host: Host) -> str:
     """What is in a file if it can be a host's, else ""."""
     for line in text.splitlines():
         address, _, names = line.partition("\t")
-        if transfer.within(address, slices_of(host)) is None or not all(
-            map(zone.can_be_told, names.split(" "))
-        ):
+        if transfer.within(address, host.slices) is None or not all(map(zone.can_be_told, names.split(" "))):
             return ""
     return text
 

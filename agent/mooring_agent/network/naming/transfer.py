@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import MooringError
+from ..overlay import Host, gateway_of
 from ..records import IPNetwork
 from . import zone
 from .realms import Home
@@ -72,6 +73,11 @@ class Record:
 
     addresses: tuple[str, ...]
     names: tuple[str, ...]
+
+
+def meeting_point(host: Host) -> str:
+    """The address at which a host tells, and from which it listens to others."""
+    return gateway_of(host.slices[0])
 
 
 def record_of(home: Home) -> Record | None:
