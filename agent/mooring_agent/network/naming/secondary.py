@@ -101,11 +101,8 @@ class Secondary:
                     )
                 except OSError as error:
                     self._miss(f"{self._where} cannot be asked: {error.strerror}", lives=False)
-                pause = (
-                    0.0
-                    if heard.complete
-                    else min(max(pause * 2, self._pace.again_first), self._pace.again_most)
-                )
+                longer = max(pause * 2, self._pace.again_first)
+                pause = 0.0 if heard.complete else min(longer, self._pace.again_most)
                 await self._pause(pause)
         finally:
             if self._forgetting is not None:
@@ -157,7 +154,8 @@ class Secondary:
                     self._lived = self._understood = loop.time()
                     self._called.clear()
                     self._become("connected", heard.doubt and f"{self._where}: {heard.doubt}")
-                    await asyncio.sleep(self._pace.between + _SECONDS_A_BYTE * sum(map(len, self._texts)))
+                # Whoever says too much waits, and keeps nobody here from anything else.
+                await asyncio.sleep(self._pace.between + _SECONDS_A_BYTE * sum(map(len, self._texts)))
         finally:
             writer.transport.abort()
 

@@ -178,6 +178,7 @@ class NameService:
         self._settled = True
         self.follow_networks()
         self._flush()  # before anything is told to other hosts
+        self._tell_local_soon(bridges)  # those that came up before it was known what was heard
         for place in self._files.places():
             if place.directory.name not in self._served:  # a container may start meanwhile
                 await asyncio.to_thread(end_stray, place)
