@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import ipaddress
 import json
 import lzma
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -45,6 +47,8 @@ from mooring_agent.keeper import messages
 from mooring_agent.keeper.logs import Log, OpenFiles
 from mooring_agent.keeper.records import Journal, Record
 from mooring_agent.linux import netlink, rtnetlink
+from mooring_agent.network.naming import transfer
+from mooring_agent.network.naming.transfer import Heard
 from mooring_agent.network.specs import normalise_spec
 from mooring_agent.oci import bundles, config_types
 from mooring_agent.runtime import users
@@ -249,6 +253,25 @@ def resources(data: bytes) -> None:
         if isinstance(document, dict):
             with suppress(MooringError):
                 parse(document)
+
+
+@target(
+    b'{"set":{"c1":{"addresses":["10.220.7.5","fd00:7::5"],"names":["web","db.example.com"]}},"gone":["c2"]}\n'
+    b'{"complete":true}\n{}\n{"gone":["c1"]}\n',
+    b'{"complete":true}\n{"set":{"c1":{"addresses":["10.220.7.5\\t"],"names":["web\\n10.0.0.1 bank"]}}}\n',
+)
+def hearsay(data: bytes) -> None:
+    """What another host tells of names: only addresses of its slice are known, and only by names."""
+    told = Heard([ipaddress.ip_network("10.220.7.0/24"), ipaddress.ip_network("fd00:7::/64")])
+    told.take(transfer.greeting())
+    with suppress(MooringError):
+        for line in data.splitlines():
+            told.take(line)
+    for bucket in range(transfer.BUCKETS):
+        for line in told.text(bucket).splitlines():
+            address, _, names = line.partition("\t")
+            assert address.startswith(("10.220.7.", "fd00:7:"))
+            assert all(re.fullmatch("[a-z0-9_.-]+", name) for name in names.split(" "))
 
 
 @target(b"\1\2\3", json.dumps(documents.DOCKER_CREATE).encode())

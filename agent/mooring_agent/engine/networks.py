@@ -75,6 +75,7 @@ class Networks:
             await self._create(name, given, wanted)
         elif due:
             await self._service.update(name, given)
+            self._names.follow_networks()
             self._keep(name, wanted)
         return outcome(actions, before, wanted.given, self.get(name))
 
@@ -118,6 +119,7 @@ class Networks:
 
     async def _create(self, name: str, given: dict[str, Any], wanted: NetworkSpec) -> None:
         network = await self._service.create(name, given)
+        self._names.follow_networks()
         self._keep(name, wanted)
         self._events.publish("network", "create", name, {"name": name, "type": network.driver})
 

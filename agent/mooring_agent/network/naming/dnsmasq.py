@@ -98,7 +98,7 @@ def _lines(view: View, place: Place, port: int) -> Iterator[str]:
     # A name without a dot is a container's or nobody's: what is missing here is not asked elsewhere.
     yield "domain-needed"
     for realm in view.realms:
-        for subnet in realm.subnets:
+        for subnet in realm.whole or realm.subnets:
             yield from (f"local=/{zone}/" for zone in reverse_zones(subnet))
     if not view.outside:
         yield "no-resolv"

@@ -8,6 +8,7 @@ costs the same however many names there are, and no question meets half of it.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from .dnsmasq import Place
 
 _FOR_READING = 0o644
 _DIRECTORY = 0o755
+_USERS = ("dnsmasq", "nobody")
 
 
 class NameFiles:
@@ -66,6 +68,10 @@ class NameFiles:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)
+
+    def names(self, bridge: str, name: str) -> str:
+        """What `set_names` has written."""
+        return _read(self._networks / bridge / "hosts" / name) or ""
 
     def reserve(self, bridge: str, address: str, text: str) -> bool:
         """Reserve an address; whether it was reserved for somebody else until now."""
@@ -128,9 +134,17 @@ class NameFiles:
             os.rename(self._draft, path)
 
 
+def reading_user() -> str:
+    """Whom name servers run as."""
+    for name in _USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    return "root"
+
+
 def _read(path: Path | str) -> str | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="ascii", errors="replace") as file:
             return file.read()
     except FileNotFoundError:
         return None

@@ -25,6 +25,7 @@ class Realm:
     subnets: tuple[IPNetwork, ...]
     internal: bool
     mtu: int | None = None
+    whole: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ def realm_of(network: Network) -> Realm | None:
         subnets=tuple(subnet.cidr for subnet in network.subnets),
         internal=network.internal,
         mtu=network.mtu,
+        whole=() if network.overlay is None else network.overlay.subnets,
     )
 
 

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 
 from ...errors import MooringError
 from ...linux.nftables import Nftables
-from ..neighbours import dropping
+from ..neighbours import ASKING, between_hosts, dropping
+from ..overlay import device_name
+from .transfer import PORT
 
 FAMILY = "inet"
 Entries = Mapping[tuple[str, str], int]
@@ -61,7 +63,15 @@ class Redirects:
 
     async def obstacles(self) -> list[str]:
         """A sentence for each firewall beside ours that drops the questions of containers."""
-        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, "input")
+        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, ASKING)
+
+    async def obstacles_between_hosts(self) -> list[str]:
+        """The same of what agents of other hosts ask this one, on overlays."""
+        try:
+            prefix, what = device_name(self._prefix), between_hosts(PORT)
+            return await asyncio.to_thread(dropping, self._nftables, self.table, prefix, what)
+        except MooringError:
+            return []  # the networks have no table either, and say so
 
     async def _write(self, wanted: dict[tuple[str, str], int]) -> None:
         self._present = None

@@ -16,6 +16,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -215,6 +216,18 @@ def check_version(said: str) -> None:
             f"dnsmasq of this host has version {version or 'unknown'}, expected {OLDEST[0]}.{OLDEST[1]} or "
             f"later; install a newer package {PACKAGE}"
         )
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a server could listen there."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
 
 
 def shorten(place: Place) -> None:

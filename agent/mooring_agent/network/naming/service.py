@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pwd
-import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,13 @@ from ...linux.nftables import NftError
 from ..records import Network
 from . import zone
 from .dnsmasq import check_path, configuration
-from .files import NameFiles
+from .exchange import Exchange
+from .files import NameFiles, reading_user
 from .realms import Home, Realm, Resident, View, realm_of, view_of
 from .redirects import Redirects
-from .server import Server, end_stray, program, shorten
+from .server import Server, end_stray, is_free, program, shorten
 from .told import Changed, Told
+from .transfer import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ _NOTED_MOST = 1000  # changes after which it is time to look at the logs, which 
 _TOGETHER = 0.05  # seconds in which several changes of names with dots become one
 _READY_WITHIN = 5.0
 _LOOK_AGAIN = 20.0  # seconds between two looks at a firewall that is in the way
-_USERS = ("dnsmasq", "nobody")
 
 
 class _Served:
@@ -60,7 +60,8 @@ class NameService:
     """All names of an agent's networks.
 
     `networks` are those there are. `resolvers_changed` is called with the containers whose resolver is
-    another one from now on, since a server could not be started, or could after all.
+    another one from now on, since a server could not be started, or could after all. `pace` is that of names
+    across hosts.
     """
 
     def __init__(
@@ -70,9 +71,13 @@ class NameService:
         bridge_prefix: str,
         networks: Callable[[], Iterable[Network]],
         resolvers_changed: Callable[[list[str]], None],
+        pace: Pace | None = None,
     ) -> None:
-        self._files = NameFiles(run_root / "names", _user())
+        self._files = NameFiles(run_root / "names", reading_user())
         self.redirects = Redirects(f"{nft_table}_names", bridge_prefix)
+        self._exchange = Exchange(
+            self._files, pace or Pace(), self._dotted_changed, self.redirects.obstacles_between_hosts
+        )
         self._networks = networks
         self._resolvers_changed = resolvers_changed
         self._unable = ""
@@ -171,7 +176,9 @@ class NameService:
         except OSError as error:
             logger.error("names of a former agent not taken up error=%r", str(error))
         self._settled = True
-        self._flush()
+        self.follow_networks()
+        self._flush()  # before anything is told to other hosts
+        self._tell_local_soon(bridges)  # those that came up before it was known what was heard
         for place in self._files.places():
             if place.directory.name not in self._served:  # a container may start meanwhile
                 await asyncio.to_thread(end_stray, place)
@@ -179,6 +186,7 @@ class NameService:
 
     async def stop(self) -> None:
         """Let go of everything. Servers of containers that run stay, others end."""
+        self._exchange.close()
         if self._looking is not None:
             self._looking.cancel()
         idle = []
@@ -195,6 +203,7 @@ class NameService:
         """End all servers, and remove everything that is theirs."""
         for known in (self._residents, self._coming, self._views, self._told):
             known.clear()
+        self._exchange.close()
         for served in list(self._served.values()):
             await self._end(served)
             await asyncio.to_thread(end_stray, served.server.place)
@@ -202,8 +211,14 @@ class NameService:
             self._files.remove_network(bridge)
         await self._redirect(anew=True)
 
+    def follow_networks(self) -> None:
+        """Networks were declared: names go between the hosts that they have now."""
+        if self._settled:
+            self._exchange.follow(self._networks())
+
     async def network_removed(self, bridge: str) -> None:
         """A network is gone: so are its servers and its names."""
+        self._exchange.end(bridge)
         for served in list(self._served.values()):
             if any(realm.bridge == bridge for realm in served.view.realms):
                 await self._end(served)
@@ -224,12 +239,13 @@ class NameService:
         if not self._is_able():
             state, problem = "failed", self._unable
         elif not problem:
-            problem = next(iter(self._obstacles), "")
+            problem = next(iter(self._obstacles), "") or self._exchange.problem(network)
         return {
             "server": str(realm.gateways[0]),
             "state": "idle" if state == "stopped" else state,
             "pid": mine[0].server.pid if mine else None,
             "problem": problem or None,
+            "hosts": self._exchange.view(network),
         }
 
     # ---- inside -----------------------------------------------------------------------------------
@@ -291,12 +307,11 @@ class NameService:
                 changed.include(self._told.tell(container_id, self._homes(resident) if view else ()))
             except (OSError, MooringError) as error:
                 logger.error("names not written container=%s error=%r", container_id[:12], str(error))
+            self._exchange.tell(container_id, self._homes(resident))
             self._move(container_id, before, view)
             redirected = redirected or any(one is not None and not one.plain for one in (before, view))
+        self._tell_local_soon(changed.local)
         for key, served in self._served.items():
-            if changed.local & served.view.bridges and served.telling is None:
-                loop = asyncio.get_running_loop()
-                served.telling = loop.call_later(_TOGETHER, self._tell_local, served)
             if key in changed.reservations:
                 served.server.reread()
         if redirected:
@@ -320,12 +335,26 @@ class NameService:
         realms = self._realms()
         return [] if resident is None else [home for home in resident.homes if home.bridge in realms]
 
+    def _dotted_changed(self, bridge: str) -> None:
+        self._tell_local_soon({bridge})
+
+    def _tell_local_soon(self, bridges: set[str]) -> None:
+        for served in self._served.values():
+            if bridges & served.view.bridges and served.telling is None:
+                loop = asyncio.get_running_loop()
+                served.telling = loop.call_later(_TOGETHER, self._tell_local, served)
+
+    def _local_names(self, view: View) -> str:
+        """The names about which nobody else is asked, see `zone.local_names`."""
+        known = self._told.dotted(view.bridges), self._exchange.dotted(view.bridges)
+        return zone.local_names(chain(*known))
+
     def _tell_local(self, served: _Served) -> None:
         """Tell a server about which names it is to ask nobody: all that have changed lately at once."""
         served.telling = None
         if self._served.get(served.view.key) is not served:
             return
-        if self._files.set_local(served.server.place, self._told.local_names(served.view.bridges)):
+        if self._files.set_local(served.server.place, self._local_names(served.view)):
             served.server.reread()
 
     def _serve(self, view: View) -> _Served:
@@ -351,7 +380,7 @@ class NameService:
     async def _bring_up(self, served: _Served) -> None:
         view = served.view
         place = served.server.place
-        self._files.set_local(place, self._told.local_names(view.bridges))
+        self._files.set_local(place, self._local_names(view))
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
         await served.server.run(config, addresses, served.port)
@@ -390,7 +419,7 @@ class NameService:
         taken = {other.port for other in self._served.values()}
         gateways = [gateway for realm in served.view.realms for gateway in realm.gateways]
         for port in range(_FIRST_PORT, _LAST_PORT):
-            if port not in taken and all(_is_free(str(gateway), port) for gateway in gateways):
+            if port not in taken and all(is_free(str(gateway), port) for gateway in gateways):
                 return port
         return _LAST_PORT
 
@@ -451,7 +480,8 @@ class NameService:
         for bridge in self._files.networks():
             if bridge not in bridges:
                 self._files.remove_network(bridge)
-        self._files.retain(texts)
+        heard = self._exchange.take_up(self._networks())
+        self._files.retain({**texts, **heard})
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -465,22 +495,3 @@ class NameService:
             logger.error("name server not as it should be error=%r", str(error))
         elif error is not None:
             logger.error("name server not as it should be", exc_info=error)
-
-
-def _is_free(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        with socket.socket(family, kind) as probe:
-            try:
-                probe.bind((address, port))
-            except OSError:
-                return False
-    return True
-
-
-def _user() -> str:
-    """Whom name servers run as."""
-    for name in _USERS:
-        with suppress(KeyError):
-            return pwd.getpwnam(name).pw_name
-    return "root"

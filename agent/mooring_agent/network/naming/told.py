@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from . import zone
@@ -62,11 +62,10 @@ class Told:
             del self._texts[container_id]
         return changed
 
-    def local_names(self, bridges: Iterable[str]) -> str:
-        """The names of networks about which nobody else is asked, see `zone.local_names`."""
+    def dotted(self, bridges: Iterable[str]) -> Iterator[str]:
+        """The names on networks that others could know, too."""
         wanted = set(bridges)
-        told = (names for (bridge, _), names in self._dotted.items() if bridge in wanted)
-        return zone.local_names(name for names in told for name in names)
+        return (name for (bridge, _), names in self._dotted.items() if bridge in wanted for name in names)
 
     def clear(self) -> None:
         """Forget everything."""
