@@ -182,8 +182,7 @@ class Engine:
         self._sweeping.sweep()
         for drift in await self.networks.start():
             logger.warning("network repaired what=%r", drift)
-        for obstacle in await self.networks.obstacles():
-            logger.warning("network obstructed what=%r", obstacle)
+        await self.networks.obstacles.start(self._network_obstructed, self.naming.service.look_for_obstacles)
         self.networks.watch(self._network_drifted)
         for owner in self.networks.owners():
             if self.registry.find(owner) is None:  # a container whose creation or removal was cut off
@@ -307,6 +306,7 @@ class Engine:
             },
             "images": len(self.images.list()),
             "networks": len(self.networks.list()),
+            "obstacles": self.networks.obstacles.found,
             "storage_driver": self.snapshotter.driver,
             "data_root": str(self.config.data_root),
             "run_root": str(self.config.run_root),
@@ -353,6 +353,11 @@ class Engine:
             logger.warning("network %s what=%r", "repaired" if repaired else "not repaired", drift)
         action = "repair" if repaired else "drift"
         self.events.publish("network", action, self.config.nft_table, {"what": "; ".join(what)})
+
+    def _network_obstructed(self, obstacle: str) -> None:
+        """A firewall of the host is in the way."""
+        logger.warning("network obstructed what=%r", obstacle)
+        self.events.publish("network", "obstructed", self.config.nft_table, {"what": obstacle})
 
     def _make_documents(self) -> Documents:
         return Documents(

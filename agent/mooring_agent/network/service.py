@@ -24,6 +24,7 @@ from .driver import Driver
 from .drivers import make_drivers
 from .firewall import Firewall
 from .leases import Leases
+from .obstacles import Obstacles
 from .published import PublishedPorts
 from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, Subnet
@@ -37,9 +38,7 @@ M = TypeVar("M", bound=Mapped)
 
 class NetworkService:
     """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
-    tells what the container is allowed.
-
-    `start` comes first. Methods that are not coroutines touch no nftables.
+    tells what the container is allowed. `start` comes first; methods that are not coroutines touch no nftables.
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class NetworkService:
         self._leases = Leases(database, self._store, container_name)
         self.ports = PublishedPorts(self._store, container_name, self._apply)
         self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self.ports)))
+        self.obstacles = Obstacles(lambda: self._firewall.obstacles(config.bridge_prefix))
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
@@ -85,13 +85,15 @@ class NetworkService:
         """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
         well again. Raises OSError if the kernel does not tell of changes.
         """
-        self._drift = DriftWatch(self._config.nft_table, self.tables, self._look, self.repair, tell)
+        others = self.obstacles.suspect
+        self._drift = DriftWatch(self._config.nft_table, self.tables, self._look, self.repair, tell, others)
         self._watch_bridges()
 
     async def stop(self) -> None:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
         if self._drift is not None:
             self._drift.close()
+        self.obstacles.close()
         await self._rules.close()
         await asyncio.to_thread(self._firewall.close)
         self.ports.close()
@@ -131,10 +133,6 @@ class NetworkService:
         except MooringError as error:
             wrong.append(error.message)
         return found + wrong + [what for kept in self.tables for what in await kept.repair()]
-
-    async def obstacles(self) -> builtins.list[str]:
-        """What on the host keeps networks from working although ours is right, and what to do about it."""
-        return await self._firewall.obstacles(self._config.bridge_prefix) if self._filtered() else []
 
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
@@ -449,6 +447,7 @@ class NetworkService:
                 self._firewall_made = True
             await self._rules.refresh()
             self._settled.add(network.name)
+            self.obstacles.suspect()
 
     async def _drop(self, network: Network) -> None:
         self._store.remove_network(network.name)

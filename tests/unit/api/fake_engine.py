@@ -346,6 +346,7 @@ class FakeEngine:
             "cgroup": {"mode": "v2", "controllers": ["cpu", "memory", "pids"]},
             "images": 1,
             "storage_driver": "overlay",
+            "obstacles": (),
             "data_root": str(self.config.data_root),
         }
 

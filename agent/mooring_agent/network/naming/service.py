@@ -355,12 +355,14 @@ class NameService:
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
         await served.server.run(config, addresses, served.port)
-        await self._look_for_obstacles()
+        await self.look_for_obstacles()
 
-    async def _look_for_obstacles(self) -> None:
+    async def look_for_obstacles(self) -> None:
         """See whether a firewall of the host keeps questions from coming: then containers go on asking the
         host's resolvers, whom they reach, until it is told to let them pass.
         """
+        if not self._served:
+            return
         try:
             obstacles = await self.redirects.obstacles()
         except (MissingProgram, NftError):
@@ -380,7 +382,7 @@ class NameService:
     def _look_again(self) -> None:
         self._looking = None
         if self._served:
-            self._spawn(self._look_for_obstacles())
+            self._spawn(self.look_for_obstacles())
 
     def _free_port(self, served: _Served) -> int:
         """A port for a server that is not at 53: that of its former life, or one that nobody has."""
