@@ -306,7 +306,7 @@ class Engine:
             },
             "images": len(self.images.list()),
             "networks": len(self.networks.list()),
-            "obstacles": self.networks.obstacles.found,
+            "obstacles": [*self.networks.obstacles.found, *self.naming.service.obstacles],
             "storage_driver": self.snapshotter.driver,
             "data_root": str(self.config.data_root),
             "run_root": str(self.config.run_root),

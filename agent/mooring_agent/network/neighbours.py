@@ -132,7 +132,9 @@ def _letting_through(chain: _Dropping, prefix: str) -> str:
         through = _OF_DOCKER if _OF_DOCKER in chain.chains else chain.name
         return _iptables(chain.iptables, through, prefix)
     rule = f"nft insert rule {chain.family} {chain.table} {chain.name}"
-    return f"""let them through: {rule} iifname '"{prefix}*"' accept, and {rule} oifname '"{prefix}*"' accept"""
+    return (
+        f"""let them through: {rule} iifname '"{prefix}*"' accept, and {rule} oifname '"{prefix}*"' accept"""
+    )
 
 
 def _asking(chain: _Dropping, prefix: str) -> str:

@@ -23,7 +23,9 @@ PAUSE_S = 5.0
 
 
 class Obstacles:
-    """`look` tells a sentence for each obstacle, with what to do about it. Called in the event loop's thread."""
+    """What is in the way. `look` tells a sentence for each obstacle, with what to do about it. Called in the
+    event loop's thread.
+    """
 
     def __init__(self, look: Callable[[], Awaitable[list[str]]]) -> None:
         self._look = look
@@ -35,7 +37,7 @@ class Obstacles:
         self.found: tuple[str, ...] = ()
 
     async def start(self, tell: Callable[[str], None], then: Callable[[], Awaitable[None]]) -> None:
-        """Look, and tell of each obstacle, now and whenever there is a new one; `then` is whatever else has to
+        """Look, and tell of each obstacle, now and whenever there is a new one; `then` is whatever else is to
         be looked at when others have changed a firewall. Raises MooringError.
         """
         self._tell = tell

@@ -38,7 +38,7 @@ M = TypeVar("M", bound=Mapped)
 
 class NetworkService:
     """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
-    tells what the container is allowed. `start` comes first; methods that are not coroutines touch no nftables.
+    tells what the container is allowed. `start` comes first; what is no coroutine touches no nftables.
     """
 
     def __init__(

@@ -74,15 +74,20 @@ class Place:
         self._daemons.append(made)
         return made
 
+    def stop_last(self) -> None:
+        """End the daemon that was started last."""
+        daemon = self._daemons.pop()
+        daemon.terminate()
+        try:
+            daemon.wait(_PROGRAM_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
     def close(self) -> None:
         """End all daemons, the last one first, and the namespace with them."""
-        for daemon in reversed(self._daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(_PROGRAM_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+        while self._daemons:
+            self.stop_last()
         self._holder.kill()
         self._holder.communicate()
 
@@ -118,19 +123,24 @@ def firewalld(host: NamedNamespace, base: Path) -> Iterator[Place]:
     try:
         place.start("dbus-daemon", f"--config-file={base}/bus.conf", "--nofork", "--nopidfile")
         eventually(bus.exists, what="the message bus")
-        start_firewalld(place)
+        _start_firewalld(place)
         yield place
     finally:
         place.close()
 
 
-def start_firewalld(place: Place) -> subprocess.Popen[bytes]:
+def _start_firewalld(place: Place) -> None:
     """Start the daemon; returns when it has made its rules."""
-    daemon = place.start("firewalld", "--nofork", "--nopid", "--log-file=/run/firewalld.log")
+    place.start("firewalld", "--nofork", "--nopid", "--log-file=/run/firewalld.log")
     eventually(
         lambda: place.run("firewall-cmd --state", check=False).stdout == "running\n", what="firewalld runs"
     )
-    return daemon
+
+
+def restart_firewalld(place: Place) -> None:
+    """End the daemon, which takes its rules along, and start it anew."""
+    place.stop_last()
+    _start_firewalld(place)
 
 
 def advised(sentence: str) -> list[str]:

@@ -179,7 +179,7 @@ def test_docker_that_comes_to_a_host_with_an_agent(dockerd: Dockerd, world: Worl
     theirs = dockerd()
     both_work(world, theirs)
 
-    world.host.run("iptables", "-P", "FORWARD", "DROP")  # what later versions of docker do in any case
+    world.host.run("iptables", "-P", "FORWARD", "DROP")  # as docker itself, had it been the first
     eventually(lambda: obstacles(world), what="it is said what is in the way")
     assert "drops what networks forward; let our bridges through" in world.agent.docker("info").stderr
     let_through(world)

@@ -77,7 +77,7 @@ class NameService:
         self._resolvers_changed = resolvers_changed
         self._unable = ""
         self._able = False
-        self._obstacles: list[str] = []
+        self._obstacles: tuple[str, ...] = ()
         self._looking: asyncio.TimerHandle | None = None
         self._residents: dict[str, Resident] = {}
         self._coming: dict[str, tuple[Resident, View]] = {}
@@ -105,6 +105,11 @@ class NameService:
         first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
         realm = next(realm for realm in view.realms if realm.bridge == first)
         return str(realm.gateways[0])
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What keeps containers from asking, and what to do about it."""
+        return self._obstacles
 
     @property
     def troubled(self) -> bool:
@@ -364,7 +369,7 @@ class NameService:
         if not self._served:
             return
         try:
-            obstacles = await self.redirects.obstacles()
+            obstacles = tuple(await self.redirects.obstacles())
         except (MissingProgram, NftError):
             return  # the networks have no table either, and say so
         for obstacle in obstacles:
