@@ -315,7 +315,7 @@ class Engine:
         }
 
     def _published(self, container_id: str) -> tuple[PortMapping, ...]:
-        return tuple(
+        published = (
             PortMapping(
                 container=publication.container_port,
                 host=publication.host_port,
@@ -326,6 +326,7 @@ class Engine:
             )
             for publication in self.networks.published(container_id)
         )
+        return tuple(sorted(published, key=lambda port: port.place))
 
     # Networks, as the API calls them
 

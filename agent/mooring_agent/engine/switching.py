@@ -180,7 +180,7 @@ class Switching:
         published = await self._networks.publish(
             container.id, mappings, address, taking_over=None if former is None else former.id
         )
-        container.ports = tuple(published)
+        container.ports = tuple(sorted(published, key=lambda port: port.place))
         if former is not None:
             former.ports = ()
 
