@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from ..errors import Conflict, Unavailable
 from ..failpoints import reached
+from ..network.connections import Left, left_at
 from ..network.service import NetworkService
 from . import readiness
 from .background import Background
@@ -150,11 +151,12 @@ class Switching:
             return 0
         deadline = time.monotonic() + seconds
         pause = _FIRST_COUNT
+        left = Left(0)
         while True:
-            left = await self._networks.ports.count_open(ports)
+            left = await left_at(ports, left.unanswered)
             remaining = deadline - time.monotonic()
-            if not left or remaining <= 0 or not container.running or not while_():
-                return left
+            if not left.count or remaining <= 0 or not container.running or not while_():
+                return left.count
             await asyncio.sleep(min(pause, remaining))
             pause = min(2 * pause, _LAST_COUNT)
 
