@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from ..errors import Conflict, Unavailable
+from ..errors import Conflict, InvalidSpec, Unavailable
 from ..failpoints import reached
 from ..network.connections import Left, left_at
 from ..network.service import NetworkService
@@ -26,7 +26,7 @@ from .background import Background
 from .container import Container
 from .events import EventBus
 from .registry import Registry
-from .resources import PortMapping
+from .resources import ContainerSpec, PortMapping
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,22 @@ class Switching:
     def close(self) -> None:
         """Wait for nobody any more; ports stay as they are."""
         self._joining.close()
+
+    def require_way_in(self, name: str, spec: ContainerSpec) -> None:
+        """Refuse ports that none of the networks of a container could lead to. Raises InvalidSpec."""
+        if spec.ports and (why := self.no_way_in([network.name for network in spec.networks])):
+            raise InvalidSpec(
+                f"container {name} cannot publish ports: {why}; remove ports, or attach it to a network of "
+                "the driver bridge or overlay"
+            )
+
+    def no_way_in(self, networks: Collection[str]) -> str:
+        """Why published ports could lead to no container of these networks, "" if they could, or where one is
+        not there yet.
+        """
+        known = {network.name: network for network in self._networks.list()}
+        reasons = [known[name].unpublished if name in known else "" for name in networks]
+        return "; ".join(reasons) if all(reasons) else ""
 
     # Starts and ends
 

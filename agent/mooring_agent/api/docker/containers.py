@@ -51,6 +51,7 @@ class ContainerCalls:
         spec = dict(converted.spec)
         await docker_get(self._engine.image_service, spec["image"])
         await self._publish_exposed(converted, spec)
+        warnings = self._discard_ports(spec)
         await self._link(converted)
         made = self._name_volumes(converted, spec)
         try:
@@ -66,7 +67,7 @@ class ContainerCalls:
                 # Clients take a 404 of this call for a missing image, and would try to pull it.
                 raise InvalidSpec(error.message) from None
             raise
-        return json_response({"Id": container.id, "Warnings": []}, 201)
+        return json_response({"Id": container.id, "Warnings": warnings}, 201)
 
     async def _link(self, converted: Conversion) -> None:
         """`--link`: the other containers get another name on a network that both are on."""
@@ -95,6 +96,24 @@ class ContainerCalls:
         free = sorted(port for port in wanted if port not in taken)
         if free:
             spec["ports"] = [*spec.get("ports", ()), *free]
+
+    def _discard_ports(self, spec: dict[str, Any]) -> list[str]:
+        """Leave ports out that its networks give no way in for, as docker does; returns the warnings. Those
+        of a container that has another one's network are refused, as docker does too.
+        """
+        if not spec.get("ports"):
+            return []
+        networks = [one.name for one in ContainerSpec.parse({**spec, "ports": []}).networks]
+        if networks[0] == "host":
+            why = "when using host network mode"
+        elif networks[0] == "none":
+            why = "when using the network none"
+        elif not is_alone(networks[0]) and (reason := self._engine.switching.no_way_in(networks)):
+            why = f"since {reason}"
+        else:
+            return []
+        del spec["ports"]
+        return [f"Published ports are discarded {why}"]
 
     def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
         """Name the volumes that have no name of their own. Returns target → name."""
