@@ -221,6 +221,7 @@ class Engine:
     async def stop(self) -> None:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
+        self.desired.close()
         await self.builds.close()
         await self.containers.vacate()
         if self._flusher is not None:
