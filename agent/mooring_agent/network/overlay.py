@@ -23,7 +23,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 OUTER_BYTES = {4: 50, 6: 70}
 """What a frame grows by underway: Ethernet, VXLAN, UDP and the underlay's IP header."""
 
-SMALLEST_MTU = 576
 NARROWEST_SLICE = 28
 _MOST_VNI = 2**24 - 1
 _SLICE_BITS = 8

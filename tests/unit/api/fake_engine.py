@@ -327,6 +327,7 @@ class FakeEngine:
         self.peers = SimpleNamespace()
         self.declared_images = self.image_service
         self.commits = FakeCommits()
+        self.switching = SimpleNamespace(no_way_in=lambda networks: "")
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )
