@@ -8,6 +8,7 @@ from collections.abc import Collection
 from ..linux.rtnetlink import RouteSocket
 from . import overlaydevice
 from .bridges import BridgeDriver
+from .driver import Sight
 from .overlay import Overlay, device_name
 from .records import Endpoint, Network
 
@@ -26,11 +27,11 @@ class OverlayDriver(BridgeDriver):
         overlaydevice.ensure(netlink, network.name, network.bridge, overlay, mtu)
 
     def differences(
-        self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]
+        self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]
     ) -> list[str]:
         """See `Driver.differences`."""
         overlay, mtu = _of(network)
-        return super().differences(netlink, network, endpoints) + overlaydevice.differences(
+        return super().differences(netlink, sight, network, endpoints) + overlaydevice.differences(
             netlink, network.name, network.bridge, overlay, mtu
         )
 

@@ -20,7 +20,7 @@ from . import bridges, planning, portrules, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
 from .drift import DriftWatch, KeptTable, Tell
-from .driver import Driver
+from .driver import Driver, Sight
 from .drivers import make_drivers
 from .firewall import Firewall
 from .leases import Leases
@@ -97,7 +97,7 @@ class NetworkService:
         await self._rules.close()
         await asyncio.to_thread(self._firewall.close)
         self.ports.close()
-        self._traffic.close()
+        await self._traffic.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -255,7 +255,7 @@ class NetworkService:
         """Take a container's addresses back, those on one network or all. Its veths go by themselves, with
         its network namespace.
         """
-        self._traffic.forget(self._netlink, self._leases.of(container_id), network)
+        self._traffic.forget(self._leases.of(container_id), network)
         self._leases.release(container_id, network)
         self._rules.refresh_soon()
 
@@ -396,9 +396,10 @@ class NetworkService:
         self._leases.open(network, self._driver(network).reserved(self._netlink, network))
 
     def _check_links(self) -> builtins.list[str]:
-        found = []
+        found, sight = [], Sight.of(self._netlink)
         for network in self._networks.values():
-            found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
+            endpoints = self._leases.on(network.name)
+            found += self._driver(network).differences(self._netlink, sight, network, endpoints)
         return found + self._traffic.differences(self._netlink, self._leases.all())
 
     def _filtered(self) -> builtins.list[Network]:
