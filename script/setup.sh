@@ -20,6 +20,7 @@ test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
     openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs libisal2
     docker-registry skopeo openssl apache2-utils squashfs-tools buildah git apt-utils gpg gpgconf
+    iptables ufw firewalld dbus
 )
 
 say() {
@@ -30,6 +31,7 @@ say() {
 _package_present() {
     case $1 in
     iproute2) command -v ip ;;
+    iptables | ufw | firewalld) command -v "$1" ;;
     nftables) command -v nft ;;
     libseccomp2) ldconfig -p | grep -F libseccomp.so.2 ;;
     dnsmasq-base) command -v dnsmasq ;;
@@ -41,6 +43,7 @@ _package_present() {
     apache2-utils) command -v htpasswd ;;
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
+    dbus) command -v dbus-daemon ;;
     docker-registry | skopeo | openssl | mmdebstrap | zstd | curl | wrk | iperf3 | runc | crun | podman | umoci | gcc | shellcheck) command -v "$1" ;;
     *) [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]] ;;
     esac >/dev/null 2>&1
@@ -72,6 +75,10 @@ need_packages() {
             _apt_get install --yes --no-install-recommends "$package" >/dev/null || say "could not install $package"
         done
     )
+    # A firewall that tests start by themselves must not come up with the host and close it.
+    if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then
+        systemctl disable --quiet firewalld.service || say "firewalld starts with the host: disable it if you don't want that"
+    fi
 }
 
 _apt_get() {

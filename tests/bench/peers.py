@@ -82,60 +82,76 @@ def _volatile() -> str:
     return "/run" if kinds.get("/run") == "tmpfs" else "/dev/shm"
 
 
-@dataclass(frozen=True)
 class Docker:
-    """A dockerd that runs: its socket, its process, its directory and the control group of its containers."""
+    """A dockerd: its socket, its process, its directory and the control group of its containers. It runs in
+    the network namespace `inside`, or in one of its own.
+    """
 
-    socket: Path
-    process: subprocess.Popen[bytes]
-    base: Path
-    group: str
+    def __init__(self, program: str, base: Path, inside: Path | None, arguments: Sequence[str] = ()) -> None:
+        self.socket = base / "docker.sock"
+        self.base = base
+        self.group = f"{GROUP}/docker"
+        self.run = Path(f"{_volatile()}{base}/exec")  # with `base` in it, by which its processes are found
+        self._argv = (
+            *(OWN_NETWORK if inside is None else ("nsenter", f"--net={inside}")),
+            program,
+            f"--data-root={base}/data",
+            f"--exec-root={self.run}",
+            f"--pidfile={base}/pid",
+            f"--host=unix://{self.socket}",
+            f"--cgroup-parent=/{self.group}",
+            *arguments,
+        )
+        self.process = self._started()
+
+    def wait(self) -> None:
+        """Return when it answers. Raises PeerMissing."""
+        deadline = time.monotonic() + _READY_WITHIN
+        while not self.socket.exists() or not _answers(self.socket):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise PeerMissing(f"dockerd did not come up: {(self.base / 'log').read_text()[-1500:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it, and its containers with it."""
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self) -> None:
+        """End it and start it anew. Raises PeerMissing."""
+        self.stop()
+        self.process = self._started()
+        self.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with (self.base / "log").open("ab") as log:
+            return subprocess.Popen(
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
 
 
 @contextmanager
-def dockerd(base: Path, arguments: Sequence[str] = ()) -> Iterator[Docker]:
+def dockerd(base: Path, inside: Path | None = None, arguments: Sequence[str] = ()) -> Iterator[Docker]:
     """A dockerd by hand, on directories of its own, with further `arguments`.
 
-    It has a network namespace of its own too, with its bridge and its firewall in it as it makes them by
-    default, so that the host's stay as they are.
+    It has a network namespace of its own too, unless it is to run in that of somebody else, with its bridge
+    and its firewall in it as it makes them by default, so that the host's stay as they are.
     """
     program = shutil.which("dockerd")
     if program is None:
         raise PeerMissing("dockerd is not installed")
     base.mkdir(parents=True)
-    socket = base / "docker.sock"
-    group = f"{GROUP}/docker"
-    run = Path(f"{_volatile()}{base}/exec")  # with `base` in it, by which its processes are found
-    with (base / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *OWN_NETWORK,
-                program,
-                f"--data-root={base}/data",
-                f"--exec-root={run}",
-                f"--pidfile={base}/pid",
-                f"--host=unix://{socket}",
-                f"--cgroup-parent=/{group}",
-                *arguments,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    docker = Docker(program, base, inside, arguments)
     try:
-        deadline = time.monotonic() + _READY_WITHIN
-        while not socket.exists() or not _answers(socket):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise PeerMissing(f"dockerd did not come up: {(base / 'log').read_text()[-1500:]}")
-            time.sleep(0.1)
-        yield Docker(socket, process, base, group)
+        docker.wait()
+        yield docker
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        docker.stop()
+        run = docker.run
         eventually(lambda: not processes.naming(str(base)), 30, "the end of dockerd's helpers")
         shutil.rmtree(run, ignore_errors=True)
         with suppress(OSError):

@@ -11,7 +11,7 @@ from typing import cast
 from ..errors import MooringError
 from .arguments import parser
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130  # and grammar.USAGE
 
 
 def dispatch(argv: list[str]) -> int:

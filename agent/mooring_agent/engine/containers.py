@@ -399,6 +399,7 @@ class Containers:
     def _check_host(self, name: str, spec: ContainerSpec) -> None:
         """What of a spec depends on this host."""
         self._launching.hierarchy.settings(resources_of(spec))
+        self.lifecycle.switching.require_way_in(name, spec)
         if spec.cap_add or spec.cap_drop:
             check_capabilities(name, spec)
         if not spec.given_fields.isdisjoint(_OF_THE_HOST):

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..images.image import check_runnable
 from ..images.store import ImageStore
+from .background import Background
 from .container import Container, vars_of
 from .containers import Containers, spec_view
 from .health import image_part, settled
@@ -30,6 +31,9 @@ from .resources import ContainerSpec, PortMapping, check_name, compare, merge
 from .switching import Switching
 
 logger = logging.getLogger(__name__)
+
+# Seconds before each further try to undo a replacement; after the last one it is the next agent's.
+_UNDONE_AFTER = (1, 2, 5, 10, 30, 60, 60)
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -64,7 +68,12 @@ class DesiredContainers:
         self._image_service = image_service
         self._switching = switching
         self._health = health
+        self._undoing = Background()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Leave what is not undone yet to the next agent."""
+        self._undoing.close()
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Bring the container `name` to `spec`, or say what that would take.
@@ -322,15 +331,42 @@ class DesiredContainers:
             if healthy:
                 await self._health.until_healthy(new, wanted.ready_timeout)
         except MooringError as error:
-            await self._undo(new, old, ran)
+            undone = await self._undo(new, old, ran)
             kept = ", and runs on as it was" if ran else ""
+            if not undone:
+                kept = ", and is not as it was yet, which is tried again (see the agent's log)"
             error.put_before(f"container {name} was not replaced{kept}: ")
             raise
         await self._take_over(new, old)
         return new
 
-    async def _undo(self, new: Container, old: Container, ran: bool) -> None:
-        """Remove what was to be the successor, and have the old one as it was, without a gap if it runs."""
+    async def _undo(self, new: Container, old: Container, ran: bool) -> bool:
+        """Remove what was to be the successor, and have the old one as it was, without a gap if it runs;
+        whether that is done. If not it is tried again some times, beside everything else.
+        """
+        try:
+            await self._undo_now(new, old, ran)
+        except MooringError as error:
+            logger.error("replacement not undone yet container=%s error=%r", old.name, error.message)
+            self._undoing.start(self._undo_later(new, old, ran))
+            return False
+        return True
+
+    async def _undo_later(self, new: Container, old: Container, ran: bool) -> None:
+        for pause in _UNDONE_AFTER:
+            await asyncio.sleep(pause)
+            async with self._working_on(old.name):
+                if any(self._registry.find(one.id) is not one for one in (new, old)):
+                    return  # somebody has removed one of them
+                try:
+                    await self._undo_now(new, old, ran)
+                except MooringError as error:
+                    logger.error("replacement not undone container=%s error=%r", old.name, error.message)
+                else:
+                    logger.info("replacement undone container=%s", old.name)
+                    return
+
+    async def _undo_now(self, new: Container, old: Container, ran: bool) -> None:
         if ran:
             await self._switching.hand_back(new, old)
         await self._containers.remove(new.id, force=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import platform
@@ -14,7 +13,7 @@ from typing import Any
 from .. import __version__
 from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
-from ..errors import Conflict, MooringError, NotFound
+from ..errors import MooringError, NotFound
 from ..images.image import Image, Progress
 from ..images.peering.settings import PeerSettings
 from ..images.platform import Platform
@@ -34,6 +33,7 @@ from .commits import Commits
 from .container import Container
 from .containerfiles import ContainerFiles
 from .containers import Containers
+from .dataroot import take_data_root
 from .declaredimages import DeclaredImages
 from .desired import DesiredContainers
 from .document import Documents
@@ -77,7 +77,7 @@ class Engine:
         self.config = config
         registries = Registries(RegistriesSettings.parse(config.registries))
         configured_peers = None if config.peers is None else PeerSettings.parse(config.peers)
-        self._lock = _lock(config)
+        self._lock = take_data_root(config)
         self.database = Database(config.data_root / "state.db")
         self.hierarchy = cgroups.detect()
         self.events = EventBus()
@@ -192,8 +192,7 @@ class Engine:
         self._sweeping.sweep()
         for drift in await self.networks.start():
             logger.warning("network repaired what=%r", drift)
-        for obstacle in await self.networks.obstacles():
-            logger.warning("network obstructed what=%r", obstacle)
+        await self.networks.obstacles.start(self._network_obstructed, self.naming.service.look_for_obstacles)
         self.networks.watch(self._network_drifted)
         for owner in self.networks.owners():
             if self.registry.find(owner) is None:  # a container whose creation or removal was cut off
@@ -235,6 +234,7 @@ class Engine:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
         self.health.close()
+        self.desired.close()
         await self.builds.close()
         await self.containers.vacate()
         if self._flusher is not None:
@@ -320,6 +320,7 @@ class Engine:
             },
             "images": len(self.images.list()),
             "networks": len(self.networks.list()),
+            "obstacles": [*self.networks.obstacles.found, *self.naming.service.obstacles],
             "storage_driver": self.snapshotter.driver,
             "data_root": str(self.config.data_root),
             "run_root": str(self.config.run_root),
@@ -328,7 +329,7 @@ class Engine:
         }
 
     def _published(self, container_id: str) -> tuple[PortMapping, ...]:
-        return tuple(
+        published = (
             PortMapping(
                 container=publication.container_port,
                 host=publication.host_port,
@@ -339,6 +340,7 @@ class Engine:
             )
             for publication in self.networks.published(container_id)
         )
+        return tuple(sorted(published, key=lambda port: port.place))
 
     # Networks, as the API calls them
 
@@ -366,6 +368,11 @@ class Engine:
             logger.warning("network %s what=%r", "repaired" if repaired else "not repaired", drift)
         action = "repair" if repaired else "drift"
         self.events.publish("network", action, self.config.nft_table, {"what": "; ".join(what)})
+
+    def _network_obstructed(self, obstacle: str) -> None:
+        """A firewall of the host is in the way."""
+        logger.warning("network obstructed what=%r", obstacle)
+        self.events.publish("network", "obstructed", self.config.nft_table, {"what": obstacle})
 
     def _make_documents(self) -> Documents:
         return Documents(
@@ -480,19 +487,3 @@ class Engine:
             await asyncio.sleep(_FLUSH_PERIOD)
             changed.clear()
             await asyncio.to_thread(self.database.flush)
-
-
-def _lock(config: AgentConfig) -> int:
-    """Hold the data root: two agents on one would ruin it. Released by the kernel when this process ends."""
-    for directory in (config.data_root, config.run_root):
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    lock = os.open(config.data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise Conflict(
-            f"data root {config.data_root} is in use by another agent: stop that one, or choose another "
-            "--data-root"
-        ) from None
-    return lock

@@ -114,6 +114,8 @@ class LiveChanges:
         self._registry.get(container.id)  # it may have been removed meanwhile
         settled(wanted, container.image_health, container.name)
         fields = {change.field for change in compare(container.spec, wanted)}
+        if "ports" in fields:
+            self._lifecycle.switching.require_way_in(container.name, wanted)
         if "networks" in fields:
             # What has been prepared for a start has an address that may be another one's soon.
             await self._lifecycle.berthing.forget(container)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..config import AgentConfig
-from ..network.names import HostResolvers, asking, container_resolvers
+from ..network.names import IPV4_ALONE, HostResolvers, asking, container_resolvers
 from ..network.naming.realms import Home, Resident, realm_of
 from ..network.naming.service import NameService
 from ..network.naming.zone import can_be_told
@@ -42,7 +42,7 @@ class Naming:
         """The container's resolv.conf(5) as things are."""
         spec = container.spec
         server = None if _asks_itself(spec) else self.service.resolver(self._resident(container))
-        text = self._host.text
+        text = self._host.text(_versions(container))
         if server is None:
             return container_resolvers(text, spec.dns, spec.dns_search, spec.dns_options)
         return asking(container_resolvers(text, (), spec.dns_search, spec.dns_options), server)
@@ -140,11 +140,19 @@ class Naming:
     def _is_ours(self, text: str, container: Container) -> bool:
         """Whether a resolv.conf is one of ours, of a time when things were otherwise."""
         spec = container.spec
-        if text == container_resolvers(self._host.text, spec.dns, spec.dns_search, spec.dns_options):
-            return True
+        for versions in map(frozenset, ({4}, {6}, {4, 6})):
+            host = self._host.text(versions)
+            if text == container_resolvers(host, spec.dns, spec.dns_search, spec.dns_options):
+                return True
         asked = [line.split()[1] for line in text.splitlines() if line.startswith("nameserver ")]
         gateways = {str(subnet.gateway) for network in self._networks.list() for subnet in network.subnets}
         return len(asked) == 1 and asked[0] in gateways
+
+
+def _versions(container: Container) -> frozenset[int]:
+    """The IP versions that a container has addresses of; one without a network of its own asks over IPv4."""
+    addresses = [address for endpoint in container.endpoints for address in endpoint.addresses]
+    return frozenset(6 if ":" in address else 4 for address in addresses) or IPV4_ALONE
 
 
 def _asks_itself(spec: ContainerSpec) -> bool:

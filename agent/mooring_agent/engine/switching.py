@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from ..errors import Conflict, Unavailable
+from ..errors import Conflict, InvalidSpec, Unavailable
 from ..failpoints import reached
+from ..network.connections import Left, left_at
 from ..network.service import NetworkService
 from . import readiness
 from .background import Background
@@ -27,7 +28,7 @@ from .container import Container
 from .events import EventBus
 from .healthchecks import HealthChecks, is_fit
 from .registry import Registry
-from .resources import PortMapping
+from .resources import ContainerSpec, PortMapping
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,22 @@ class Switching:
     def close(self) -> None:
         """Wait for nobody any more; ports stay as they are."""
         self._joining.close()
+
+    def require_way_in(self, name: str, spec: ContainerSpec) -> None:
+        """Refuse ports that none of the networks of a container could lead to. Raises InvalidSpec."""
+        if spec.ports and (why := self.no_way_in([network.name for network in spec.networks])):
+            raise InvalidSpec(
+                f"container {name} cannot publish ports: {why}; remove ports, or attach it to a network of "
+                "the driver bridge or overlay"
+            )
+
+    def no_way_in(self, networks: Collection[str]) -> str:
+        """Why published ports could lead to no container of these networks, "" if they could, or where one is
+        not there yet.
+        """
+        known = {network.name: network for network in self._networks.list()}
+        reasons = [known[name].unpublished if name in known else "" for name in networks]
+        return "; ".join(reasons) if all(reasons) else ""
 
     # Starts and ends
 
@@ -166,11 +183,12 @@ class Switching:
             return 0
         deadline = time.monotonic() + seconds
         pause = _FIRST_COUNT
+        left = Left(0)
         while True:
-            left = await self._networks.ports.count_open(ports)
+            left = await left_at(ports, left.unanswered)
             remaining = deadline - time.monotonic()
-            if not left or remaining <= 0 or not container.running or not while_():
-                return left
+            if not left.count or remaining <= 0 or not container.running or not while_():
+                return left.count
             await asyncio.sleep(min(pause, remaining))
             pause = min(2 * pause, _LAST_COUNT)
 
@@ -197,7 +215,7 @@ class Switching:
         published = await self._networks.publish(
             container.id, mappings, address, taking_over=None if former is None else former.id
         )
-        container.ports = tuple(published)
+        container.ports = tuple(sorted(published, key=lambda port: port.place))
         if former is not None:
             former.ports = ()
 

@@ -50,6 +50,8 @@ CTA_FILTER_PROTO_NUM = 1 << 3
 # SHUTDOWN_RECD.
 _OPEN = {socket.IPPROTO_TCP: range(1, 6), socket.IPPROTO_SCTP: range(2, 7)}
 
+_SYN_SENT = 1
+
 _FAMILY = struct.Struct("=BBH")  # nfgenmsg: family, version, resource id
 _PORT = struct.Struct(">H")
 
@@ -76,6 +78,16 @@ class Flow(NamedTuple):
     def open(self) -> bool:
         """Whether it is a connection that has not ended; UDP has none."""
         return self.state in _OPEN.get(self.protocol, ())
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether it is a connection of TCP that somebody asks for, and has had no answer yet."""
+        return self.protocol == socket.IPPROTO_TCP and self.state == _SYN_SENT
+
+    @property
+    def translated(self) -> bool:
+        """Whether somebody else answers than it was sent to, or at another port."""
+        return (self.destination, self.destination_port) != (self.answering, self.answering_port)
 
 
 class ConntrackSocket(NetlinkSocket):

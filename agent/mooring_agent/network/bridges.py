@@ -23,6 +23,7 @@ from ..linux import bridging, rtnetlink
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import Address, Link, RouteSocket
 from . import sysctls, veths
+from .driver import Sight
 from .portguard import PortGuard
 from .records import Endpoint, IPAddress, Network
 from .veths import Cable
@@ -117,16 +118,15 @@ class BridgeDriver:
             )
 
     def differences(
-        self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]
+        self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]
     ) -> list[str]:
         """See `Driver.differences`."""
         name = f"bridge {network.bridge} of network {network.name}"
-        links = netlink.links()
-        first = next((link for link in links if link.name == network.bridge), None)
+        links, first = sight.links, sight.link(network.bridge)
         if first is None or first.kind != "bridge":
             return [f"{name} is missing"]
         found = []
-        if list(_corrections(network, first, _addresses(netlink, network))):
+        if list(_corrections(network, first, _own(network, sight.addresses))):
             addresses = " and ".join(
                 f"{subnet.gateway}/{subnet.cidr.prefixlen}" for subnet in network.subnets
             )
@@ -261,8 +261,17 @@ def _addresses(netlink: RouteSocket, network: Network) -> list[Address]:
     """The addresses of the host's links, without those that IPv6 gives to every link."""
     found = netlink.addresses(socket.AF_INET)
     if network.ipv6 is not None:
-        found += (one for one in netlink.addresses(socket.AF_INET6) if not one.address.startswith("fe80:"))
-    return found
+        found += netlink.addresses(socket.AF_INET6)
+    return _own(network, found)
+
+
+def _own(network: Network, addresses: Collection[Address]) -> list[Address]:
+    """Those of the IP versions that the network is given addresses of, without what every link has."""
+    return [
+        one
+        for one in addresses
+        if ":" not in one.address or (network.ipv6 is not None and not one.address.startswith("fe80:"))
+    ]
 
 
 def _strays(network: Network, links: Collection[Link], endpoints: Collection[Endpoint]) -> list[Link]:

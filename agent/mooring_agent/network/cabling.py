@@ -70,6 +70,7 @@ class Cabling:
             cable = await self._lay_now(network, endpoint, pid, ifname)
         try:
             if cable.outer:
+                await self._traffic.settled(cable.host_ifname)
                 self._traffic.admit(self._netlink(), endpoint, cable.host_ifname, cable.outer)
             else:
                 self._traffic.require_unlimited(endpoint)

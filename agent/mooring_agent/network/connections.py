@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from ..errors import MooringError
 from ..linux.conntrack import ConntrackSocket, Flow
@@ -36,9 +37,22 @@ def ports_of(publications: Collection[Publication]) -> frozenset[Port]:
     )
 
 
-async def count_open(ports: Collection[Port]) -> int:
-    """How many connections have not ended that these ports of containers answer. Raises MooringError."""
-    return await asyncio.to_thread(_count_open, ports)
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Connections that have not ended: how many, and which of them nobody has answered yet."""
+
+    count: int
+    unanswered: frozenset[bytes] = frozenset()
+
+
+async def left_at(ports: Collection[Port], waiting: Collection[bytes] = ()) -> Left:
+    """The connections that have been led to these ports of containers, where new ones are not any more.
+
+    Somebody whose connection is not answered asks again after a second, and longer the next time. The kernel
+    forgets where the `unanswered` of an earlier look, given as `waiting`, were led to, so that they get to
+    whom the port leads now: who has not answered all the while has no room for them. Raises MooringError.
+    """
+    return await asyncio.to_thread(_left_at, ports, waiting)
 
 
 async def forget_datagrams_to(removed: Collection[Publication], added: Collection[Publication]) -> None:
@@ -60,15 +74,21 @@ async def forget_datagrams_before(added: Collection[Publication]) -> None:
         await asyncio.to_thread(_forget, frozenset(), new)
 
 
-def _count_open(ports: Collection[Port]) -> int:
+def _left_at(ports: Collection[Port], waiting: Collection[bytes]) -> Left:
     answering = {(protocol, address) for protocol, address, _ in ports if protocol in _NUMBERS}
     try:
         with ConntrackSocket() as tracking:
-            return sum(
-                flow.open and (protocol, address, flow.answering_port) in ports
+            flows = [
+                flow
                 for protocol, address in answering
                 for flow in tracking.answered_by(address, _NUMBERS[protocol])
-            )
+                if flow.open and flow.translated and (protocol, address, flow.answering_port) in ports
+            ]
+            given_up = [flow for flow in flows if flow.unanswered and flow.original in waiting]
+            for flow in given_up:
+                tracking.forget(flow)
+            unanswered = frozenset(flow.original for flow in flows if flow.unanswered)
+            return Left(len(flows) - len(given_up), unanswered.difference(waiting))
     except NetlinkError as error:
         raise MooringError(f"the host's connections cannot be looked at: {error.strerror}") from error
 

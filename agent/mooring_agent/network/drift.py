@@ -77,7 +77,8 @@ class DriftWatch:
     """Watches the tables and the bridges of one agent, in the event loop's thread.
 
     `table` is the networks' own, others are `beside` it. `look` says what is not as it should be, `repair`
-    makes it so, and `tell` is told what was wrong, and whether that is repaired.
+    makes it so, and `tell` is told what was wrong, and whether that is repaired; `others` is called when
+    somebody else has changed tables of nftables that are not ours.
     """
 
     def __init__(
@@ -87,11 +88,13 @@ class DriftWatch:
         look: Look,
         repair: Look,
         tell: Tell,
+        others: Callable[[], None],
     ) -> None:
         self._watched = frozenset((table, *(kept.table for kept in beside)))
         self._look = look
         self._repair = repair
         self._tell = tell
+        self._others = others
         self._patience = Patience()
         self._links = LinkNotices()
         self._tables = TableNotices()
@@ -129,9 +132,13 @@ class DriftWatch:
             done = self._tables.transactions()
         except Overrun:
             self._suspect()
+            self._others()
             return
-        if any(self._watched & change.tables and not _is_ours(change.thread) for change in done):
+        changes = [change.tables for change in done if change.tables and not _is_ours(change.thread)]
+        if any(self._watched & tables for tables in changes):
             self._suspect()
+        if any(tables - self._watched for tables in changes):
+            self._others()
 
     def _suspect(self) -> None:
         if self._working is not None:

@@ -8,12 +8,34 @@ and `ensure` and `restore` bring the kernel to it. Everything is called in the e
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
-from ..linux.rtnetlink import RouteSocket
+from ..linux.rtnetlink import Address, Link, RouteSocket
 from .records import Endpoint, IPAddress, Network
 from .veths import Cable
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The links of the host and their addresses at one moment, for a look at many networks: asking for them
+    takes the longer the more there are.
+    """
+
+    links: Collection[Link]
+    addresses: Collection[Address]
+
+    @classmethod
+    def of(cls, netlink: RouteSocket) -> Sight:
+        """What there is now."""
+        families = socket.AF_INET, socket.AF_INET6
+        return cls(netlink.links(), [one for family in families for one in netlink.addresses(family)])
+
+    def link(self, name: str) -> Link | None:
+        """The link of this name."""
+        return next((link for link in self.links if link.name == name), None)
 
 
 class Driver(Protocol):
@@ -40,9 +62,9 @@ class Driver(Protocol):
         """Connect those outer ends of `endpoints` again that are there and have lost their network."""
 
     def differences(
-        self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]
+        self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]
     ) -> list[str]:
-        """What is not as it should be, a sentence each."""
+        """What is not as it should be, a sentence each; `sight` is fresh."""
 
     def lays_ahead(self, network: Network) -> bool:
         """Whether cables may be laid before it is known whose they will be."""

@@ -71,14 +71,15 @@ class Firewall:
 
     async def obstacles(self, bridge_prefix: str) -> list[str]:
         """A sentence for each firewall beside ours that drops what networks forward."""
-        return await self._in_worker(self._dropping, bridge_prefix)
+        networks, _ = self._contents()
+        versions = {subnet.cidr.version for network in networks for subnet in network.subnets}
+        return await asyncio.to_thread(
+            neighbours.dropping, self._nftables, self.table, bridge_prefix, neighbours.FORWARDING, versions
+        )
 
     def close(self) -> None:
         """Wait for the last change and end the worker thread; the table stays."""
         self._worker.shutdown(wait=True)
-
-    def _dropping(self, bridge_prefix: str) -> list[str]:
-        return neighbours.dropping(self._nftables, self.table, bridge_prefix)
 
     def _listing(self, table: str) -> list[dict[str, Any]] | None:
         return self._nftables.table(FAMILY, table)

@@ -16,6 +16,7 @@ from collections.abc import Collection
 from ..errors import Conflict, NotFound, Unavailable
 from ..linux import rtnetlink
 from ..linux.rtnetlink import Link, RouteSocket
+from .driver import Sight
 from .records import Endpoint, IPAddress, Network
 from .veths import Cable
 
@@ -68,10 +69,10 @@ class MacvlanDriver:
         """See `Driver.restore`: the kernel removes the containers' interfaces with their parent."""
 
     def differences(
-        self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]
+        self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]
     ) -> list[str]:
         """See `Driver.differences`."""
-        link = netlink.link(network.parent)
+        link = sight.link(network.parent)
         if link is None:
             return [f"interface {network.parent}, the parent of network {network.name}, is missing"]
         return (

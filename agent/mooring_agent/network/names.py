@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from .records import Endpoint
@@ -12,8 +12,10 @@ from .records import Endpoint
 RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Where the host says whom it asks. The second names who is behind systemd-resolved on 127.0.0.53."""
 
-PUBLIC_RESOLVERS = ("8.8.8.8", "8.8.4.4")
+PUBLIC_RESOLVERS = {4: ("8.8.8.8", "8.8.4.4"), 6: ("2001:4860:4860::8888", "2001:4860:4860::8844")}
 """Asked where the host names no resolver that a container can reach; the same as Docker's."""
+
+IPV4_ALONE = frozenset({4})
 
 _LOCAL_NAMES = """\
 127.0.0.1\tlocalhost
@@ -31,16 +33,17 @@ class HostResolvers:
     def __init__(self, sources: Sequence[Path] = RESOLVERS) -> None:
         self._sources = sources
         self._seen: tuple[tuple[int, int, int] | None, ...] | None = None
-        self._text = ""
+        self._texts: dict[frozenset[int], str] = {}
 
-    @property
-    def text(self) -> str:
-        """For a container that has no wishes of its own."""
+    def text(self, versions: frozenset[int] = IPV4_ALONE) -> str:
+        """For a container with addresses of these IP versions that has no wishes of its own."""
         seen = tuple(_signature(source) for source in self._sources)
         if seen != self._seen:
-            self._text = resolver_configuration(self._sources)
+            self._texts.clear()
             self._seen = seen
-        return self._text
+        if versions not in self._texts:
+            self._texts[versions] = resolver_configuration(self._sources, versions)
+        return self._texts[versions]
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
@@ -51,24 +54,28 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def resolver_configuration(sources: Sequence[Path] = RESOLVERS) -> str:
-    """A container's /etc/resolv.conf: the first of the host's with a resolver that containers can reach."""
+def resolver_configuration(
+    sources: Sequence[Path] = RESOLVERS, versions: Collection[int] = IPV4_ALONE
+) -> str:
+    """A container's /etc/resolv.conf: the first of the host's with a resolver that containers can reach which
+    have addresses of these IP versions.
+    """
     present = [source for source in sources if source.exists()]
     texts = [source.read_text(encoding="utf-8", errors="replace") for source in present]
     for text in texts:
-        if _reachable(text):
-            return reachable_resolvers(text)
-    return reachable_resolvers(texts[0] if texts else "")
+        if _reachable(text, versions):
+            return reachable_resolvers(text, versions)
+    return reachable_resolvers(texts[0] if texts else "", versions)
 
 
-def reachable_resolvers(text: str) -> str:
+def reachable_resolvers(text: str, versions: Collection[int] = IPV4_ALONE) -> str:
     """A resolv.conf without the resolvers that only the host itself can reach.
 
-    Those are loopback addresses and IPv6 ones, since networks speak IPv4 only unless they are asked for more.
-    If none is left, public ones take their place. Everything else (search, options) is kept.
+    Those are loopback and link-local addresses, and those of an IP version that the container has not. If
+    none is left, public ones take their place. Everything else (search, options) is kept.
     """
     kept = [line for line in text.splitlines() if _nameserver(line) is None]
-    resolvers = _reachable(text) or PUBLIC_RESOLVERS
+    resolvers = _reachable(text, versions) or PUBLIC_RESOLVERS[min(versions)]
     return "".join(f"{line}\n" for line in (*kept, *(f"nameserver {resolver}" for resolver in resolvers)))
 
 
@@ -134,7 +141,7 @@ def _nameserver(line: str) -> str | None:
     return words[1] if len(words) > 1 and words[0] == "nameserver" else None
 
 
-def _reachable(text: str) -> list[str]:
+def _reachable(text: str, versions: Collection[int]) -> list[str]:
     found = []
     for line in text.splitlines():
         name = _nameserver(line)
@@ -142,6 +149,7 @@ def _reachable(text: str) -> list[str]:
             address = ipaddress.ip_address(name or "")
         except ValueError:
             continue
-        if address.version == 4 and not address.is_loopback and not address.is_unspecified:
+        of_host = address.is_loopback or address.is_unspecified or address.is_link_local
+        if address.version in versions and not of_host:
             found.append(str(address))
     return found

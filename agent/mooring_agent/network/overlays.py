@@ -11,6 +11,7 @@ from ..linux import rtnetlink, wireguard
 from ..linux.rtnetlink import RouteSocket
 from . import overlaydevice, overlaytunnel
 from .bridges import BridgeDriver
+from .driver import Sight
 from .overlay import Overlay, device_name
 from .overlaykeys import OverlayKeys
 from .portguard import PortGuard
@@ -47,11 +48,11 @@ class OverlayDriver(BridgeDriver):
         overlaytunnel.ensure(netlink, network.name, name, overlay, mtu, private)
 
     def differences(
-        self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]
+        self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]
     ) -> list[str]:
         """See `Driver.differences`."""
         (overlay, mtu), name = _of(network), device_name(network.bridge)
-        found = super().differences(netlink, network, endpoints)
+        found = super().differences(netlink, sight, network, endpoints)
         if overlay.encryption:
             return found + overlaytunnel.differences(netlink, network.name, name, overlay, mtu)
         return found + overlaydevice.differences(netlink, network.name, network.bridge, overlay, mtu)

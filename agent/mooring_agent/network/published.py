@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from ..errors import MooringError
 from . import connections
-from .connections import Port
 from .ports import PortBook
 from .publishing import Change, Mapped, Target, plan, withdraw
 from .records import Publication
@@ -73,10 +72,6 @@ class PublishedPorts:
             self._store.change_publications(change.removed, change.added)
             await self._carry_out(change)
             await self._let_datagrams_follow(change)
-
-    async def count_open(self, ports: frozenset[Port]) -> int:
-        """How many connections have not ended that these ports of containers answer. Raises MooringError."""
-        return await connections.count_open(ports)
 
     def clear(self) -> None:
         """Forget everything but what the state file says."""

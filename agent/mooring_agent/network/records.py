@@ -72,6 +72,13 @@ class Network:
         return self.nat and not self.internal
 
     @property
+    def unpublished(self) -> str:
+        """Why no port of the host can lead to its containers, "" if one can."""
+        if self.driver == "macvlan":
+            return f"network {self.name} is a macvlan, whose containers are reached at their own addresses"
+        return f"network {self.name} is internal, so that nothing enters it" if self.internal else ""
+
+    @property
     def mac(self) -> str:
         """The MAC of its bridge."""
         return mac_address(self.subnets[0].gateway)

@@ -20,10 +20,11 @@ from . import bridges, making, overlaykeys, planning, portrules, routing, rulese
 from .cabling import Cabling
 from .config import NetworkConfig
 from .drift import DriftWatch, KeptTable, Tell
-from .driver import Driver
+from .driver import Driver, Sight
 from .drivers import make_drivers
 from .firewall import Firewall
 from .leases import Leases
+from .obstacles import Obstacles
 from .overlaykeys import OverlayKeys
 from .published import PublishedPorts
 from .publishing import Change, Mapped, Target
@@ -38,9 +39,7 @@ M = TypeVar("M", bound=Mapped)
 
 class NetworkService:
     """All networks of an agent. `container_name` puts a container's id into words for messages, `terms_of`
-    tells what the container is allowed.
-
-    `start` comes first. Methods that are not coroutines touch no nftables.
+    tells what the container is allowed. `start` comes first; what is no coroutine touches no nftables.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class NetworkService:
         self._leases = Leases(database, self._store, container_name)
         self.ports = PublishedPorts(self._store, container_name, self._apply)
         self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self.ports)))
+        self.obstacles = Obstacles(lambda: self._firewall.obstacles(config.bridge_prefix))
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
@@ -87,17 +87,19 @@ class NetworkService:
         """Repair from now on what others change of ours; `tell` is told what that was, and whether all is
         well again. Raises OSError if the kernel does not tell of changes.
         """
-        self._drift = DriftWatch(self._config.nft_table, self.tables, self._look, self.repair, tell)
+        others = self.obstacles.suspect
+        self._drift = DriftWatch(self._config.nft_table, self.tables, self._look, self.repair, tell, others)
         self._watch_bridges()
 
     async def stop(self) -> None:
         """Close what is open. Bridges, addresses and published ports stay, and work on."""
         if self._drift is not None:
             self._drift.close()
+        self.obstacles.close()
         await self._rules.close()
         await asyncio.to_thread(self._firewall.close)
         self.ports.close()
-        self._traffic.close()
+        await self._traffic.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -133,10 +135,6 @@ class NetworkService:
         except MooringError as error:
             wrong.append(error.message)
         return found + wrong + [what for kept in self.tables for what in await kept.repair()]
-
-    async def obstacles(self) -> builtins.list[str]:
-        """What on the host keeps networks from working although ours is right, and what to do about it."""
-        return await self._firewall.obstacles(self._config.bridge_prefix) if self._filtered() else []
 
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
@@ -252,7 +250,7 @@ class NetworkService:
         """Take a container's addresses back, those on one network or all. Its veths go by themselves, with
         its network namespace.
         """
-        self._traffic.forget(self._netlink, self._leases.of(container_id), network)
+        self._traffic.forget(self._leases.of(container_id), network)
         self._leases.release(container_id, network)
         self._rules.refresh_soon()
 
@@ -393,9 +391,10 @@ class NetworkService:
         self._leases.open(network, self._driver(network).reserved(self._netlink, network))
 
     def _check_links(self) -> builtins.list[str]:
-        found = []
+        found, sight = [], Sight.of(self._netlink)
         for network in self._networks.values():
-            found += self._driver(network).differences(self._netlink, network, self._leases.on(network.name))
+            endpoints = self._leases.on(network.name)
+            found += self._driver(network).differences(self._netlink, sight, network, endpoints)
         return found + self._traffic.differences(self._netlink, self._leases.all())
 
     def _filtered(self) -> builtins.list[Network]:
@@ -445,6 +444,7 @@ class NetworkService:
                 self._firewall_made = True
             await self._rules.refresh()
             self._settled.add(network.name)
+            self.obstacles.suspect()
 
     async def _drop(self, network: Network) -> None:
         self._store.remove_network(network.name)

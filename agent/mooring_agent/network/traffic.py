@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +15,8 @@ from . import shaping
 from .portguard import PortGuard, Sender, clsacts, is_guarded
 from .records import Endpoint
 from .shaping import NO_LIMITS, Limits
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Traffic:
         self._terms_of = terms_of
         self.guard = PortGuard()
         self._queues: set[str] = set()
+        self._going: dict[str, asyncio.Future[None]] = {}  # queues that are being removed
         self._ports: dict[
             tuple[str, str], int
         ] = {}  # by container and network: the interface that is guarded
@@ -59,6 +64,12 @@ class Traffic:
         """Whether what a container sends has a class."""
         return bool(self._terms_of(container_id).traffic_class)
 
+    async def settled(self, host_ifname: str) -> None:
+        """Return when nothing of a former cable of this name is left."""
+        going = self._going.get(shaping.queue_ifname(self._prefix, host_ifname))
+        if going is not None:
+            await asyncio.wait([going])
+
     def admit(self, netlink: RouteSocket, endpoint: Endpoint, host_ifname: str, ifindex: int) -> None:
         """Let the container speak through a cable that is its endpoint's from now on, and limit it.
 
@@ -67,7 +78,7 @@ class Traffic:
         terms = self._terms_of(endpoint.container_id)
         limits = terms.on(endpoint.network)
         if limits.rate_out is None or host_ifname != endpoint.host_ifname:
-            self._remove_queue(netlink, endpoint)
+            self._remove_queue(endpoint)
         self._admit(endpoint, ifindex, terms)
         if limits != NO_LIMITS:
             self._shape(netlink, host_ifname, limits)
@@ -93,12 +104,12 @@ class Traffic:
             self._admit(endpoint, link.ifindex, terms)
             self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
 
-    def forget(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
+    def forget(self, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
         """Remove what outlives the cables of these endpoints, of those on one network or all."""
         for endpoint in endpoints:
             if network not in (None, endpoint.network):
                 continue
-            self._remove_queue(netlink, endpoint)
+            self._remove_queue(endpoint)
             port = self._ports.pop(_key(endpoint), None)
             if port is not None:
                 self.guard.dismiss([port])
@@ -147,8 +158,10 @@ class Traffic:
         self.guard.dismiss(self._ports.values())
         self._ports.clear()
 
-    def close(self) -> None:
-        """Let go of the guard; what is plugged in stays guarded and limited."""
+    async def close(self) -> None:
+        """Let go of the guard, when what is under way is done; what is plugged in stays as it is."""
+        if self._going:
+            await asyncio.wait(list(self._going.values()))
         self.guard.close()
 
     def _limits(self, endpoint: Endpoint) -> Limits:
@@ -162,11 +175,21 @@ class Traffic:
         self.guard.admit(ifindex, _sender(endpoint, terms))
         self._ports[_key(endpoint)] = ifindex
 
-    def _remove_queue(self, netlink: RouteSocket, endpoint: Endpoint) -> None:
+    def _remove_queue(self, endpoint: Endpoint) -> None:
+        """Remove the queue of an endpoint's cable, in a worker thread: the kernel takes its time."""
         queue = shaping.queue_ifname(self._prefix, endpoint.host_ifname)
         if queue in self._queues:
-            rtnetlink.delete_links(netlink, [queue])
             self._queues.discard(queue)
+            going = asyncio.ensure_future(asyncio.to_thread(rtnetlink.remove_links, [queue]))
+            self._going[queue] = going
+            going.add_done_callback(lambda done: self._gone(queue, done))
+
+    def _gone(self, queue: str, going: asyncio.Future[None]) -> None:
+        if self._going.get(queue) is going:
+            del self._going[queue]
+        error = None if going.cancelled() else going.exception()
+        if error is not None:  # the next start removes it
+            logger.warning("queue not removed interface=%s error=%r", queue, str(error))
 
     def _shape(self, netlink: RouteSocket, host_ifname: str, limits: Limits) -> None:
         shaping.shape(netlink, self._prefix, host_ifname, limits)

@@ -168,3 +168,9 @@ def test_aliases_with_dots_win_over_the_outside(agent: AgentUnderTest, resolver:
     agent.api("DELETE", "/mooring/v1/containers/site?force=true&timeout=0")
     finds(agent, web, "example.com", "192.0.2.1")
     eventually(lambda: look_up(agent, web, "example.com", "AAAA").values == ("2001:db8::1",))
+
+
+def test_resolvers_are_those_of_the_containers_ip_versions(agent: AgentUnderTest) -> None:
+    _write_resolv_conf(agent, "nameserver 192.0.2.7\nnameserver 2001:db8::7\nnameserver fe80::1%eth0\n")
+    declare(agent, "bridge", ipv4=False, ipv6=True)
+    assert resolvers(agent, run(agent, "six", "bridge")) == ["2001:db8::7"]

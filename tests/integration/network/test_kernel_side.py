@@ -132,6 +132,7 @@ def test_other_firewall_that_drops_is_named(namespace: NamedNamespace) -> None:
     namespace.run("nft", "add table ip filter")
     namespace.run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
     namespace.run("nft", "add chain ip filter DOCKER-USER")
+    namespace.run("nft", "add rule ip filter FORWARD jump DOCKER-USER")
     [sentence] = namespace.inside(obstacles)
     assert "iptables -I DOCKER-USER -i mrabcd-+ -j ACCEPT" in sentence
     namespace.run("nft", 'insert rule ip filter DOCKER-USER iifname "mrabcd-*" accept')

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness.waiting import eventually
 from integration.network.conftest import Serve
 from integration.network.topology import OUTSIDE, Container, Host, NamedNamespace, Namespace
 
@@ -118,7 +119,7 @@ def test_nothing_is_left_of_a_container_that_is_gone(host: Host) -> None:
 
     host.call("release", container.id)
 
-    assert queues(host) == []
+    eventually(lambda: queues(host) == [], what="its queue is gone")
 
 
 def test_limits_that_were_taken_back_while_it_was_stopped_leave_no_queue(host: Host) -> None:
@@ -131,7 +132,7 @@ def test_limits_that_were_taken_back_while_it_was_stopped_leave_no_queue(host: H
     set_limits(container)
     host.container("web").attach()
 
-    assert queues(host) == []
+    eventually(lambda: queues(host) == [], what="its queue is gone")
 
 
 def test_another_burst_is_seen_and_put_back(host: Host) -> None:

@@ -20,24 +20,34 @@ MakeWorld = Callable[[], World]
 
 
 @pytest.fixture
-def make_world(
-    start_agent: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeWorld]:
-    """Return a function that makes the one world of a test."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "point"))
+def places() -> Iterator[tuple[NamedNamespace, NamedNamespace]]:
+    """The host and the outside, with a cable between them."""
     host, outside = NamedNamespace(), NamedNamespace()
     try:
         connect(host, outside)
-
-        def make() -> World:
-            inside = ("nsenter", f"--net={host.path}", sys.executable, "-m", "mooring_agent")
-            agent: AgentUnderTest = start_agent(program=inside)
-            return World(host, outside, agent, tmp_path / "point")
-
-        yield make
+        yield host, outside
     finally:
         host.remove()
         outside.remove()
+
+
+@pytest.fixture
+def make_world(
+    places: tuple[NamedNamespace, NamedNamespace],
+    start_agent: StartAgent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MakeWorld:
+    """Return a function that makes the one world of a test."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "point"))
+    host, outside = places
+
+    def make() -> World:
+        inside = ("nsenter", f"--net={host.path}", sys.executable, "-m", "mooring_agent")
+        agent: AgentUnderTest = start_agent(program=inside)
+        return World(host, outside, agent, tmp_path / "point")
+
+    return make
 
 
 @pytest.fixture

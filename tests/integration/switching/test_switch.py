@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
+from contextlib import ExitStack
 from http.client import HTTPException
 from typing import Any
 
@@ -79,6 +81,42 @@ def test_drain_has_a_deadline(world: World) -> None:
         began = time.monotonic()
         world.put("web", server("new", drain=1))
         assert 1 <= time.monotonic() - began < 8
+    assert world.says() == "new"
+
+
+def test_client_whom_a_stuck_container_does_not_answer_gets_to_its_successor(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    world.agent.api("POST", "/v1.43/containers/web/kill?signal=STOP")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(world.outside.open_socket()) for _ in range(30)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((HOST_OUTER, 8080))
+        # Some wait to be accepted, of those beyond the kernel takes no notice.
+        taken = select.select([], clients, [], 0.3)[1]
+        ignored = [client for client in clients if client not in taken]
+        assert len(ignored) > 1, "this server has room for everybody: nothing is tested"
+
+        world.put("web", server("new", drain=2))
+
+        assert world.names() == ["web"]
+        for client in ignored:
+            assert select.select([], [client], [], 10)[1], "nobody answers"
+            client.settimeout(5)
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert client.makefile().read().endswith("new\n")
+
+
+def test_only_connections_through_its_ports_are_waited_for(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    address = world.view("web")["networks"]["bridge"]["ipv4_address"]
+    with world.host.connect(address, 81) as connection:
+        assert echoes(connection)
+        began = time.monotonic()
+        world.put("web", server("new", drain=20))
+        assert time.monotonic() - began < 10
     assert world.says() == "new"
 
 

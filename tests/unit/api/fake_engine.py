@@ -359,6 +359,7 @@ class FakeEngine:
         self.declared_images = self.image_service
         self.commits = FakeCommits()
         self.files = FakeFiles()
+        self.switching = SimpleNamespace(no_way_in=lambda networks: "")
         self._networks = FakeDeclared(
             "network", subnet="10.1.0.0/24", gateway="10.1.0.1", internal=False, bridge="mr0000-0"
         )
@@ -378,6 +379,7 @@ class FakeEngine:
             "cgroup": {"mode": "v2", "controllers": ["cpu", "memory", "pids"]},
             "images": 1,
             "storage_driver": "overlay",
+            "obstacles": (),
             "data_root": str(self.config.data_root),
         }
 

@@ -42,6 +42,18 @@ def test_public_resolvers_stand_in_where_there_is_none() -> None:
     assert reachable_resolvers("nameserver 127.0.0.1\n") == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
+def test_resolvers_are_those_of_the_ip_versions_that_a_container_has() -> None:
+    text = "nameserver 192.0.2.7\nnameserver 2001:db8::7\nnameserver fe80::1%eth0\nnameserver ::1\n"
+    assert reachable_resolvers(text, {4}) == "nameserver 192.0.2.7\n"
+    assert reachable_resolvers(text, {6}) == "nameserver 2001:db8::7\n"
+    assert reachable_resolvers(text, {4, 6}) == "nameserver 192.0.2.7\nnameserver 2001:db8::7\n"
+    assert reachable_resolvers("nameserver 192.0.2.7\n", {6}).splitlines() == [
+        "nameserver 2001:4860:4860::8888",
+        "nameserver 2001:4860:4860::8844",
+    ]
+    assert reachable_resolvers("", {4, 6}) == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+
+
 def test_resolvers_behind_a_local_one_are_found(tmp_path: Path) -> None:
     local, behind = tmp_path / "resolv.conf", tmp_path / "behind.conf"
     local.write_text("nameserver 127.0.0.53\n")
@@ -76,9 +88,9 @@ def test_asking_a_name_server_the_rest_is_as_the_host_has_it() -> None:
 def test_a_change_of_the_host_is_seen(tmp_path: Path) -> None:
     source = tmp_path / "resolv.conf"
     host = HostResolvers((source,))
-    assert host.text == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+    assert host.text() == "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
     source.write_text("nameserver 192.0.2.7\n")
-    assert host.text == "nameserver 192.0.2.7\n"
+    assert host.text() == "nameserver 192.0.2.7\n"
 
 
 BOTH = Endpoint(

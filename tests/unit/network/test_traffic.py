@@ -57,8 +57,8 @@ def test_each_network_has_its_port_until_it_is_released(traffic: Traffic, ports:
     red = dataclasses.replace(WEB, network="red", host_ifname="mv00000002")
     traffic.admit(NO_SOCKET, WEB, WEB.host_ifname, 10)
     traffic.admit(NO_SOCKET, red, red.host_ifname, 11)
-    traffic.forget(NO_SOCKET, [WEB, red], "red")
+    traffic.forget([WEB, red], "red")
     assert list(ports.known) == [10]
-    traffic.forget(NO_SOCKET, [WEB])
-    traffic.forget(NO_SOCKET, [WEB])
+    traffic.forget([WEB])
+    traffic.forget([WEB])
     assert not ports.known

@@ -10,6 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import ContainerSpec
+from ...engine.resources.attachments import is_alone
 from ...errors import Conflict, InvalidSpec, MooringError, NotFound
 from ...images.platform import Platform
 from ..messages import Reply, Request, json_response, no_content
@@ -61,6 +62,7 @@ class ContainerCalls:
         _check_platform(await docker_get(self._engine.image_service, spec["image"]), request)
         await self._publish_exposed(converted, spec)
         name_networks(self._engine, spec)
+        warnings = self._discard_ports(spec)
         if converted.links:
             name = name or self._containers.free_name()
             await link(self._engine, converted.links, name, spec)
@@ -83,7 +85,7 @@ class ContainerCalls:
                 # Clients take a 404 of this call for a missing image, and would try to pull it.
                 raise InvalidSpec(error.message) from None
             raise
-        return json_response({"Id": container.id, "Warnings": []}, 201)
+        return json_response({"Id": container.id, "Warnings": warnings}, 201)
 
     async def _publish_exposed(self, converted: Conversion, spec: dict[str, Any]) -> None:
         """`--publish-all`: what is exposed gets free ports of the host."""
@@ -103,6 +105,24 @@ class ContainerCalls:
         for name in missing:
             await self._engine.volumes.put(name, {"labels": converted.volume_labels[name]})
         return missing
+
+    def _discard_ports(self, spec: dict[str, Any]) -> list[str]:
+        """Leave ports out that its networks give no way in for, as docker does; returns the warnings. Those
+        of a container that has another one's network are refused, as docker does too.
+        """
+        if not spec.get("ports"):
+            return []
+        networks = [one.name for one in ContainerSpec.parse({**spec, "ports": []}).networks]
+        if networks[0] == "host":
+            why = "when using host network mode"
+        elif networks[0] == "none":
+            why = "when using the network none"
+        elif not is_alone(networks[0]) and (reason := self._engine.switching.no_way_in(networks)):
+            why = f"since {reason}"
+        else:
+            return []
+        del spec["ports"]
+        return [f"Published ports are discarded {why}"]
 
     def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
         """Name the volumes that have no name of their own. Returns target → name."""

@@ -170,7 +170,7 @@ class SystemCalls:
                 "RuncCommit": {"ID": "", "Expected": ""},
                 "InitCommit": {"ID": "", "Expected": ""},
                 "SecurityOptions": ["name=seccomp,profile=builtin"],
-                "Warnings": [],
+                "Warnings": [f"WARNING: {what}" for what in host["obstacles"]],
             }
         )
 

@@ -43,6 +43,11 @@ class PortMapping:
     balance: str | None = None
     weight: int = 1
 
+    @property
+    def place(self) -> tuple[int, str, int, str]:
+        """By what published ports are listed in one order, whoever has noted them."""
+        return self.container, self.protocol, self.host or 0, self.host_ip
+
     def __str__(self) -> str:
         """Return the short spelling, without what is a default."""
         host = "" if self.host is None else f"{self.host}:"

@@ -18,13 +18,14 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from ...errors import MissingProgram, MooringError, Unavailable
 from ...linux import syscalls
 from ..holders import port_holder
 from .dnsmasq import OLDEST, PACKAGE, Place
+from .realms import View
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ _AGAIN_FIRST = 0.2
 _AGAIN_MOST = 30.0
 _REREAD_AFTER = 0.1  # seconds in which several changes become one signal
 _LOG_MOST = 1 << 20  # bytes
+_FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_local_port_range
+_LAST_PORT = 64999
 _VERSION = re.compile(r"Dnsmasq version (\d+)\.(\d+)")
 _ADDRESS_TAKEN = 2  # dnsmasq(8), exit codes: a problem with network access
 
@@ -218,7 +221,17 @@ def check_version(said: str) -> None:
         )
 
 
-def is_free(address: str, port: int) -> bool:
+def free_port(place: Place, view: View, taken: Collection[int]) -> int:
+    """A port for a server that is not at 53: that of its former life, or one that nobody has."""
+    with suppress(FileNotFoundError, StopIteration, ValueError):
+        lines = place.config.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("port=")).removeprefix("port="))
+    gateways = [str(gateway) for realm in view.realms for gateway in realm.gateways]
+    free = (port for port in range(_FIRST_PORT, _LAST_PORT) if port not in taken)
+    return next((port for port in free if all(_is_free(gateway, port) for gateway in gateways)), _LAST_PORT)
+
+
+def _is_free(address: str, port: int) -> bool:
     """Whether a server could listen there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):

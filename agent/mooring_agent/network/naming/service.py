@@ -25,15 +25,13 @@ from .exchange import Exchange
 from .files import NameFiles, reading_user
 from .realms import Home, Realm, Resident, View, realm_of, view_of
 from .redirects import Redirects
-from .server import Server, end_stray, is_free, program, shorten
+from .server import Server, end_stray, free_port, program, shorten
 from .told import Changed, Told
 from .transfer import Pace
 
 logger = logging.getLogger(__name__)
 
 _PORT = 53
-_FIRST_PORT = 61000  # beyond those that the kernel gives away by itself, ip_local_port_range
-_LAST_PORT = 64999
 _EXPECTED = 15.0  # seconds that a server waits for a container that was about to start
 _LINGERS = 10.0  # and after the last one has ended, since another one often follows
 _NOTED_MOST = 1000  # changes after which it is time to look at the logs, which note each
@@ -82,7 +80,7 @@ class NameService:
         self._resolvers_changed = resolvers_changed
         self._unable = ""
         self._able = False
-        self._obstacles: list[str] = []
+        self._obstacles: tuple[str, ...] = ()
         self._looking: asyncio.TimerHandle | None = None
         self._residents: dict[str, Resident] = {}
         self._coming: dict[str, tuple[Resident, View]] = {}
@@ -110,6 +108,11 @@ class NameService:
         first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
         realm = next(realm for realm in view.realms if realm.bridge == first)
         return str(realm.gateways[0])
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What keeps containers from asking, and what to do about it."""
+        return self._obstacles
 
     @property
     def troubled(self) -> bool:
@@ -371,7 +374,8 @@ class NameService:
             place = self._files.place(view.key)
             self._files.open_place(place, view.bridges)
             served = _Served(view, Server(place, lambda: self._server_changed(view.key)))
-            served.port = _PORT if view.plain else self._free_port(served)
+            if not view.plain:
+                served.port = free_port(place, view, {other.port for other in self._served.values()})
             self._served[view.key] = served
         served.view = view  # a network of the same bridge that is another one now
         self._spawn(self._bring_up(served))
@@ -384,14 +388,16 @@ class NameService:
         config = configuration(view, place, served.port)
         addresses = tuple(str(gateway) for realm in view.realms for gateway in realm.gateways)
         await served.server.run(config, addresses, served.port)
-        await self._look_for_obstacles()
+        await self.look_for_obstacles()
 
-    async def _look_for_obstacles(self) -> None:
+    async def look_for_obstacles(self) -> None:
         """See whether a firewall of the host keeps questions from coming: then containers go on asking the
         host's resolvers, whom they reach, until it is told to let them pass.
         """
+        if not self._served:
+            return
         try:
-            obstacles = await self.redirects.obstacles()
+            obstacles = tuple(await self.redirects.obstacles())
         except (MissingProgram, NftError):
             return  # the networks have no table either, and say so
         for obstacle in obstacles:
@@ -409,19 +415,7 @@ class NameService:
     def _look_again(self) -> None:
         self._looking = None
         if self._served:
-            self._spawn(self._look_for_obstacles())
-
-    def _free_port(self, served: _Served) -> int:
-        """A port for a server that is not at 53: that of its former life, or one that nobody has."""
-        with suppress(FileNotFoundError, StopIteration, ValueError):
-            lines = served.server.place.config.read_text().splitlines()
-            return int(next(line for line in lines if line.startswith("port=")).removeprefix("port="))
-        taken = {other.port for other in self._served.values()}
-        gateways = [gateway for realm in served.view.realms for gateway in realm.gateways]
-        for port in range(_FIRST_PORT, _LAST_PORT):
-            if port not in taken and all(is_free(str(gateway), port) for gateway in gateways):
-                return port
-        return _LAST_PORT
+            self._spawn(self.look_for_obstacles())
 
     def _server_changed(self, key: str) -> None:
         served = self._served.get(key)
