@@ -11,8 +11,8 @@ from ..errors import Conflict
 
 
 def take_data_root(config: AgentConfig) -> int:
-    """Make the roots, and hold that of the data: two agents on one would ruin it. The kernel lets go of it when
-    this process ends.
+    """Make the roots, and hold that of the data: two agents on one would ruin it. The kernel lets go of it
+    when this process ends.
     """
     for directory in (config.data_root, config.run_root):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -60,7 +60,8 @@ class World:
 
     async def play(self) -> DesiredContainers:
         made = DesiredContainers(
-            cast(Any, self), cast(Any, self), cast(Any, None), cast(Any, None), cast(Any, self)
+            *(cast(Any, self), cast(Any, self), cast(Any, None), cast(Any, None), cast(Any, self)),
+            cast(Any, None),
         )
         await made.finish_replacements()
         assert self.switch is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mooring_agent.linux.nftables import Nftables
 from mooring_agent.network import obstacles
-from mooring_agent.network.neighbours import dropping, reachable
+from mooring_agent.network.neighbours import ASKING, FORWARDING, Passage, dropping, reachable
 from mooring_agent.network.obstacles import Obstacles
 
 PREFIX = "mrabcd-"
@@ -49,8 +49,8 @@ class Listed:
         return self._chains if command == "list chains" else [*self._chains, *self._rules]
 
 
-def found(listed: Listed, hook: str = "forward", versions: tuple[int, ...] = (4, 6)) -> list[str]:
-    return dropping(cast(Nftables, listed), "ours", PREFIX, hook, versions)
+def found(listed: Listed, passage: Passage = FORWARDING, versions: tuple[int, ...] = (4, 6)) -> list[str]:
+    return dropping(cast(Nftables, listed), "ours", PREFIX, passage, versions)
 
 
 @given(st.lists(st.tuples(_NAMES, _NAMES), max_size=20), _NAMES)
@@ -72,7 +72,7 @@ def test_rule_that_no_packet_of_the_hook_meets_lets_nothing_through() -> None:
     asked = rule("INPUT", interface("iifname"))
     [sentence] = found(Listed("ip", "filter", hooks, asked, rule("DOCKER-USER", interface("iifname"))))
     assert f"iptables -I FORWARD -i {PREFIX}+ -j ACCEPT, and iptables -I FORWARD -o {PREFIX}+" in sentence
-    assert found(Listed("ip", "filter", hooks, asked), "input") == []
+    assert found(Listed("ip", "filter", hooks, asked), ASKING) == []
 
     leads_there = rule("FORWARD", jump("DOCKER-USER"))
     [sentence] = found(Listed("ip", "filter", hooks, leads_there))
