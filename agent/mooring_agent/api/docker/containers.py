@@ -11,7 +11,7 @@ from ...engine.resources import ContainerSpec
 from ...engine.resources.attachments import is_alone
 from ...errors import InvalidSpec, MooringError, NotFound
 from ..messages import Reply, Request, json_response, no_content
-from ..router import Route
+from ..router import Need, Route
 from . import listing, processes
 from .convert import Conversion, convert, convert_update
 from .images import docker_get
@@ -36,13 +36,13 @@ class ContainerCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         one = "/containers/{id}"
-        yield Route("POST", "/containers/create", self.create, versioned=True)
-        yield Route("GET", "/containers/json", self.list, versioned=True)
-        yield Route("GET", one + "/json", self.inspect, versioned=True)
-        yield Route("GET", one + "/top", self.top, versioned=True)
-        yield Route("POST", one + "/rename", self.rename, versioned=True)
-        yield Route("POST", one + "/update", self.update, versioned=True)
-        yield Route("DELETE", one, self.remove, versioned=True)
+        yield Route("POST", "/containers/create", self.create, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/containers/json", self.list, versioned=True, needs=Need.READ)
+        yield Route("GET", one + "/json", self.inspect, versioned=True, needs=Need.READ)
+        yield Route("GET", one + "/top", self.top, versioned=True, needs=Need.READ)
+        yield Route("POST", one + "/rename", self.rename, versioned=True, needs=Need.ALL)
+        yield Route("POST", one + "/update", self.update, versioned=True, needs=Need.ALL)
+        yield Route("DELETE", one, self.remove, versioned=True, needs=Need.ALL)
 
     async def create(self, request: Request) -> Reply:
         """Make a container that does not run yet."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...errors import NotSupported, Unavailable
 from ..messages import Reply, Request
-from ..router import Call, Route
+from ..router import Call, Need, Route
 
 _MISSING = (
     ("GET", "/containers/{id}/archive", "docker cp"),
@@ -39,9 +39,10 @@ class UnsupportedCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of what is missing."""
         for method, path, what in _MISSING:
-            yield Route(method, path, _refuses(what), versioned=True)
+            yield Route(method, path, _refuses(what), versioned=True, needs=Need.ALL)
         for method, path in _SWARM:
-            yield Route(method, path, self.no_swarm, versioned=True)
+            needs = Need.READ if method == "GET" else Need.ALL
+            yield Route(method, path, self.no_swarm, versioned=True, needs=needs)
 
     async def no_swarm(self, request: Request) -> Reply:
         """As an engine that is no part of a swarm answers."""
