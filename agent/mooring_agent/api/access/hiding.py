@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers for those who may only read, without what passwords are found in.
 
-Of environment variables the names stay and the values go, and so do the instructions in the build cache, which
-have a build's arguments in them.
+Of environment variables the names stay and the values go, and so do the instructions in the build cache,
+which have a build's arguments in them.
 """
 
 from __future__ import annotations
