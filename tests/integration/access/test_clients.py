@@ -107,3 +107,12 @@ def test_a_client_that_is_stopped_holds_up_nobody(remote: Remote) -> None:
         assert remote.docker("run", "-i", "--rm", "busybox", "cat", stdin=b"x").stdout == b"x"
         assert time.monotonic() - begun < 20
         client.kill()
+
+
+def test_an_address_may_name_the_socket(over_ssh: Remote) -> None:
+    there = {"DOCKER_HOST": f"{over_ssh.environment['DOCKER_HOST']}{over_ssh.agent.socket}"}
+    named = Remote(over_ssh.agent, over_ssh.environment | there)
+    assert named.docker("version", "-f", "{{.Server.Os}}").stdout == b"linux\n"
+    elsewhere = {"DOCKER_HOST": f"{over_ssh.environment['DOCKER_HOST']}/nowhere.sock"}
+    refused = Remote(over_ssh.agent, over_ssh.environment | elsewhere).docker("version", check=False)
+    assert b"no agent answers on /nowhere.sock" in refused.stderr

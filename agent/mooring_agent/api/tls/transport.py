@@ -48,12 +48,10 @@ class Handshake(asyncio.Protocol):
         context: ssl.SSLContext,
         accepted: Callable[[], asyncio.Protocol],
         ended: Callable[[Handshake, str | None], None],
-        seconds: float = HANDSHAKE_SECONDS,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._accepted = accepted
         self._ended: Callable[[Handshake, str | None], None] | None = ended
-        self._seconds = seconds
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
         self._tcp: asyncio.Transport
@@ -72,7 +70,7 @@ class Handshake(asyncio.Protocol):
             self._tcp.abort()
             return
         self._timer = self._loop.call_later(
-            self._seconds, self._fail, f"no handshake within {self._seconds:g} s"
+            HANDSHAKE_SECONDS, self._fail, f"no handshake within {HANDSHAKE_SECONDS:g} s"
         )
 
     def data_received(self, data: bytes) -> None:

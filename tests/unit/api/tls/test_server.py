@@ -221,7 +221,7 @@ def test_garbage_harms_nobody(server: Served, dial: Callable[..., TlsWire]) -> N
 def test_who_is_slow_with_the_handshake_is_cut_off(
     server: Served, dial: Callable[..., TlsWire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport.Handshake.__init__, "__defaults__", (0.2,))
+    monkeypatch.setattr(transport, "HANDSHAKE_SECONDS", 0.2)
     with socket.create_connection(address(server), timeout=PATIENCE) as plain:
         plain.sendall(b"\x16\x03\x01")
         assert answers(dial)
