@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 
@@ -15,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     programs that drive a runtime, and so is `docker`, for docker's clients on other hosts.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if argv is None and os.path.basename(sys.argv[0]) == "docker":
+    if argv is None and sys.argv[0].rpartition("/")[2] == "docker":
         from mooring_agent.cli.docker_command import main as docker
 
         return docker(arguments)

@@ -20,6 +20,9 @@ _MOST_GROUPS = 65536
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 _GID = struct.Struct("I")
 
+# Python's own getsockopt takes at most 1024 bytes, and a user may be in more than 256 groups.
+_libc = ctypes.CDLL(None, use_errno=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -64,13 +67,11 @@ def common_name(certificate: Mapping[str, Any]) -> str | None:
 
 def _groups(descriptor: int) -> tuple[int, ...]:
     """The supplementary groups of a unix socket's peer. Raises OSError."""
-    # Python's own getsockopt takes at most 1024 bytes, and a user may be in more than 256 groups.
-    libc = ctypes.CDLL(None, use_errno=True)
     size = 64 * _GID.size
     while True:
         buffer = ctypes.create_string_buffer(size)
         length = ctypes.c_uint32(size)
-        if libc.getsockopt(descriptor, socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(length)) == 0:
+        if _libc.getsockopt(descriptor, socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(length)) == 0:
             return tuple(gid for (gid,) in _GID.iter_unpack(buffer.raw[: length.value]))
         error = ctypes.get_errno()
         if not size < length.value <= _MOST_GROUPS * _GID.size:

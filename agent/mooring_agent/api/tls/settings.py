@@ -61,7 +61,7 @@ def _parse_listen(value: Any) -> tuple[str, int]:
             host = str(ipaddress.ip_address(found["host"].strip("[]")))
         except ValueError:
             host = ""
-        if host and port <= 65535 and (":" in host) == found["host"].startswith("["):
+        if host and 0 < port <= 65535 and (":" in host) == found["host"].startswith("["):
             return host, port
     raise _bad(
         "listen",

@@ -38,6 +38,7 @@ def test_where_it_listens(listen: str, host: str, port: int, address: str) -> No
         ({"listen": "0.0.0.0", **FILES, "verify": False}, ["verify", "unknown"]),
         ({"listen": "host:2376", **FILES}, ["tls.listen", "host:2376"]),
         ({"listen": "0.0.0.0:65536", **FILES}, ["tls.listen"]),
+        ({"listen": "0.0.0.0:0", **FILES}, ["tls.listen"]),
         ({"listen": "0.0.0.0.0:1", **FILES}, ["tls.listen"]),
         ({"listen": "2001:db8::7", **FILES}, ["tls.listen", "[2001:db8::7]:2376"]),
         ({"listen": "[192.0.2.7]", **FILES}, ["tls.listen"]),
