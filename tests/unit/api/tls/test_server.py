@@ -310,3 +310,24 @@ def test_an_address_of_another_host_is_refused(tmp_path: Path, files: TlsSetting
     other = TlsSettings("192.0.2.1", 0, files.ca_file, files.certificate, files.key)
     with pytest.raises(InvalidSpec, match=r"192\.0\.2\.1:0.*tls\.listen"):
         Server(tmp_path / "x" / "s.sock", tls=other)
+
+
+def test_it_stops_with_clients_of_every_kind(
+    tmp_path: Path, probe: Probe, files: TlsSettings, certified: Certified
+) -> None:
+    context = certified.context(certified.client)
+    with served(tmp_path / "run" / "s.sock", probe.routes(), files) as running:
+        where = address(running)
+        idle = socket.create_connection(where, timeout=PATIENCE)
+        kept, stuck, silent = (TlsWire(where, context) for _ in range(3))
+        assert kept.call("GET", "/small").status == 200
+        for wire, path in ((stuck, "/flood"), (silent, "/silent")):
+            wire.ask("GET", path)
+            wire.head()
+    assert probe.cancelled.is_set()
+    assert idle.recv(1) == b""
+    assert kept.rest() == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(where, timeout=PATIENCE)
+    for each in (idle, kept.sock, stuck.sock, silent.sock):
+        each.close()
