@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ class AgentConfig:
     `pool` is how many launchers are kept ready, as many as their memory allows. `storage_driver` is one of
     STORAGE_DRIVERS, what was asked for; storage/choose.py says what becomes of it. `registries` is the
     part of the configuration that images/registry/settings.py reads, `peers` that of
-    images/peering/settings.py; None where the configuration says nothing of peers.
+    images/peering/settings.py; None where the configuration says nothing of peers. Likewise `tls` is that of
+    api/tls/settings.py, and `access` that of api/access/policy.py. `socket_group` may open the socket.
     """
 
     data_root: Path
@@ -55,6 +56,9 @@ class AgentConfig:
     storage_driver: str
     registries: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)  # with passwords
     peers: Mapping[str, Any] | None = field(default=None, hash=False)
+    tls: Mapping[str, Any] | None = field(default=None, hash=False)
+    access: Sequence[Any] | None = field(default=None, hash=False)
+    socket_group: str = ""
 
     @classmethod
     def make(
@@ -71,6 +75,9 @@ class AgentConfig:
         storage_driver: str = "auto",
         registries: Mapping[str, Any] | None = None,
         peers: Mapping[str, Any] | None = None,
+        tls: Mapping[str, Any] | None = None,
+        access: Sequence[Any] | None = None,
+        socket_group: str = "",
     ) -> AgentConfig:
         """Fill in what was not given and check the rest. Raises InvalidSpec.
 
@@ -128,6 +135,9 @@ class AgentConfig:
             storage_driver=storage_driver,
             registries=registries or {},
             peers=peers,
+            tls=tls,
+            access=access,
+            socket_group=socket_group,
         )
 
     @property

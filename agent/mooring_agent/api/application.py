@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import MooringError, NotSupported
+from .access.hiding import without_values
+from .access.policy import Policy
 from .messages import ClientDisconnected, HeaderList, Reply, Request, Response, json_response
-from .router import NEWEST_API, MethodNotAllowed, Route, Router
+from .router import NEWEST_API, MethodNotAllowed, Need, Route, Router
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -21,10 +23,14 @@ FLEET_PREFIX = "/mooring/"
 
 
 class Application:
-    """The calls of the Docker Engine API and of the Mooring API, on one engine."""
+    """The calls of the Docker Engine API and of the Mooring API, on one engine.
 
-    def __init__(self, routes: list[Route]) -> None:
+    With a `policy`, for those whom it allows them.
+    """
+
+    def __init__(self, routes: list[Route], policy: Policy | None = None) -> None:
         self._router = Router(routes)
+        self._policy = policy
         # dockerd sends these with every answer; clients negotiate the version by them.
         self.base_headers: HeaderList = [
             ("Api-Version", f"{NEWEST_API[0]}.{NEWEST_API[1]}"),
@@ -33,11 +39,11 @@ class Application:
         ]
 
     @classmethod
-    def of(cls, engine: Engine) -> Application:
+    def of(cls, engine: Engine, policy: Policy | None = None) -> Application:
         """The application that serves an engine."""
         from . import docker, fleet
 
-        return cls([*docker.routes(engine), *fleet.routes(engine)])
+        return cls([*docker.routes(engine), *fleet.routes(engine)], policy)
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request. Raises only ClientDisconnected, and CancelledError."""
@@ -45,7 +51,10 @@ class Application:
         try:
             route = self._router.resolve(request)
             request.abandon = route.abandon
+            allowed = Need.ALL if self._policy is None else self._policy.check(request, route)
             reply = await route.call(request)
+            if allowed is Need.READ and type(reply) is Response:
+                reply = without_values(reply)
         except MethodNotAllowed as error:
             reply = self._failure(request, error)
             reply.headers.append(("Allow", ", ".join(error.allowed)))

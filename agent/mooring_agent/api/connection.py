@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import logging
 import select
+import socket
 import sys
 import termios
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from typing import Protocol, cast
 import h11
 
 from ..errors import InvalidSpec, MooringError
+from .access.peers import Peer, identified
 from .inflow import Inflow
 from .messages import ClientDisconnected, HeaderList, Hijack, Reply, Request, Response, Stream, encode
 from .query import Query
@@ -68,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._transport: asyncio.Transport
+        self._peer: Peer
         self.gone: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._request: Request | None = None
@@ -90,6 +93,7 @@ class Connection(asyncio.Protocol):
         """The client is there."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self._peer = identified(transport)
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -192,6 +196,7 @@ class Connection(asyncio.Protocol):
             headers,
             inflow,
             declared_length=int(length) if length else None,
+            peer=self._peer,
         )
         self._task = self._loop.create_task(self._serve(request, failure))
 
@@ -325,8 +330,12 @@ class Connection(asyncio.Protocol):
 
         Clients that parse the head through a buffered reader and then turn to the socket itself, as
         docker-py does, would lose what came with it. On a unix socket SIOCOUTQ is what the peer has not read.
+        Over TLS there is no need: what is written apart is a record apart, and is read apart.
         """
-        descriptor = self._transport.get_extra_info("socket").fileno()
+        connected = self._transport.get_extra_info("socket")
+        if connected.family != socket.AF_UNIX:
+            return
+        descriptor = connected.fileno()
         deadline = self._loop.time() + HEAD_SECONDS
         while not self._lost and self._loop.time() < deadline:
             if int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0:

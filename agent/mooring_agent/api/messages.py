@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ..errors import InvalidSpec, MooringError
+from .access.peers import Peer
 from .query import Query
 
 # A JSON document of this API is small; what is large (an image) is streamed and never held whole.
@@ -60,7 +61,7 @@ class RawStream(Protocol):
 class Request:
     """One HTTP request. `path` is as it was sent (percent-encoded), `params` are decoded.
 
-    `abandon`: cancel the call when the client goes away.
+    `abandon`: cancel the call when the client goes away. `peer` is who asks.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Request:
     version: tuple[int, int] | None = None
     declared_length: int | None = None
     abandon: bool = False
+    peer: Peer | None = None
 
     @property
     def body(self) -> AsyncIterator[bytes]:

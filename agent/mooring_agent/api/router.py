@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from ..errors import InvalidSpec, MooringError, NotFound
@@ -32,10 +33,22 @@ class MethodNotAllowed(MooringError):
         self.allowed = allowed
 
 
+class Need(Enum):
+    """What a peer must be allowed so that a call is made for them.
+
+    READ looks at what is there. ALL does everything else: changes, commands, files out of containers and
+    images, questions to registries with this host's credentials.
+    """
+
+    READ = "read"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One call of an API.
 
+    `needs` is what docs/access.md tells of the call; one that says nothing is for those who may do all.
     `path` is a template: `{name}` takes one segment, `{name:path}` may span several (image references).
     `versioned` routes also answer under `/v1.NN`. A call with `abandon` is cancelled when its client
     goes away; others run to their end, so that nothing is left half made.
@@ -46,6 +59,7 @@ class Route:
     call: Call
     versioned: bool = False
     abandon: bool = False
+    needs: Need | None = None
 
 
 class Resource(Protocol):

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The listening unix socket of the agent."""
+"""The listening sockets of the agent: the unix socket, and a TCP address with TLS where one is configured."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import grp
 import logging
 import os
 import socket
 import stat
 from pathlib import Path
 
-from ..errors import Conflict, InvalidSpec
+from ..errors import Conflict, InvalidSpec, MooringError
 from .connection import Connection, Handler
+from .tls.listener import TlsListener
+from .tls.settings import TlsSettings
 
 log = logging.getLogger(__name__)
 
@@ -24,32 +27,44 @@ FLUSH_SECONDS = 1.0
 
 
 class Server:
-    """Serves a `Handler` on a unix socket.
+    """Serves a `Handler` on a unix socket, which `group` may open, and where `tls` says so on a TCP address.
 
-    The socket is taken when the server is made, so that of two agents the second fails before it has touched
-    anything; clients that come before `start` wait.
+    The sockets are taken when the server is made, so that of two agents the second fails before it has
+    touched anything; clients that come before `start` wait.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: str = "", tls: TlsSettings | None = None) -> None:
         """Raises Conflict if another agent answers on the socket, or if the path is no socket."""
         self._path = path
-        self._listening = bind(path)
+        self._listening = bind(path, group)
         status = os.lstat(path)
         self._inode = (status.st_dev, status.st_ino)
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        try:
+            self.tls = None if tls is None else TlsListener(tls)
+        except MooringError:
+            self._remove_own_socket()
+            self._listening.close()
+            raise
 
     async def start(self, handler: Handler) -> None:
         """Answer with `handler`."""
+
+        def accepted() -> Connection:
+            return Connection(handler, self._connections)
+
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            lambda: Connection(handler, self._connections), sock=self._listening, backlog=BACKLOG
-        )
+        self._server = await loop.create_unix_server(accepted, sock=self._listening, backlog=BACKLOG)
         log.info("listening socket=%s", self._path)
+        if self.tls is not None:
+            await self.tls.start(accepted)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Take no new connections and cut the streams; other calls have `grace` seconds to end."""
         self._remove_own_socket()
+        if self.tls is not None:
+            self.tls.close()
         if self._server is None:
             self._listening.close()
             return
@@ -79,8 +94,12 @@ class Server:
             self._path.unlink()
 
 
-def bind(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0660. A stale one is replaced; a live one is a Conflict."""
+def bind(path: Path, group: str = "") -> socket.socket:
+    """A listening socket at `path`, mode 0660, of `group` (a name or a number), else of the agent's own.
+
+    A stale one is replaced; a live one is a Conflict.
+    """
+    owner = _group_id(group) if group else -1
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
@@ -94,6 +113,8 @@ def bind(path: Path) -> socket.socket:
     umask = os.umask(0o777 & ~SOCKET_MODE)
     try:
         listening.bind(str(path))
+        if owner >= 0:
+            os.chown(path, -1, owner, follow_symlinks=False)
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
@@ -107,6 +128,17 @@ def bind(path: Path) -> socket.socket:
     finally:
         os.umask(umask)
     return listening
+
+
+def _group_id(group: str) -> int:
+    if group.isascii() and group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidSpec(
+            f"socket_group is not usable: this host knows no group {group!r}; make it, or name another"
+        ) from None
 
 
 def _remove_stale(path: Path) -> None:

@@ -11,9 +11,11 @@ import logging
 import resource
 import signal
 
+from ..api.access.policy import Policy
 from ..api.application import Application
 from ..api.logformat import configure
 from ..api.server import Server
+from ..api.tls.settings import TlsSettings
 from ..config import AgentConfig
 from ..engine.engine import Engine
 from .settings import agent_settings
@@ -61,12 +63,14 @@ async def _serve(config: AgentConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = Server(config.socket)
+    tls = None if config.tls is None else TlsSettings.parse(config.tls)
+    policy = None if config.access is None else Policy.parse(config.access)
+    server = Server(config.socket, config.socket_group, tls)
     try:
         engine = Engine(config)
         await engine.start()
         try:
-            await server.start(Application.of(engine))
+            await server.start(Application.of(engine, policy))
             # What is there now stays: the collector need not walk it again and again. A request makes some
             # thousand objects, nearly all of which go with their last reference.
             gc.collect()

@@ -11,9 +11,13 @@ def main(argv: list[str] | None = None) -> int:
 
     `mooring keeper …` becomes the keeper before anything else is imported: it lives as long as the
     containers do and holds nothing that it does not need. `mooring oci …` is a command line of its own, for
-    programs that drive a runtime.
+    programs that drive a runtime, and so is `docker`, for docker's clients on other hosts.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None and sys.argv[0].rpartition("/")[2] == "docker":
+        from mooring_agent.cli.docker_command import main as docker
+
+        return docker(arguments)
     if arguments[:1] == ["keeper"]:
         from mooring_agent.keeper.main import main as keeper
 

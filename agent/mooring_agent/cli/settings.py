@@ -33,6 +33,7 @@ _KEYS = {
     "data_root": _Key(str, "a directory"),
     "run_root": _Key(str, "a directory"),
     "socket": _Key(str, "a path"),
+    "socket_group": _Key(str, "the name of a group, or its number in quotes"),
     "cgroup_parent": _Key(str, "a name"),
     "network_prefix": _Key(str, "a network such as 10.210.0.0/16"),
     "name": _Key(str, "a name"),
@@ -42,6 +43,8 @@ _KEYS = {
     "log_level": _Key(str, f"one of {', '.join(LOG_LEVELS)}", LOG_LEVELS),
     "registries": _Key(Mapping, "a mapping from a registry to its settings"),
     "peers": _Key(Mapping, "a mapping such as {listen: …, address: …, members: […], tls: {…}}"),
+    "tls": _Key(Mapping, "a mapping such as {listen: …, ca_file: …, certificate: …, key: …}"),
+    "access": _Key(list, "a list of rules such as {users: […], groups: […], allow: read}"),
 }
 
 

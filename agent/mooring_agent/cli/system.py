@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -72,24 +73,37 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def dial_stdio(arguments: argparse.Namespace) -> int:
-    """Carry bytes between standard input and output and the socket, for a client at the other end of SSH."""
-    connection = client_of(arguments).connect()
-    inputs = [connection.fileno(), 0]
-    with connection:
+    """Carry bytes between standard input and output and the socket, for a client at the other end of SSH.
+
+    Each way ends by itself: input may end while output goes on. A thread a way, since with one for both a
+    client and an agent that both wait for their output to be read would wait for ever.
+    """
+    with client_of(arguments).connect() as connection:
+        threading.Thread(target=_carry_input, args=(connection,), daemon=True).start()
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        poll.register(1, 0)  # for its errors alone: a client that has gone is noticed without output for it
         while True:
-            ready, _, _ = select.select(inputs, [], [])
-            if 0 in ready:
-                data = os.read(0, _PIECE)
-                if data:
-                    connection.sendall(data)
-                else:
-                    inputs.remove(0)
-                    connection.shutdown(socket.SHUT_WR)
+            ready = dict(poll.poll())
+            if 1 in ready:
+                return 0
             if connection.fileno() in ready:
-                data = connection.recv(_PIECE)
+                try:
+                    data = connection.recv(_PIECE)
+                except ConnectionResetError:
+                    return 1
                 if not data:
                     return 0
                 write(1, data)
+
+
+def _carry_input(connection: socket.socket) -> None:
+    try:
+        while data := os.read(0, _PIECE):
+            connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # the agent has ended the connection: the other way tells
 
 
 def down(arguments: argparse.Namespace) -> int:

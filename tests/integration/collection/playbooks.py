@@ -111,7 +111,8 @@ class Controller:
 class Sshd:
     """An sshd on 127.0.0.1 with keys of its own, for the user that runs the tests."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *further: str) -> None:
+        """`further` are lines of its configuration."""
         self.directory = directory
         for name in ("host", "user"):
             subprocess.run(
@@ -125,7 +126,7 @@ class Sshd:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nPidFile "
             f"none\nAuthorizedKeysFile {directory}/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin "
             "prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups "
-            "100\n"
+            "100\n" + "".join(f"{line}\n" for line in further)
         )
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (directory / "sshd.log").open("wb") as log:

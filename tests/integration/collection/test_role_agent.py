@@ -4,9 +4,12 @@ own."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import zipfile
@@ -216,3 +219,73 @@ def test_hosts_of_a_play_are_peers_of_each_other(host: Host) -> None:
     assert ended.code == 0, ended.output
     assert host.ask("peers")["declared"] is None
     assert host.role(mooring_agent_state="absent", mooring_agent_remove_data=True).code == 0
+
+
+def test_who_may_talk_to_an_agent(host: Host) -> None:
+    make_certificates(host.directory)
+    port = free_port()
+    access = {
+        "mooring_agent_socket_group": "4321",
+        "mooring_agent_tls": {
+            "listen": f"127.0.0.1:{port}",
+            "ca_file": str(host.directory / "ca.crt"),
+            "certificate": str(host.directory / "server.crt"),
+            "key": str(host.directory / "server.key"),
+        },
+        "mooring_agent_access": [{"certificates": ["CN=client"], "allow": "read"}],
+        "mooring_agent_docker_command": True,
+    }
+
+    # A host without a docker client, as far as the role can see.
+    run, again = (
+        host.controller.play(
+            [
+                {
+                    "hosts": "node",
+                    "gather_facts": False,
+                    "environment": {"PATH": str(_without_docker(host.directory))},
+                    "roles": [{"role": "mooring.fleet.agent", **host.variables, **access}],
+                }
+            ]
+        )
+        for _ in range(2)
+    )
+    assert run.code == 0, run.output
+    assert (run.stats["changed"] > 0, again.stats["changed"]) == (True, 0), again.output
+    assert host.config.socket.stat().st_gid == 4321
+    context = ssl.create_default_context(cafile=str(host.directory / "ca.crt"))
+    context.load_cert_chain(host.directory / "client.crt", host.directory / "client.key")
+    client = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=20)
+    client.request("GET", "/_ping")
+    assert client.getresponse().read() == b"OK"
+    client.request("DELETE", "/mooring/v1/volumes/x")
+    assert client.getresponse().status == 403
+    client.close()
+    docker = host.directory / "usr" / "bin" / "docker"
+    dialled = subprocess.run(
+        [docker, "--host", f"unix://{host.config.socket}", "system", "dial-stdio"],
+        input=b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert dialled.stdout.endswith(b"\r\n\r\nOK")
+
+    ended = host.role()
+    assert ended.code == 0, ended.output
+    assert not docker.is_symlink()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+    assert host.role(mooring_agent_state="absent", mooring_agent_remove_data=True).code == 0
+
+
+def _without_docker(directory: Path) -> Path:
+    """A directory of links to all programs but docker."""
+    programs = directory / "programs"
+    programs.mkdir(exist_ok=True)
+    for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin", str(Path(sys.executable).parent)):
+        for program in Path(place).iterdir():
+            link = programs / program.name
+            if program.name != "docker" and not link.is_symlink():
+                link.symlink_to(program)
+    return programs

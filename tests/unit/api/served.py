@@ -6,16 +6,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mooring_agent.api.access.policy import Policy
 from mooring_agent.api.application import Application
 from mooring_agent.api.router import Route
 from mooring_agent.api.server import Server
+from mooring_agent.api.tls.settings import TlsSettings
 
 PATIENCE = 5.0
 
@@ -42,6 +45,12 @@ class Wire:
         self.sock.connect(str(path))
         self._buffer = b""
 
+    def recv(self) -> bytes:
+        return self.sock.recv(65536)
+
+    def end_input(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
     def __enter__(self) -> Wire:
         return self
 
@@ -60,7 +69,7 @@ class Wire:
 
     def until(self, mark: bytes) -> bytes:
         while mark not in self._buffer:
-            data = self.sock.recv(65536)
+            data = self.recv()
             if not data:
                 raise EOFError(self._buffer)
             self._buffer += data
@@ -69,7 +78,7 @@ class Wire:
 
     def exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:
-            data = self.sock.recv(65536)
+            data = self.recv()
             if not data:
                 raise EOFError(self._buffer)
             self._buffer += data
@@ -77,7 +86,7 @@ class Wire:
         return taken
 
     def rest(self) -> bytes:
-        while data := self.sock.recv(65536):
+        while data := self.recv():
             self._buffer += data
         taken, self._buffer = self._buffer, b""
         return taken
@@ -108,6 +117,57 @@ class Wire:
         return self.answer()
 
 
+class TlsWire(Wire):
+    """A client over TLS that ends its side by close_notify alone, as Go's clients do."""
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, receive_buffer: int = 0) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(address)
+        self._buffer = b""
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._in, self._out, server_hostname="127.0.0.1")
+        self._until_done(self.tls.do_handshake)
+
+    def _until_done(self, step: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                found = step()
+            except ssl.SSLWantReadError:
+                self._flush()
+                data = self.sock.recv(65536)
+                if not data:
+                    raise EOFError("the server has ended the TCP stream") from None
+                self._in.write(data)
+            else:
+                self._flush()
+                return found
+
+    def _flush(self) -> None:
+        if data := self._out.read():
+            self.sock.sendall(data)
+
+    def send(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self.tls.write(left) :]
+        self._flush()
+
+    def recv(self) -> bytes:
+        try:
+            data: bytes = self._until_done(lambda: self.tls.read(65536))
+        except ssl.SSLZeroReturnError:
+            return b""
+        return data
+
+    def end_input(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self._flush()
+
+
 @dataclass
 class Served:
     """A running server."""
@@ -126,15 +186,17 @@ class Served:
 
 
 @contextmanager
-def served(path: Path, routes: list[Route]) -> Iterator[Served]:
+def served(
+    path: Path, routes: list[Route], tls: TlsSettings | None = None, policy: Policy | None = None
+) -> Iterator[Served]:
     """Serve while the block runs."""
-    server = Server(path)
+    server = Server(path, tls=tls)
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     stopping = asyncio.Event()
 
     async def main() -> None:
-        await server.start(Application(routes))
+        await server.start(Application(routes, policy))
         ready.set()
         await stopping.wait()
         await server.stop(grace=1.0)

@@ -39,6 +39,9 @@ def test_passwords_are_not_shown() -> None:
         ({"log_level": "loud"}, ["log_level", "debug, info"]),
         ({"registries": []}, ["registries", "mapping"]),
         ({"peers": ["10.0.0.1:7431"]}, ["peers", "mapping", "members"]),
+        ({"tls": "0.0.0.0:2376"}, ["tls", "mapping", "ca_file"]),
+        ({"access": {"users": ["bob"]}}, ["access", "list of rules"]),
+        ({"socket_group": 4321}, ["socket_group", "in quotes"]),
     ],
 )
 def test_what_is_wrong_is_named(document: Any, words: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import InvalidSpec, NotSupported
 from ..messages import HeaderList, Reply, Request, Response, Stream
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class ArchiveCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         path = "/containers/{id}/archive"
-        yield Route("HEAD", path, self.status, versioned=True)
-        yield Route("GET", path, self.read, versioned=True)
-        yield Route("PUT", path, self.write, versioned=True)
+        yield Route("HEAD", path, self.status, versioned=True, needs=Need.ALL)
+        yield Route("GET", path, self.read, versioned=True, needs=Need.ALL)
+        yield Route("PUT", path, self.write, versioned=True, needs=Need.ALL)
 
     async def status(self, request: Request) -> Reply:
         """What is at a path, told in a header."""

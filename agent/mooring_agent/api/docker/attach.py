@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import Conflict, InvalidSpec, NotSupported
 from ..duplex import ProcessStreams, carry, frame
 from ..messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, RawStream, Reply, Request, Stream
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import parse, rfc3339
 from .terminals import DetachFilter, detach_keys
 
@@ -36,8 +36,8 @@ class AttachCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/containers/{id}/attach", self.attach, versioned=True)
-        yield Route("GET", "/containers/{id}/logs", self.logs, versioned=True, abandon=True)
+        yield Route("POST", "/containers/{id}/attach", self.attach, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/containers/{id}/logs", self.logs, versioned=True, abandon=True, needs=Need.READ)
 
     async def attach(self, request: Request) -> Reply:
         """The raw stream of a container, from now on or (`logs`) from its beginning."""

@@ -19,7 +19,7 @@ from ...images.registry.credentials import parse_registry_config
 from ..building import follow_build
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..query import Query
-from ..router import Route
+from ..router import Need, Route
 from .networks import network_named
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class BuildCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/build", self.build, versioned=True, abandon=True)
-        yield Route("POST", "/build/prune", self.prune, versioned=True)
+        yield Route("POST", "/build", self.build, versioned=True, abandon=True, needs=Need.ALL)
+        yield Route("POST", "/build/prune", self.prune, versioned=True, needs=Need.ALL)
 
     async def build(self, request: Request) -> Reply:
         """Build from the context in the body; the answer is the messages that the client renders."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InvalidSpec, NotSupported
 from ...storage.snapshotter import ChangeKind
 from ..messages import Reply, Request, Stream, json_response
-from ..router import Route
+from ..router import Need, Route
 from .imagetransfers import named
 from .rules import asks, canonical, shown
 
@@ -40,9 +40,9 @@ class CommitCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/commit", self.commit, versioned=True)
-        yield Route("GET", "/containers/{id}/changes", self.changes, versioned=True)
-        yield Route("GET", "/containers/{id}/export", self.export, versioned=True)
+        yield Route("POST", "/commit", self.commit, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/containers/{id}/changes", self.changes, versioned=True, needs=Need.READ)
+        yield Route("GET", "/containers/{id}/export", self.export, versioned=True, needs=Need.ALL)
 
     async def commit(self, request: Request) -> Reply:
         """Make an image of a container."""

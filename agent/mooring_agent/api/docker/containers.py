@@ -15,7 +15,7 @@ from ...errors import Conflict, InvalidSpec, MooringError, NotFound
 from ...images.platform import Platform
 from ..messages import Reply, Request, json_response, no_content
 from ..query import Filters
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import moment_or_span
 from . import listing, processes
 from .convert import Conversion, convert, convert_update
@@ -44,15 +44,15 @@ class ContainerCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         one = "/containers/{id}"
-        yield Route("POST", "/containers/create", self.create, versioned=True)
-        yield Route("GET", "/containers/json", self.list, versioned=True)
-        yield Route("POST", "/containers/prune", self.prune, versioned=True)
-        yield Route("GET", one + "/json", self.inspect, versioned=True)
-        yield Route("GET", one + "/top", self.top, versioned=True)
-        yield Route("POST", one + "/rename", self.rename, versioned=True)
-        yield Route("POST", one + "/update", self.update, versioned=True)
-        yield Route("DELETE", one, self.remove, versioned=True)
-        yield Route("DELETE", one + "/{alias}", self.remove, versioned=True)
+        yield Route("POST", "/containers/create", self.create, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/containers/json", self.list, versioned=True, needs=Need.READ)
+        yield Route("POST", "/containers/prune", self.prune, versioned=True, needs=Need.ALL)
+        yield Route("GET", one + "/json", self.inspect, versioned=True, needs=Need.READ)
+        yield Route("GET", one + "/top", self.top, versioned=True, needs=Need.READ)
+        yield Route("POST", one + "/rename", self.rename, versioned=True, needs=Need.ALL)
+        yield Route("POST", one + "/update", self.update, versioned=True, needs=Need.ALL)
+        yield Route("DELETE", one, self.remove, versioned=True, needs=Need.ALL)
+        yield Route("DELETE", one + "/{alias}", self.remove, versioned=True, needs=Need.ALL)
 
     async def create(self, request: Request) -> Reply:
         """Make a container that does not run yet."""

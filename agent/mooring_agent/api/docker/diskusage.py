@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotFound
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import rfc3339_seconds
 from . import images as docker_images
 from .inspect import exposed_ports
@@ -35,7 +35,7 @@ class DiskUsageCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/system/df", self.df, versioned=True)
+        yield Route("GET", "/system/df", self.df, versioned=True, needs=Need.READ)
 
     async def df(self, request: Request) -> Reply:
         """What `docker system df` shows."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..messages import Reply, Request, Stream, encode
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import parse
 from .render import network_id
 
@@ -27,7 +27,7 @@ class EventCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/events", self.follow, versioned=True, abandon=True)
+        yield Route("GET", "/events", self.follow, versioned=True, abandon=True, needs=Need.READ)
 
     async def follow(self, request: Request) -> Reply:
         """From `since` (default: now) to `until` (default: without end)."""

@@ -12,7 +12,7 @@ from ...errors import Conflict, MooringError
 from ..duplex import carry, frame
 from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request, Response, json_response
-from ..router import Route
+from ..router import Need, Route
 from .attach import stream_type
 from .rules import canonical
 from .terminals import DetachFilter, detach_keys, window
@@ -53,10 +53,10 @@ class ExecCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/containers/{id}/exec", self.create, versioned=True)
-        yield Route("POST", "/exec/{id}/start", self.start, versioned=True)
-        yield Route("POST", "/exec/{id}/resize", self.resize, versioned=True)
-        yield Route("GET", "/exec/{id}/json", self.inspect, versioned=True)
+        yield Route("POST", "/containers/{id}/exec", self.create, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/exec/{id}/start", self.start, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/exec/{id}/resize", self.resize, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/exec/{id}/json", self.inspect, versioned=True, needs=Need.READ)
 
     async def create(self, request: Request) -> Reply:
         """Say what is to run; nothing runs yet."""

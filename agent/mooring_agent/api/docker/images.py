@@ -16,7 +16,7 @@ from ...images.pruning import PruneFilter
 from ...images.reference import Reference
 from ..messages import Reply, Request, Response, json_response
 from ..query import Filters
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import moment_or_span, rfc3339_seconds
 from .render import has_label
 
@@ -39,12 +39,12 @@ class ImageCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/images/json", self.list, versioned=True)
-        yield Route("POST", "/images/prune", self.prune, versioned=True)
-        yield Route("GET", "/images/{ref:path}/json", self.inspect, versioned=True)
-        yield Route("GET", "/images/{ref:path}/history", self.history, versioned=True)
-        yield Route("POST", "/images/{ref:path}/tag", self.tag, versioned=True)
-        yield Route("DELETE", "/images/{ref:path}", self.remove, versioned=True)
+        yield Route("GET", "/images/json", self.list, versioned=True, needs=Need.READ)
+        yield Route("POST", "/images/prune", self.prune, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/images/{ref:path}/json", self.inspect, versioned=True, needs=Need.READ)
+        yield Route("GET", "/images/{ref:path}/history", self.history, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/images/{ref:path}/tag", self.tag, versioned=True, needs=Need.ALL)
+        yield Route("DELETE", "/images/{ref:path}", self.remove, versioned=True, needs=Need.ALL)
 
     async def list(self, request: Request) -> Reply:
         """What `docker images` shows."""

@@ -17,7 +17,7 @@ from ...images.reference import DEFAULT_DOMAIN, Reference
 from ...images.registry.credentials import parse_auth_config, parse_registry_auth, registry_of_key
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..progress import report
-from ..router import Route
+from ..router import Need, Route
 from .transferlines import Event, Line, LoadLines, PullLines, PushLines, failure, status
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class ImageTransferCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         one = "/images/{ref:path}"
-        yield Route("POST", "/images/create", self.create, versioned=True, abandon=True)
-        yield Route("POST", "/images/load", self.load, versioned=True)
-        yield Route("GET", "/images/get", self.save, versioned=True)
-        yield Route("GET", "/images/search", self.search, versioned=True)
-        yield Route("GET", one + "/get", self.save, versioned=True)
-        yield Route("POST", one + "/push", self.push, versioned=True, abandon=True)
-        yield Route("GET", "/distribution/{ref:path}/json", self.distribution, versioned=True)
-        yield Route("POST", "/auth", self.auth, versioned=True)
+        yield Route("POST", "/images/create", self.create, versioned=True, abandon=True, needs=Need.ALL)
+        yield Route("POST", "/images/load", self.load, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/images/get", self.save, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/images/search", self.search, versioned=True, needs=Need.READ)
+        yield Route("GET", one + "/get", self.save, versioned=True, needs=Need.ALL)
+        yield Route("POST", one + "/push", self.push, versioned=True, abandon=True, needs=Need.ALL)
+        yield Route("GET", "/distribution/{ref:path}/json", self.distribution, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/auth", self.auth, versioned=True, needs=Need.ALL)
 
     # Registries
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...engine.resources import signal_number
 from ...errors import Conflict, InvalidSpec, MooringError
 from ..messages import Reply, Request, Response, Stream, encode, no_content
-from ..router import Route
+from ..router import Need, Route
 from .terminals import window
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class LifecycleCalls:
             ("unpause", self.unpause),
             ("resize", self.resize),
         ):
-            yield Route("POST", f"{one}/{name}", call, versioned=True)
-        yield Route("POST", f"{one}/wait", self.wait, versioned=True, abandon=True)
+            yield Route("POST", f"{one}/{name}", call, versioned=True, needs=Need.ALL)
+        yield Route("POST", f"{one}/wait", self.wait, versioned=True, abandon=True, needs=Need.READ)
 
     async def start(self, request: Request) -> Reply:
         """204 when it was started, 304 when it ran already."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...engine.resources import NetworkAttachment
 from ...errors import Conflict, InvalidSpec, NotFound, NotSupported
 from ..messages import Reply, Request, Response, json_response, no_content
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import NEVER, rfc3339_seconds
 from . import convert_networks
 from .render import HOST_NETWORKS, endpoint_id, has_label, network_id
@@ -50,13 +50,13 @@ class NetworkCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/networks", self.index, versioned=True)
-        yield Route("POST", "/networks/create", self.create, versioned=True)
-        yield Route("GET", "/networks/{id}", self.inspect, versioned=True)
-        yield Route("DELETE", "/networks/{id}", self.remove, versioned=True)
-        yield Route("POST", "/networks/{id}/connect", self.connect, versioned=True)
-        yield Route("POST", "/networks/{id}/disconnect", self.disconnect, versioned=True)
-        yield Route("POST", "/networks/prune", self.prune, versioned=True)
+        yield Route("GET", "/networks", self.index, versioned=True, needs=Need.READ)
+        yield Route("POST", "/networks/create", self.create, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/networks/{id}", self.inspect, versioned=True, needs=Need.READ)
+        yield Route("DELETE", "/networks/{id}", self.remove, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/networks/{id}/connect", self.connect, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/networks/{id}/disconnect", self.disconnect, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/networks/prune", self.prune, versioned=True, needs=Need.ALL)
 
     async def index(self, request: Request) -> Reply:
         """What `docker network ls` shows."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..messages import Reply, Request, Stream, encode, json_response
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import NEVER, rfc3339
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class StatsCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/containers/{id}/stats", self.stats, versioned=True, abandon=True)
+        yield Route(
+            "GET", "/containers/{id}/stats", self.stats, versioned=True, abandon=True, needs=Need.READ
+        )
 
     async def stats(self, request: Request) -> Reply:
         """A stream of readings; one with `stream=false`, and that at once with `one-shot`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ... import __version__
 from ...engine.resources.container import LOG_DRIVERS
 from ..messages import Reply, Request, Response, json_response
-from ..router import NEWEST_API, OLDEST_API, Route
+from ..router import NEWEST_API, OLDEST_API, Need, Route
 from ..timestamps import rfc3339_seconds
 from .convert import RUNTIMES
 
@@ -52,9 +52,9 @@ class SystemCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/_ping", self.ping, versioned=True)
-        yield Route("GET", "/version", self.version, versioned=True)
-        yield Route("GET", "/info", self.info, versioned=True)
+        yield Route("GET", "/_ping", self.ping, versioned=True, needs=Need.READ)
+        yield Route("GET", "/version", self.version, versioned=True, needs=Need.READ)
+        yield Route("GET", "/info", self.info, versioned=True, needs=Need.READ)
 
     async def ping(self, request: Request) -> Reply:
         """The agent is ready."""

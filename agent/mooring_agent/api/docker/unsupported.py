@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...errors import NotSupported, Unavailable
 from ..messages import Reply, Request, json_response
-from ..router import Call, Route
+from ..router import Call, Need, Route
 
 _MISSING = (
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
@@ -49,10 +49,11 @@ class UnsupportedCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of what is missing."""
         for method, path, what in _MISSING:
-            yield Route(method, path, _refuses(what), versioned=True)
+            yield Route(method, path, _refuses(what), versioned=True, needs=Need.ALL)
         for method, path in _SWARM:
-            yield Route(method, path, self.no_swarm, versioned=True)
-        yield Route("GET", "/plugins", self.plugins, versioned=True)
+            needs = Need.READ if method == "GET" else Need.ALL
+            yield Route(method, path, self.no_swarm, versioned=True, needs=needs)
+        yield Route("GET", "/plugins", self.plugins, versioned=True, needs=Need.READ)
 
     async def plugins(self, request: Request) -> Reply:
         """There are none."""

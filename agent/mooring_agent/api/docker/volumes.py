@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import Conflict, InvalidSpec, NotFound
 from ...storage.tree import measure_tree
 from ..messages import Reply, Request, json_response, no_content
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import NEVER, rfc3339_seconds
 from .render import has_label
 from .rules import asks, canonical, pairs, text, unsupported
@@ -38,11 +38,11 @@ class VolumeCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/volumes", self.list, versioned=True)
-        yield Route("POST", "/volumes/create", self.create, versioned=True)
-        yield Route("POST", "/volumes/prune", self.prune, versioned=True)
-        yield Route("GET", "/volumes/{name}", self.inspect, versioned=True)
-        yield Route("DELETE", "/volumes/{name}", self.remove, versioned=True)
+        yield Route("GET", "/volumes", self.list, versioned=True, needs=Need.READ)
+        yield Route("POST", "/volumes/create", self.create, versioned=True, needs=Need.ALL)
+        yield Route("POST", "/volumes/prune", self.prune, versioned=True, needs=Need.ALL)
+        yield Route("GET", "/volumes/{name}", self.inspect, versioned=True, needs=Need.READ)
+        yield Route("DELETE", "/volumes/{name}", self.remove, versioned=True, needs=Need.ALL)
 
     async def list(self, request: Request) -> Reply:
         """What `docker volume ls` shows."""

@@ -16,7 +16,7 @@ from ...images.platform import Platform
 from ..building import follow_build
 from ..fields import Fields
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -39,9 +39,9 @@ class BuildCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", _BASE, self.build, abandon=True)
-        yield Route("GET", f"{_BASE}/cache", self.cache)
-        yield Route("DELETE", f"{_BASE}/cache", self.prune)
+        yield Route("POST", _BASE, self.build, abandon=True, needs=Need.ALL)
+        yield Route("GET", f"{_BASE}/cache", self.cache, needs=Need.READ)
+        yield Route("DELETE", f"{_BASE}/cache", self.prune, needs=Need.ALL)
 
     async def build(self, request: Request) -> Reply:
         """Build: the body is a line of JSON, the options, and then the context as a tar archive.

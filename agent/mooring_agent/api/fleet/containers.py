@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import parse, rfc3339
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ class ContainerCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         base = "/mooring/v1/containers"
-        yield Route("GET", base, self.list)
-        yield Route("GET", base + "/{name}", self.show)
-        yield Route("PUT", base + "/{name}", self.put)
-        yield Route("PATCH", base + "/{name}", self.update)
-        yield Route("DELETE", base + "/{name}", self.delete)
-        yield Route("POST", base + "/{name}/start", self.start)
-        yield Route("POST", base + "/{name}/stop", self.stop)
-        yield Route("POST", base + "/{name}/restart", self.restart)
-        yield Route("POST", base + "/{name}/drain", self.drain)
-        yield Route("GET", base + "/{name}/logs", self.logs, abandon=True)
+        yield Route("GET", base, self.list, needs=Need.READ)
+        yield Route("GET", base + "/{name}", self.show, needs=Need.READ)
+        yield Route("PUT", base + "/{name}", self.put, needs=Need.ALL)
+        yield Route("PATCH", base + "/{name}", self.update, needs=Need.ALL)
+        yield Route("DELETE", base + "/{name}", self.delete, needs=Need.ALL)
+        yield Route("POST", base + "/{name}/start", self.start, needs=Need.ALL)
+        yield Route("POST", base + "/{name}/stop", self.stop, needs=Need.ALL)
+        yield Route("POST", base + "/{name}/restart", self.restart, needs=Need.ALL)
+        yield Route("POST", base + "/{name}/drain", self.drain, needs=Need.ALL)
+        yield Route("GET", base + "/{name}/logs", self.logs, abandon=True, needs=Need.READ)
 
     async def list(self, request: Request) -> Reply:
         """All containers, or those that carry every `label=K[=V]` that is asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -49,10 +49,10 @@ class DeclaredCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         base = f"/mooring/v1/{self._kind}"
-        yield Route("GET", base, self.list)
-        yield Route("GET", base + "/{name}", self.show)
-        yield Route("PUT", base + "/{name}", self.put)
-        yield Route("DELETE", base + "/{name}", self.delete)
+        yield Route("GET", base, self.list, needs=Need.READ)
+        yield Route("GET", base + "/{name}", self.show, needs=Need.READ)
+        yield Route("PUT", base + "/{name}", self.put, needs=Need.ALL)
+        yield Route("DELETE", base + "/{name}", self.delete, needs=Need.ALL)
 
     async def list(self, request: Request) -> Reply:
         """All of this kind."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from ..messages import NDJSON, Reply, Request, Stream, encode
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import parse, rfc3339
 from .containers import close
 
@@ -23,7 +23,7 @@ class EventCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/mooring/v1/events", self.follow, abandon=True)
+        yield Route("GET", "/mooring/v1/events", self.follow, abandon=True, needs=Need.READ)
 
     async def follow(self, request: Request) -> Reply:
         """From `since` (default: now) to `until` (default: without end)."""

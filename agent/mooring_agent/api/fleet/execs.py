@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import InvalidSpec
 from ..fields import Fields
 from ..messages import Reply, Request, json_response, no_content
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -33,11 +33,11 @@ class ExecCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         base = "/mooring/v1/execs/{id}"
-        yield Route("POST", "/mooring/v1/containers/{name}/exec", self.run)
-        yield Route("GET", base, self.show)
-        yield Route("GET", base + "/foreground", self.foreground)
-        yield Route("POST", base + "/signal", self.signal)
-        yield Route("POST", base + "/resize", self.resize)
+        yield Route("POST", "/mooring/v1/containers/{name}/exec", self.run, needs=Need.ALL)
+        yield Route("GET", base, self.show, needs=Need.READ)
+        yield Route("GET", base + "/foreground", self.foreground, needs=Need.READ)
+        yield Route("POST", base + "/signal", self.signal, needs=Need.ALL)
+        yield Route("POST", base + "/resize", self.resize, needs=Need.ALL)
 
     async def run(self, request: Request) -> Reply:
         """Run to the end: {exit_code, stdout, stderr, truncated, timed_out}."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..messages import Reply, Request, json_response, no_content
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -24,8 +24,8 @@ class HostCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/mooring/v1/host", self.show)
-        yield Route("POST", "/mooring/v1/host/down", self.down)
+        yield Route("GET", "/mooring/v1/host", self.show, needs=Need.READ)
+        yield Route("POST", "/mooring/v1/host/down", self.down, needs=Need.ALL)
 
     async def show(self, request: Request) -> Reply:
         """{name, version, kernel, arch, cpus, memory (bytes), cgroup, containers, images, networks, …}."""

@@ -13,7 +13,7 @@ from ...images.pruning import PruneFilter
 from ..fields import Fields
 from ..messages import NDJSON, Reply, Request, Stream, encode, json_response
 from ..progress import report
-from ..router import Route
+from ..router import Need, Route
 from ..timestamps import moment_or_span
 from .registry import credentials_in
 
@@ -35,16 +35,16 @@ class ImageCalls:
         """The route table of this resource."""
         base = "/mooring/v1/images"
         one = base + "/{ref:path}"
-        yield Route("GET", base, self.list)
-        yield Route("GET", base + "/usage", self.usage)
-        yield Route("POST", base + "/prune", self.prune)
-        yield Route("POST", base + "/verify", self.verify, abandon=True)
-        yield Route("POST", one + "/pull", self.pull, abandon=True)
-        yield Route("POST", one + "/push", self.push, abandon=True)
-        yield Route("POST", one + "/verify", self.verify, abandon=True)
-        yield Route("GET", one, self.show)
-        yield Route("PUT", one, self.put)
-        yield Route("DELETE", one, self.delete)
+        yield Route("GET", base, self.list, needs=Need.READ)
+        yield Route("GET", base + "/usage", self.usage, needs=Need.READ)
+        yield Route("POST", base + "/prune", self.prune, needs=Need.ALL)
+        yield Route("POST", base + "/verify", self.verify, abandon=True, needs=Need.ALL)
+        yield Route("POST", one + "/pull", self.pull, abandon=True, needs=Need.ALL)
+        yield Route("POST", one + "/push", self.push, abandon=True, needs=Need.ALL)
+        yield Route("POST", one + "/verify", self.verify, abandon=True, needs=Need.ALL)
+        yield Route("GET", one, self.show, needs=Need.READ)
+        yield Route("PUT", one, self.put, needs=Need.ALL)
+        yield Route("DELETE", one, self.delete, needs=Need.ALL)
 
     async def list(self, request: Request) -> Reply:
         """All images."""

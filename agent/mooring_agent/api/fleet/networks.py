@@ -13,7 +13,7 @@ from ...engine.resources import NetworkAttachment
 from ...errors import InvalidSpec
 from ..fields import Fields
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -29,10 +29,10 @@ class NetworkCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         base = "/mooring/v1/networks/{name}"
-        yield Route("POST", base + "/connect", self.connect)
-        yield Route("POST", base + "/disconnect", self.disconnect)
-        yield Route("GET", "/mooring/v1/host/network-key", self.key)
-        yield Route("POST", "/mooring/v1/host/network-key/renew", self.renew_key)
+        yield Route("POST", base + "/connect", self.connect, needs=Need.ALL)
+        yield Route("POST", base + "/disconnect", self.disconnect, needs=Need.ALL)
+        yield Route("GET", "/mooring/v1/host/network-key", self.key, needs=Need.ALL)
+        yield Route("POST", "/mooring/v1/host/network-key/renew", self.renew_key, needs=Need.ALL)
 
     async def connect(self, request: Request) -> Reply:
         """Attach `container`; the other keys are those of an attachment (ipv4_address, aliases, …)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -21,9 +21,9 @@ class PeerCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("GET", "/mooring/v1/peers", self.show)
-        yield Route("PUT", "/mooring/v1/peers", self.put)
-        yield Route("DELETE", "/mooring/v1/peers", self.delete)
+        yield Route("GET", "/mooring/v1/peers", self.show, needs=Need.READ)
+        yield Route("PUT", "/mooring/v1/peers", self.put, needs=Need.ALL)
+        yield Route("DELETE", "/mooring/v1/peers", self.delete, needs=Need.ALL)
 
     async def show(self, request: Request) -> Reply:
         """{declared, configured, serving, failure}: what was asked for, whether by the agent's configuration,

@@ -15,7 +15,7 @@ from ...images.reference import Reference
 from ...images.specs import parse_credentials
 from ..fields import Fields
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -30,8 +30,8 @@ class RegistryCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/mooring/v1/registry/tags", self.tags, abandon=True)
-        yield Route("POST", "/mooring/v1/registry/remove", self.remove)
+        yield Route("POST", "/mooring/v1/registry/tags", self.tags, abandon=True, needs=Need.ALL)
+        yield Route("POST", "/mooring/v1/registry/remove", self.remove, needs=Need.ALL)
 
     async def tags(self, request: Request) -> Reply:
         """{name, credentials}: the tags that the repository of a name has, as {name, tags}, sorted."""

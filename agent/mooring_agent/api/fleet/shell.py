@@ -16,7 +16,7 @@ from ...errors import MooringError
 from ..duplex import carry
 from ..fields import Fields, assignments
 from ..messages import Hijack, RawStream, Reply, Request
-from ..router import Route
+from ..router import Need, Route
 from .execs import window
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class ShellCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("POST", "/mooring/v1/containers/{name}/shell", self.open)
-        yield Route("POST", "/mooring/v1/execs/{id}/attach", self.attach)
+        yield Route("POST", "/mooring/v1/containers/{name}/shell", self.open, needs=Need.ALL)
+        yield Route("POST", "/mooring/v1/execs/{id}/attach", self.attach, needs=Need.ALL)
 
     async def open(self, request: Request) -> Reply:
         """Start a process on a new terminal and hand the connection over to it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..messages import Reply, Request, json_response
-from ..router import Route
+from ..router import Need, Route
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -21,7 +21,7 @@ class StateCalls:
 
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
-        yield Route("PUT", "/mooring/v1/state", self.put)
+        yield Route("PUT", "/mooring/v1/state", self.put, needs=Need.ALL)
 
     async def put(self, request: Request) -> Reply:
         """Bring the host to what the document says; each item succeeds or fails for itself."""

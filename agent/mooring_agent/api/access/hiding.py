@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers for those who may only read, without what passwords are found in.
+
+Of environment variables the names stay and the values go, and so do the instructions in the build cache,
+which have a build's arguments in them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..messages import JSON, Response, encode
+
+HIDDEN = "***"
+# In the Docker API and in images; in the Mooring API.
+_ENVIRONMENTS = ("Env", "env")
+_INSTRUCTIONS = ("Description", "description")
+_KEYS = (*_ENVIRONMENTS, *_INSTRUCTIONS)
+
+
+def without_values(reply: Response) -> Response:
+    """The same answer with every environment's values, and every instruction, hidden."""
+    if reply.content_type != JSON or not any(f'"{name}"'.encode() in reply.body for name in _KEYS):
+        return reply
+    return Response(reply.status, encode(hidden(json.loads(reply.body))), JSON, reply.headers)
+
+
+def hidden(document: Any) -> Any:
+    """A JSON document with every environment's values, and every instruction, hidden. Pure."""
+    if isinstance(document, list):
+        return [hidden(each) for each in document]
+    if isinstance(document, dict):
+        return {key: _hidden_at(key, value) for key, value in document.items()}
+    return document
+
+
+def _hidden_at(key: str, value: Any) -> Any:
+    if key in _ENVIRONMENTS:
+        return _names_of(value)
+    if key in _INSTRUCTIONS and isinstance(value, str):
+        return HIDDEN
+    return hidden(value)
+
+
+def _names_of(environment: Any) -> Any:
+    if isinstance(environment, dict):
+        return dict.fromkeys(environment, HIDDEN)
+    if isinstance(environment, list):
+        return [
+            f"{each.partition('=')[0]}={HIDDEN}" if isinstance(each, str) else HIDDEN for each in environment
+        ]
+    return environment  # such as a label that is called so

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of the configuration's `access`: who may do what. The first that fits a peer decides.
+
+Without rules, whoever may open the socket or has a certificate of the CA may do everything.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import pwd
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import InvalidSpec, MooringError
+from ..messages import Request
+from ..router import Need, Route
+from ..sparingly import SparingLog
+from .peers import Peer
+
+_SUBJECTS = ("users", "groups", "certificates")
+_KEYS = (*_SUBJECTS, "allow")
+_ALLOW = {"all": Need.ALL, "read": Need.READ}
+_NAME = re.compile(r"[^\s:,/]{1,256}")
+_COMMON_NAME = re.compile(r"CN=.{1,64}", re.DOTALL)  # RFC 5280, A.1: ub-common-name
+_MAX_RULES = 1000
+_MAX_NAMES = 1000
+# For how long it is believed what a name stands for: users come and go, and LDAP is slow.
+_BELIEVED_SECONDS = 60.0
+
+
+class Forbidden(MooringError):
+    """The agent knows who is asking, and its configuration does not let them."""
+
+    status = 403
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Some users, groups and certificates (by common name), and what they may do: `allow` is what calls need.
+
+    Users and groups are names or numbers, as text.
+    """
+
+    users: tuple[str, ...]
+    groups: tuple[str, ...]
+    common_names: tuple[str, ...]
+    allow: Need
+
+    @classmethod
+    def parse(cls, spec: Any, number: int) -> Rule:
+        """Check one entry of the list, the one of this number; raises InvalidSpec that names it."""
+        where = f"rule {number} of access"
+        if not isinstance(spec, Mapping):
+            raise InvalidSpec(f"{where} is not usable: expected a mapping of {', '.join(_KEYS)}")
+        for key in spec:
+            if key not in _KEYS:
+                raise InvalidSpec(f"{where} has an unknown setting {key!r}: expected {', '.join(_KEYS)}")
+        allow = spec.get("allow")
+        if not isinstance(allow, str) or allow not in _ALLOW:
+            raise InvalidSpec(f"{where} is not usable: allow is {allow!r}; expected {' or '.join(_ALLOW)}")
+        users = _names(spec, "users", where, _NAME, "names or numbers of users")
+        groups = _names(spec, "groups", where, _NAME, "names or numbers of groups")
+        certificates = _names(spec, "certificates", where, _COMMON_NAME, 'common names, such as "CN=ci"')
+        if not (users or groups or certificates):
+            raise InvalidSpec(f"{where} is for nobody: expected some {' or '.join(_SUBJECTS)}")
+        return cls(users, groups, tuple(each.removeprefix("CN=") for each in certificates), _ALLOW[allow])
+
+
+class Accounts:
+    """What names of users and groups stand for on this host."""
+
+    def __init__(
+        self,
+        user: Callable[[str], int] = lambda name: pwd.getpwnam(name).pw_uid,
+        group: Callable[[str], int] = lambda name: grp.getgrnam(name).gr_gid,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look_up = {"user": user, "group": group}
+        self._clock = clock
+        self._known: dict[tuple[str, str], tuple[float, int | None]] = {}
+
+    def uid(self, name: str) -> int | None:
+        """The number of a user, None if there is none of this name."""
+        return self._number("user", name)
+
+    def gid(self, name: str) -> int | None:
+        """The number of a group, None if there is none of this name."""
+        return self._number("group", name)
+
+    def _number(self, kind: str, name: str) -> int | None:
+        if name.isascii() and name.isdecimal():
+            return int(name)
+        now = self._clock()
+        until, number = self._known.get((kind, name), (now, None))
+        if now >= until:
+            try:
+                number = self._look_up[kind](name)
+            except KeyError:
+                number = None
+            self._known[kind, name] = now + _BELIEVED_SECONDS, number
+        return number
+
+
+class Policy:
+    """The rules, and what follows from them for a request."""
+
+    def __init__(
+        self, rules: Sequence[Rule], accounts: Accounts | None = None, own_uid: int | None = None
+    ) -> None:
+        self._rules = tuple(rules)
+        self._accounts = accounts or Accounts()
+        # These could change the agent itself, so a rule could not hold them.
+        self._always = {0, os.geteuid() if own_uid is None else own_uid}
+        self._refusals = SparingLog(logging.getLogger(__name__))
+
+    @classmethod
+    def parse(cls, spec: Sequence[Any]) -> Policy:
+        """Check what the configuration says; raises InvalidSpec that names the rule."""
+        if not spec or len(spec) > _MAX_RULES:
+            raise InvalidSpec(
+                f"access has {len(spec)} rules: expected 1 to {_MAX_RULES}, or no access, which leaves it to "
+                "the permissions of the socket"
+            )
+        return cls([Rule.parse(each, number) for number, each in enumerate(spec, 1)])
+
+    def check(self, request: Request, route: Route) -> Need:
+        """What the peer may do, which is enough for this request. Raises Forbidden, and logs that."""
+        peer = request.peer or Peer()
+        number, allowed = self.decide(peer)
+        if allowed is Need.ALL or (allowed is not None and allowed is route.needs):
+            return allowed
+        who = peer.described()
+        self._refusals.warning("refused who=%r method=%s path=%r", who, request.method, request.path)
+        if allowed is None:
+            raise Forbidden(
+                f"{who} may do nothing on this host: no rule of access in the agent's configuration is for "
+                "them; ask who runs the host for one"
+            )
+        raise Forbidden(
+            f"{who} may not {request.method} {request.path}: rule {number} of access in the agent's "
+            "configuration lets them read only, which is to look at what is there, and neither to change it, "
+            "nor to run anything, nor to copy files out; ask who runs the host for allow: all"
+        )
+
+    def decide(self, peer: Peer) -> tuple[int, Need | None]:
+        """The number of the rule that decides, from 1 on, and what it allows; (0, ALL) for who may always do
+        everything, (0, None) where no rule fits.
+        """
+        if peer.uid is not None and peer.uid in self._always:
+            return 0, Need.ALL
+        for number, rule in enumerate(self._rules, 1):
+            if self._fits(rule, peer):
+                return number, rule.allow
+        return 0, None
+
+    def _fits(self, rule: Rule, peer: Peer) -> bool:
+        if peer.uid is None:
+            return peer.common_name is not None and peer.common_name in rule.common_names
+        return any(self._accounts.uid(user) == peer.uid for user in rule.users) or any(
+            self._accounts.gid(group) in peer.gids for group in rule.groups
+        )
+
+
+def _names(
+    spec: Mapping[str, Any], key: str, where: str, form: re.Pattern[str], expected: str
+) -> tuple[str, ...]:
+    values = spec.get(key)
+    if values is None:
+        return ()
+    if isinstance(values, list) and 0 < len(values) <= _MAX_NAMES:
+        texts = [str(value) if type(value) is int and value >= 0 else value for value in values]
+        if all(isinstance(text, str) and form.fullmatch(text) for text in texts):
+            return tuple(texts)
+    raise InvalidSpec(
+        f"{where} is not usable: {key} is {str(values)[:200]!r}; expected a list of {expected}, of 1 to "
+        f"{_MAX_NAMES}"
+    )
