@@ -239,7 +239,7 @@ def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -
 
     web = run(agent, "web", "front")
     eventually(lambda: "chain inet strict input" in (names_of(agent, "front")["problem"] or ""))
-    assert "th dport { 53, 67 } accept" in names_of(agent, "front")["problem"]
+    assert "th dport '{ 53, 67 }' accept" in names_of(agent, "front")["problem"]
     eventually(lambda: resolvers(agent, web) != [gateway], what="the host's resolvers")
 
     _nft(*enter, f'insert rule inet strict input iifname "{agent.config.bridge_prefix}*" accept')

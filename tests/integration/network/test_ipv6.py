@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.waiting import eventually
 from integration.network.conftest import Serve
 from integration.network.topology import (
     HOST_OUTER,
@@ -79,9 +80,20 @@ def test_routed_addresses_are_seen_as_they_are(host: Host, outside: NamedNamespa
     assert outside.ask(place["ipv6"], 80) == ["inside", OUTSIDE6]
 
 
+def _is_refused(place: NamedNamespace, address: str) -> bool:
+    try:
+        place.connect(address, 9).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def test_others_reach_the_first_container_of_a_network_at_once(
     host: Host, outside: NamedNamespace, serve: Serve
 ) -> None:
+    eventually(lambda: _is_refused(outside, HOST_OUTER6), what="a cable that carries IPv6")
     outside.run("ip", "route", "add", BOTH["subnet6"], "via", HOST_OUTER6)
     host.call("create", "routed", {**BOTH, "nat": False})
     container = host.container()
