@@ -49,9 +49,6 @@ class Asking(Protocol):
     async def ask(self, container: Container, check: Check, started: Callable[[], None]) -> Probe | None:
         """Run the check once."""
 
-    def end_former(self) -> None:
-        """End what a former agent has begun."""
-
 
 @dataclass(eq=False, slots=True)
 class _Watched:
@@ -98,7 +95,6 @@ class HealthChecks:
     def start(self, probes: Asking) -> None:
         """Take up what a former agent has left, and go on with it."""
         self._probes = probes
-        probes.end_former()
         self._records.sweep({container.id for container in self._registry})
         for container in self._registry:
             if container.check is not None and not container.running:

@@ -71,7 +71,6 @@ class Asked:
         self.answers: Callable[[Container], int | None] = lambda _: 0
         self.lasting = 0.01
         self.starting = self.most_starting = self.running = self.most_running = self.cancelled = 0
-        self.ended_former = 0
 
     async def ask(self, container: Container, check: Check, started: Callable[[], None]) -> Probe | None:
         self.moments.setdefault(container.id, []).append(asyncio.get_running_loop().time())
@@ -93,9 +92,6 @@ class Asked:
             self.running -= 1
         code = self.answers(container)
         return None if code is None else Probe(1, 2, code, f"said {code}")
-
-    def end_former(self) -> None:
-        self.ended_former += 1
 
 
 class World:
@@ -348,7 +344,6 @@ def test_the_next_agent_goes_on(play: Play) -> None:
         world.checks = world.agent()
         world.checks.start(world.asked)
 
-        assert world.asked.ended_former == 2
         assert made.health == known
         assert other.health == Health()
         assert ran.health is not None
