@@ -302,6 +302,22 @@ def test_a_probe_ends_with_its_container_and_with_a_pause(play: Play) -> None:
     play(scene)
 
 
+def test_probes_cut_off_before_they_began_leave_room_for_others(play: Play) -> None:
+    async def scene(world: World) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(20):
+            made = world.make(f"c{number}", test="true", interval=100)
+            world.checks.changed(made)  # it is due, and ends in the same round of the loop
+            loop.call_at(loop.time() + loop._clock_resolution / 2, world.end, made)  # type: ignore[attr-defined]
+            await asyncio.sleep(1)
+        assert not world.asked.moments
+        world.make("web", test="true", interval=10)
+        await asyncio.sleep(15)
+        assert len(world.asked.moments["web"]) == 1
+
+    play(scene)
+
+
 def test_what_says_nothing_is_asked_again(play: Play) -> None:
     async def scene(world: World) -> None:
         world.asked.answers = lambda _: None if len(world.asked.moments["web"]) < 4 else 0
