@@ -19,11 +19,11 @@ class Lifecycle:
     """Says what the keeper was asked to forget."""
 
     def __init__(self) -> None:
-        self.forgotten: list[str] = []
+        self.forgotten: asyncio.Queue[str] = asyncio.Queue()
         self.link = SimpleNamespace(request=self._request)
 
     async def _request(self, message: Any) -> None:
-        self.forgotten.append(message.id)
+        self.forgotten.put_nowait(message.id)
 
     def run_soon(self, work: Coroutine[Any, Any, Any]) -> None:
         asyncio.get_running_loop().create_task(work)
@@ -54,11 +54,9 @@ def test_a_probe_whose_answer_nobody_has_is_ended_whenever_the_keeper_comes() ->
         of_user, asks = sleeps
         assert asks.wait(10) == -9
         assert of_user.poll() is None
-        assert lifecycle.forgotten == []
+        assert lifecycle.forgotten.empty()
         execs.take_inventory([records[0], {**records[1], "exit_code": 137}, records[2]])
-        while len(lifecycle.forgotten) < 2:
-            await asyncio.sleep(0)
-        assert sorted(lifecycle.forgotten) == ["asks", "has-asked"]
+        assert {await lifecycle.forgotten.get() for _ in range(2)} == {"asks", "has-asked"}
         assert execs.ids_of("web") == ["of-user"]
 
     try:
