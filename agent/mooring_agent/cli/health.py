@@ -6,23 +6,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..engine.resources.health import NONE, Span
+from ..engine.resources.health import DOCKER, NONE, SPANS, Span
 from ..errors import InvalidSpec
-
-_SPANS = {
-    "health_interval": "Interval",
-    "health_timeout": "Timeout",
-    "health_start_period": "StartPeriod",
-    "health_start_interval": "StartInterval",
-}
 
 
 def healthcheck(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """These options as `Healthcheck` of the Docker Engine API; None where none was given."""
     spans = {
-        name: Span().parse(text, f"--{option.replace('_', '-')}") or 0
-        for option, name in _SPANS.items()
-        if (text := getattr(arguments, option)) is not None
+        DOCKER[name]: Span().parse(text, f"--health-{name.replace('_', '-')}") or 0
+        for name in SPANS
+        if (text := getattr(arguments, f"health_{name}")) is not None
     }
     check: dict[str, Any] = dict(spans)
     if arguments.health_cmd is not None:

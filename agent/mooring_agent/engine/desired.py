@@ -251,6 +251,11 @@ class DesiredContainers:
             live = [str(change) for change in changes if change.live and change.field != "state"]
             action = Action("replace", "container", name, "; ".join([*reasons, *live, order]) + missing)
             return Plan((action,), replace=True, start=running)
+        if healthy and settled(wanted, existing.image_health, name) is None:
+            raise InvalidSpec(
+                f'container {name} has the state "healthy" and no health check: it was made before those of '
+                "images were asked; declare its healthcheck with a test, or delete it first"
+            )
         actions = [
             Action("update", "container", name, str(change)) for change in changes if change.field != "state"
         ]

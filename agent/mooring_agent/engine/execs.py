@@ -121,10 +121,6 @@ class Execs:
         except KeyError:
             raise NotFound(f"no such exec: {id}; it may have ended long ago") from None
 
-    def probes(self) -> list[Exec]:
-        """Those that ask for a container's health."""
-        return [process for process in self._execs.values() if process.spec.probe]
-
     def ids_of(self, container_id: str) -> list[str]:
         """The ids of those of a container that have not ended."""
         return [
@@ -358,6 +354,8 @@ class Execs:
                 process.pid, process.start_time = record["pid"], record["start_time"]
                 process.running = True
                 self._lifecycle.run_soon(self._recover_terminal(process))
+                if process.spec.probe:  # of a former agent, or told to have failed: nobody has its answer
+                    self.kill_group(process)
         for process in list(self._execs.values()):
             if process.asked and process.exit_code is None and process.id not in present:
                 self._end(process, _UNKNOWN_EXIT, known=False)
@@ -370,6 +368,8 @@ class Execs:
         spec = ExecSpec(argv, **{name: value for name, value in noted.items() if name in _NOTED})
         process = Exec(record["id"], record["container"], spec, started=True, asked=True, told=True)
         self._execs[process.id] = process
+        if spec.probe:
+            self.discard(process)
         if spec.hangs_up and record["exit_code"] is None:
             asyncio.get_running_loop().call_later(_RETURN_WITHIN, self._hang_up_unless_used, process)
         return process

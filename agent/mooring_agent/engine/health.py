@@ -96,7 +96,7 @@ def settled(spec: ContainerSpec, image: Mapping[str, Any], name: str) -> Check |
         return None
     if found.test is None:
         raise InvalidSpec(
-            f"container {name} has a healthcheck without a test, and image {spec.image} has none either; "
+            f"container {name} has a healthcheck without a test, and image {spec.image} gave it none; "
             "add the test, or remove the healthcheck"
         )
     kind, *command = found.test

@@ -15,10 +15,10 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import Unavailable
 from .background import Background
@@ -46,11 +46,10 @@ _FIRST_PAUSE = 0.25
 class Asking(Protocol):
     """See `probing.Probes`."""
 
-    async def ask(self, container: Container, check: Check, started: Callable[[], None]) -> Probe | None:
+    def ask(
+        self, container: Container, check: Check, started: Callable[[], None]
+    ) -> Coroutine[Any, Any, Probe | None]:
         """Run the check once."""
-
-    def end_former(self) -> None:
-        """End what a former agent has begun."""
 
 
 @dataclass(eq=False, slots=True)
@@ -67,7 +66,7 @@ class _Watched:
     regular: float
     due: float = 0.0
     haste: float = _FIRST_PAUSE
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Probe | None] | None = None
     restarting: bool = False
 
 
@@ -98,7 +97,6 @@ class HealthChecks:
     def start(self, probes: Asking) -> None:
         """Take up what a former agent has left, and go on with it."""
         self._probes = probes
-        probes.end_former()
         self._records.sweep({container.id for container in self._registry})
         for container in self._registry:
             if container.check is not None and not container.running:
@@ -301,41 +299,40 @@ class HealthChecks:
         return self._watched.get(container.id) is watched and container.status == "running"
 
     def _ask_ready(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._ready and self._starting < _STARTS_AT_ONCE and self._running < _RUNNING_AT_ONCE:
             watched = self._ready.popleft()
             if not self._wants(watched):
                 watched.due = 0.0
             elif watched.task is None and watched.due:
-                self._starting += 1
-                self._running += 1
-                watched.task = loop.create_task(self._ask(watched))
+                self._ask(watched)
 
-    async def _ask(self, watched: _Watched) -> None:
-        started = False
+    def _ask(self, watched: _Watched) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        starting = True
 
         def has_started() -> None:
-            nonlocal started
-            if not started:
-                started = True
+            nonlocal starting
+            if starting:
+                starting = False
                 self._starting -= 1
                 self._ask_ready()
 
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        task = asyncio.current_task()
-        probe = None
-        try:
-            probe = await self._probes.ask(watched.container, watched.check, has_started)
-        finally:
+        def over(task: asyncio.Task[Probe | None]) -> None:
             self._running -= 1
             has_started()
             if watched.task is task:
                 watched.task = None
                 watched.due = 0.0
                 if self._wants(watched):
-                    self._answered(watched, probe, began)
+                    self._answered(watched, _answer(task), began)
             self._ask_ready()
+
+        self._starting += 1
+        self._running += 1
+        watched.task = loop.create_task(self._probes.ask(watched.container, watched.check, has_started))
+        # A task that is cancelled before it has begun would give nothing back itself.
+        watched.task.add_done_callback(over)
 
     # What is learned
 
@@ -400,6 +397,14 @@ class HealthChecks:
 def _run_of(container: Container) -> str:
     """What tells one run of a container from any other."""
     return f"{container.boot} {container.pid} {container.start_time}"
+
+
+def _answer(task: asyncio.Task[Probe | None]) -> Probe | None:
+    """What a probe has said; nothing, where it was cancelled or the agent has failed at it."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("health check not made", exc_info=error)
+    return None if task.cancelled() or error is not None else task.result()
 
 
 def _is_starting(container: Container) -> bool:

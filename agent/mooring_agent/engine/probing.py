@@ -69,12 +69,6 @@ class Probes:
             streams.close()
             self._execs.discard(process)
 
-    def end_former(self) -> None:
-        """End the probes of a former agent, whose answers nobody has waited for."""
-        for process in self._execs.probes():
-            self._execs.kill_group(process)
-            self._execs.discard(process)
-
     async def _result(
         self, container: Container, process: Exec, streams: ExecStreams, check: Check, start: int
     ) -> Probe | None:

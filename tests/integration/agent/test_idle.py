@@ -6,8 +6,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 _WATCHED = 3.0  # seconds
 

@@ -134,7 +134,8 @@ def test_an_agent_of_other_code_brings_the_keeper_to_it(
     init = code / "__init__.py"
     init.write_text(init.read_text().replace(f'"{mooring_agent.__version__}"', '"99.0.0"'))
     agent = start_agent()
-    script = "i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); usleep 3000; done; exit 9"
+    until = "while [ $i -lt 1000 ] || [ ! -e /over ]"  # it outlasts both changes, however slow those are
+    script = f"i=0; {until}; do echo $i; i=$((i+1)); usleep 3000; done; echo $i in all; exit 9"
     put(agent, "writer", {"image": "busybox", "command": ["sh", "-c", script]})
     before = agent.api("GET", "/mooring/v1/host")["keeper"]
     agent.terminate()
@@ -146,7 +147,10 @@ def test_an_agent_of_other_code_brings_the_keeper_to_it(
     monkeypatch.undo()
     agent.restart()
     assert agent.api("GET", "/mooring/v1/host")["keeper"] == before
+    agent.api("POST", "/mooring/v1/containers/writer/exec", {"argv": ["touch", "/over"]})
     found = eventually(lambda: (one := view(agent, "writer"))["state"] == "exited" and one, 30)
     assert (found["exit_code"], found["exit_known"]) == (9, True)
-    lines = [line["data"] for line in agent.stream("GET", "/mooring/v1/containers/writer/logs")]
-    assert lines == [f"{number}\n" for number in range(1000)]
+    *lines, last = [line["data"] for line in agent.stream("GET", "/mooring/v1/containers/writer/logs")]
+    assert lines == [f"{number}\n" for number in range(len(lines))]
+    assert len(lines) >= 1000
+    assert last == f"{len(lines)} in all\n"

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,34 @@ def test_what_the_image_says_already_is_no_change(agent: AgentUnderTest, tmp_pat
     assert [action["action"] for action in dry["actions"]] == ["update"]
     put(agent, {**spec, "healthcheck": {"test": ["NONE"]}})
     assert view(agent)["health"] is None
+
+
+def test_one_made_before_images_checks_were_known_is_asked_only_when_that_is_declared(
+    start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    (tmp_path / "Dockerfile").write_text(
+        'FROM busybox\nHEALTHCHECK --interval=200ms CMD true\nCMD ["sleep", "600"]\n'
+    )
+    agent.api("PUT", "/mooring/v1/images/asking", {"build": {"context": str(tmp_path)}}, timeout=110)
+    spec = {"image": "asking", "stop_timeout": 0}
+    before = put(agent, spec)["result"]
+    agent.terminate()
+    with closing(sqlite3.connect(agent.config.data_root / "state.db")) as state, state:
+        state.execute("UPDATE containers SET resolved = json_remove(resolved, '$.image_health')")
+    agent.start()
+
+    assert (view(agent)["pid"], view(agent)["health"]) == (before["pid"], None)
+    assert not put(agent, spec)["changed"]
+    refused = put(agent, {**spec, "state": "healthy"}, check=False)
+    assert "was made before those of images were asked" in refused["message"]
+    refused = put(agent, {**spec, "healthcheck": {"retries": 2}}, check=False)
+    assert "has a healthcheck without a test, and image asking gave it none" in refused["message"]
+    asked = {**spec, "state": "healthy", "healthcheck": {"test": "true", "interval": "200ms"}}
+    assert put(agent, asked)["result"]["pid"] == before["pid"]
+    put(agent, {**spec, "env": {"V": "2"}})
+    eventually(lambda: status(agent) == "healthy")
+    agent.destroy()
 
 
 @pytest.mark.usefixtures("tidy")

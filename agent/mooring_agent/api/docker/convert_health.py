@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...engine.health import declared_check
-from ...engine.resources.health import LEAST_SPAN, from_docker, to_docker
+from ...engine.resources.health import DOCKER, KINDS, LEAST_SPAN, SPANS, from_docker, to_docker
 from ...errors import InvalidSpec
 from ..timestamps import rfc3339
 from .rules import Draft, canonical, integer, mapping, refused, texts
@@ -19,9 +19,7 @@ from .rules import Draft, canonical, integer, mapping, refused, texts
 if TYPE_CHECKING:
     from ...engine.container import Container
 
-_SPANS = ("Interval", "Timeout", "StartPeriod", "StartInterval")
-_KNOWN = ("Test", "Retries", *_SPANS)
-_KINDS = ("NONE", "CMD", "CMD-SHELL")
+_KNOWN = tuple(DOCKER.values())
 _NOT_CHECKED = "none"
 STATUSES = ("starting", "healthy", "unhealthy", _NOT_CHECKED)
 
@@ -33,10 +31,10 @@ def healthcheck(draft: Draft, value: Any, where: str) -> None:
         if key not in _KNOWN:
             raise InvalidSpec(f"option {where}.{key} is not known: expected one of {', '.join(_KNOWN)}")
     test = texts(given.get("Test"), f"{where}.Test")
-    if test and (test[0] not in _KINDS or (len(test) == 1) is not (test[0] == "NONE")):
+    if test and (test[0] not in KINDS or (len(test) == 1) is not (test[0] == "NONE")):
         expected = '["NONE"], ["CMD", ARGUMENT, …] or ["CMD-SHELL", COMMAND]'
         raise refused(f"{where}.Test", test, expected)
-    for name in _SPANS:
+    for name in map(DOCKER.__getitem__, SPANS):
         span = integer(given.get(name), f"{where}.{name}")
         if span is not None and span < LEAST_SPAN:
             raise refused(f"{where}.{name}", span, "nanoseconds, 1000000 (a millisecond) at least, or 0")

@@ -31,7 +31,10 @@ _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?")
 _UNITS = ((3600 * SECOND, "h"), (60 * SECOND, "m"))
 _SMALL_UNITS = ((1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 NONE = ("NONE",)
-_KINDS = ("NONE", "CMD", "CMD-SHELL")
+"""The test of a container that is not asked."""
+
+KINDS = ("NONE", "CMD", "CMD-SHELL")
+"""The words that a test begins with."""
 
 
 def spelled(span: int) -> str:
@@ -111,7 +114,7 @@ class HealthTest(Type[tuple[str, ...]]):
             raise refusal(where, value, self._EXPECTED)
         words = self._WORDS.parse(value, where) or ()
         kind, *command = words
-        if kind not in _KINDS or bool(command) is (kind == "NONE") or (command and not command[0].strip()):
+        if kind not in KINDS or bool(command) is (kind == "NONE") or (command and not command[0].strip()):
             raise refusal(where, value, self._EXPECTED)
         return words
 
@@ -155,14 +158,16 @@ class Healthcheck(Declared):
     def __str__(self) -> str:
         """Return "test true, interval 30s"."""
         shown = [] if self.test is None else [f"test {HealthTest().show(self.test)}"]
-        shown += [f"{name} {spelled(value)}" for name in _SPANS if (value := getattr(self, name)) is not None]
+        shown += [f"{name} {spelled(value)}" for name in SPANS if (value := getattr(self, name)) is not None]
         shown += [f"retries {self.retries}"] if self.retries is not None else []
         shown += ["restarted when unhealthy"] if self.on_unhealthy == "restart" else []
         return ", ".join(shown) or "as the image has it"
 
 
-_SPANS = ("interval", "timeout", "start_period", "start_interval")
-_DOCKER = {
+SPANS = ("interval", "timeout", "start_period", "start_interval")
+"""The options that are spans of time."""
+
+DOCKER = {
     "test": "Test",
     "interval": "Interval",
     "timeout": "Timeout",
@@ -170,6 +175,7 @@ _DOCKER = {
     "start_interval": "StartInterval",
     "retries": "Retries",
 }
+"""Docker's words for our options, where it has the same."""
 
 
 def inherited(declared: Healthcheck | None, image: Healthcheck | None) -> Healthcheck:
@@ -180,14 +186,14 @@ def inherited(declared: Healthcheck | None, image: Healthcheck | None) -> Health
 
 def from_docker(config: Mapping[str, Any]) -> dict[str, Any]:
     """A HealthConfig in our words, for `Healthcheck`; nothing is checked but by that."""
-    words = {name: config.get(theirs) for name, theirs in _DOCKER.items()}
+    words = {name: config.get(theirs) for name, theirs in DOCKER.items()}
     given = {name: value for name, value in words.items() if value not in (None, 0, [])}
-    return {name: f"{value}ns" if name in _SPANS else value for name, value in given.items()}
+    return {name: f"{value}ns" if name in SPANS else value for name, value in given.items()}
 
 
 def to_docker(check: Healthcheck) -> dict[str, Any]:
     """The same as a HealthConfig, without what is not set."""
-    found = {theirs: getattr(check, name) for name, theirs in _DOCKER.items()}
+    found = {theirs: getattr(check, name) for name, theirs in DOCKER.items()}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in found.items()
