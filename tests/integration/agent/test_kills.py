@@ -21,7 +21,7 @@ from harness.waiting import eventually
 
 pytestmark = pytest.mark.root
 
-COUNT = 24
+COUNT = 60  # tenths of a second: an agent has to be back before it ends, however slow the machine
 TICKER = {
     "image": "busybox",
     "command": [
