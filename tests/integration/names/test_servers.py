@@ -239,12 +239,31 @@ def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -
 
     web = run(agent, "web", "front")
     eventually(lambda: "chain inet strict input" in (names_of(agent, "front")["problem"] or ""))
-    assert "th dport { 53, 67 } accept" in names_of(agent, "front")["problem"]
+    assert "th dport '{ 53, 67 }' accept" in names_of(agent, "front")["problem"]
     eventually(lambda: resolvers(agent, web) != [gateway], what="the host's resolvers")
 
     _nft(*enter, f'insert rule inet strict input iifname "{agent.config.bridge_prefix}*" accept')
     eventually(lambda: resolvers(agent, web) == [gateway], 40.0, what="the network's own server")
     assert look_up(agent, web, "web").values == (address(web, "front"),)
+
+
+def test_a_firewall_of_ipv6_is_in_the_way_of_who_asks_over_ipv6(start_agent: StartAgent) -> None:
+    agent = start_agent(program=("unshare", "--net", sys.executable, "-m", "mooring_agent"))
+    assert agent.process is not None
+    gateway = declare(agent, "front", ipv6=True)["gateway"]
+    gateway6 = declare(agent, "six", ipv4=False, ipv6=True)["gateway6"]
+    both, six = run(agent, "both", "front"), run(agent, "six", "six")
+    eventually(lambda: resolvers(agent, six) == [gateway6], what="the network's own server")
+    enter = ("nsenter", f"--net=/proc/{agent.process.pid}/ns/net", "nft")
+    _nft(*enter, "add table ip6 strict")
+    _nft(*enter, "add chain ip6 strict input { type filter hook input priority 0; policy drop; }")
+
+    eventually(lambda: "chain ip6 strict input" in (names_of(agent, "six")["problem"] or ""))
+    eventually(lambda: resolvers(agent, six) != [gateway6], what="the host's resolvers")
+    assert names_of(agent, "front")["problem"] is None
+    assert resolvers(agent, both) == [gateway]
+    _nft(*enter, "delete table ip6 strict")
+    eventually(lambda: resolvers(agent, six) == [gateway6], what="the network's own server again")
 
 
 def _nft(*argv: str) -> None:
