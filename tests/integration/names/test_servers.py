@@ -176,9 +176,14 @@ def test_a_server_that_nobody_needs_ends(agent: AgentUnderTest) -> None:
     assert names_of(agent, "front")["state"] == "idle"
 
 
-def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(agent: AgentUnderTest) -> None:
-    gateway = declare(agent, "front")["gateway"]
-    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+@pytest.mark.parametrize("spec", [{}, {"ipv4": False, "ipv6": True}])
+def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(
+    agent: AgentUnderTest, spec: dict[str, bool]
+) -> None:
+    network = declare(agent, "front", **spec)
+    gateway = network["gateway"] or network["gateway6"]
+    family, kind = (socket.AF_INET6, "AAAA") if ":" in gateway else (socket.AF_INET, "A")
+    with socket.socket(family) as stream, socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         stream.bind((gateway, 53))
         stream.listen()
         datagrams.bind((gateway, 53))
@@ -189,7 +194,8 @@ def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(age
         assert f"port 53 of {gateway} is taken by {comm} (process {os.getpid()})" in problem
         eventually(lambda: resolvers(agent, web) != [gateway], what="the host's resolvers")
     eventually(lambda: resolvers(agent, web) == [gateway], 40.0, what="the network's own server")
-    finds(agent, web, "web", address(web, "front"))
+    own = web["networks"]["front"]["ipv4_address"] or web["networks"]["front"]["ipv6_address"]
+    eventually(lambda: look_up(agent, web, "web", kind).values == (own,), what="its own name")
     assert names_of(agent, "front")["problem"] is None
 
 

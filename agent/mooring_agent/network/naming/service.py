@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,10 @@ class NameService:
         """Networks were declared, or repaired: names go between the hosts that they have now."""
         if self._settled:
             self._exchange.follow(self._networks())
+            for served in list(self._served.values()):
+                now = tuple(self._realms().get(realm.bridge, realm) for realm in served.view.realms)
+                if now != served.view.realms:  # encryption has begun or ended, which is another MTU
+                    self._serve(replace(served.view, realms=now))
 
     async def network_removed(self, bridge: str) -> None:
         """A network is gone: so are its servers and its names."""
