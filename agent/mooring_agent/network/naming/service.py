@@ -404,7 +404,7 @@ class NameService:
         if not self._served:
             return
         realms = chain.from_iterable(served.view.realms for served in self._served.values())
-        versions = sorted({realm.gateways[0].version for realm in realms})
+        versions: set[int] = {realm.gateways[0].version for realm in realms}
         try:
             found = {version: tuple(await self.redirects.obstacles(version)) for version in versions}
         except (MissingProgram, NftError):
