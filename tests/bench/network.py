@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,6 +54,21 @@ class _Site:
     client: Namespace
     address: str
     gateway: str
+
+
+_ECHOES = f"""
+import socket
+listener = socket.create_server(("0.0.0.0", {_ECHO}))
+while True:
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection:
+        try:
+            while data := connection.recv(65536):
+                connection.sendall(data)
+        except OSError:
+            pass
+"""
 
 
 def main() -> None:
@@ -154,6 +170,15 @@ def _throughput(where: Namespace, address: str, port: int, seconds: float) -> fl
 
 def _round_trip(where: Namespace, address: str, port: int, _seconds: float) -> float:
     """The median seconds of 64 bytes there and back."""
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {_processors()[1]})  # of this thread
+    try:
+        return _there_and_back(where, address, port)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
+def _there_and_back(where: Namespace, address: str, port: int) -> float:
     with where.connect(address, port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         samples = []
@@ -346,26 +371,15 @@ def _running(where: Namespace, *argv: str) -> Iterator[None]:
 
 @contextmanager
 def _echo(where: Namespace) -> Iterator[None]:
-    listener = where.open_socket()
-    listener.settimeout(None)
-    listener.bind(("0.0.0.0", _ECHO))
-    listener.listen()
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with connection, suppress(OSError):
-                    while data := connection.recv(65536):
-                        connection.sendall(data)
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
+    """Sends back what comes, on a processor of its own: where the scheduler puts both ends would decide."""
+    with _running(where, "taskset", "--cpu-list", str(_processors()[0]), sys.executable, "-c", _ECHOES):
         yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+
+
+def _processors() -> tuple[int, int]:
+    """Two of this process, the same one twice where there is but one."""
+    available = sorted(os.sched_getaffinity(os.getpid()))
+    return available[0], available[-1]
 
 
 if __name__ == "__main__":

@@ -75,7 +75,11 @@ def parse(message: bytes) -> Answer:
     return Answer(flags & 15, tuple(values))
 
 
-def inside(pid: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.socket:
+def inside(
+    pid: int,
+    kind: socket.SocketKind = socket.SOCK_DGRAM,
+    family: socket.AddressFamily = socket.AF_INET,
+) -> socket.socket:
     """A socket in the network namespace of a process, made by a child that hands it over."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -84,7 +88,7 @@ def inside(pid: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.sock
             status = 1
             try:
                 _enter(pid)
-                with socket.socket(socket.AF_INET, kind) as made:
+                with socket.socket(family, kind) as made:
                     socket.send_fds(theirs, [b"."], [made.fileno()])
                 status = 0
             finally:

@@ -366,6 +366,7 @@ class Engine:
         """Somebody else has changed what is ours in the kernel."""
         for drift in what:
             logger.warning("network %s what=%r", "repaired" if repaired else "not repaired", drift)
+        self.naming.service.follow_networks()
         action = "repair" if repaired else "drift"
         self.events.publish("network", action, self.config.nft_table, {"what": "; ".join(what)})
 

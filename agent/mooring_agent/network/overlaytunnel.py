@@ -103,7 +103,7 @@ def ensure(
             sysctls.write(path, value)
         if not link.up:
             netlink.execute(rtnetlink.link_set(link.ifindex, up=True))
-        for message in _corrections(netlink, link.ifindex, overlay):
+        for message in _corrections(_routes(netlink, overlay), link.ifindex, overlay):
             netlink.execute(message)
     except NetlinkError as error:
         if error.errno == errno.EADDRINUSE:
@@ -129,9 +129,10 @@ def differences(netlink: RouteSocket, network: str, name: str, overlay: Overlay,
         for path, value in _settings(name, overlay)
         if sysctls.read(path) not in (None, value)
     )
-    sealed = _prefixes(overlay) <= _sealed(_routes(netlink, overlay))
-    if not sealed or list(_corrections(netlink, link.ifindex, overlay)):
-        found.append(f"routes of the encrypted network {network} are missing or too many")
+    routes = _routes(netlink, overlay)
+    sealed = _prefixes(overlay) <= _sealed(routes)
+    if not sealed or list(_corrections(routes, link.ifindex, overlay)):
+        found.append(f"routes of the encrypted network {network} are missing, too many or not as declared")
     return found
 
 
@@ -191,18 +192,17 @@ def _as_declared(present: Device, overlay: Overlay) -> Device:
     )
 
 
-def _corrections(netlink: RouteSocket, index: int, overlay: Overlay) -> Iterator[bytes]:
-    """Of the routes through the device."""
+def _corrections(routes: Iterable[Route], index: int, overlay: Overlay) -> Iterator[bytes]:
+    """Of the host's routes through the device. One of IPv6 loses its source with the address, and stays."""
     there = {
-        _where(route)
-        for route in _routes(netlink, overlay)
+        _where(route): route.source
+        for route in routes
         if route.ifindex == index and route.table == RT_TABLE_MAIN
     }
-    wanted = _prefixes(overlay)
     for subnet, slice in zip(overlay.subnets, overlay.here.slices, strict=True):
-        if _prefix(subnet) not in there:
+        if there.pop(_prefix(subnet), None) != gateway_of(slice):
             yield subnetroutes.through_set(index, _prefix(subnet), gateway_of(slice))
-    for prefix in there - wanted:
+    for prefix in there:
         yield subnetroutes.through_delete(index, prefix)
 
 

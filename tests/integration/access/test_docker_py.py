@@ -32,6 +32,10 @@ def client(tls_agent: TlsAgent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     made.close()
 
 
+# docker-py leaves the connection of logs that are not read to their end to the collector.
+@pytest.mark.filterwarnings("ignore:.*unclosed <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:.*unclosed.*SSLSocket:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
 def test_output_logs_and_raw_streams(client: Any) -> None:
     assert client.containers.run("busybox", ["echo", "hello"], remove=True) == b"hello\n"
     container = client.containers.run("busybox", ["sh", "-c", "echo begun; exec sleep 600"], detach=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import unix_http
+from harness import dns, unix_http
+from harness.dns import Answer
 from harness.fleet import FleetHosts
+from harness.waiting import eventually
 from integration.collection.conftest import end_masters
 from integration.collection.playbooks import Controller, Run
 from integration.fleet.flows import Flow
@@ -68,11 +71,32 @@ class Fleet:
         """The network namespace of a container."""
         return Namespace(self.hosts.network_of(view["at"], view["pid"]))
 
+    def execute(self, view: dict[str, Any], *argv: str) -> str:
+        """What a program in a container prints."""
+        path = f"/mooring/v1/containers/{view['id']}/exec"
+        said = unix_http.request(self.hosts.socket(view["at"]), "POST", path, {"argv": argv}).json()
+        assert said["exit_code"] == 0, said
+        return str(said["stdout"])
 
-def places(_client: dict[str, Any], server: dict[str, Any]) -> list[str]:
-    """The addresses at which one container finds another: those that its view tells, whoever asks."""
-    on = server["networks"]["mesh"]
-    return [on["ipv4_address"], on["ipv6_address"]]
+    def look_up(self, client: dict[str, Any], name: str, kind: str) -> Answer:
+        """Ask whom a container asks, from within it."""
+        lines = self.execute(client, "cat", "/etc/resolv.conf").splitlines()
+        [resolver] = [line.split()[1] for line in lines if line.startswith("nameserver ")]
+        with self.namespace(client).open_socket(socket.SOCK_DGRAM, resolver) as made:
+            return dns.ask(made, resolver, name, kind)
+
+    def places(self, client: dict[str, Any], server: dict[str, Any]) -> list[str]:
+        """The addresses at which one container finds another by its name, all that it has."""
+        on = server["networks"]["mesh"]
+        addresses = [on["ipv4_address"], on["ipv6_address"]]
+
+        def found() -> bool:
+            said = [self.look_up(client, server["name"], kind).values for kind in ("A", "AAAA")]
+            assert said == [(address,) for address in addresses]
+            return True
+
+        eventually(found, what=f"{server['name']} as {client['name']} finds it")
+        return addresses
 
 
 def who_answers(where: Namespace, address: str) -> str:
@@ -83,13 +107,16 @@ def who_answers(where: Namespace, address: str) -> str:
 
 
 def every_pair_reaches_each_other(fleet: Fleet, *hosts: str) -> None:
+    """By name, at whichever address of it."""
     views = fleet.containers(*hosts)
     assert len(views) == 3 * len(hosts)
     for client in views.values():
         where = fleet.namespace(client)
         for server in views.values():
-            for address in places(client, server):
+            for address in fleet.places(client, server):
                 assert who_answers(where, address) == server["name"], (client["name"], address)
+            asked = f"http://{server['name']}/hostname"
+            assert fleet.execute(client, "wget", "-qO-", asked).strip() == server["name"], client["name"]
 
 
 def steps(run: Run, task: str) -> dict[str, list[tuple[str, str]]]:
@@ -144,7 +171,7 @@ def test_playbook_adds_a_host_and_removes_one_while_traffic_flows(fleet: Fleet) 
                 (before[f"{one}-a"], before[f"{two}-a"]),
                 (before[f"{two}-b"], before[f"{one}-b"]),
             )
-            for address in places(client, server)
+            for address in fleet.places(client, server)
         ]
         # A user adds one and takes one away, has it told what would be, and lets it be so.
         fleet.group(mesh=[one, two, four], leaving=[three])
@@ -169,6 +196,8 @@ def test_playbook_adds_a_host_and_removes_one_while_traffic_flows(fleet: Fleet) 
     assert changed(last) == dict.fromkeys((one, two, three, four), 0), last.output
 
     every_pair_reaches_each_other(fleet, one, two, four)
+    for client in fleet.containers(one, two, four).values():
+        assert fleet.look_up(client, f"{three}-a", "A").code == dns.NXDOMAIN, client["name"]
     after = fleet.containers(one, two)
     assert {name: view["pid"] for name, view in after.items()} == {
         name: view["pid"] for name, view in before.items()

@@ -65,7 +65,8 @@ def look_up(
     """Ask from within a container, whom it asks or another server. Raises TimeoutError."""
     whom = server or resolvers(agent, container)[0]
     transport = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
-    with dns.inside(container["pid"], transport) as made:
+    family = socket.AF_INET6 if ":" in whom else socket.AF_INET
+    with dns.inside(container["pid"], transport, family) as made:
         return dns.ask(made, whom, name, kind, port)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from harness import dns
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.conftest import StartAgent
 from integration.names.asking import address, declare, finds, look_up, names_of, served
 from integration.names.fleet import IMPATIENT, PATIENT, Fleet
+from mooring_agent.network.naming.transfer import Pace
 
 pytestmark = pytest.mark.root
 
@@ -157,6 +159,25 @@ def test_a_host_that_is_gone_is_forgotten_and_known_again_when_it_is_back(make_f
     finds(fleet["a"], asking, "web", address(web, "mesh"))
 
 
+def test_names_follow_a_device_that_is_made_anew(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("a", "b")
+    asking, web = fleet.run("a", "asking"), fleet.run("b", "web")
+    served(fleet["a"], "mesh")
+    finds(fleet["a"], asking, "web", address(web, "mesh"))
+
+    where = fleet.members["a"].namespace
+    [device] = [line.split()[0] for line in where.run("ip", "-br", "link").splitlines() if line[:2] == "mo"]
+    where.run("ip", "link", "delete", device)
+    repaired = time.monotonic()
+    eventually(lambda: where.run("ip", "-br", "link", "show", "up").count(device), what="the device")
+    late = fleet.run("b", "late")
+    finds(fleet["a"], asking, "late", address(late, "mesh"))
+    assert (
+        time.monotonic() - repaired < Pace().silence / 2 * PATIENCE
+    )  # not only since the other host was silent
+    assert hosts_of(fleet, "a")["b"]["state"] == "connected"
+
+
 def test_hosts_are_added_and_removed_by_declaring_the_network_again(make_fleet: MakeFleet) -> None:
     fleet = make_fleet("a", "b")
     asking, web = fleet.run("a", "asking"), fleet.run("b", "web")
@@ -232,19 +253,24 @@ def test_containers_are_not_told_by_the_port(make_fleet: MakeFleet) -> None:
     is_known(fleet, "a", "b", "connected")
 
 
-def test_a_firewall_that_keeps_others_away_is_named(make_fleet: MakeFleet) -> None:
-    fleet = make_fleet("a", "b", program=IMPATIENT)
+@pytest.mark.parametrize(
+    ("family", "spec"), [("ip", {}), ("ip6", {"ipv4": False, "subnet": None, "subnet6": "fd00:77::/48"})]
+)
+def test_a_firewall_that_keeps_others_away_is_named(
+    make_fleet: MakeFleet, family: str, spec: dict[str, Any]
+) -> None:
+    fleet = make_fleet("a", "b", program=IMPATIENT, **spec)
     where = fleet.members["b"].namespace
-    where.run("nft", "add table ip guard")
-    where.run("nft", "add chain ip guard input { type filter hook input priority 0; policy drop; }")
-    where.run("nft", "add rule ip guard input udp dport { 53, 67, 4789 } accept")
-    where.run("nft", "add rule ip guard input tcp sport 4790 accept")
+    where.run("nft", f"add table {family} guard")
+    where.run("nft", f"add chain {family} guard input {{ type filter hook input priority 0; policy drop; }}")
+    where.run("nft", f"add rule {family} guard input udp dport {{ 53, 67, 4789 }} accept")
+    where.run("nft", f"add rule {family} guard input tcp sport 4790 accept")
     is_known(fleet, "a", "b", "gone")
     assert "firewall drops" in hosts_of(fleet, "a")["b"]["problem"]
     is_known(fleet, "b", "a", "connected")
     problem = eventually(lambda: names_of(fleet["b"], "mesh")["problem"], what="a problem")
-    assert "the firewall chain ip guard input of another program drops what other hosts ask" in problem
-    _, advice, command = problem.partition("nft insert rule ")
-    where.run("sh", "-c", advice + command)  # as somebody would paste it
+    assert f"the firewall chain {family} guard input of another program drops what other hosts ask" in problem
+    command = "nft insert rule " + problem.partition("nft insert rule ")[2]
+    where.run("sh", "-c", command)
     is_known(fleet, "a", "b", "connected")
     eventually(lambda: names_of(fleet["b"], "mesh")["problem"] is None, what="no problem")

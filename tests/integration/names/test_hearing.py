@@ -313,5 +313,5 @@ def test_a_port_that_is_taken_is_said_and_had_when_it_is_free(monkeypatch: pytes
     asyncio.run(scenario())
 
 
-async def _no_obstacles() -> list[str]:
+async def _no_obstacles(_version: int) -> list[str]:
     return []

@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,29 @@ def test_a_thousand_names(network: Network, root: Path, client: subprocess.Popen
             f"looked up {looked_up / 1000 * 1e6:.0f} µs"
         )
         assert not list((root / "names").glob("*/*/hosts/*"))
+
+    asyncio.run(scenario())
+
+
+def test_a_network_with_another_mtu_has_the_same_server(network: Network, root: Path) -> None:
+    async def scenario() -> None:
+        networks = [network]
+        service = NameService(root, "mrtmany", "mrt", lambda: networks, lambda _: None)
+        await service.settle([])
+        service.publish(_resident(network, 1))
+        await asyncio.sleep(0)
+        await service.ready(_resident(network, 1))
+        networks[0] = replace(network, mtu=1440)
+        service.follow_networks()
+        [config] = (root / "names" / "servers").glob("*/*.conf")
+
+        def is_told() -> bool:
+            view = service.view(networks[0])
+            assert view is not None
+            return view["state"] == "running" and "option:mtu,1440" in config.read_text()
+
+        await asyncio.to_thread(eventually, is_told, 10, "a server that tells the MTU")
+        await service.teardown()
 
     asyncio.run(scenario())
 

@@ -176,9 +176,14 @@ def test_a_server_that_nobody_needs_ends(agent: AgentUnderTest) -> None:
     assert names_of(agent, "front")["state"] == "idle"
 
 
-def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(agent: AgentUnderTest) -> None:
-    gateway = declare(agent, "front")["gateway"]
-    with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+@pytest.mark.parametrize("spec", [{}, {"ipv4": False, "ipv6": True}])
+def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(
+    agent: AgentUnderTest, spec: dict[str, bool]
+) -> None:
+    network = declare(agent, "front", **spec)
+    gateway = network["gateway"] or network["gateway6"]
+    family, kind = (socket.AF_INET6, "AAAA") if ":" in gateway else (socket.AF_INET, "A")
+    with socket.socket(family) as stream, socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         stream.bind((gateway, 53))
         stream.listen()
         datagrams.bind((gateway, 53))
@@ -189,7 +194,8 @@ def test_a_port_that_is_taken_is_told_and_containers_ask_the_hosts_resolvers(age
         assert f"port 53 of {gateway} is taken by {comm} (process {os.getpid()})" in problem
         eventually(lambda: resolvers(agent, web) != [gateway], what="the host's resolvers")
     eventually(lambda: resolvers(agent, web) == [gateway], 40.0, what="the network's own server")
-    finds(agent, web, "web", address(web, "front"))
+    own = web["networks"]["front"]["ipv4_address"] or web["networks"]["front"]["ipv6_address"]
+    eventually(lambda: look_up(agent, web, "web", kind).values == (own,), what="its own name")
     assert names_of(agent, "front")["problem"] is None
 
 
@@ -245,6 +251,25 @@ def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -
     _nft(*enter, f'insert rule inet strict input iifname "{agent.config.bridge_prefix}*" accept')
     eventually(lambda: resolvers(agent, web) == [gateway], 40.0, what="the network's own server")
     assert look_up(agent, web, "web").values == (address(web, "front"),)
+
+
+def test_a_firewall_of_ipv6_is_in_the_way_of_who_asks_over_ipv6(start_agent: StartAgent) -> None:
+    agent = start_agent(program=("unshare", "--net", sys.executable, "-m", "mooring_agent"))
+    assert agent.process is not None
+    gateway = declare(agent, "front", ipv6=True)["gateway"]
+    gateway6 = declare(agent, "six", ipv4=False, ipv6=True)["gateway6"]
+    both, six = run(agent, "both", "front"), run(agent, "six", "six")
+    eventually(lambda: resolvers(agent, six) == [gateway6], what="the network's own server")
+    enter = ("nsenter", f"--net=/proc/{agent.process.pid}/ns/net", "nft")
+    _nft(*enter, "add table ip6 strict")
+    _nft(*enter, "add chain ip6 strict input { type filter hook input priority 0; policy drop; }")
+
+    eventually(lambda: "chain ip6 strict input" in (names_of(agent, "six")["problem"] or ""))
+    eventually(lambda: resolvers(agent, six) != [gateway6], what="the host's resolvers")
+    assert names_of(agent, "front")["problem"] is None
+    assert resolvers(agent, both) == [gateway]
+    _nft(*enter, "delete table ip6 strict")
+    eventually(lambda: resolvers(agent, six) == [gateway6], what="the network's own server again")
 
 
 def _nft(*argv: str) -> None:

@@ -155,6 +155,12 @@ def test_ipv6_is_encrypted_beside_ipv4_and_alone(
     assert not any(PLAIN in packet for packet in seen)
     assert all(host.call("check") == [] for host in hosts.values())
 
+    # The host speaks from its address there again when that has been away.
+    hosts["b"].run("ip", "-6", "address", "flush", "dev", view["bridge"], "scope", "global")
+    hosts["b"].call("repair")
+    assert hosts["b"].ask(addresses_of(client)[-1], 80)[1] == view["gateway6"]
+    assert hosts["b"].call("check") == []
+
     # Without the device they take no other way, and after a repair the device.
     hosts["a"].run("ip", "link", "delete", "mo" + hosts["a"].call("get", "mesh")["bridge"][2:])
     [sealed] = [line for line in hosts["a"].run("ip", "-6", "route").splitlines() if view["subnet6"] in line]
@@ -236,7 +242,9 @@ def test_encrypted_network_outlives_the_agent_and_is_repaired(fleet: Encrypted, 
     assert first.call("keys.public") == fleet.keys["a"]
 
     second.run("ip", "route", "flush", "dev", device)
-    assert second.call("check") == ["routes of the encrypted network mesh are missing or too many"]
+    assert second.call("check") == [
+        "routes of the encrypted network mesh are missing, too many or not as declared"
+    ]
     second.call("repair")
     assert client.ask(address, 80)[0] == address
     second.run("ip", "link", "delete", device)

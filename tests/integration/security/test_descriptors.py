@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -149,9 +150,10 @@ def test_no_socket_of_ours_is_abstract(agent: AgentUnderTest, attacker: Attacker
     inodes = set()
     for pid in pids:
         for number in os.listdir(f"/proc/{pid}/fd"):
-            target = os.readlink(f"/proc/{pid}/fd/{number}")
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+            with suppress(FileNotFoundError):  # closed meanwhile
+                target = os.readlink(f"/proc/{pid}/fd/{number}")
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
     assert inodes
     with open("/proc/net/unix") as table:
         for fields in (line.split() for line in table.readlines()[1:]):

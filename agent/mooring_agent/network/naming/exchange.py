@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,7 +29,8 @@ Slices = tuple[IPNetwork, ...]
 
 class Exchange:
     """The names of all overlays of an agent. `dotted_changed` is called with the bridge of one on which other
-    names with dots are known from now on, `obstacles` says which firewalls of this host drop what others ask.
+    names with dots are known from now on, `obstacles` says which firewalls of this host drop what others ask
+    over an IP version.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Exchange:
         files: NameFiles,
         pace: Pace,
         dotted_changed: Callable[[str], None],
-        obstacles: Callable[[], Awaitable[list[str]]],
+        obstacles: Callable[[int], Awaitable[list[str]]],
     ) -> None:
         self._files = files
         self._pace = pace
@@ -115,21 +117,26 @@ class Exchange:
                 lambda: self._dotted_changed(bridge),
             )
 
-        return _Shared(overlay, self._pace, hear_of, self._obstacles)
+        return _Shared(overlay, device_name(bridge), self._pace, hear_of, self._obstacles)
 
 
 class _Shared:
-    """One overlay: what is told of this host, and what is known of each other one, by its slices."""
+    """One overlay: what is told of this host, and what is known of each other one, by its slices, through
+    `device`.
+    """
 
     def __init__(
         self,
         overlay: Overlay,
+        device: str,
         pace: Pace,
         hear_of: Callable[[Host], Secondary],
-        obstacles: Callable[[], Awaitable[list[str]]],
+        obstacles: Callable[[int], Awaitable[list[str]]],
     ) -> None:
         self.primary = Primary(overlay, pace, self._called, obstacles)
         self.secondaries: dict[Slices, Secondary] = {}
+        self._device = device
+        self._index = 0
         self._hear_of = hear_of
         self._tasks: dict[Slices | None, asyncio.Task[None]] = {}
         self._know(overlay)
@@ -137,6 +144,7 @@ class _Shared:
     def follow(self, overlay: Overlay) -> None:
         """These are the hosts from now on."""
         self._know(overlay)
+        self._look_at_device()
         self.primary.admit(overlay)
         if None not in self._tasks:
             self._start(None, self.primary.run())
@@ -164,6 +172,19 @@ class _Shared:
                 self.secondaries[slices].host = host
             else:
                 self.secondaries[slices] = self._hear_of(host)
+
+    def _look_at_device(self) -> None:
+        """Listen anew if the device is another one, as it is where encryption begins or ends: a connection
+        is bound to the one of before, and would be silent.
+        """
+        try:
+            index = socket.if_nametoindex(self._device)
+        except OSError:
+            index = 0
+        if index != self._index:
+            self._index = index
+            for slices in self.secondaries.keys() & self._tasks.keys():
+                self._tasks.pop(slices).cancel()
 
     def _called(self, gateway: str) -> None:
         """Another host has connected: so it lives, and can be connected to."""

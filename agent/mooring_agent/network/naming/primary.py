@@ -41,7 +41,7 @@ _SOURCE = {4: 12, 6: 8}  # where it is there, RFC 791 and RFC 8200
 
 class Primary:
     """What `records` says, by id, is told to the hosts of an overlay; `heard` is called with the gateway of
-    one that has connected, `obstacles` says which firewalls here keep others from that.
+    one that has connected, `obstacles` says which firewalls here keep others from that over an IP version.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Primary:
         overlay: Overlay,
         pace: Pace,
         heard: Callable[[str], None],
-        obstacles: Callable[[], Awaitable[list[str]]],
+        obstacles: Callable[[int], Awaitable[list[str]]],
     ) -> None:
         self.problem = ""
         self.records: dict[str, Record] = {}
@@ -134,10 +134,11 @@ class Primary:
 
     async def _look(self) -> None:
         """Look for what may keep others away, while some are."""
+        version = self._overlay.subnets[0].version  # of the gateways
         while True:
             await asyncio.sleep(min(_LOOK_AGAIN, self._pace.forget))
             missing = self._admitted - set(self._subscribers)
-            self._say(next(iter(await self._obstacles()), "") if missing else "")
+            self._say(next(iter(await self._obstacles(version)), "") if missing else "")
 
     def _say(self, problem: str) -> None:
         if problem and problem != self.problem:

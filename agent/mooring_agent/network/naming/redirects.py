@@ -61,15 +61,15 @@ class Redirects:
                     found.append(error.message)
             return found
 
-    async def obstacles(self) -> list[str]:
-        """A sentence for each firewall beside ours that drops the questions of containers."""
-        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, ASKING)
+    async def obstacles(self, version: int) -> list[str]:
+        """A sentence for each firewall beside ours that drops what containers ask over this IP version."""
+        return await asyncio.to_thread(dropping, self._nftables, self.table, self._prefix, ASKING, (version,))
 
-    async def obstacles_between_hosts(self) -> list[str]:
+    async def obstacles_between_hosts(self, version: int) -> list[str]:
         """The same of what agents of other hosts ask this one, on overlays."""
         try:
             prefix, what = device_name(self._prefix), between_hosts(PORT)
-            return await asyncio.to_thread(dropping, self._nftables, self.table, prefix, what)
+            return await asyncio.to_thread(dropping, self._nftables, self.table, prefix, what, (version,))
         except MooringError:
             return []  # the networks have no table either, and say so
 

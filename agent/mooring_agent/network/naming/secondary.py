@@ -93,9 +93,10 @@ class Secondary:
                         lives=True,
                     )
                 except TimeoutError:
+                    way = "WireGuard" if self.host.public_key else "VXLAN"
                     self._miss(
                         f"{self._where} does not answer: it is down, the network is not declared there, or a "
-                        f"firewall drops VXLAN between the hosts, or there what comes from it to TCP port "
+                        f"firewall drops {way} between the hosts, or there what comes from it to TCP port "
                         f"{PORT}",
                         lives=False,
                     )

@@ -130,7 +130,7 @@ class Server:
         if not isinstance(error, _Refused) or error.status != _ADDRESS_TAKEN:
             return said
         for protocol in ("udp", "tcp"):
-            for address in (one for one in self._addresses if "." in one):
+            for address in self._addresses:
                 holder = port_holder(protocol, address, self._port)
                 if not holder.startswith("another program"):
                     return (

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class NameService:
         self._resolvers_changed = resolvers_changed
         self._unable = ""
         self._able = False
-        self._obstacles: tuple[str, ...] = ()
+        self._obstacles: dict[int, tuple[str, ...]] = {}  # by the IP version of those who ask
         self._looking: asyncio.TimerHandle | None = None
         self._residents: dict[str, Resident] = {}
         self._coming: dict[str, tuple[Resident, View]] = {}
@@ -103,21 +104,21 @@ class NameService:
         if view is None or not self._is_able():
             return None
         served = self._served.get(view.key)
-        if self._obstacles or (served is not None and not served.good):
-            return None
         first = next(home.bridge for home in resident.homes if home.bridge in view.bridges)
-        realm = next(realm for realm in view.realms if realm.bridge == first)
-        return str(realm.gateways[0])
+        asked = next(realm for realm in view.realms if realm.bridge == first).gateways[0]
+        if self._obstacles.get(asked.version) or (served is not None and not served.good):
+            return None
+        return str(asked)
 
     @property
     def obstacles(self) -> tuple[str, ...]:
         """What keeps containers from asking, and what to do about it."""
-        return self._obstacles
+        return tuple(dict.fromkeys(chain.from_iterable(self._obstacles.values())))
 
     @property
     def troubled(self) -> bool:
         """Whether some containers have to ask the host's resolvers, who should not."""
-        return bool(self._obstacles) or not all(served.good for served in self._served.values())
+        return bool(self.obstacles) or not all(served.good for served in self._served.values())
 
     async def expect(self, resident: Resident) -> None:
         """Be ready for a container that is about to start: have its server come, and know it by its view.
@@ -215,9 +216,13 @@ class NameService:
         await self._redirect(anew=True)
 
     def follow_networks(self) -> None:
-        """Networks were declared: names go between the hosts that they have now."""
+        """Networks were declared, or repaired: names go between the hosts that they have now."""
         if self._settled:
             self._exchange.follow(self._networks())
+            for served in list(self._served.values()):
+                now = tuple(self._realms().get(realm.bridge, realm) for realm in served.view.realms)
+                if now != served.view.realms:  # encryption has begun or ended, which is another MTU
+                    self._serve(replace(served.view, realms=now))
 
     async def network_removed(self, bridge: str) -> None:
         """A network is gone: so are its servers and its names."""
@@ -242,7 +247,9 @@ class NameService:
         if not self._is_able():
             state, problem = "failed", self._unable
         elif not problem:
-            problem = next(iter(self._obstacles), "") or self._exchange.problem(network)
+            problem = next(
+                iter(self._obstacles.get(realm.gateways[0].version, ())), ""
+            ) or self._exchange.problem(network)
         return {
             "server": str(realm.gateways[0]),
             "state": "idle" if state == "stopped" else state,
@@ -396,19 +403,20 @@ class NameService:
         """
         if not self._served:
             return
+        realms = chain.from_iterable(served.view.realms for served in self._served.values())
+        versions: set[int] = {realm.gateways[0].version for realm in realms}
         try:
-            obstacles = tuple(await self.redirects.obstacles())
+            found = {version: tuple(await self.redirects.obstacles(version)) for version in versions}
         except (MissingProgram, NftError):
             return  # the networks have no table either, and say so
-        for obstacle in obstacles:
-            if obstacle not in self._obstacles:
+        known, before, self._obstacles = self.obstacles, self._obstacles, found
+        for obstacle in self.obstacles:
+            if obstacle not in known:
                 logger.warning("names obstructed what=%r", obstacle)
-        turned = bool(obstacles) != bool(self._obstacles)
-        self._obstacles = obstacles
-        if turned:
+        if any(bool(found.get(version)) != bool(before.get(version)) for version in (4, 6)):
             everybody = {id for served in self._served.values() for id in served.running | served.expected}
             self._resolvers_changed(sorted(everybody))
-        if obstacles and self._looking is None:
+        if self.obstacles and self._looking is None:
             loop = asyncio.get_running_loop()
             self._looking = loop.call_later(_LOOK_AGAIN, self._look_again)
 
