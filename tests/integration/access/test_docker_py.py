@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,16 +32,18 @@ def client(tls_agent: TlsAgent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     for container in made.containers.list(all=True):
         container.remove(force=True)
     made.close()
+    del made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker-py leaves raw streams to the collector
+        gc.collect()
 
 
-# docker-py leaves the connection of logs that are not read to their end to the collector.
-@pytest.mark.filterwarnings("ignore:.*unclosed <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:.*unclosed.*SSLSocket:ResourceWarning")
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
 def test_output_logs_and_raw_streams(client: Any) -> None:
     assert client.containers.run("busybox", ["echo", "hello"], remove=True) == b"hello\n"
     container = client.containers.run("busybox", ["sh", "-c", "echo begun; exec sleep 600"], detach=True)
-    assert next(container.logs(stream=True, follow=True)) == b"begun\n"
+    logs = container.logs(stream=True, follow=True)
+    assert next(logs) == b"begun\n"
+    logs.close()
     for _ in range(20):
         done = container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 3"], demux=True)
         assert (done.exit_code, done.output) == (3, (b"out\n", b"err\n"))
