@@ -243,6 +243,22 @@ def test_names_of_whiteouts_are_names_when_they_are_copied(client: Any) -> None:
     }
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_nothing_is_copied_into_a_volume_that_is_read_only(client: Any, runs: bool) -> None:
+    container = run(client, volumes=["py-data:/data:ro"])
+    if not runs:
+        container.kill()
+    with pytest.raises(docker.errors.APIError, match="read-only there"):
+        container.put_archive("/data", packed(one=b"1"))
+
+
+def test_a_file_of_any_time_is_copied(client: Any) -> None:
+    container = run(client)
+    container.exec_run(["touch", "-d", "@999999999999", "/dev/shm/late"])
+    pieces, told = container.get_archive("/dev/shm/late")
+    assert (unpacked(pieces), told["mtime"]) == ({"late": b""}, "9999-12-31T23:59:59Z")
+
+
 def test_docker_cp(agent: AgentUnderTest, client: Any, tmp_path: Any) -> None:
     run(client, name="py-cp")
     (tmp_path / "tree").mkdir()
