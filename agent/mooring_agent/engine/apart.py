@@ -22,6 +22,9 @@ from ..runtime.mounts_targets import CLONE, EMPTY_TO_EMPTY, open_target
 T = TypeVar("T")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+EMPTY = "empty"
+"""A directory without anything in the place that `mounted` is given, to make layers of."""
+
 _ENDS_WITHIN = 10.0  # seconds that the end of the agent waits for a work that is under way
 
 
@@ -62,6 +65,7 @@ def mounted(
     syscalls.mount("tmpfs", place, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
     target = f"{place}/root"
     os.mkdir(target)
+    os.mkdir(f"{place}/{EMPTY}")
     layers.mount(target)
     root = os.open(target, _DIRECTORY)
     try:

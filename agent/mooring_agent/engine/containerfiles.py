@@ -35,6 +35,7 @@ from .apart import in_thread, mounted
 from .container import Container
 from .containers import Containers
 from .imageworkers import streamed
+from .mountsources import make_host_paths
 from .volumes import Volumes
 
 T = TypeVar("T")
@@ -165,6 +166,7 @@ class ContainerFiles:
         place = str(self._directory_of(container))
 
         def inside() -> T:
+            make_host_paths(container)
             with mounted(layers, place, mounts) as root:
                 return work(root)
 
