@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
@@ -73,7 +73,7 @@ class TreeArchive:
         return status.st_dev == self._device and (status.st_dev, status.st_ino) not in self._exclude
 
     def members(
-        self, path: bytes, fd: int, entries: tuple[tuple[bytes, os.stat_result], ...]
+        self, path: bytes, fd: int, entries: Iterable[tuple[bytes, os.stat_result]]
     ) -> Iterator[bytes]:
         """Yield the members of one directory, the directories in it without their content."""
         prefix = path + b"/" if path else b""
