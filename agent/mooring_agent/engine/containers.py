@@ -137,7 +137,8 @@ class Containers:
             try:
                 await self.lifecycle.berthing.sources.fill(container)
             except BaseException:
-                await self.remove(container.id, force=True, volumes=True)
+                with suppress(NotFound):  # somebody else has removed it
+                    await self.remove(container.id, force=True, volumes=True)
                 raise
         self._publish(container, "create")
         if made_ahead is None:

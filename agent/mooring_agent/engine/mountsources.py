@@ -66,14 +66,15 @@ class MountSources:
             directory = Path(paths[volume.target])
             lock = self._locks.setdefault(str(directory), asyncio.Lock())
             async with lock:
-                if _is_empty(directory) or (directory.parent / _COPY).exists():
-                    await self._fill(container, volume.target, directory)
+                await self._fill(container, volume.target, directory)
         container.filled = True
 
     async def _fill(self, container: Container, target: str, directory: Path) -> None:
-        rootfs = self._snapshotter.rootfs(container.id)
-        place = str(self._directory_of(container))
         try:
+            if not _is_empty(directory) and not (directory.parent / _COPY).exists():
+                return
+            rootfs = self._snapshotter.rootfs(container.id)
+            place = str(self._directory_of(container))
             await in_thread(lambda: _fill(rootfs, place, target, directory))
         except OSError as error:
             raise _meaning(container, target, error) from error
