@@ -20,6 +20,7 @@ from .confinement import PLAIN, Surroundings, is_plain
 from .container import Container
 from .launching import Launching
 from .mountpoints import MountPoints
+from .mountsources import MountSources
 from .naming import Naming
 from .registry import Registry
 from .reserve import Berth, Reserve, acquire, release
@@ -71,6 +72,7 @@ class Berthing:
         self._preparing: dict[str, tuple[Container, asyncio.Task[_Prepared | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._giving_up = Background()
+        self.sources = MountSources(snapshotter, volumes, launching.directory)
 
     # Ahead of a start
 
@@ -260,6 +262,7 @@ class Berthing:
             )
         await self._naming.expect(container)
         reached("start.connected")
+        await self.sources.make_ready(container)
         self._launching.write_etc(container)
         rootfs = self._snapshotter.rootfs(container.id)
         parent = self._snapshotter.stat(container.id).parent

@@ -76,6 +76,7 @@ class Container:
     wakers: set[asyncio.Event] = field(default_factory=set, init=False)
     ended: list[asyncio.Future[int]] = field(default_factory=list, init=False)
     removed: bool = field(default=False, init=False)
+    filled: bool = field(default=False, init=False)  # whether its volumes have what its image has for them
     holders: int = field(default=0, init=False)  # works for which it stands still, see `held`
     restart_timer: asyncio.TimerHandle | None = field(default=None, init=False)
     check: Check | None = field(default=None, init=False)

@@ -14,14 +14,11 @@ import os
 import posixpath
 import stat
 import tempfile
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, NotSupported, Unavailable
 from ..images import tar_reader as tar
@@ -29,23 +26,26 @@ from ..images.archive import TreeArchive
 from ..images.layers import NO_SPACE, Limits, apply_layer
 from ..images.stream import HashingReader, decompress, detect, peek, read_chunks
 from ..images.tar_writer import END
-from ..linux import syscalls
 from ..linux.paths import openat2
 from ..runtime.join import start_time
 from ..runtime.mounts import BindRoot, Overlay
-from ..runtime.mounts_targets import CLONE, EMPTY_TO_EMPTY, open_target
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
+from .apart import in_thread, mounted
 from .container import Container
 from .containers import Containers
 from .imageworkers import streamed
+from .mountsources import make_host_paths
 from .volumes import Volumes
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _READ_ONLY = "is read-only there"
+_LOOK_EVERY = 16 << 20  # bytes that are written between two looks at how much room is left
+_LEFT_FREE = 20  # the part of the disk that is left alone is one in so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,33 +95,18 @@ class ContainerFiles:
         """
         container = self._of(reference)
         if container.running:
-            root = await asyncio.to_thread(_entered, container)
-            try:
-                place = await asyncio.to_thread(
-                    _told, container, lambda root: _found(root, container.name, path), root
-                )
-            finally:
-                os.close(root)
-            try:
-                status, pieces = await asyncio.to_thread(
-                    _told, container, lambda _: _begun(place, container.name, path), place.fd
-                )
-            except BaseException:
-                os.close(place.fd)
-                raise
-            return status, streamed(_closing(container, place.fd, pieces))
+
+            def begin(root: int) -> tuple[FileStatus, Iterator[bytes]]:
+                return _begun(_found(root, container.name, path), container.name, path)
+
+            status, pieces = await asyncio.to_thread(_entering, container, begin)
+            return status, streamed(_meant(container, pieces))
         spool = tempfile.TemporaryFile(dir=self._directory_of(container))  # noqa: SIM115 (the answer has it)
         try:
 
             def take(root: int) -> FileStatus:
-                place = _found(root, container.name, path)
-                try:
-                    status, pieces = _begun(place, container.name, path)
-                    for piece in pieces:
-                        spool.write(piece)
-                finally:
-                    os.close(place.fd)
-                spool.seek(0)
+                status, pieces = _begun(_found(root, container.name, path), container.name, path)
+                _keep(pieces, spool, container.name)
                 return status
 
             found = await self._within(container, take)
@@ -143,8 +128,7 @@ class ContainerFiles:
             raise Conflict(f"container {container.name} {_READ_ONLY}: its root file system is declared so")
         with tempfile.TemporaryFile(dir=self._directory_of(container)) as spool:
             async for chunk in chunks:
-                await asyncio.to_thread(spool.write, chunk)
-            spool.seek(0)
+                await asyncio.to_thread(_told, container, spool.write, chunk)
             await self._within(
                 container, lambda root: _unpack(root, container.name, path, spool, keep_kinds=keep_kinds)
             )
@@ -163,14 +147,11 @@ class ContainerFiles:
         async with container.lock:
             if not container.running:
                 return await self._at_rest(container, work)
-        root = await asyncio.to_thread(_entered, container)
-        try:
-            return await asyncio.to_thread(_told, container, work, root)
-        finally:
-            os.close(root)
+        return await in_thread(lambda: _entering(container, work))
 
     async def _at_rest(self, container: Container, work: Callable[[int], T]) -> T:
         """The same for one that does not run; the caller has its lock, so that it is not started."""
+        await self._containers.lifecycle.berthing.forget(container)  # which has its layers mounted, too
         rootfs = self._snapshotter.rootfs(container.id)
         paths = self._volumes.paths(container.volumes)
         mounts = [
@@ -184,17 +165,18 @@ class ContainerFiles:
             layers = Overlay(tuple(map(str, rootfs.lower)), str(rootfs.upper or ""), str(rootfs.work or ""))
         place = str(self._directory_of(container))
 
-        def apart() -> T:
-            with _mounted(layers, mounts, place) as root:
-                return _told(container, work, root)
+        def inside() -> T:
+            make_host_paths(container)
+            with mounted(layers, place, mounts) as root:
+                return work(root)
 
-        return await asyncio.wrap_future(_in_thread(apart))
+        return await in_thread(lambda: _told(container, inside))
 
 
-def _told(container: Container, work: Callable[[int], T], root: int) -> T:
+def _told(container: Container, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """Errors of the kernel as those of a user."""
     try:
-        return work(root)
+        return work(*arguments, **options)
     except OSError as error:
         raise _meaning(container, error) from error
 
@@ -202,23 +184,18 @@ def _told(container: Container, work: Callable[[int], T], root: int) -> T:
 def _meaning(container: Container, error: OSError) -> MooringError:
     if error.errno in NO_SPACE:
         return Unavailable(f"container {container.name}: {error.strerror}: free some space")
-    if error.errno == errno.EROFS:
-        return Conflict(f"container {container.name} {_READ_ONLY}: copy to another place")
     return InvalidSpec(f"container {container.name}: {error.filename or 'copying'}: {error.strerror}")
 
 
-def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Run it in a thread of its own, which ends with it: it may leave the thread in another namespace."""
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except Exception as error:  # noqa: BLE001 (it is raised where the work is waited for)
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="mooring-cp", daemon=True).start()
-    return done
+def _entering(container: Container, work: Callable[[int], T]) -> T:
+    """What `work` makes of a descriptor of the root of a container that runs. It belongs to the thread: were
+    it closed by who waits for that, and does no more, its number might come to stand for another directory.
+    """
+    root = _entered(container)
+    try:
+        return _told(container, work, root)
+    finally:
+        os.close(root)
 
 
 def _entered(container: Container) -> int:
@@ -233,39 +210,6 @@ def _entered(container: Container) -> int:
             os.close(root)
         raise Conflict(f"container {container.name} has ended meanwhile: try again")
     return root
-
-
-@contextmanager
-def _mounted(layers: Overlay | BindRoot, mounts: list[tuple[str, str, bool]], place: str) -> Iterator[int]:
-    """A descriptor of a root with its mounts, in a mount namespace that the thread is given for good."""
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    syscalls.mount("tmpfs", place, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
-    target = f"{place}/root"
-    os.mkdir(target)
-    layers.mount(target)
-    root = os.open(target, _DIRECTORY | os.O_CLOEXEC)
-    try:
-        for inside, source, read_only in mounts:
-            _attach(root, inside, source, read_only=read_only)
-        yield root
-    finally:
-        os.close(root)
-        os.chdir("/")
-        syscalls.umount(place, syscalls.MNT_DETACH)
-
-
-def _attach(root: int, target: str, source: str, *, read_only: bool) -> None:
-    with ExitStack() as opened:
-        there = os.open(source, os.O_PATH | os.O_CLOEXEC)
-        opened.callback(os.close, there)
-        point = open_target(root, target, directory=stat.S_ISDIR(os.fstat(there).st_mode))
-        opened.callback(os.close, point)
-        tree = syscalls.open_tree(there, "", CLONE | syscalls.AT_EMPTY_PATH)
-        opened.callback(os.close, tree)
-        if read_only:
-            syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
-        syscalls.move_mount(tree, "", point, "", EMPTY_TO_EMPTY)
 
 
 def _clean(path: str) -> str:
@@ -329,30 +273,42 @@ def _leads_to(path: str, target: bytes) -> str:
 
 
 def _archive(place: _Place) -> Iterator[bytes]:
-    found = os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
-    archive = TreeArchive(found.st_dev, layer=False)
-    if not stat.S_ISDIR(found.st_mode):
-        yield from archive.members(b"", place.fd, ((place.name, found),))
-    else:
-        # Not what a link has been put in the place of meanwhile.
-        top = openat2(place.fd, place.name, _DIRECTORY | os.O_NOFOLLOW)
-        try:
-            yield archive.root(top, place.called or b".")
-            for level in walk_tree(top, archive.enter):
-                below = b"/".join(part for part in (place.called, level.path) if part)
-                for entry in level.entries:
-                    try:
-                        yield from archive.members(below, level.fd, (entry,))
-                    except FileNotFoundError:
-                        continue  # it went meanwhile
-        finally:
-            os.close(top)
+    """The archive of what is at a place, which is closed with it."""
+    try:
+        found = os.stat(place.name, dir_fd=place.fd, follow_symlinks=False)
+        archive = TreeArchive(found.st_dev, layer=False)
+        if stat.S_ISDIR(found.st_mode):
+            yield from _tree(place, archive)
+        else:
+            yield from archive.members(b"", place.fd, ((place.name, found),))
+    finally:
+        os.close(place.fd)
     yield END
 
 
+def _tree(place: _Place, archive: TreeArchive) -> Iterator[bytes]:
+    # Not what a link has been put in the place of meanwhile.
+    top = openat2(place.fd, place.name, _DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield archive.root(top, place.called or b".")
+        for level in walk_tree(top, archive.enter):
+            below = b"/".join(part for part in (place.called, level.path) if part)
+            for entry in level.entries:
+                try:
+                    yield from archive.members(below, level.fd, (entry,))
+                except FileNotFoundError:
+                    continue  # it went meanwhile
+    finally:
+        os.close(top)
+
+
 def _begun(place: _Place, container: str, path: str) -> tuple[FileStatus, Iterator[bytes]]:
-    """What is at a place, and its archive, of which the first piece is there already."""
-    status = _status(place, container, path)
+    """What is at a place, and its archive, of which the first piece is there already. It closes the place."""
+    try:
+        status = _status(place, container, path)
+    except BaseException:
+        os.close(place.fd)
+        raise
     pieces = _archive(place)
     try:
         first = next(pieces)
@@ -361,6 +317,26 @@ def _begun(place: _Place, container: str, path: str) -> tuple[FileStatus, Iterat
             raise _nothing(container, path) from None
         raise
     return status, chain((first,), pieces)
+
+
+def _keep(pieces: Iterator[bytes], spool: BinaryIO, container: str) -> None:
+    """Write pieces to a file. What a container has may be longer in an archive than it is on the disk, so a
+    part of that is left to everybody else.
+    """
+    unseen = 0
+    for piece in pieces:
+        spool.write(piece)
+        unseen += len(piece)
+        if unseen < _LOOK_EVERY:
+            continue
+        unseen = 0
+        disk = os.fstatvfs(spool.fileno())
+        if disk.f_bavail < disk.f_blocks // _LEFT_FREE:
+            raise Unavailable(
+                f"container {container} does not run, and what is copied out of it would fill the disk of "
+                "the data root before it is sent: free some space, copy less, or start it"
+            )
+    spool.seek(0)
 
 
 def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds: bool) -> None:
@@ -375,8 +351,12 @@ def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds
             ) from None
         raise
     try:
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            raise Conflict(f"container {container} {_READ_ONLY}: copy to another place than {path}")
         if keep_kinds:
+            spool.seek(0)
             _check_kinds(fd, spool)
+        spool.seek(0)
         head, whole = peek(read_chunks(spool))
         target = UnpackTarget(Path(f"/proc/self/fd/{fd}"), WhiteoutStyle.NONE, ())
         apply_layer(decompress(whole, detect(head)), target)
@@ -401,16 +381,13 @@ def _check_kinds(directory: int, spool: BinaryIO) -> None:
             raise InvalidSpec(
                 f"{os.fsdecode(entry.path)}: cannot overwrite {kinds[0]} with {kinds[1]}: choose another name"
             )
-    spool.seek(0)
 
 
-def _closing(container: Container, fd: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _meant(container: Container, pieces: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from pieces
     except OSError as error:
         raise _meaning(container, error) from error
-    finally:
-        os.close(fd)
 
 
 def _spooled(spool: BinaryIO) -> Iterator[bytes]:

@@ -133,6 +133,13 @@ class Containers:
         except BaseException:
             self._discard(container)
             raise
+        if named:
+            try:
+                await self.lifecycle.berthing.sources.fill(container)
+            except BaseException:
+                with suppress(NotFound):  # somebody else has removed it
+                    await self.remove(container.id, force=True, volumes=True)
+                raise
         self._publish(container, "create")
         if made_ahead is None:
             asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
@@ -410,7 +417,9 @@ class Containers:
                 "declare it first"
             )
         for volume in spec.volumes:
-            if volume.type == "bind" and not os.path.exists(volume.source or ""):
+            if volume.type != "bind" or volume.create_host_path:
+                continue
+            if not os.path.exists(volume.source or ""):
                 raise InvalidSpec(
                     f"container {name} is to mount {volume.source}, which does not exist on this host: "
                     "create it first"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mooring_agent.errors import InvalidSpec
@@ -73,7 +73,7 @@ class TreeArchive:
         return status.st_dev == self._device and (status.st_dev, status.st_ino) not in self._exclude
 
     def members(
-        self, path: bytes, fd: int, entries: tuple[tuple[bytes, os.stat_result], ...]
+        self, path: bytes, fd: int, entries: Iterable[tuple[bytes, os.stat_result]]
     ) -> Iterator[bytes]:
         """Yield the members of one directory, the directories in it without their content."""
         prefix = path + b"/" if path else b""
@@ -126,14 +126,9 @@ def _entry(
 
 
 def _file(path: bytes, dir_fd: int, name: bytes) -> Iterator[bytes]:
-    # O_NONBLOCK: a FIFO may have taken the file's place since it was looked at.
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    fd = _opened(path, dir_fd, name)
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidSpec(
-                f"file {os.fsdecode(path)!r} changed while it was read: try again when nothing writes there"
-            )
         entry = _entry(path, status, tar.REGULAR, xattrs_of(fd))
         entry.size = entry.stored = status.st_size
         parts = _data_parts(fd, status)
@@ -146,6 +141,22 @@ def _file(path: bytes, dir_fd: int, name: bytes) -> Iterator[bytes]:
             yield padding(entry.stored)
     finally:
         os.close(fd)
+
+
+def _opened(path: bytes, dir_fd: int, name: bytes) -> int:
+    """Open a file once it is known to be one: a container may have put a FIFO or a device in its place, of
+    which some do something as soon as they are opened.
+    """
+    there = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(there).st_mode):
+            raise InvalidSpec(
+                f"file {os.fsdecode(path)!r} changed while it was read: try again when nothing writes there"
+            )
+        # O_NONBLOCK: one that has a lease would be waited for, fcntl(2).
+        return os.open(f"/proc/self/fd/{there}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(there)
 
 
 def _data(fd: int, offset: int, length: int) -> Iterator[bytes]:

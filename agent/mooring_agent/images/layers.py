@@ -203,6 +203,8 @@ class _Unpacking:
         parent, name = split_path(entry.path)
         if not name:
             if entry.kind == tar.DIRECTORY:
+                if self._target.whiteouts is WhiteoutStyle.NONE:
+                    return  # a directory that is there stays what it is, as with tar's --no-overwrite-dir
                 self._implied.root_listed()
                 self._attributes(self._root_fd, entry)
                 self._plain = self._plain and not entry.xattrs and self._is_plain(os.fstat(self._root_fd))
@@ -455,7 +457,12 @@ class _Unpacking:
     def _attributes_at(self, parent_fd: int, name: bytes, entry: tar.TarEntry) -> None:
         os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
         if entry.kind != tar.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=parent_fd)
+            # By a descriptor: chmod(2) would follow a link that a container has put there meanwhile.
+            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+            try:
+                os.chmod(f"/proc/self/fd/{node}", entry.mode)
+            finally:
+                os.close(node)
         for key, value in entry.xattrs.items():
             if not key.startswith(FOREIGN_XATTRS):
                 path = b"/proc/self/fd/%d/%s" % (parent_fd, name)

@@ -20,11 +20,39 @@ _DEPTH = 64  # below it, delete_tree moves directories up instead of going down
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One directory of a walk: path from the root (empty for itself), an open fd, entries by name."""
+    """One directory of a walk: path from the root (empty for itself), an open fd, entries by name.
+
+    They are looked at as they are asked for, each time: a container may have millions in one directory.
+    """
 
     path: bytes
     fd: int
-    entries: tuple[tuple[bytes, os.stat_result], ...]
+    entries: Iterable[tuple[bytes, os.stat_result]]
+
+
+class _Entries:
+    """What is in an open directory, which is listed once."""
+
+    def __init__(self, fd: int, enter: Callable[[os.stat_result], bool]) -> None:
+        self._fd = fd
+        self._enter = enter
+        self._names = _names(fd)
+        self._below: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[tuple[bytes, os.stat_result]]:
+        below = []
+        for name, status in _looked_at(self._fd, self._names):
+            if stat.S_ISDIR(status.st_mode) and self._enter(status):
+                below.append(name)
+            yield name, status
+        self._below = below
+
+    def directories(self) -> list[bytes]:
+        """Names of the directories to go down into."""
+        if self._below is None:
+            for _ in self:
+                pass
+        return self._below or []
 
 
 def walk_tree(
@@ -46,21 +74,26 @@ def walk_tree(
                 raise
             continue
         try:
-            entries = tuple(list_directory(fd))
+            entries = _Entries(fd, enter)
             yield Directory(path, fd, entries)
+            below = entries.directories()
         finally:
             os.close(fd)
         prefix = path + b"/" if path else b""
-        pending.extend(
-            prefix + name
-            for name, status in reversed(entries)
-            if stat.S_ISDIR(status.st_mode) and enter(status)
-        )
+        pending.extend(prefix + name for name in reversed(below))
 
 
 def list_directory(fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
     """Names and what they are of an open directory, sorted; what vanishes meanwhile is left out."""
-    for name in sorted(map(os.fsencode, os.listdir(fd))):
+    return _looked_at(fd, _names(fd))
+
+
+def _names(fd: int) -> list[bytes]:
+    return sorted(map(os.fsencode, os.listdir(fd)))
+
+
+def _looked_at(fd: int, names: Iterable[bytes]) -> Iterator[tuple[bytes, os.stat_result]]:
+    for name in names:
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:

@@ -99,7 +99,10 @@ options:
       - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
         C(read_only); of a C(tmpfs) also C(size) and C(options), a list such as V([mode=755, exec]), without
         which it is V(nosuid), V(nodev), V(noexec) and open to all users; of a C(bind) C(idmap), see
-        O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), and C(recursive).
+        O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), C(recursive), and
+        C(create_host_path), with which each start makes a directory where the source is missing.
+      - A volume that is empty when the container is made gets what the image has at its target, unless it has
+        C(nocopy).
     type: list
     elements: raw
   networks:

@@ -102,6 +102,16 @@ def test_a_volume_has_the_container_s_ids_and_a_directory_of_the_host_the_host_s
     assert ((volume / "file").stat().st_uid, (volume / "file").stat().st_gid) == (7, 8)
 
 
+def test_a_new_volume_has_the_image_s_files_and_they_are_the_container_s(agent: AgentUnderTest) -> None:
+    put(agent, "filled", volumes=["programs:/bin"])
+    found = inside(
+        agent, "filled", "stat -c '%u:%g' /bin /bin/sh; touch /bin/new && grep -c ' /bin ' /proc/mounts"
+    )
+    assert found.split() == ["0:0", "0:0", "1"]
+    agent.api("DELETE", "/mooring/v1/containers/filled")
+    agent.api("DELETE", "/mooring/v1/volumes/programs")
+
+
 def test_a_container_with_the_users_of_another_one(agent: AgentUnderTest) -> None:
     first = put(agent, "main", ipc="shareable")
     both = "container:main"

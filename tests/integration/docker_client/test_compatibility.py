@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import io
+import os
+import pathlib
+import shutil
+import stat
 import tarfile
 from collections.abc import Iterator
 from typing import Any
@@ -169,6 +173,92 @@ def test_a_mount_makes_its_volume_with_labels(client: Any) -> None:
     assert client.volumes.get("py-labelled").attrs["Labels"] == {"a": "b"}
 
 
+def test_a_bind_makes_the_directory_that_is_missing(client: Any, tmp_path: Any) -> None:
+    missing = tmp_path / "not/there"
+    container = run(client, volumes=[f"{missing}:/data"])
+    assert stat.S_IMODE(missing.stat().st_mode) == 0o755
+    container.stop(timeout=0)
+    shutil.rmtree(missing.parent)
+    container.start()
+    assert container.exec_run(["touch", "/data/file"]).exit_code == 0
+    assert (missing / "file").exists()
+    (tmp_path / "file").write_text("a file")
+    read = client.containers.run("busybox", ["cat", "/file"], volumes=[f"{tmp_path}/file:/file"])
+    assert read == b"a file"
+    with pytest.raises(docker.errors.APIError, match="cannot be made"):
+        client.containers.run("busybox", "true", volumes=[f"{tmp_path}/file/below:/data"])
+    mount = docker.types.Mount("/data", str(tmp_path / "neither"), type="bind")
+    with pytest.raises(docker.errors.APIError):
+        run(client, mounts=[mount])
+    assert not (tmp_path / "neither").exists()
+
+
+@pytest.fixture
+def filling(client: Any) -> Iterator[str]:
+    """An image with something at /data, and a link to it."""
+    steps = (
+        "FROM busybox",
+        "RUN mkdir -p /data/deep && echo of-the-image > /data/deep/file && ln -s deep/file /data/link",
+        "RUN ln /data/deep/file /data/hard && chown 7:8 /data && chmod 1770 /data && ln -s data /way",
+    )
+    image, _ = client.images.build(fileobj=io.BytesIO("\n".join(steps).encode()), tag="py-filling")
+    yield "py-filling"
+    for container in client.containers.list(all=True, filters={"ancestor": image.id}):
+        container.remove(force=True, v=True)
+    client.images.remove("py-filling")
+
+
+LOOK = "stat -c '%a %u:%g' /data; cat /data/link; stat -c %h /data/hard"
+FILLED = b"1770 7:8\nof-the-image\n2\n"
+
+
+@pytest.mark.parametrize("bind", ["/data", "py-new:/data", "py-new:/way"])
+def test_a_new_volume_begins_with_what_the_image_has(client: Any, filling: str, bind: str) -> None:
+    made = client.api.create_container(filling, ["sh", "-c", LOOK], host_config={"Binds": [bind]})
+    (volume,) = client.volumes.list()
+    place = pathlib.Path(volume.attrs["Mountpoint"])
+    assert (place / "deep/file").read_text() == "of-the-image\n"
+    assert os.listdir(place.parent) == ["_data"]
+    container = client.containers.get(made["Id"])
+    container.start()
+    container.wait()
+    assert container.logs() == FILLED
+    assert container.diff() in ([], None)
+
+
+def test_the_volumes_of_an_image_are_made_where_nothing_else_is(client: Any, filling: str) -> None:
+    steps = f"FROM {filling}\nVOLUME /data /other/"
+    image, _ = client.images.build(fileobj=io.BytesIO(steps.encode()), tag="py-volumes")
+    container = client.containers.run(image.id, ["sh", "-c", LOOK], volumes=["py-other:/other"], detach=True)
+    container.wait()
+    container.reload()
+    assert container.logs() == FILLED
+    made = {mount["Destination"]: mount["Name"] for mount in container.attrs["Mounts"]}
+    assert (set(made), made["/other"]) == ({"/data", "/other"}, "py-other")
+    container.remove(v=True)
+    assert [volume.name for volume in client.volumes.list()] == ["py-other"]
+    client.images.remove(image.id)
+
+
+def test_a_volume_that_has_something_stays_as_it_is(client: Any, filling: str) -> None:
+    run(client, "sh", "-c", "echo x > /data/own; chmod 711 /data", volumes=["py-own:/data"]).wait()
+    look = client.containers.run(
+        filling, ["sh", "-c", "ls /data; stat -c %a /data"], volumes=["py-own:/data"]
+    )
+    assert look == b"own\n711\n"
+
+
+def test_a_volume_gets_nothing_where_that_is_asked_for(client: Any, filling: str) -> None:
+    assert client.containers.run(filling, ["ls", "/data"], volumes=["py-none:/data:nocopy"]) == b""
+    mount = docker.types.Mount("/data", "py-none", no_copy=True)
+    assert client.containers.run(filling, ["ls", "/data"], mounts=[mount]) == b""
+    first = run(client, volumes=["py-none:/data"])
+    assert client.containers.run(filling, ["ls", "/data"], volumes_from=[first.id]) == b""
+    client.containers.run(filling, ["ls", "/data"], volumes=["py-none:/data"])
+    # Whoever has it mounted already sees it come.
+    assert first.exec_run(["cat", "/data/deep/file"]).output == b"of-the-image\n"
+
+
 def packed(**files: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -241,6 +331,22 @@ def test_names_of_whiteouts_are_names_when_they_are_copied(client: Any) -> None:
         "./one",
         "./.wh.one",
     }
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_nothing_is_copied_into_a_volume_that_is_read_only(client: Any, runs: bool) -> None:
+    container = run(client, volumes=["py-data:/data:ro"])
+    if not runs:
+        container.kill()
+    with pytest.raises(docker.errors.APIError, match="read-only there"):
+        container.put_archive("/data", packed(one=b"1"))
+
+
+def test_a_file_of_any_time_is_copied(client: Any) -> None:
+    container = run(client)
+    container.exec_run(["touch", "-d", "@999999999999", "/dev/shm/late"])
+    pieces, told = container.get_archive("/dev/shm/late")
+    assert (unpacked(pieces), told["mtime"]) == ({"late": b""}, "9999-12-31T23:59:59Z")
 
 
 def test_docker_cp(agent: AgentUnderTest, client: Any, tmp_path: Any) -> None:

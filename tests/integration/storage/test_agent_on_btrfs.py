@@ -52,6 +52,16 @@ def test_the_driver_is_chosen_by_the_file_system_and_told(agent: AgentUnderTest)
     assert not (agent.config.data_root / "overlay").exists()
 
 
+def test_a_new_volume_begins_with_what_the_image_has(agent: AgentUnderTest) -> None:
+    put(agent, "bare")
+    put(agent, "filled", volumes=["programs:/bin"])
+    place = agent.config.data_root / "volumes/programs"
+    assert os.listdir(place) == ["_data"]
+    assert sorted(os.listdir(place / "_data")) == sorted(inside(agent, "bare", "ls /bin").split())
+    agent.api("DELETE", "/mooring/v1/containers/filled")
+    agent.api("DELETE", "/mooring/v1/volumes/programs")
+
+
 def test_containers_share_an_image_and_keep_what_they_write(agent: AgentUnderTest) -> None:
     put(agent, "one")
     put(agent, "other")

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,9 @@ class FakeContainers:
     def list(self) -> list[Container]:
         return list(self.all.values())
 
+    def using_volume(self, name: str) -> builtins.list[str]:
+        return [one.name for one in self.all.values() if any(volume == name for _, volume in one.volumes)]
+
     async def create(
         self, spec: ContainerSpec, *, name: str | None, auto_remove: bool = False, extra: Any = None
     ) -> Container:
@@ -100,6 +104,9 @@ class FakeContainers:
             stop_signal="TERM",
             auto_remove=auto_remove,
             extra=extra or {},
+        )
+        container.volumes = tuple(
+            (volume.target, volume.source or "") for volume in spec.volumes if volume.type == "volume"
         )
         self.all[container.id] = container
         return container
@@ -260,6 +267,7 @@ class FakeDeclared:
         self._view = view
         self.views: dict[str, dict[str, Any]] = {}
         self.dropped: list[str] = []
+        self.users_of: Callable[[str], builtins.list[str]] = lambda name: []
 
     def list(self) -> list[dict[str, Any]]:
         return list(self.views.values())
@@ -276,6 +284,8 @@ class FakeDeclared:
         return outcome([Action("create", self._kind, name, "it does not exist")], None, spec, None)
 
     async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
+        if users := self.users_of(name):
+            raise Conflict(f"{self._kind} {name} is in use by container {', '.join(users)}")
         if not dry_run:
             self.views.pop(name, None)
         return outcome([], None, None, None)
@@ -352,6 +362,7 @@ class FakeEngine:
         self.containers = FakeContainers(self.events)
         self.execs = FakeExecs(self.containers)
         self.volumes = FakeDeclared("volume", path="/volumes/x", anonymous=False)
+        self.volumes.users_of = self.containers.using_volume
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()
         self.builds = FakeBuilds()

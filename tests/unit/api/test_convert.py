@@ -165,11 +165,18 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
         ),
         (
             {},
-            {"Binds": ["/a:/b:ro", "vol:/c:rw,cached"]},
+            {"Binds": ["/a:/b:ro", "vol:/c:rw,cached", "vol:/d:nocopy"]},
             {
                 "volumes": [
-                    {"type": "bind", "source": "/a", "target": "/b", "read_only": True},
+                    {
+                        "type": "bind",
+                        "source": "/a",
+                        "target": "/b",
+                        "create_host_path": True,
+                        "read_only": True,
+                    },
                     {"type": "volume", "source": "vol", "target": "/c"},
+                    {"type": "volume", "source": "vol", "target": "/d", "nocopy": True},
                 ]
             },
         ),
@@ -299,11 +306,11 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
                         "Type": "bind",
                         "Source": "/a",
                         "Target": "/b",
-                        "BindOptions": {"CreateMountpoint": True},
+                        "BindOptions": {"ReadOnlyForceRecursive": True},
                     }
                 ]
             },
-            "CreateMountpoint",
+            "ReadOnlyForceRecursive",
         ),
         ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "x"}}]}, "Subpath"),
         ({"SecurityOpt": ["credentialspec=x"]}, "HostConfig.SecurityOpt"),

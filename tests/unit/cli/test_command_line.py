@@ -85,7 +85,7 @@ def test_run_says_what_it_was_told() -> None:
         {"container": 53, "protocol": "udp", "host_ip": "127.0.0.1"},
     ]
     assert spec("-v", "/a:/b:ro", "--tmpfs", "/t:size=1m", "web:1")["volumes"] == [
-        {"type": "bind", "source": "/a", "target": "/b", "read_only": True},
+        {"type": "bind", "source": "/a", "target": "/b", "create_host_path": True, "read_only": True},
         {"type": "tmpfs", "target": "/t", "size": 1 << 20},
     ]
     assert spec("--restart", "on-failure:3", "-l", "a=b", "--entrypoint", "e f", "web:1") == {

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -124,6 +125,33 @@ def test_a_link_to_nowhere_is_no_parent(place: Place) -> None:
     place.refuse(link("self", "self"), member("self/x", data=b"x"), match="symbolic links")
     place.refuse(member("file"), member("file/x", data=b"x"), match="no directory")
     place.refuse(link("p", "/proc/self/root"), member("p/etc/x", data=b"x"), match="no directory")
+
+
+def test_a_link_put_in_the_place_of_a_node_meanwhile_is_not_followed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container may do it while files are copied into it."""
+    chown = os.chown
+    secret = place.outside / "secret"
+    mode = secret.stat().st_mode
+
+    def swap(name: bytes, *ids: int, **where: Any) -> None:
+        chown(name, *ids, **where)
+        if name == b"fifo":
+            (place.root / "fifo").unlink()
+            (place.root / "fifo").symlink_to(secret)
+
+    monkeypatch.setattr(os, "chown", swap)
+    place.refuse(member("fifo", tar.FIFO, mode=0o4777), match="cannot be unpacked")
+    assert (place.root / "fifo").is_symlink()
+    assert secret.stat().st_mode == mode
+
+
+def test_an_archive_that_is_no_layer_leaves_the_directory_as_it_is(place: Place) -> None:
+    place.root.chmod(0o1777)
+    place.apply(directory("./", mode=0o700), member(".wh.file"), whiteouts=WhiteoutStyle.NONE)
+    assert stat.S_IMODE(place.root.stat().st_mode) == 0o1777
+    assert place.names() == [".wh.file"]
 
 
 def test_a_directory_that_becomes_a_link_is_not_followed_any_more(place: Place) -> None:

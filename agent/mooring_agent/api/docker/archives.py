@@ -29,6 +29,8 @@ _KINDS = {
     stat.S_IFSOCK: 1 << 24,
     stat.S_IFCHR: 1 << 26 | 1 << 21,
 }
+# Nanoseconds; a container may give its files times of any year, and RFC 3339 has four digits for that.
+_FIRST, _LAST = -30_610_224_000 * 10**9, 253_402_300_799 * 10**9
 _BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 
 
@@ -82,7 +84,7 @@ def _told(found: FileStatus) -> HeaderList:
         "name": found.name,
         "size": found.size,
         "mode": go_mode(found.mode),
-        "mtime": rfc3339(found.mtime_ns),
+        "mtime": rfc3339(min(max(found.mtime_ns, _FIRST), _LAST)),
         "linkTarget": found.target,
     }
     return [(_STATUS, base64.b64encode(json.dumps(described).encode()).decode("ascii"))]

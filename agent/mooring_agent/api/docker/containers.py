@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Iterator
+from posixpath import normpath
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class ContainerCalls:
         name = request.query.text("name").removeprefix("/") or None
         converted = convert(await request.json())
         spec = dict(converted.spec)
-        _check_platform(await docker_get(self._engine.image_service, spec["image"]), request)
+        image = await docker_get(self._engine.image_service, spec["image"])
+        _check_platform(image, request)
         await self._publish_exposed(converted, spec)
         name_networks(self._engine, spec)
         warnings = self._discard_ports(spec)
@@ -67,7 +69,7 @@ class ContainerCalls:
             name = name or self._containers.free_name()
             await link(self._engine, converted.links, name, spec)
         take_volumes(self._engine, converted.extra.get("VolumesFrom", []), spec, converted.anonymous)
-        made = self._name_volumes(converted, spec)
+        made = self._name_volumes((*converted.anonymous, *(image.config.get("Volumes") or ())), spec)
         labelled: list[str] = []
         try:
             labelled = await self._make_labelled(converted)
@@ -124,9 +126,13 @@ class ContainerCalls:
         del spec["ports"]
         return [f"Published ports are discarded {why}"]
 
-    def _name_volumes(self, converted: Conversion, spec: dict[str, Any]) -> dict[str, str]:
-        """Name the volumes that have no name of their own. Returns target → name."""
-        made = {target: self._engine.volumes.name_anonymous() for target in converted.anonymous}
+    def _name_volumes(self, wanted: tuple[str, ...], spec: dict[str, Any]) -> dict[str, str]:
+        """Name volumes for the paths, of the request or the image, at which there is nothing else. Returns
+        target → name.
+        """
+        taken = {normpath(volume["target"]) for volume in spec.get("volumes", ())}
+        targets = dict.fromkeys(path for path in map(normpath, wanted) if path not in taken)
+        made = {target: self._engine.volumes.name_anonymous() for target in targets}
         if made:
             mounts = [{"type": "volume", "source": name, "target": target} for target, name in made.items()]
             spec["volumes"] = [*spec.get("volumes", ()), *mounts]

@@ -31,11 +31,15 @@ def binds(draft: Draft, value: Any, where: str) -> None:
             "source": source,
             "target": target,
         }
+        if volume["type"] == "bind":
+            volume["create_host_path"] = True
         for flag in parts[2].split(",") if len(parts) == 3 else []:
             if flag == "ro":
                 volume["read_only"] = True
             elif flag in PROPAGATIONS and volume["type"] == "bind":
                 volume["propagation"] = flag
+            elif flag == "nocopy" and volume["type"] == "volume":
+                volume["nocopy"] = True
             elif flag not in _PLAIN_MODES:
                 raise unsupported(where, bind, f"leave the mode {flag} out")
         draft.volumes.append(volume)
@@ -75,7 +79,7 @@ def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str,
         elif key == "BindOptions":
             _bind_options(volume, mapping(value, inner) or {}, inner)
         elif key == "VolumeOptions":
-            labels = _volume_options(mapping(value, inner) or {}, inner)
+            labels = _volume_options(volume, mapping(value, inner) or {}, inner)
         elif key == "Consistency":
             if value not in (None, *_PLAIN_MODES):
                 raise unsupported(inner, value)
@@ -96,11 +100,14 @@ def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -
         elif key == "NonRecursive":
             if boolean(value, f"{where}.{key}"):
                 volume["recursive"] = False
+        elif key == "CreateMountpoint":
+            if boolean(value, f"{where}.{key}"):
+                volume["create_host_path"] = True
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
 
 
-def _volume_options(options: dict[str, Any], where: str) -> dict[str, str]:
+def _volume_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in options.items():
         if key == "DriverConfig":
@@ -110,6 +117,9 @@ def _volume_options(options: dict[str, Any], where: str) -> dict[str, str]:
                     raise unsupported(f"{where}.{key}.{part}", setting)
         elif key == "Labels":
             labels = pairs(value, f"{where}.{key}") or {}
+        elif key == "NoCopy":
+            if boolean(value, f"{where}.{key}"):
+                volume["nocopy"] = True
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
     return labels

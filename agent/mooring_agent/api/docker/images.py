@@ -75,7 +75,9 @@ class ImageCalls:
     async def inspect(self, request: Request) -> Reply:
         """Everything about one image."""
         image = await docker_get(self._images, request.params["ref"])
-        parent = parents(await self._images.list()).get(image.id, "")
+        images = await self._images.list()
+        line = [each for each in images if each.history == image.history[: len(each.history)]]
+        parent = parents(line).get(image.id, "")
         return json_response(
             {
                 "Id": image.id,

@@ -120,6 +120,8 @@ def take_volumes(
             if volume.type == "tmpfs" or volume.target in taken:
                 continue
             taken.add(volume.target)
-            volumes.append(volume.differing() | ({"read_only": True} if mode == "ro" else {}))
+            taken_over = volume.differing() | ({"read_only": True} if mode == "ro" else {})
+            # What the other one's image has was for its volumes; this one's is not, as with dockerd.
+            volumes.append(taken_over | ({"nocopy": True} if volume.type == "volume" else {}))
     if volumes:
         spec["volumes"] = volumes

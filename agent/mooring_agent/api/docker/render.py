@@ -157,6 +157,8 @@ def _endpoint(
 def bind_mode(volume: VolumeMount) -> str:
     """What stands behind the last colon of a bind."""
     modes = ["ro"] if volume.read_only else []
+    if volume.nocopy:
+        modes.append("nocopy")
     if "propagation" in volume.given_fields:
         modes.append(volume.propagation)
     return ",".join(modes)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import Conflict, InvalidSpec, NotFound
 from ...storage.tree import measure_tree
 from ..messages import Reply, Request, json_response, no_content
+from ..query import Filters
 from ..router import Need, Route
 from ..timestamps import NEVER, rfc3339_seconds
 from .render import has_label
@@ -48,8 +48,9 @@ class VolumeCalls:
         """What `docker volume ls` shows."""
         filters = request.query.filters(_FILTERS)
         shown = [render(view) for view in self._volumes.list()]
+        used = {name for container in self._engine.containers.list() for _, name in container.volumes}
         return json_response(
-            {"Volumes": [volume for volume in shown if self._passes(volume, filters)], "Warnings": None}
+            {"Volumes": [volume for volume in shown if _passes(volume, filters, used)], "Warnings": None}
         )
 
     async def inspect(self, request: Request) -> Reply:
@@ -85,9 +86,6 @@ class VolumeCalls:
             if request.query.flag("force"):
                 return no_content()
             raise
-        users = self._users(name)
-        if users:
-            raise Conflict(f"volume {name} is in use by container {', '.join(users)}; remove that first")
         await self._volumes.delete(name, dry_run=False)
         return no_content()
 
@@ -104,7 +102,9 @@ class VolumeCalls:
             wanted = all(has_label(labels, value) for value in filters.get("label", ()))
             spared = any(has_label(labels, value) for value in filters.get("label!", ()))
             nameless = view["anonymous"] or _ANONYMOUS in labels
-            if not wanted or spared or not (everything or nameless) or self._users(view["name"]):
+            if not wanted or spared or not (everything or nameless):
+                continue
+            if self._engine.containers.using_volume(view["name"]):
                 continue
             size = await asyncio.to_thread(measured, Path(view["path"]))
             try:
@@ -115,29 +115,17 @@ class VolumeCalls:
             freed += size
         return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed})
 
-    def _users(self, name: str) -> builtins.list[str]:
-        return [
-            container.name
-            for container in self._engine.containers.list()
-            if any(volume.type == "volume" and volume.source == name for volume in container.spec.volumes)
-        ]
-
     def _get(self, name: str) -> dict[str, Any]:
         return self._volumes.get(name)
 
-    def _passes(self, volume: dict[str, Any], filters: dict[str, tuple[str, ...]]) -> bool:
-        used = {
-            mount.source
-            for container in self._engine.containers.list()
-            for mount in container.spec.volumes
-            if mount.type == "volume"
-        }
-        return all(
-            (all if name == "label" else any)(
-                _fits(volume, name, value, volume["Name"] not in used) for value in values
-            )
-            for name, values in filters.items()
+
+def _passes(volume: dict[str, Any], filters: Filters, used: set[str]) -> bool:
+    return all(
+        (all if name == "label" else any)(
+            _fits(volume, name, value, volume["Name"] not in used) for value in values
         )
+        for name, values in filters.items()
+    )
 
 
 def _truth(values: tuple[str, ...], name: str) -> bool:

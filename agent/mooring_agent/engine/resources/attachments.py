@@ -104,6 +104,12 @@ class Links(Pairs):
         }
 
 
+# What only a network of its own has to give.
+_OF_ITS_OWN = (
+    *("ipv4_address", "ipv6_address", "mac_address", "aliases", "links", "default_route", "sysctls"),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkAttachment(Declared):
     """One network that a container is attached to.
@@ -127,21 +133,9 @@ class NetworkAttachment(Declared):
 
     def check(self, prefix: str) -> None:
         """Refuse addresses and names on networks that have none to give."""
-        asked = [
-            name
-            for name in (
-                *(
-                    "ipv4_address",
-                    "ipv6_address",
-                    "mac_address",
-                    "aliases",
-                    "links",
-                    "default_route",
-                    "sysctls",
-                ),
-            )
-            if getattr(self, name)
-        ] + (["spoofing"] if self.spoofing != "refused" else [])
+        asked = [name for name in _OF_ITS_OWN if getattr(self, name)] + (
+            ["spoofing"] if self.spoofing != "refused" else []
+        )
         if is_alone(self.name) and asked:
             raise InvalidSpec(
                 f"{prefix}name is {self.name}, which has no addresses and names to give; "

@@ -49,7 +49,9 @@ class VolumeMount(Declared):
     (bytes) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files of a bind to a container
     with mapped users as if their owners were mapped too, as those of a volume always are. `propagation` says
     whether mounts below a bind that are made later come through to the other side, mount_namespaces(7), and
-    `recursive` whether those that are there already come along.
+    `recursive` whether those that are there already come along. With `create_host_path` each start makes a
+    directory where the source of a bind is missing. A volume that is empty when the container is made gets
+    what the image has at `target`, unless `nocopy` is set.
     """
 
     KIND: ClassVar[str] = "volume"
@@ -63,6 +65,8 @@ class VolumeMount(Declared):
     idmap: bool = option(Bool(), default=False)
     propagation: str = option(Choice(*PROPAGATIONS), default=PROPAGATIONS[0])
     recursive: bool = option(Bool(), default=True)
+    create_host_path: bool = option(Bool(), default=False)
+    nocopy: bool = option(Bool(), default=False)
 
     def check(self, prefix: str) -> None:
         """Hold what belongs to which type."""
@@ -93,6 +97,11 @@ class VolumeMount(Declared):
                 f"{prefix}propagation and recursive say something about a bind, and this is a {self.type}; "
                 "remove them"
             )
+
+        if self.create_host_path and self.type != "bind":
+            raise refusal(f"{prefix}create_host_path", True, f"it with a bind: a {self.type} has no path")
+        if self.nocopy and self.type != "volume":
+            raise refusal(f"{prefix}nocopy", True, f"it with a volume: a {self.type} gets nothing copied")
 
     def __str__(self) -> str:
         """Return the short spelling."""

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kill -9` of an agent that fills a new volume with what the image has there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.unix_http import Response
+
+from .site import Site
+
+pytestmark = pytest.mark.root
+
+TARGET = "/bin"  # the container's own programs: were one of them missing, it would not run
+
+
+@pytest.fixture
+def volumes(site: Site) -> Iterator[Path]:
+    """Return where volumes are; those of a case are removed after it."""
+    yield site.agent.config.data_root / "volumes"
+    site.revive()
+    for name in ("whole", "cut"):
+        site.agent.request("DELETE", f"/containers/{name}?force=1")
+        site.agent.request("DELETE", f"/volumes/{name}?force=1")
+
+
+def create(site: Site, name: str) -> Response:
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"Binds": [f"{name}:{TARGET}"]}}
+    return site.agent.request("POST", f"/containers/create?name={name}", body)
+
+
+def tree(directory: Path) -> dict[str, Any]:
+    """Return what is in a volume, by path: mode, owner, length, and how many names it has."""
+    found = {}
+    for path in (directory, *directory.rglob("*")):
+        status = path.lstat()
+        found[str(path.relative_to(directory))] = (
+            *(status.st_mode, status.st_uid, status.st_gid, status.st_nlink),
+            status.st_size if path.is_file() else 0,
+        )
+    return found
+
+
+@pytest.mark.parametrize("point", ["volume.drafted", "volume.copied", "volume.moved", "volume.moved:5"])
+def test_a_volume_whose_filling_was_cut_off_is_whole_before_the_first_start(
+    site: Site, volumes: Path, point: str
+) -> None:
+    assert create(site, "whole").status == 201
+    site.arm(point)
+    answer = site.during(create, "cut")
+    site.reached()
+    site.disarm()
+    assert answer.result(60) is None
+    site.revive()
+    assert sorted(os.listdir(volumes / "cut")) != ["_data"]
+    assert site.agent.request("POST", "/containers/cut/start").status == 204
+    assert os.listdir(volumes / "cut") == ["_data"]
+    assert tree(volumes / "cut/_data") == tree(volumes / "whole/_data")
+    done = site.agent.request("POST", "/mooring/v1/containers/cut/exec", {"argv": ["echo", "here"]})
+    assert done.json()["stdout"] == "here\n"
