@@ -387,12 +387,15 @@ def route(data: bytes) -> None:
     _payload(data)
 
 
+_UNOPENED = object.__new__(netlink.NetlinkSocket)
+
+
 def _payload(payload: bytes) -> None:
     for parse in (rtnetlink.parse_link, rtnetlink.parse_address, rtnetlink.parse_route):
         with suppress(netlink.NetlinkError):
             parse(payload)
     with suppress(netlink.NetlinkError):
-        netlink._failure(bytes(16), 0x200, payload)
+        _UNOPENED._failure(bytes(16), 0x200, payload)
 
 
 @target(
