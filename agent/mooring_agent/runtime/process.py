@@ -26,11 +26,13 @@ from .plan import Capabilities, Process
 from .users import Identity, UnknownUser, read_identity, resolve
 
 _LAST_CAP_FILE = "/proc/sys/kernel/cap_last_cap"
-# Every signal that Python or the keeper ignores or handles goes back to its default before execve.
+# Every signal that Python or the keeper ignores or handles goes back to its default before execve, and what a
+# shell ignores that starts them in the background.
 _RESET_SIGNALS = (
     signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGINT,
+    signal.SIGQUIT,
     signal.SIGTERM,
     signal.SIGHUP,
     signal.SIGCHLD,

@@ -181,6 +181,7 @@ def over_ssh(ssh_agent: tuple[AgentUnderTest, Path]) -> Iterator[Remote]:
     for key in ("host", "user"):
         (directory / key).unlink(missing_ok=True)
     sshd = Sshd(directory, f"SetEnv PATH={directory}/bin:/usr/bin:/bin MOORING_SOCKET={agent.socket}")
+    (directory / f"known-{sshd.port}").unlink(missing_ok=True)  # another one's that had the port before
     # The client of docker takes ssh from PATH, and asks nobody for its options.
     wrapper = directory / "client"
     wrapper.mkdir(exist_ok=True)

@@ -38,6 +38,7 @@ def client(tls_agent: TlsAgent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
         gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see `client`
 def test_output_logs_and_raw_streams(client: Any) -> None:
     assert client.containers.run("busybox", ["echo", "hello"], remove=True) == b"hello\n"
     container = client.containers.run("busybox", ["sh", "-c", "echo begun; exec sleep 600"], detach=True)

@@ -228,7 +228,8 @@ def test_it_has_the_capabilities_of_the_plan_and_no_more() -> None:
 @pytest.mark.root
 def test_signals_are_at_their_defaults_again() -> None:
     def work() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
+        ignored = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGPIPE)
+        for number in (*ignored, signal.SIGCHLD):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
         plan = Process(args=("cat", "/proc/self/status"), env=("PATH=/usr/bin:/bin",))

@@ -36,6 +36,14 @@ _PLAIN_HTTP = (
 )
 
 
+def _end(tcp: asyncio.Transport) -> None:
+    """End our side of a stream whose other end may be gone already."""
+    try:
+        tcp.write_eof()
+    except OSError:
+        tcp.abort()
+
+
 class Handshake(asyncio.Protocol):
     """The TCP side of one connection: the handshake, then the bytes for a `TlsTransport`.
 
@@ -136,7 +144,7 @@ class Handshake(asyncio.Protocol):
         self._timer.cancel()
         if last_words:
             self._tcp.write(last_words)
-            self._tcp.write_eof()
+            _end(self._tcp)
             self._timer = self._loop.call_later(ALERT_SECONDS, self._tcp.abort)
         else:
             self._tcp.abort()
@@ -278,7 +286,7 @@ class TlsTransport(asyncio.Transport):
             return
         self._end_our_side()
         self._tcp_ended = True
-        self._tcp.write_eof()
+        _end(self._tcp)
 
     def close(self) -> None:
         """End our side, and the connection once all that was written is sent."""
