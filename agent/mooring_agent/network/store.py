@@ -21,7 +21,9 @@ _PUBLICATION = tuple(field.name for field in dataclasses.fields(Publication))
 class StateFile(Protocol):
     """What is needed of `state.database.Database`."""
 
-    connection: sqlite3.Connection
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For statements of their own."""
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """All or nothing."""

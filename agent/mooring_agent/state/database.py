@@ -49,10 +49,9 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(
+        self.connection = sqlite3.connect(
             path, isolation_level=None, cached_statements=256, factory=_Connection
         )
-        self.connection: sqlite3.Connection = self._connection
         self.connection.row_factory = sqlite3.Row
         # A checkpoint, which waits for the disk, comes once in 16 MiB and not once in 4.
         for pragma in (
@@ -90,7 +89,7 @@ class Database:
 
     def on_change(self, changed: Callable[[], object]) -> None:
         """Have `changed` called, in the thread that changes something, by the commit at the latest."""
-        self._connection.changed = changed
+        self.connection.changed = changed
 
     def flush(self) -> None:
         """Make the commits so far survive a power cut. Safe to call from any thread."""
