@@ -10,6 +10,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -257,6 +258,25 @@ def test_a_volume_gets_nothing_where_that_is_asked_for(client: Any, filling: str
     client.containers.run(filling, ["ls", "/data"], volumes=["py-none:/data"])
     # Whoever has it mounted already sees it come.
     assert first.exec_run(["cat", "/data/deep/file"]).output == b"of-the-image\n"
+
+
+def test_whoever_removes_a_container_whose_volume_is_being_filled_waits(
+    client: Any, agent: AgentUnderTest
+) -> None:
+    steps = (
+        "FROM busybox",
+        "RUN mkdir /data && cd /data && for n in $(seq 3000); do echo $n > $n; done",
+    )
+    client.images.build(fileobj=io.BytesIO("\n".join(steps).encode()), tag="py-many")
+    body = {"Image": "py-many", "HostConfig": {"Binds": ["py-many:/data"]}, "Volumes": {"/other": {}}}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(agent.request, "POST", "/containers/create?name=py-many", body)
+        place = agent.config.data_root / "volumes/py-many"
+        eventually(lambda: (place / "_draft/1").exists(), 30, "the volume is being filled")
+        assert agent.request("DELETE", "/containers/py-many?force=1&v=1").status == 204
+        assert answer.result(60).status == 201
+    assert len(os.listdir(place / "_data")) == 3000
+    client.images.remove("py-many")
 
 
 def packed(**files: bytes) -> bytes:
