@@ -23,19 +23,6 @@ docker = pytest.importorskip("docker")
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def client(agent: AgentUnderTest) -> Iterator[Any]:
-    made = docker.DockerClient(base_url=f"unix://{agent.socket}", timeout=60)
-    yield made
-    for container in made.containers.list(all=True):
-        container.remove(force=True, v=True)
-    for network in made.networks.list(filters={"type": "custom"}):
-        network.remove()
-    for volume in made.volumes.list():
-        volume.remove()
-    made.close()
-
-
 def run(client: Any, *command: str, **options: Any) -> Any:
     return client.containers.run("busybox", list(command) or ["sleep", "600"], detach=True, **options)
 
