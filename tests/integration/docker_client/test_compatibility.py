@@ -247,7 +247,7 @@ def test_a_volume_gets_nothing_where_that_is_asked_for(client: Any, filling: str
     assert first.exec_run(["cat", "/data/deep/file"]).output == b"of-the-image\n"
 
 
-def test_whoever_removes_a_container_whose_volume_is_being_filled_waits(
+def test_who_comes_while_a_volume_is_being_filled_waits_and_finds_it_whole(
     client: Any, agent: AgentUnderTest
 ) -> None:
     steps = (
@@ -256,13 +256,16 @@ def test_whoever_removes_a_container_whose_volume_is_being_filled_waits(
     )
     client.images.build(fileobj=io.BytesIO("\n".join(steps).encode()), tag="py-many")
     body = {"Image": "py-many", "HostConfig": {"Binds": ["py-many:/data"]}, "Volumes": {"/other": {}}}
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         answer = pool.submit(agent.request, "POST", "/containers/create?name=py-many", body)
         place = agent.config.data_root / "volumes/py-many"
         eventually(lambda: (place / "_draft/1").exists(), 30, "the volume is being filled")
+        other = pool.submit(agent.request, "POST", "/containers/create?name=py-other", body)
         assert agent.request("DELETE", "/containers/py-many?force=1&v=1").status == 204
-        assert answer.result(60).status == 201
+        assert (answer.result(60).status, other.result(60).status) == (201, 201)
+    assert os.listdir(place) == ["_data"]
     assert len(os.listdir(place / "_data")) == 3000
+    client.containers.get("py-other").remove(v=True)
     client.images.remove("py-many")
 
 
