@@ -135,7 +135,8 @@ class Containers:
             raise
         if named:
             try:
-                await self.lifecycle.berthing.sources.fill(container)
+                async with container.lock:  # whoever finds it meanwhile and wants it gone has to wait
+                    await self.lifecycle.berthing.sources.fill(container)
             except BaseException:
                 with suppress(NotFound):  # somebody else has removed it
                     await self.remove(container.id, force=True, volumes=True)

@@ -12,16 +12,11 @@ import signal
 from collections.abc import Sequence
 
 from ..linux import syscalls
+from . import signals
 from .plan import Hook
 
 # How much of what a failed hook has said goes into the error.
 _WORDS_MAX = 1024
-
-# What Python or the keeper ignores or handles, and what a shell does that starts them in the background.
-_RESET_SIGNALS = (
-    *(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP),
-    signal.SIGCHLD,
-)
 
 
 class HookFailed(Exception):
@@ -61,7 +56,7 @@ def _run(kind: str, hook: Hook, state: bytes) -> None:
                     (os.POSIX_SPAWN_DUP2, said, 2),
                 ],
                 setsigmask=(),
-                setsigdef=_RESET_SIGNALS,
+                setsigdef=signals.RESET,
             )
         except OSError as error:
             raise HookFailed(f"{kind} hook {hook.path} cannot be run: {error.strerror}") from None

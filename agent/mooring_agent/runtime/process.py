@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from ..linux import syscalls
 from ..linux.spawn import spawn_sibling
+from . import signals
 from .mounts import NULL_DEVICE, ensure_directory
 from .mounts_targets import attach_clone
 from .notifying import Notifying
@@ -26,17 +27,6 @@ from .plan import Capabilities, Process
 from .users import Identity, UnknownUser, read_identity, resolve
 
 _LAST_CAP_FILE = "/proc/sys/kernel/cap_last_cap"
-# Every signal that Python or the keeper ignores or handles goes back to its default before execve, and what a
-# shell ignores that starts them in the background.
-_RESET_SIGNALS = (
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGCHLD,
-)
 
 
 class CannotRun(Exception):
@@ -259,7 +249,7 @@ def rehearse() -> None:
     os.fstat(0)
     os.umask(os.umask(0))
     resource.getrlimit(resource.RLIMIT_NOFILE)
-    for number in _RESET_SIGNALS:
+    for number in signals.RESET:
         signal.signal(number, signal.getsignal(number))
     try:
         _execute(("mooring-rehearsal",), {"PATH": "/proc"}, os.execve)
@@ -293,7 +283,7 @@ def _settle(
     for number, soft, hard in process.rlimits:
         resource.setrlimit(number, (soft, hard))
     environment = _environment(process, identity)
-    for number in _RESET_SIGNALS:
+    for number in signals.RESET:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if process.no_new_privileges:

@@ -10,6 +10,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -20,19 +21,6 @@ from harness.waiting import eventually
 docker = pytest.importorskip("docker")
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def client(agent: AgentUnderTest) -> Iterator[Any]:
-    made = docker.DockerClient(base_url=f"unix://{agent.socket}", timeout=60)
-    yield made
-    for container in made.containers.list(all=True):
-        container.remove(force=True, v=True)
-    for network in made.networks.list(filters={"type": "custom"}):
-        network.remove()
-    for volume in made.volumes.list():
-        volume.remove()
-    made.close()
 
 
 def run(client: Any, *command: str, **options: Any) -> Any:
@@ -257,6 +245,28 @@ def test_a_volume_gets_nothing_where_that_is_asked_for(client: Any, filling: str
     client.containers.run(filling, ["ls", "/data"], volumes=["py-none:/data"])
     # Whoever has it mounted already sees it come.
     assert first.exec_run(["cat", "/data/deep/file"]).output == b"of-the-image\n"
+
+
+def test_who_comes_while_a_volume_is_being_filled_waits_and_finds_it_whole(
+    client: Any, agent: AgentUnderTest
+) -> None:
+    steps = (
+        "FROM busybox",
+        "RUN mkdir /data && cd /data && for n in $(seq 3000); do echo $n > $n; done",
+    )
+    client.images.build(fileobj=io.BytesIO("\n".join(steps).encode()), tag="py-many")
+    body = {"Image": "py-many", "HostConfig": {"Binds": ["py-many:/data"]}, "Volumes": {"/other": {}}}
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(agent.request, "POST", "/containers/create?name=py-many", body)
+        place = agent.config.data_root / "volumes/py-many"
+        eventually(lambda: (place / "_draft/1").exists(), 30, "the volume is being filled")
+        other = pool.submit(agent.request, "POST", "/containers/create?name=py-other", body)
+        assert agent.request("DELETE", "/containers/py-many?force=1&v=1").status == 204
+        assert (answer.result(60).status, other.result(60).status) == (201, 201)
+    assert os.listdir(place) == ["_data"]
+    assert len(os.listdir(place / "_data")) == 3000
+    client.containers.get("py-other").remove(v=True)
+    client.images.remove("py-many")
 
 
 def packed(**files: bytes) -> bytes:

@@ -3,25 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from harness.agent import AgentUnderTest
-
 docker = pytest.importorskip("docker")
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def client(agent: AgentUnderTest) -> Iterator[Any]:
-    made = docker.DockerClient(base_url=f"unix://{agent.socket}", timeout=30)
-    yield made
-    for container in made.containers.list(all=True):
-        container.remove(force=True, v=True)
-    made.close()
 
 
 def test_run(client: Any) -> None:

@@ -22,7 +22,7 @@ from mooring_agent.engine.execplans import ExecSpec
 from mooring_agent.engine.execs import Exec
 from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome
-from mooring_agent.engine.resources import ContainerSpec, merge
+from mooring_agent.engine.resources import ContainerSpec, check_name, merge
 from mooring_agent.errors import Conflict, NotFound
 from mooring_agent.images.build.options import BuildOptions
 from mooring_agent.images.build.pruning import CachePruned, CacheUsage
@@ -278,6 +278,7 @@ class FakeDeclared:
         return self.views[name]
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        check_name(self._kind, name)
         if not dry_run:
             created = "2026-01-02T03:04:05Z"
             self.views[name] = {"name": name, "labels": {}, "created_at": created, **self._view, **spec}

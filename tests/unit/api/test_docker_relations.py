@@ -74,7 +74,7 @@ def test_the_variables_of_a_link_begin_with_its_alias(env: list[tuple[str, str]]
 
 def test_volumes_come_from_others(api: Served) -> None:
     create(api, "first", HostConfig={"Binds": ["one:/one", "two:/two", "/host:/three"]})
-    create(api, "web", HostConfig={"Binds": ["mine:/two"], "VolumesFrom": ["first:ro"]})
+    create(api, "web", HostConfig={"Binds": ["mine:/two/"], "VolumesFrom": ["first:ro"]})
     shown = inspect(api, "web")
     mounts = {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in shown["Mounts"]}
     assert mounts == {"/one": ("", False), "/two": ("", True), "/three": ("/host", False)}
@@ -128,6 +128,10 @@ def test_a_volume_is_made_with_its_labels(api: Served, engine: FakeEngine) -> No
     assert engine.volumes.views["data"]["labels"] == {"a": "b"}
     body = {"Image": "gone:1", "HostConfig": {"Mounts": [{**mount, "Source": "other"}]}}
     assert api.call("POST", "/containers/create", body).status == 404
+    assert "other" not in engine.volumes.views
+    two = [{**mount, "Source": "other"}, {**mount, "Source": "no name", "Target": "/e"}]
+    refused = api.call("POST", "/containers/create", {"Image": "web:1", "HostConfig": {"Mounts": two}})
+    assert (refused.status, "no name" in refused.json()["message"]) == (400, True)
     assert "other" not in engine.volumes.views
 
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from posixpath import normpath
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -70,9 +69,10 @@ class ContainerCalls:
             await link(self._engine, converted.links, name, spec)
         take_volumes(self._engine, converted.extra.get("VolumesFrom", []), spec, converted.anonymous)
         made = self._name_volumes((*converted.anonymous, *(image.config.get("Volumes") or ())), spec)
-        labelled: list[str] = []
+        labelled = self._to_label(converted)
         try:
-            labelled = await self._make_labelled(converted)
+            for volume, labels in labelled.items():
+                await self._engine.volumes.put(volume, {"labels": labels})
             container = await self._containers.create(
                 ContainerSpec.parse(spec, name=name),
                 name=name,
@@ -100,13 +100,12 @@ class ContainerCalls:
         if free:
             spec["ports"] = [*spec.get("ports", ()), *free]
 
-    async def _make_labelled(self, converted: Conversion) -> builtins.list[str]:
-        """Make the volumes that are to have labels, as far as they are not there; their names."""
+    def _to_label(self, converted: Conversion) -> Mapping[str, dict[str, str]]:
+        """The labels of volumes that are to be made with them, as far as they are not there."""
+        if not converted.volume_labels:
+            return {}
         there = {view["name"] for view in self._engine.volumes.list()}
-        missing = [name for name in converted.volume_labels if name not in there]
-        for name in missing:
-            await self._engine.volumes.put(name, {"labels": converted.volume_labels[name]})
-        return missing
+        return {name: labels for name, labels in converted.volume_labels.items() if name not in there}
 
     def _discard_ports(self, spec: dict[str, Any]) -> list[str]:
         """Leave ports out that its networks give no way in for, as docker does; returns the warnings. Those

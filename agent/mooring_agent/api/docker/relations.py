@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import ContainerSpec
@@ -111,7 +112,7 @@ def take_volumes(
     A reference is NAME, NAME:ro or NAME:rw. Raises NotFound.
     """
     volumes = list(spec.get("volumes", ()))
-    taken = {volume["target"] for volume in volumes} | {*anonymous}
+    taken = {normpath(target) for target in (*(volume["target"] for volume in volumes), *anonymous)}
     for reference in references:
         other, _, mode = reference.partition(":")
         if mode not in ("", "ro", "rw"):
