@@ -380,7 +380,7 @@ class DesiredContainers:
 
     async def _take_over(self, new: Container, old: Container) -> None:
         name = old.name
-        if old.name == name and not old.name.endswith(_aside(old)):
+        if not name.endswith(_aside(old)):
             self._registry.rename(old, f"{name}{_aside(old)}")
             self._registry.rename(new, name)
             self._containers.renamed()

@@ -14,13 +14,22 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .netlink import NLM_F_ACK, NLM_F_DUMP, NetlinkError, NetlinkSocket, attribute, attributes, message, u32
+from .netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    attributes,
+    message,
+    nested,
+    u32,
+)
 
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_CTNETLINK = 1
 IPCTNL_MSG_CT_GET = 1
 IPCTNL_MSG_CT_DELETE = 2
-NLA_F_NESTED = 0x8000
 CTA_TUPLE_ORIG = 1
 CTA_TUPLE_REPLY = 2
 CTA_PROTOINFO = 4
@@ -103,22 +112,20 @@ class ConntrackSocket(NetlinkSocket):
         """
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         kind = CTA_IP_V6_SRC if family == socket.AF_INET6 else CTA_IP_V4_SRC
-        reply = _nested(
+        reply = nested(
             CTA_TUPLE_REPLY,
-            _nested(CTA_TUPLE_IP, attribute(kind, socket.inet_pton(family, address))),
-            _nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([protocol]))),
+            nested(CTA_TUPLE_IP, attribute(kind, socket.inet_pton(family, address))),
+            nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([protocol]))),
         )
         flags = CTA_FILTER_IP_SRC | CTA_FILTER_PROTO_NUM
-        wanted = _nested(CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, flags))
+        wanted = nested(CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, flags))
         found = self._flows(family, reply, wanted)
         return [flow for flow in found if (flow.protocol, flow.answering) == (protocol, address)]
 
     def of_protocol(self, protocol: int) -> list[Flow]:
         """All flows of a protocol, over IPv4 and IPv6."""
-        tuples = _nested(
-            CTA_TUPLE_ORIG, _nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([protocol])))
-        )
-        wanted = _nested(
+        tuples = nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([protocol]))))
+        wanted = nested(
             CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_PROTO_NUM), u32(CTA_FILTER_REPLY_FLAGS, 0)
         )
         return [
@@ -130,7 +137,7 @@ class ConntrackSocket(NetlinkSocket):
 
     def forget(self, flow: Flow) -> None:
         """Delete a flow, so that its next packet is looked at as a new one's; gone is as well."""
-        parts = [attribute(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.original)]
+        parts = [nested(CTA_TUPLE_ORIG, flow.original)]
         parts += [
             attribute(kind, value) for kind, value in ((CTA_ZONE, flow.zone), (CTA_ID, flow.id)) if value
         ]
@@ -205,7 +212,3 @@ def _tuple(family: int, payload: bytes) -> tuple[int, str, int, str, int]:
 
 def _message(kind: int, flags: int, family: int, *parts: bytes) -> bytes:
     return message(NFNL_SUBSYS_CTNETLINK << 8 | kind, flags, _FAMILY.pack(family, 0, 0), *parts)
-
-
-def _nested(kind: int, *parts: bytes) -> bytes:
-    return attribute(kind | NLA_F_NESTED, b"".join(parts))

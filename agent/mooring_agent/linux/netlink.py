@@ -231,9 +231,9 @@ def u32(kind: int, value: int) -> bytes:
     return attribute(kind, _U32.pack(value))
 
 
-def nested(kind: int, payload: bytes) -> bytes:
+def nested(kind: int, *parts: bytes) -> bytes:
     """An attribute that consists of others, and says so: newer parts of the kernel want to be told."""
-    return attribute(kind | NLA_F_NESTED, payload)
+    return attribute(kind | NLA_F_NESTED, b"".join(parts))
 
 
 def attributes(payload: bytes, offset: int = 0) -> dict[int, bytes]:

@@ -152,7 +152,7 @@ def device_set(family: int, ifindex: int, settings: Settings) -> Iterator[bytes]
             WG_CMD_SET_DEVICE,
             u32(WGDEVICE_A_IFINDEX, ifindex),
             own,
-            nested(WGDEVICE_A_PEERS, _listed(some)) if some else b"",
+            nested(WGDEVICE_A_PEERS, *_listed(some)) if some else b"",
         )
         own = b""
 
@@ -226,7 +226,7 @@ def _peer(peer: Peer, *, afresh: bool) -> bytes:
         + (u32(WGPEER_A_FLAGS, WGPEER_F_REPLACE_ALLOWEDIPS) if afresh else b"")
         + (b"" if peer.endpoint is None else attribute(WGPEER_A_ENDPOINT, _endpoint(*peer.endpoint)))
         + attribute(WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL, _U16.pack(peer.keepalive))
-        + nested(WGPEER_A_ALLOWEDIPS, _listed(prefixes))
+        + nested(WGPEER_A_ALLOWEDIPS, *_listed(prefixes))
     )
 
 
@@ -234,8 +234,8 @@ def _removal(public_key: bytes) -> bytes:
     return attribute(WGPEER_A_PUBLIC_KEY, public_key) + u32(WGPEER_A_FLAGS, WGPEER_F_REMOVE_ME)
 
 
-def _listed(items: Sequence[bytes]) -> bytes:
-    return b"".join(nested(0, item) for item in items)
+def _listed(items: Sequence[bytes]) -> Iterator[bytes]:
+    return (nested(0, item) for item in items)
 
 
 def _prefix(address: str, length: int) -> bytes:

@@ -73,6 +73,8 @@ class Firewall:
         """A sentence for each firewall beside ours that drops what networks forward."""
         networks, _ = self._contents()
         versions = {subnet.cidr.version for network in networks for subnet in network.subnets}
+        if not versions:
+            return []
         return await asyncio.to_thread(
             neighbours.dropping, self._nftables, self.table, bridge_prefix, neighbours.FORWARDING, versions
         )

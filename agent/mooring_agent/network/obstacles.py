@@ -38,7 +38,7 @@ class Obstacles:
 
     async def start(self, tell: Callable[[str], None], then: Callable[[], Awaitable[None]]) -> None:
         """Look, and tell of each obstacle, now and whenever there is a new one; `then` is whatever else is to
-        be looked at when others have changed a firewall. Raises MooringError.
+        be looked at when others have changed a firewall. Where it cannot be looked, that is logged.
         """
         self._tell = tell
         await self._renew()
@@ -63,17 +63,15 @@ class Obstacles:
         if self._looking is not None and not self._looking.done():
             self.suspect()
             return
-        self._looking = asyncio.get_running_loop().create_task(self._renew_in_background())
-
-    async def _renew_in_background(self) -> None:
-        try:
-            await self._renew()
-        except MooringError as error:
-            logger.warning("firewalls of others not looked at error=%r", error.message)
+        self._looking = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
         self._looked_at = asyncio.get_running_loop().time()
-        before, self.found = self.found, tuple(await self._look())
+        try:
+            before, self.found = self.found, tuple(await self._look())
+        except MooringError as error:
+            logger.warning("firewalls of others not looked at error=%r", error.message)
+            return
         for obstacle in self.found:
             if obstacle not in before:
                 self._tell(obstacle)

@@ -361,7 +361,7 @@ def _host(where: str, said: object) -> dict[str, Any]:
 
 
 def _number(where: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and value.isdecimal():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidSpec(f"{where} is {value!r}, expected a number from {least} to {most}")

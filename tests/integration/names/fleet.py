@@ -10,7 +10,7 @@ from typing import Any
 from harness.agent import AgentUnderTest
 from integration.conftest import StartAgent
 from integration.names.asking import run
-from integration.network.topology import NamedNamespace
+from integration.network.topology import NamedNamespace, Wire
 
 SUBNET = "10.200.0.0/16"
 PATIENT = ("-m", "mooring_agent")
@@ -35,9 +35,7 @@ class Fleet:
         self._start_agent = start_agent
         self._program = program
         self._ipv6 = underlay == 6
-        self.wire = NamedNamespace()
-        self.wire.run("ip", "link", "add", "wire", "type", "bridge")
-        self.wire.run("ip", "link", "set", "wire", "up")
+        self.wire = Wire()
         self.members: dict[str, Member] = {}
 
     def add(self, *names: str) -> None:
@@ -47,13 +45,7 @@ class Fleet:
             member = Member(name, number, ipv6=self._ipv6)
             self.members[name] = member
             where = member.namespace
-            self.wire.run(
-                "ip", "link", "add", f"h-{name}", "type", "veth", "peer", "eth0", "netns", where.name
-            )
-            self.wire.run("ip", "link", "set", f"h-{name}", "master", "wire", "up")
-            address = [f"{member.address}/64", "nodad"] if self._ipv6 else [f"{member.address}/24"]
-            where.run("ip", "address", "add", *address, "dev", "eth0")
-            where.run("ip", "link", "set", "eth0", "up")
+            self.wire.plug(where, f"h-{name}", f"{member.address}/{64 if self._ipv6 else 24}")
             program = ("nsenter", f"--net={where.path}", sys.executable, *self._program)
             member.agent = self._start_agent(program=program, pool=3)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mooring_agent.linux.sockettables import receiving
 from mooring_agent.network.naming import transfer
 from mooring_agent.network.naming.files import NameFiles
 from mooring_agent.network.naming.primary import Primary
@@ -85,6 +86,12 @@ class Listener:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+
+def is_listening() -> bool:
+    """Whether host 2 does, without asking it."""
+    there = (ipaddress.IPv4Address("127.77.2.1"), PORT)
+    return any(there == (address, port) for address, port, _ in receiving(Path("/proc/self/net"), "tcp"))
 
 
 async def serve(talk: Talk) -> asyncio.Server:
@@ -247,7 +254,7 @@ def test_only_gateways_of_hosts_are_told_anything() -> None:
         called: list[str] = []
         primary = Primary(overlay(2, 1), PACE, called.append, _no_obstacles)
         task = asyncio.create_task(primary.run())
-        await asyncio.sleep(0.1)
+        await until(is_listening, "a listener")
 
         async def told(source: str) -> bytes:
             async with asyncio.timeout(0.5):
@@ -277,7 +284,7 @@ def test_who_does_not_read_is_let_go_and_who_speaks_too() -> None:
     async def scenario() -> None:
         primary = Primary(overlay(2, 1), PACE, lambda _: None, _no_obstacles)
         task = asyncio.create_task(primary.run())
-        await asyncio.sleep(0.1)
+        await until(is_listening, "a listener")
         reader, writer = await asyncio.open_connection("127.77.2.1", PORT, local_addr=("127.77.1.1", 0))
         await reader.readline()
         writer.write(b"x")

@@ -17,7 +17,7 @@ import pytest
 
 from harness.waiting import PATIENCE
 from integration.network.conftest import Serve
-from integration.network.topology import Container, Host, NamedNamespace, Refused
+from integration.network.topology import Container, Host, Refused, Wire
 
 pytestmark = pytest.mark.root
 
@@ -29,9 +29,7 @@ class Fleet:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.wire = NamedNamespace()
-        self.wire.run("ip", "link", "add", "wire", "type", "bridge")
-        self.wire.run("ip", "link", "set", "wire", "up")
+        self.wire = Wire()
         self.hosts: dict[str, Host] = {}
         self.addresses: dict[str, str] = {}
         self.addresses6: dict[str, str] = {}
@@ -40,14 +38,9 @@ class Fleet:
         """One more host, with an address on the wire."""
         number = len(self.hosts) + 1
         host = Host(self.base / name)
-        outer = f"h{number}"
-        self.wire.run("ip", "link", "add", outer, "type", "veth", "peer", "eth0", "netns", host.name)
-        self.wire.run("ip", "link", "set", outer, "master", "wire", "up")
         self.addresses[name] = f"192.0.2.{10 + number}"
         self.addresses6[name] = f"2001:db8:2::{10 + number}"
-        host.run("ip", "address", "add", f"{self.addresses[name]}/24", "dev", "eth0")
-        host.run("ip", "address", "add", f"{self.addresses6[name]}/64", "dev", "eth0", "nodad")
-        host.run("ip", "link", "set", "eth0", "up")
+        self.wire.plug(host, f"h{number}", f"{self.addresses[name]}/24", f"{self.addresses6[name]}/64")
         host.start_agent()
         self.hosts[name] = host
         return host

@@ -17,8 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,6 +145,21 @@ class NamedNamespace(Namespace):
     def remove(self) -> None:
         """Remove it with all that is in it."""
         _ip("netns", "delete", self.name)
+
+
+class Wire(NamedNamespace):
+    """A bridge between hosts, in a namespace of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run("ip", "link", "add", "wire", "type", "bridge")
+        self.run("ip", "link", "set", "wire", "up")
+
+    def plug(self, host: NamedNamespace, port: str, *addresses: str) -> None:
+        """Lead a cable from `port` here to a host's eth0, which has these addresses."""
+        self.run("ip", "link", "add", port, "type", "veth", "peer", "eth0", "netns", host.name)
+        self.run("ip", "link", "set", port, "master", "wire", "up")
+        _bring_up(host, "eth0", *addresses)
 
 
 class Service:
@@ -317,11 +332,26 @@ def connect(host: Namespace, outside: Namespace) -> None:
     ):
         # Nor waits its link-local address, with which a router asks for those whom others look for.
         place.run("sysctl", "-qw", f"net.ipv6.conf.{name}.accept_dad=0")
-        for address in addresses:
-            place.run("ip", "address", "add", address, "dev", name, *(("nodad",) if ":" in address else ()))
-        place.run("ip", "link", "set", name, "up")
+        _bring_up(place, name, *addresses)
     host.run("ip", "route", "add", "default", "via", OUTSIDE)
     host.run("ip", "-6", "route", "add", "default", "via", OUTSIDE6)
+
+
+@contextmanager
+def connected() -> Iterator[tuple[NamedNamespace, NamedNamespace]]:
+    """A host and the outside world, with a cable between them."""
+    with ExitStack() as stack:
+        host, outside = made = NamedNamespace(), NamedNamespace()
+        for each in made:
+            stack.callback(each.remove)
+        connect(host, outside)
+        yield made
+
+
+def _bring_up(where: Namespace, ifname: str, *addresses: str) -> None:
+    for address in addresses:
+        where.run("ip", "address", "add", address, "dev", ifname, *(("nodad",) if ":" in address else ()))
+    where.run("ip", "link", "set", ifname, "up")
 
 
 def _ip(*arguments: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from integration.conftest import StartAgent
-from integration.network.topology import NamedNamespace, connect
+from integration.network.topology import NamedNamespace, connected
 from mooring_agent.failpoints import VARIABLE
 
 from .world import World
@@ -22,13 +22,8 @@ MakeWorld = Callable[[], World]
 @pytest.fixture
 def places() -> Iterator[tuple[NamedNamespace, NamedNamespace]]:
     """The host and the outside, with a cable between them."""
-    host, outside = NamedNamespace(), NamedNamespace()
-    try:
-        connect(host, outside)
-        yield host, outside
-    finally:
-        host.remove()
-        outside.remove()
+    with connected() as made:
+        yield made
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from harness.agent import AgentUnderTest
 from harness.host import need_programs
 from harness.waiting import eventually
 from integration.conftest import StartAgent
-from integration.network.topology import HOST_OUTER, HOST_OUTER6, NamedNamespace, connect
+from integration.network.topology import HOST_OUTER, HOST_OUTER6, NamedNamespace, connected
 
 from .world import Load, World, server
 
@@ -145,13 +145,8 @@ def test_agent_is_killed_restarted_and_upgraded_while_ports_switch(
 @pytest.fixture
 def other_places() -> Iterator[tuple[NamedNamespace, NamedNamespace]]:
     """The host as it is after its next start, and the outside."""
-    host, outside = NamedNamespace(), NamedNamespace()
-    try:
-        connect(host, outside)
-        yield host, outside
-    finally:
-        host.remove()
-        outside.remove()
+    with connected() as made:
+        yield made
 
 
 def power_cut(agent: AgentUnderTest) -> None:

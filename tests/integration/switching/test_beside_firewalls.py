@@ -6,7 +6,7 @@ that lets it through, and neither harms the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,19 +112,39 @@ def _seen_as(address: str) -> str:
 @contextmanager
 def services(world: World) -> Iterator[None]:
     """One outside, over both IP versions, and one of the host, which its firewall protects."""
-    made = [
-        Service(world.outside, 700, "outside", "0.0.0.0"),
-        Service(world.outside, 700, "outside", OUTSIDE6),
-        Service(world.host, 9000, "protected"),
-    ]
-    yield
-    for service in made:
-        service.close()
+    with ExitStack() as stack:
+        for where, port, name, address in (
+            (world.outside, 700, "outside", "0.0.0.0"),
+            (world.outside, 700, "outside", OUTSIDE6),
+            (world.host, 9000, "protected", "0.0.0.0"),
+        ):
+            stack.callback(Service(where, port, name, address).close)
+        yield
 
 
 def protects(world: World) -> bool:
     """Whether the firewall still keeps the outside from a service of the host, and lets the host itself."""
     return world.outside.cannot_reach(HOST_OUTER, 9000) and world.host.ask("127.0.0.1", 9000) != []
+
+
+def advice_helps(world: World, place: Place) -> None:
+    """Everything works once it is followed, now and with the next agent, and the host is protected."""
+    follow_advice(world, place, 2)
+    all_works(world)
+    assert protects(world)
+    world.agent.restart()
+    assert obstacles(world) == []
+    all_works(world)
+    assert protects(world)
+
+
+def protects_without_us(world: World) -> None:
+    """The host is protected whether a port is published or not, and whether the agent lives or not."""
+    world.agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
+    world.agent.kill9()
+    assert protects(world)
+    world.agent.start()
+    assert protects(world)
 
 
 def test_ufw(world: World, ufw: Firewall) -> None:
@@ -134,22 +154,11 @@ def test_ufw(world: World, ufw: Firewall) -> None:
         with ufw() as place:
             eventually(lambda: protects(world), what="ufw protects the host")
             assert says(world, world.outside, HOST_OUTER) != "web", "ufw forwards: nothing is tested"
-            follow_advice(world, place, 2)
-            all_works(world)
-            assert protects(world)
-
-            world.agent.restart()
-            assert obstacles(world) == []
-            all_works(world)
-            assert protects(world)
+            advice_helps(world, place)
             for command in ("ufw reload", "ufw --force disable", "ufw --force enable"):
                 place.run(command)
                 all_works(world)
-            world.agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
-            world.agent.kill9()
-            assert protects(world)
-            world.agent.start()
-            assert protects(world)
+            protects_without_us(world)
             assert "ALLOW FWD" in place.run("ufw status").stdout
 
 
@@ -162,14 +171,7 @@ def test_firewalld(world: World, firewalld: Firewall) -> None:
             assert says(world, world.outside, HOST_OUTER) == "web", "it lets through what is translated"
             client = inside(world, "client")
             assert client.cannot_reach(OUTSIDE, 700), "firewalld forwards: nothing is tested"
-            follow_advice(world, place, 2)
-            all_works(world)
-            assert protects(world)
-
-            world.agent.restart()
-            assert obstacles(world) == []
-            all_works(world)
-            assert protects(world)
+            advice_helps(world, place)
             place.run("firewall-cmd --reload")
             all_works(world)
             place.run("firewall-cmd --complete-reload")
@@ -177,11 +179,7 @@ def test_firewalld(world: World, firewalld: Firewall) -> None:
             firewalls.restart_firewalld(place)
             all_works(world)
             assert protects(world)
-            world.agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
-            world.agent.kill9()
-            assert protects(world)
-            world.agent.start()
-            assert protects(world)
+            protects_without_us(world)
 
 
 @pytest.mark.parametrize("kind", ["ufw", "firewalld"])

@@ -9,6 +9,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring_agent.errors import MooringError
 from mooring_agent.linux.nftables import Nftables
 from mooring_agent.network import obstacles
 from mooring_agent.network.neighbours import ASKING, FORWARDING, Passage, dropping, reachable
@@ -121,3 +122,33 @@ def test_each_obstacle_is_told_when_it_comes_and_when_it_comes_back(monkeypatch:
     monkeypatch.setattr(obstacles, "SETTLE_S", 0.001)
     monkeypatch.setattr(obstacles, "PAUSE_S", 0.002)
     assert asyncio.run(_changes_of_others()) == ["a", "b", "b"]
+
+
+def test_host_on_which_it_cannot_be_looked_is_looked_at_again(monkeypatch: Any) -> None:
+    monkeypatch.setattr(obstacles, "SETTLE_S", 0.001)
+    monkeypatch.setattr(obstacles, "PAUSE_S", 0.002)
+    able = False
+
+    async def look() -> list[str]:
+        if not able:
+            raise MooringError("there is no libnftables")
+        return ["a"]
+
+    async def scenario() -> list[str]:
+        nonlocal able
+        told: list[str] = []
+        looked = asyncio.Event()
+
+        async def then() -> None:
+            looked.set()
+
+        watch = Obstacles(look)
+        await watch.start(told.append, then)
+        assert told == []
+        able = True
+        watch.suspect()
+        await asyncio.wait_for(looked.wait(), 10)
+        watch.close()
+        return told
+
+    assert asyncio.run(scenario()) == ["a"]

@@ -149,6 +149,12 @@ def test_ipv6_that_cannot_be_shared_is_refused(change: dict[str, Any], why: str)
         normalise_spec(spec | change)
 
 
+@pytest.mark.parametrize("vni", [0, 2**24, True, "²", "7 "])
+def test_numbers_that_no_network_has_are_refused(vni: object) -> None:
+    with pytest.raises(InvalidSpec, match="expected a number from 1 to 16777215"):
+        overlay.normalise({"subnet": SUBNET, "hosts": {"a": {"address": "192.0.2.1"}}, "vni": vni})
+
+
 @pytest.mark.parametrize("address", ["fe80::1%eth0", "192.0.2", "224.0.0.1", "::", 7.5])
 def test_addresses_that_no_host_has_are_refused(address: object) -> None:
     with pytest.raises(InvalidSpec, match="expected that of an interface of it"):
