@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import eventually
 from mooring_agent.api.messages import Hijack, RawStream, Reply, Request, Response, Stream, json_response
 from mooring_agent.api.router import Route
 from mooring_agent.errors import Conflict
@@ -27,6 +28,9 @@ class Probe:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.finished = threading.Event()
+        self.asked = threading.Event()
+        self.answer = threading.Event()
+        self.unserved = threading.Event()
         self.received = 0
         self.sent = 0
 
@@ -43,6 +47,7 @@ class Probe:
             Route("POST", "/raw", self.raw),
             Route("POST", "/deaf", self.deaf),
             Route("POST", "/quiet", self.quiet),
+            Route("POST", "/late", self.late),
             Route("GET", "/broken", self.broken),
             Route("GET", "/breaks-midway", self.breaks_midway),
             Route("GET", "/empty", self.empty),
@@ -112,6 +117,14 @@ class Probe:
                 self.cancelled.set()
 
         return Hijack(serve)
+
+    async def late(self, request: Request) -> Reply:
+        async def serve(stream: RawStream) -> None:
+            raise AssertionError("it was served")
+
+        self.asked.set()
+        await asyncio.to_thread(self.answer.wait, PATIENCE)
+        return Hijack(serve, unserved=self.unserved.set)
 
     async def deaf(self, request: Request) -> Reply:
         async def serve(stream: RawStream) -> None:
@@ -398,6 +411,23 @@ def test_a_hijacked_stream_ends_when_its_client_leaves(server: Served, probe: Pr
         wire.ask("POST", "/quiet", Connection="Upgrade", Upgrade="tcp")
         wire.head()
     assert probe.cancelled.wait(PATIENCE)
+
+
+def test_a_hijack_whose_client_has_left_before_it_is_not_served(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.ask("POST", "/late", Connection="Upgrade", Upgrade="tcp")
+        assert probe.asked.wait(PATIENCE)
+    eventually(lambda: not server.server._connections)
+    probe.answer.set()
+    assert probe.unserved.wait(PATIENCE)
+
+
+def test_a_hijack_whose_request_never_ends_is_not_served(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.ask("POST", "/late", Connection="Upgrade", Upgrade="tcp", Content_Length="9")
+        probe.answer.set()
+        assert probe.asked.wait(PATIENCE)
+    assert probe.unserved.wait(PATIENCE)
 
 
 def test_the_end_of_a_hijack_is_an_end_even_if_the_client_talks_on(server: Served) -> None:
