@@ -59,8 +59,9 @@ def _context_of(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    # A client may not make us calculate by asking for handshake after handshake, and each connection shows
-    # its certificate anew: a session that goes on would outlive the CA that let it in.
+    # A client may not make us calculate by asking for handshake after handshake, and no session is handed out
+    # to be gone on with: it would outlive the CA that let it in. Those that OpenSSL itself keeps for TLS 1.2
+    # cannot be turned off from Python: they end with the context, and `Handshake` looks at the certificate.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
     try:
