@@ -240,6 +240,7 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(request, reply)
             else:
                 await self._hijack(request, cast(Hijack, reply))
+            await self._drain()  # a client that asks on and reads nothing is not answered on
         except ClientDisconnected:
             log.debug("client_gone path=%s", request.path)
         except asyncio.CancelledError:
@@ -482,8 +483,7 @@ class _Raw:
 async def _discard(reply: Reply) -> None:
     """Let the maker of a stream clean up, whether or not it was read to its end, or served at all."""
     if isinstance(reply, Stream):
-        close = getattr(reply.chunks, "aclose", None)
-        if close is not None:
+        if (close := getattr(reply.chunks, "aclose", None)) is not None:
             await close()
     elif isinstance(reply, Hijack) and reply.unserved is not None:
         reply.unserved()

@@ -37,6 +37,7 @@ class Probe:
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/small", self.small, versioned=True),
+            Route("GET", "/large", self.large),
             Route("POST", "/echo", self.echo),
             Route("POST", "/ignore", self.ignore),
             Route("POST", "/count", self.count),
@@ -55,6 +56,10 @@ class Probe:
 
     async def small(self, request: Request) -> Reply:
         return json_response({"query": request.query.to_dict()})
+
+    async def large(self, request: Request) -> Reply:
+        self.sent += 1
+        return Response(200, bytes(65536))
 
     async def echo(self, request: Request) -> Reply:
         return json_response(await request.json())
@@ -172,6 +177,15 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(serve
         assert wire.call("POST", "/echo", b'{"a": [1]}').json() == {"a": [1]}
         assert wire.call("GET", "/empty").status == 204
         assert wire.call("GET", "/small").status == 200
+
+
+def test_who_asks_on_and_reads_nothing_is_not_answered_on(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        for _ in range(50):
+            assert server.call("GET", "/small").status == 200
+        assert 0 < probe.sent < 20
+        assert [len(wire.answer().body) for _ in range(200)] == [65536] * 200
 
 
 def test_head_has_the_length_and_no_body(server: Served) -> None:
