@@ -240,6 +240,7 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(request, reply)
             else:
                 await self._hijack(request, cast(Hijack, reply))
+            await self._drain()  # a client that asks on and reads nothing is not answered on
         except ClientDisconnected:
             log.debug("client_gone path=%s", request.path)
         except asyncio.CancelledError:
@@ -297,6 +298,14 @@ class Connection(asyncio.Protocol):
             await _discard(reply)
 
     async def _hijack(self, request: Request, reply: Hijack) -> None:
+        try:
+            raw = await self._take_over(request, reply)
+        except BaseException:
+            await _discard(reply)
+            raise
+        await reply.serve(raw)
+
+    async def _take_over(self, request: Request, reply: Hijack) -> _Raw:
         wants_upgrade = (
             "upgrade" in request.headers.get("connection", "").lower() and "upgrade" in request.headers
         )
@@ -316,7 +325,7 @@ class Connection(asyncio.Protocol):
         if ended:
             self._inflow.feed_eof()
         self._write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        await reply.serve(_Raw(self._inflow, self._send_raw))
+        return _Raw(self._inflow, self._send_raw)
 
     async def _send_raw(self, data: bytes) -> None:
         if not self._head_taken:
@@ -353,14 +362,14 @@ class Connection(asyncio.Protocol):
         self._writes += 1
         if self._writes % WRITES_A_TURN == 0:
             await asyncio.sleep(0)
+        if self._lost:  # which nobody would tell a writer that begins to wait now
+            raise ClientDisconnected("the client went away")
         if self._write_paused:
             self._writable = self._loop.create_future()
             try:
                 await self._writable
             finally:
                 self._writable = None
-        elif self._lost:
-            raise ClientDisconnected("the client went away")
 
     # -- between requests, and the end -----------------------------------------------------------------------
 
@@ -472,11 +481,12 @@ class _Raw:
 
 
 async def _discard(reply: Reply) -> None:
-    """Let the maker of a stream clean up, whether or not it was read to its end."""
+    """Let the maker of a stream clean up, whether or not it was read to its end, or served at all."""
     if isinstance(reply, Stream):
-        close = getattr(reply.chunks, "aclose", None)
-        if close is not None:
+        if (close := getattr(reply.chunks, "aclose", None)) is not None:
             await close()
+    elif isinstance(reply, Hijack) and reply.unserved is not None:
+        reply.unserved()
 
 
 @cache

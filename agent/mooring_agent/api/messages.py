@@ -146,12 +146,14 @@ class Hijack:
     """The connection becomes a raw stream: `101 UPGRADED` if the client asked to upgrade, else `200 OK`.
 
     `serve` owns the stream until it returns; then the connection is closed after all that was written.
+    `unserved` is called in its place if the client has gone by then, for what was made for it.
     """
 
     serve: Callable[[RawStream], Awaitable[None]]
     content_type: str | None = RAW_STREAM
     protocol: str = "tcp"
     headers: HeaderList = field(default_factory=list)
+    unserved: Callable[[], None] | None = None
 
 
 Reply = Response | Stream | Hijack

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import eventually
 from mooring_agent.api.messages import Hijack, RawStream, Reply, Request, Response, Stream, json_response
 from mooring_agent.api.router import Route
 from mooring_agent.errors import Conflict
@@ -27,12 +28,16 @@ class Probe:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.finished = threading.Event()
+        self.asked = threading.Event()
+        self.answer = threading.Event()
+        self.unserved = threading.Event()
         self.received = 0
         self.sent = 0
 
     def routes(self) -> list[Route]:
         return [
             Route("GET", "/small", self.small, versioned=True),
+            Route("GET", "/large", self.large),
             Route("POST", "/echo", self.echo),
             Route("POST", "/ignore", self.ignore),
             Route("POST", "/count", self.count),
@@ -43,6 +48,7 @@ class Probe:
             Route("POST", "/raw", self.raw),
             Route("POST", "/deaf", self.deaf),
             Route("POST", "/quiet", self.quiet),
+            Route("POST", "/late", self.late),
             Route("GET", "/broken", self.broken),
             Route("GET", "/breaks-midway", self.breaks_midway),
             Route("GET", "/empty", self.empty),
@@ -50,6 +56,10 @@ class Probe:
 
     async def small(self, request: Request) -> Reply:
         return json_response({"query": request.query.to_dict()})
+
+    async def large(self, request: Request) -> Reply:
+        self.sent += 1
+        return Response(200, bytes(65536))
 
     async def echo(self, request: Request) -> Reply:
         return json_response(await request.json())
@@ -113,6 +123,14 @@ class Probe:
 
         return Hijack(serve)
 
+    async def late(self, request: Request) -> Reply:
+        async def serve(stream: RawStream) -> None:
+            raise AssertionError("it was served")
+
+        self.asked.set()
+        await asyncio.to_thread(self.answer.wait, PATIENCE)
+        return Hijack(serve, unserved=self.unserved.set)
+
     async def deaf(self, request: Request) -> Reply:
         async def serve(stream: RawStream) -> None:
             await stream.write(b"bye")
@@ -159,6 +177,15 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(serve
         assert wire.call("POST", "/echo", b'{"a": [1]}').json() == {"a": [1]}
         assert wire.call("GET", "/empty").status == 204
         assert wire.call("GET", "/small").status == 200
+
+
+def test_who_asks_on_and_reads_nothing_is_not_answered_on(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        for _ in range(50):
+            assert server.call("GET", "/small").status == 200
+        assert 0 < probe.sent < 20
+        assert [len(wire.answer().body) for _ in range(200)] == [65536] * 200
 
 
 def test_head_has_the_length_and_no_body(server: Served) -> None:
@@ -398,6 +425,23 @@ def test_a_hijacked_stream_ends_when_its_client_leaves(server: Served, probe: Pr
         wire.ask("POST", "/quiet", Connection="Upgrade", Upgrade="tcp")
         wire.head()
     assert probe.cancelled.wait(PATIENCE)
+
+
+def test_a_hijack_whose_client_has_left_before_it_is_not_served(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.ask("POST", "/late", Connection="Upgrade", Upgrade="tcp")
+        assert probe.asked.wait(PATIENCE)
+    eventually(lambda: not server.server._connections)
+    probe.answer.set()
+    assert probe.unserved.wait(PATIENCE)
+
+
+def test_a_hijack_whose_request_never_ends_is_not_served(server: Served, probe: Probe) -> None:
+    with server.wire() as wire:
+        wire.ask("POST", "/late", Connection="Upgrade", Upgrade="tcp", Content_Length="9")
+        probe.answer.set()
+        assert probe.asked.wait(PATIENCE)
+    assert probe.unserved.wait(PATIENCE)
 
 
 def test_the_end_of_a_hijack_is_an_end_even_if_the_client_talks_on(server: Served) -> None:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
+from harness.waiting import eventually
 from mooring_agent.engine.logs import LogChunk
 
 from .fake_engine import FakeEngine
-from .served import Served
+from .served import PATIENCE, Served
 
 V1 = "/mooring/v1"
 
@@ -166,6 +169,30 @@ def test_a_shell_is_a_raw_stream_with_an_exec_of_its_own(api: Served, engine: Fa
         assert api.call("POST", f"{V1}/execs/{exec_id}/signal", {"signal": "HUP"}).status == 400
         assert api.call("POST", f"{V1}/execs/{exec_id}/resize", {"rows": 0, "cols": 6}).status == 400
     assert engine.execs.asked[-2:] == [("resize", 5, 6), ("signal", "INT", "leader")]
+
+
+def test_a_shell_whose_client_has_left_before_it_is_hung_up(
+    api: Served, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(api)
+    asked, answer, left = threading.Event(), threading.Event(), threading.Event()
+    start = engine.execs.start
+
+    async def late(id: str) -> Any:
+        asked.set()
+        await asyncio.to_thread(answer.wait, PATIENCE)
+        return await start(id)
+
+    monkeypatch.setattr(engine.execs, "start", late)
+    monkeypatch.setattr(engine.execs, "client_has_left", lambda process: left.set())
+    with api.wire() as wire:
+        body = b'{"argv": ["sh"]}'
+        wire.ask("POST", f"{V1}/containers/web1/shell", body, Connection="Upgrade", Upgrade="mooring-stream")
+        assert asked.wait(PATIENCE)
+    eventually(lambda: not api.server._connections)
+    answer.set()
+    assert left.wait(PATIENCE)
+    assert engine.execs.streams[-1].closed
 
 
 def test_images_with_slashes(api: Served) -> None:

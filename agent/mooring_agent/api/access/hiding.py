@@ -2,7 +2,7 @@
 """Answers for those who may only read, without what passwords are found in.
 
 Of environment variables the names stay and the values go, and so do the instructions in the build cache,
-which have a build's arguments in them.
+which have a build's arguments in them, and those that an image has for builds upon it, which set variables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..messages import JSON, Response, encode
 HIDDEN = "***"
 # In the Docker API and in images; in the Mooring API.
 _ENVIRONMENTS = ("Env", "env")
-_INSTRUCTIONS = ("Description", "description")
+_INSTRUCTIONS = ("Description", "description", "OnBuild")
 _KEYS = (*_ENVIRONMENTS, *_INSTRUCTIONS)
 
 
@@ -38,8 +38,8 @@ def hidden(document: Any) -> Any:
 def _hidden_at(key: str, value: Any) -> Any:
     if key in _ENVIRONMENTS:
         return _names_of(value)
-    if key in _INSTRUCTIONS and isinstance(value, str):
-        return HIDDEN
+    if key in _INSTRUCTIONS and isinstance(value, str | list):
+        return HIDDEN if isinstance(value, str) else [HIDDEN] * len(value)
     return hidden(value)
 
 

@@ -101,7 +101,7 @@ class Accounts:
         if now >= until:
             try:
                 number = self._look_up[kind](name)
-            except KeyError:
+            except (KeyError, ValueError):  # the latter for what can be no name, such as one with a NUL in it
                 number = None
             self._known[kind, name] = now + _BELIEVED_SECONDS, number
         return number

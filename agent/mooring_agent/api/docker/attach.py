@@ -74,7 +74,7 @@ class AttachCalls:
                 detach=DetachFilter(keys) if tty else None,
             )
 
-        return Hijack(serve, content_type=stream_type(request, tty))
+        return Hijack(serve, content_type=stream_type(request, tty), unserved=attachment.close)
 
     async def logs(self, request: Request) -> Reply:
         """What a container wrote; `follow` goes on until it ends."""

@@ -90,8 +90,16 @@ class ShellCalls:
             finally:
                 self._execs.client_has_left(execution)
 
+        def unserved() -> None:
+            streams.close()
+            self._execs.client_has_left(execution)
+
         return Hijack(
-            serve, content_type=None, protocol=PROTOCOL, headers=[("Mooring-Exec-Id", execution.id)]
+            serve,
+            content_type=None,
+            protocol=PROTOCOL,
+            headers=[("Mooring-Exec-Id", execution.id)],
+            unserved=unserved,
         )
 
 

@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 
 from ...errors import InvalidSpec
+from ...serving import server_context
 from .settings import TlsSettings
 
 log = logging.getLogger(__name__)
@@ -56,22 +57,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _context_of(settings: TlsSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    # A client may not make us calculate by asking for handshake after handshake, and each connection shows
-    # its certificate anew: a session that goes on would outlive the CA that let it in.
+    context = server_context(settings.ca_file, settings.certificate, settings.key, "tls")
+    # A client may not make us calculate by asking for handshake after handshake, and no session is handed out
+    # to be gone on with: it would outlive the CA that let it in. Those that OpenSSL itself keeps for TLS 1.2
+    # cannot be turned off from Python: they end with the context, and `Handshake` looks at the certificate.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.num_tickets = 0
-    try:
-        context.load_verify_locations(settings.ca_file)
-        # A key that is encrypted must not ask on the terminal.
-        context.load_cert_chain(settings.certificate, settings.key, password="")
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise InvalidSpec(
-            f"tls is not usable ({reason}): expected the clients' CA in {settings.ca_file}, and in "
-            f"{settings.certificate} and {settings.key} a certificate and its key, not encrypted, all in PEM "
-            "form"
-        ) from error
     return context

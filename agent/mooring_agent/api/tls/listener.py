@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable
 
-from ...errors import Conflict, InvalidSpec
+from ...serving import listen
 from ..sparingly import SparingLog
 from .certificates import Certificates
 from .settings import TlsSettings
@@ -70,15 +69,7 @@ class TlsListener:
 
 
 def _listen(settings: TlsSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        kind = Conflict if error.errno == errno.EADDRINUSE else InvalidSpec
-        raise kind(
-            f"the agent cannot listen on {settings.address}: {error.strerror or error}; choose another "
-            "tls.listen"
-        ) from error
+    listening = listen(settings.address, BACKLOG, "tls.listen")
     listening.setblocking(False)
     # Whoever is accepted inherits these.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

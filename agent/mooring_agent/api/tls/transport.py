@@ -17,6 +17,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
+from time import time
 from typing import Any, cast
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,10 @@ class Handshake(asyncio.Protocol):
         except ssl.SSLError as error:
             plain = error.reason == "HTTP_REQUEST"
             self._fail(_reason(error), _PLAIN_HTTP if plain else self._out.read())
+            return
+        if self._tls.session_reused and _has_expired(self._tls):
+            # Without a close_notify OpenSSL forgets the session, and the next handshake is a whole one.
+            self._fail("its certificate has expired since its session began")
             return
         self._tcp.write(self._out.read())
         assert self._timer is not None
@@ -341,6 +346,11 @@ class TlsTransport(asyncio.Transport):
         self._closing = True
         self._deadline = self._loop.call_later(ALERT_SECONDS, self._tcp.abort)
         self._tcp.close()
+
+
+def _has_expired(tls: ssl.SSLObject) -> bool:
+    certificate = tls.getpeercert()
+    return not certificate or ssl.cert_time_to_seconds(str(certificate["notAfter"])) < time()
 
 
 def _reason(error: ssl.SSLError) -> str:

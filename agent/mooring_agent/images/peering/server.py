@@ -18,11 +18,12 @@ from typing import BinaryIO, cast
 
 import h11
 
-from mooring_agent.errors import Conflict, InvalidSpec, MooringError, NotFound
+from mooring_agent.errors import MooringError, NotFound
 from mooring_agent.images.peering.election import Holds
 from mooring_agent.images.peering.requests import Call, parse_range, parse_target, parse_wait
-from mooring_agent.images.peering.settings import PeerSettings, split_address
+from mooring_agent.images.peering.settings import PeerSettings
 from mooring_agent.images.peering.shelf import Shelf
+from mooring_agent.serving import listen, server_context
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +45,11 @@ class PeerServer:
         """Listen. Raises Conflict for an address in use, InvalidSpec for one, or files, that are no use."""
         self._shelf = shelf
         self._slots = _Slots(settings.uploads)
-        self._context = None if settings.tls is None else _server_context(settings)
-        self._listener = _listen(settings.listen)
+        tls = settings.tls
+        self._context = (
+            None if tls is None else server_context(tls.ca_file, tls.certificate, tls.key, "peers.tls")
+        )
+        self._listener = listen(settings.listen, _BACKLOG, "peers.listen")
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closing = threading.Event()
@@ -319,38 +323,6 @@ def _blob_headers(digest: str) -> _Headers:
         ("Docker-Content-Digest", digest),
         ("Accept-Ranges", "bytes"),
     ]
-
-
-def _server_context(settings: PeerSettings) -> ssl.SSLContext:
-    tls = settings.tls
-    assert tls is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        context.load_verify_locations(tls.ca_file)
-        # A key that is encrypted must not ask on the terminal.
-        context.load_cert_chain(tls.certificate, tls.key, password="")
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise InvalidSpec(
-            f"peers.tls is not usable ({reason}): expected a CA in {tls.ca_file}, and in {tls.certificate} "
-            f"and {tls.key} a certificate and its key, not encrypted, all in PEM form"
-        ) from error
-    return context
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = split_address(address)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        kind = Conflict if error.errno == errno.EADDRINUSE else InvalidSpec
-        raise kind(
-            f"the agent cannot serve its peers at {address}: {error.strerror or error}; choose another "
-            "peers.listen"
-        ) from error
 
 
 def _shut(each: socket.socket) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.serving import split_address
 
 UPLOADS = 4
 """Blobs that a host sends at a time, if nothing else is said; more would make each of them slow."""
@@ -96,12 +96,6 @@ class PeerSettings:
         if self.tls is None:
             return found | {"plain": True}
         return found | {"tls": {key: str(getattr(self.tls, key)) for key in _TLS_KEYS}}
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host, without brackets, and port."""
-    parts = urlsplit(f"//{address}")
-    return parts.hostname or "", parts.port or 0
 
 
 def _address(key: str, value: Any) -> str:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mooring_agent.api import docker, fleet
-from mooring_agent.api.access.hiding import HIDDEN, hidden
+from mooring_agent.api.access.hiding import HIDDEN, hidden, without_values
 from mooring_agent.api.access.peers import Peer, common_name
 from mooring_agent.api.access.policy import Accounts, Policy, Rule
+from mooring_agent.api.messages import json_response
 from mooring_agent.api.router import Need, Route
 from mooring_agent.errors import InvalidSpec
 
@@ -67,6 +68,8 @@ def test_the_first_rule_that_fits_decides(peer: Peer, decision: tuple[int, Need 
 def test_names_that_are_nobodys_fit_nobody() -> None:
     rules = policy({"users": ["mallory"], "groups": ["gone"], "allow": "all"})
     assert rules.decide(Peer(1001, frozenset({2001}))) == (0, None)
+    for name in ("a\0b", "\ud800"):
+        assert (Accounts().uid(name), Accounts().gid(name)) == (None, None)
 
 
 def test_a_user_who_comes_later_is_known_after_a_while() -> None:
@@ -132,6 +135,12 @@ def test_no_instruction_of_the_build_cache_is_told() -> None:
     assert hidden({"BuildCache": [{"Description": "RUN a", "Size": 1}]}) == {
         "BuildCache": [{"Description": HIDDEN, "Size": 1}]
     }
+
+
+def test_no_instruction_for_builds_upon_an_image_is_told() -> None:
+    reply = json_response({"Config": {"OnBuild": ["ENV PASSWORD=pass-word", "RUN b"], "Cmd": None}})
+    assert json.loads(without_values(reply).body) == {"Config": {"OnBuild": [HIDDEN, HIDDEN], "Cmd": None}}
+    assert hidden({"OnBuild": None}) == {"OnBuild": None}
 
 
 ENVIRONMENT = st.lists(st.text()) | st.dictionaries(st.text(), st.text())

@@ -180,6 +180,37 @@ def test_a_certificate_that_has_expired_is_refused(server: Served, certified: Ce
     assert "EXPIRED" in alert_of(server, certified.context(expired))
 
 
+def test_a_session_ends_with_the_certificate_that_began_it(
+    server: Served, certified: Certified, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = certified.context(certified.client, ssl.TLSVersion.TLSv1_2)
+
+    def call(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        """Whether the session was taken up again, and the one to go on with; both ways end in good order."""
+        with (
+            socket.create_connection(address(server), timeout=PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as wrapped,
+        ):
+            wrapped.sendall(b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while data := wrapped.recv(4096):
+                answer += data
+            assert b"200 OK" in answer
+            found = bool(wrapped.session_reused), wrapped.session
+            wrapped.unwrap()
+            return found
+
+    reused, session = call(None)
+    assert not reused
+    reused, session = call(session)
+    assert reused
+    monkeypatch.setattr(transport, "time", lambda: time.time() + 100 * 365 * 86400)
+    with pytest.raises((OSError, AssertionError)):
+        call(session)
+    eventually(lambda: "its certificate has expired since its session began" in caplog.text)
+    assert call(session)[0] is False, "OpenSSL looks at the certificate itself"
+
+
 def test_a_servers_certificate_is_no_clients(server: Served, certified: Certified) -> None:
     assert "ALERT" in alert_of(server, certified.context(certified.server))
 
