@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from harness.host import UnknownFeature, docker_client, is_root, missing_feature
+from harness.turns import Turns
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 VENV_BIN = Path(sys.executable).parent
@@ -21,8 +25,10 @@ VENV_BIN = Path(sys.executable).parent
 settings.register_profile("mooring", deadline=None, print_blob=True)
 settings.load_profile("mooring")
 
-_skipped = pytest.StashKey[Counter[str]]()  # of the session: how many by category
 _decided = pytest.StashKey[str]()  # of a test: the category that its markers gave
+_turns_directory = pytest.StashKey[Path]()  # of the process that has workers
+_turns = pytest.StashKey[Turns]()  # of a worker
+_SKIPPED_FOR = "skipped for"  # a property of a report: the category
 # Category of a skip → its name in the summary. The first two are always shown, the others where they occur.
 _CATEGORIES = {
     "root": "root-only",
@@ -35,7 +41,8 @@ _CATEGORIES = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let programs of the virtual environment and the collection be found, however pytest was started."""
-    config.stash[_skipped] = Counter()
+    if hasattr(config, "workerinput"):
+        config.stash[_turns] = Turns(Path(config.workerinput["turns"]))
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     extra = [str(VENV_BIN), "/usr/local/sbin", "/usr/sbin", "/sbin"]
     missing = [directory for directory in extra if directory not in path]
@@ -71,14 +78,40 @@ def _reason_to_skip(config: pytest.Config, item: pytest.Item) -> tuple[str, str]
     return None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give each worker of pytest-xdist the place where they take turns."""
+    stash = node.config.stash
+    if _turns_directory not in stash:
+        stash[_turns_directory] = Path(tempfile.mkdtemp(prefix="mooring-turns-"))
+    node.workerinput["turns"] = str(stash[_turns_directory])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that place."""
+    directory = config.stash.get(_turns_directory, None)
+    if directory is not None:
+        shutil.rmtree(directory)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test marked `alone` while no other worker runs one; no time limit of a test counts the wait."""
+    turns = item.config.stash.get(_turns, None)
+    if turns is None:
+        return (yield)
+    with turns.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count a skip under what the test asked for, also when the test itself decided it."""
+    """Note with a skip what the test asked for, also when the test itself decided it."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
-        item.config.stash[_skipped][_category_of_skip(item)] += 1
+        report.user_properties.append((_SKIPPED_FOR, _category_of_skip(item)))
     return report
 
 
@@ -93,7 +126,12 @@ def _category_of_skip(item: pytest.Item) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
     """Print how many tests were skipped for what, right above the closing line."""
     yield
-    counted = terminalreporter.config.stash[_skipped]
+    counted = Counter(
+        value
+        for report in terminalreporter.stats.get("skipped", [])
+        for name, value in getattr(report, "user_properties", ())
+        if name == _SKIPPED_FOR
+    )
     parts = [
         f"{counted[category]} {name}"
         for category, name in _CATEGORIES.items()

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from harness import unix_http
+from harness.claims import claim
 from harness.host import docker_client
 from harness.remains import Traces
 from harness.unix_http import ApiError, Response
@@ -35,8 +36,6 @@ _POLL_INTERVAL = 0.01
 _TRACEBACK = "Traceback (most recent call last)"
 # Networks that every agent has, whether it lets them be removed or not.
 _PREDEFINED_NETWORKS = {"bridge", "host", "none"}
-
-_prefixes_taken: set[ipaddress.IPv4Network] = set()
 
 
 class AgentFailed(AssertionError):
@@ -400,18 +399,16 @@ def directory_for_roots() -> str:
 
 
 def _free_prefix() -> ipaddress.IPv4Network:
-    """Return a free /20 of 10.211.0.0/16 to 10.239.0.0/16: no route of the host, no other agent has it."""
-    routes = [*_host_routes(), *_prefixes_taken]
+    """Return a free /20 of 10.211.0.0/16 to 10.239.0.0/16: no route of the host, no agent of tests has it."""
+    routes = _host_routes()
     candidates = [
         ipaddress.IPv4Network((f"10.{second}.{third}.0", 20))
         for second in range(211, 240)
         for third in range(0, 256, 16)
     ]
-    # At random, since the tests of another session may choose at the same moment.
     random.SystemRandom().shuffle(candidates)
     for candidate in candidates:
-        if not any(candidate.overlaps(route) for route in routes):
-            _prefixes_taken.add(candidate)
+        if not any(candidate.overlaps(route) for route in routes) and claim(f"network/{candidate}"):
             return candidate
     raise AgentFailed("no /20 between 10.211.0.0 and 10.239.255.255 is free of routes of this host")
 

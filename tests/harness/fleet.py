@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.claims import claim
 from mooring_agent.config import AgentConfig
 
 UP_WITHIN = 60  # seconds
@@ -132,9 +133,10 @@ def _run(argv: list[str], timeout: float) -> str:
 
 
 def _free_network() -> ipaddress.IPv4Network:
-    """A /24 of 10.208.0.0/16 to which this machine has no route."""
+    """A /24 of 10.208.0.0/16 to which this machine has no route, and no other test either."""
     for third in random.SystemRandom().sample(range(256), 256):
         candidate = ipaddress.IPv4Network(f"10.208.{third}.0/24")
-        if not _run(["ip", "-4", "route", "show", "root", str(candidate)], timeout=10):
+        routes = _run(["ip", "-4", "route", "show", "root", str(candidate)], timeout=10)
+        if not routes and claim(f"network/{candidate}"):
             return candidate
     raise AssertionError("no /24 of 10.208.0.0/16 is free of routes of this host")

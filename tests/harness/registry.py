@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.claims import free_port
 from harness.waiting import PATIENCE, eventually
 
 USER, PASSWORD = "sailor", "anchor-aweigh"  # of a registry started with `auth`
@@ -313,13 +314,6 @@ class Wire:
             with self._lock:
                 self._open -= {source, sink}
         gone.set()
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def make_certificates(directory: Path) -> None:

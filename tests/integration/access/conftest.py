@@ -19,8 +19,8 @@ import yaml
 
 from harness.agent import AgentUnderTest
 from harness.authority import Authority, Issued
+from harness.claims import free_port
 from harness.host import need_programs
-from harness.registry import free_port
 from integration.collection.playbooks import Sshd
 from integration.conftest import _started
 from mooring_agent.cli import main

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.claims import free_port
 from harness.host import missing_feature
-from harness.registry import free_port
 from harness.waiting import eventually
 
 pytestmark = pytest.mark.root

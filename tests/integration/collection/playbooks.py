@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from harness.claims import free_port
+
 HERE = Path(__file__).parent
 PLAYBOOK_TIMEOUT = 110  # seconds
 
@@ -121,7 +123,7 @@ class Sshd:
                 timeout=30,
             )
         shutil.copy(directory / "user.pub", directory / "authorized")
-        self.port = _free_port()
+        self.port = free_port()
         (directory / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nPidFile "
             f"none\nAuthorizedKeysFile {directory}/authorized\nStrictModes no\nUsePAM no\nPermitRootLogin "
@@ -162,9 +164,3 @@ class Sshd:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(10)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

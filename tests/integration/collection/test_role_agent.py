@@ -22,7 +22,8 @@ import yaml
 
 from harness import unix_http
 from harness.agent import _free_prefix
-from harness.registry import free_port, make_certificates
+from harness.claims import free_port
+from harness.registry import make_certificates
 from harness.remains import Traces
 from harness.waiting import eventually
 from integration.collection.conftest import end_masters

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.claims import free_port
 from harness.host import need_programs
-from harness.registry import free_port
 from integration.collection.playbooks import Controller, Run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]

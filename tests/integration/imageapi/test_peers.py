@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentUnderTest
-from harness.registry import RegistryUnderTest, free_port, make_certificates
+from harness.claims import free_port
+from harness.registry import RegistryUnderTest, make_certificates
 from integration.conftest import StartAgent
 from integration.imageapi.conftest import Mooring
 

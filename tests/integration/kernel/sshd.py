@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from harness.claims import free_port
+
 _READY_WITHIN = 10.0
 
 
@@ -28,9 +30,7 @@ class Sshd:
                 subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=20)
         keys = directory / "authorized_keys"
         shutil.copy(f"{self.client_key}.pub", keys)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         lines = [
             f"Port {self.port}",

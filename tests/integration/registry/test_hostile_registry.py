@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness import hostile_registry as faults
+from harness.claims import free_port
 from harness.hostile_registry import HostileRegistry
 from harness.images import describe, make_image, opener
-from harness.registry import free_port
 from integration.registry.conftest import DATA, MANIFEST, Connect, named
 from mooring_agent.errors import InvalidSpec, MooringError, NotFound, NotSupported, Unavailable
 from mooring_agent.images.content import MEDIA_INDEX, MEDIA_MANIFEST

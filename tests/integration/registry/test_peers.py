@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from harness.registry import RegistryUnderTest, free_port, make_certificates
+from harness.claims import free_port
+from harness.registry import RegistryUnderTest, make_certificates
 from harness.waiting import PATIENCE
 from integration.registry.conftest import Connect
 from mooring_agent.images.peering.client import Patience

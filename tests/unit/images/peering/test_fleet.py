@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import free_port
+from harness.claims import free_port
 from mooring_agent.errors import Conflict
 from mooring_agent.images.peering.client import Patience, PeerClient
 from mooring_agent.images.peering.election import Holds
