@@ -23,7 +23,7 @@ from urllib.parse import quote
 from harness import unix_http
 from harness.claims import claim
 from harness.host import docker_client
-from harness.remains import Traces
+from harness.remains import Host, Traces
 from harness.unix_http import ApiError, Response
 from harness.waiting import PATIENCE
 from mooring_agent.config import AgentConfig
@@ -291,17 +291,27 @@ class AgentUnderTest:
         """
         self._raise(self._end())
 
-    def verify_gone(self) -> None:
-        """Wait until nothing is left, remove the directories. Raises AgentFailed on what is left.
+    @staticmethod
+    def verify_gone(agents: Sequence[AgentUnderTest]) -> None:
+        """Wait until nothing is left of agents, remove the directories. Raises a group of AgentFailed else.
 
         Whatever is found, the host is clean afterwards: it is recorded, then removed by force. This takes
         some seconds at once after `end`, the time for which a keeper without work stays, and none later.
         """
-        self._raise(self._sweep())
+        stayed = [each._wait_for_keepers() for each in agents]
+        host = Host()
+        failures = []
+        for each, problems in zip(agents, stayed, strict=True):
+            try:
+                each._raise([*problems, *each._sweep(host)])
+            except AgentFailed as failure:
+                failures.append(failure)
+        if failures:
+            raise ExceptionGroup("agents have left something behind", failures)
 
     def destroy(self) -> None:
         """`end` and `verify_gone` in one. A second call does nothing."""
-        self._raise([*self._end(), *self._sweep()])
+        self._raise([*self._end(), *self._wait_for_keepers(), *self._sweep(Host())])
 
     def _end(self) -> list[str]:
         """Return what went wrong."""
@@ -330,17 +340,18 @@ class AgentUnderTest:
         self._last_words = self.log_tail()
         return problems
 
-    def _sweep(self) -> list[str]:
-        """Return what was left."""
+    def _sweep(self, host: Host) -> list[str]:
+        """Return what was left, and not only when `host` was looked at."""
         if not self.base.exists():
             return []
         try:
-            problems = self._wait_for_keepers()
-            problems += [f"left behind: {each}" for each in self.traces.wait_until_gone(GONE_WITHIN)]
+            left = self.traces.remains(host)
+            if left:
+                left, host = self.traces.wait_until_gone(GONE_WITHIN), Host()
         finally:
-            self.traces.sweep()
+            self.traces.sweep(host)
             shutil.rmtree(self.base, ignore_errors=True)
-        return problems
+        return [f"left behind: {each}" for each in left]
 
     def _raise(self, problems: list[str]) -> None:
         if problems:

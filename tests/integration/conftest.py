@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.agent import AgentFailed, AgentUnderTest
+from harness.agent import AgentUnderTest
 from harness.host import need_programs
 from harness.rootfs import busybox, write_busybox_rootfs
 from mooring_agent.failpoints import VARIABLE
@@ -37,14 +37,7 @@ def ended_agents() -> Iterator[list[AgentUnderTest]]:
     """
     ended: list[AgentUnderTest] = []
     yield ended
-    failures = []
-    for under_test in ended:
-        try:
-            under_test.verify_gone()
-        except AgentFailed as failure:
-            failures.append(failure)
-    if failures:
-        raise ExceptionGroup("agents have left something behind", failures)
+    AgentUnderTest.verify_gone(ended)
 
 
 @pytest.fixture(scope="module")

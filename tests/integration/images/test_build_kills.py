@@ -43,7 +43,7 @@ def leftovers(agent: AgentUnderTest) -> list[str]:
     data, run = agent.config.data_root, agent.config.run_root
     places = (data / "containers", run / "etc", data / "images" / "ingest")
     found = [str(path) for place in places for path in place.iterdir()]
-    found += [str(path) for path, _ in agent.traces._occupied_cgroups() if len(path.name) == 64]
+    found += [str(path) for path, _ in agent.traces.occupied_cgroups() if len(path.name) == 64]
     found += [str(path) for path in (data / "images" / "cache-mounts").iterdir() if "new-" in path.name]
     records = (run / "keeper" / "records").glob("*.json")
     return found + [str(record) for record in records]

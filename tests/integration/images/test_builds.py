@@ -42,7 +42,7 @@ def groups_and_files(agent: AgentUnderTest) -> list[str]:
     places = (agent.config.data_root / "containers", agent.config.run_root / "etc")
     found = [str(path) for place in places for path in place.iterdir()]
     return found + [
-        str(path) for path, pids in agent.traces._occupied_cgroups() if pids and len(path.name) == 64
+        str(path) for path, pids in agent.traces.occupied_cgroups() if pids and len(path.name) == 64
     ]
 
 
