@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.waiting import PATIENCE
+
 _EXCEPTION_STATUS = 99
 
 
@@ -39,7 +41,7 @@ def fork() -> int:
         return os.fork()
 
 
-def in_child(work: Callable[[], Any], timeout: float = 20.0) -> Any:
+def in_child(work: Callable[[], Any], timeout: float = 20.0 * PATIENCE) -> Any:
     """Return what `work` returns in a forked child, JSON data. Raises ChildFailed with its traceback."""
     ended = run_child(lambda: os.write(1, f"\n{json.dumps(work())}".encode()), timeout)
     if ended.status != 0:
@@ -47,7 +49,7 @@ def in_child(work: Callable[[], Any], timeout: float = 20.0) -> Any:
     return json.loads(ended.output.splitlines()[-1])
 
 
-def run_child(work: Callable[[], Any], timeout: float = 20.0) -> Ended:
+def run_child(work: Callable[[], Any], timeout: float = 20.0 * PATIENCE) -> Ended:
     """Run `work` in a forked child that may also execve or exit. Raises ChildFailed after `timeout` s."""
     reader, writer = os.pipe()
     pid = fork()
