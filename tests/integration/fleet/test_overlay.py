@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.kernel("nftables", "overlay"),
     pytest.mark.slow,
+    # Another test's traffic could fill the queue of packets that a processor has for all, netdev_max_backlog.
+    pytest.mark.alone,
     pytest.mark.timeout(900),
 ]
 

@@ -14,7 +14,7 @@ from harness.waiting import eventually
 from integration.network.conftest import Serve
 from integration.network.topology import OUTSIDE, Container, Host, NamedNamespace, Namespace
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 MBIT = 1_000_000
 SETTLING, MEASURED = 0.5, 2.0  # seconds: a stream's start, and what is looked at afterwards
