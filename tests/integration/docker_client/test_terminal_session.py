@@ -176,17 +176,14 @@ def test_every_byte_passes(shell: Shell, tmp_path: Path) -> None:
     coloured = r"printf '\033[1;31mred\033[0m\t\303\251\377\a|'"
     for terminal in ("", "-t", "-it"):
         shown = shell.succeeds(f'docker run --rm {terminal} busybox sh -c "{coloured}"')
-        assert shown.encode("utf-8", "surrogateescape") == b"\x1b[1;31mred\x1b[0m\t\xc3\xa9\xff\x07|", (
-            terminal
-        )
+        seen = shown.encode("utf-8", "surrogateescape")
+        assert seen == b"\x1b[1;31mred\x1b[0m\t\xc3\xa9\xff\x07|", terminal
     shell.succeeds("head -c 3000000 /dev/urandom > in")
     shell.succeeds("docker run -i --rm busybox cat < in > out")
     data = (tmp_path / "in").read_bytes()
     assert hashlib.sha256((tmp_path / "out").read_bytes()).digest() == hashlib.sha256(data).digest()
-    assert (
-        shell.succeeds("docker run --rm -i busybox md5sum < in | cut -c 1-32")
-        == hashlib.md5(data).hexdigest()
-    )
+    summed = shell.succeeds("docker run --rm -i busybox md5sum < in | cut -c 1-32")
+    assert summed == hashlib.md5(data).hexdigest()
     # Who reads no more ends the pipe, and nothing hangs.
     assert shell.succeeds("docker run --rm busybox yes 2>/dev/null | head -n 2") == "y\r\ny"
     shown, status = shell.runs("docker run --rm busybox sh -c 'echo out; echo err >&2; exit 4' 2>/dev/null")
@@ -201,13 +198,11 @@ def test_a_service_from_its_start_to_its_end(shell: Shell, tmp_path: Path) -> No
         "--memory 64m --cpus 0.5 --health-cmd 'wget -q -O /dev/null http://127.0.0.1/' --health-interval 1s "
         f"busybox sh -c '{SERVES}'"
     )
-    assert (
-        shell.succeeds(
-            "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} "
-            "{{.HostConfig.RestartPolicy.Name}} {{(index .Mounts 0).Name}}' web"
-        )
-        == f"{64 << 20} 500000000 on-failure pages"
+    kept = shell.succeeds(
+        "docker inspect -f '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} "
+        "{{.HostConfig.RestartPolicy.Name}} {{(index .Mounts 0).Name}}' web"
     )
+    assert kept == f"{64 << 20} 500000000 on-failure pages"
     eventually(
         lambda: shell.succeeds("docker inspect -f '{{.State.Health.Status}}' web") == "healthy",
         what="the service is healthy",
@@ -249,10 +244,8 @@ def test_a_service_from_its_start_to_its_end(shell: Shell, tmp_path: Path) -> No
 
     shell.types("docker wait site & docker stop -t 1 site; wait")
     shown, status = shell.prompt()
-    assert (status, sorted(re.findall(r"^(?:137|143|site)(?=\r$)", shown, re.MULTILINE))) == (
-        0,
-        ["137", "site"],
-    )
+    assert status == 0
+    assert sorted(re.findall(r"^(?:\d+|site)(?=\r$)", shown, re.MULTILINE)) == ["137", "site"]
     assert "Exited (137)" in shell.succeeds("docker ps -a --filter name=site --format '{{.Status}}'")
     shell.types("docker container prune")
     shell.shows(r"\[y/N\] ")
@@ -293,6 +286,8 @@ def test_images_are_made_and_carried(shell: Shell, tmp_path: Path) -> None:
     usage = shell.succeeds("docker system df")
     assert re.search(r"Images +\d+", usage)
     assert re.search(r"Build Cache +\d+", usage)
+    shell.succeeds("docker rmi -f evening:built >/dev/null; docker image prune -f")
+    assert shell.succeeds("docker images -q --filter dangling=true") == ""
     (tmp_path / "Dockerfile").unlink()
 
 
@@ -303,9 +298,6 @@ def test_events_are_watched_while_another_terminal_works(agent: AgentUnderTest, 
     labels = ("--label", "name=other", "--label", "image=other")
     agent.docker("run", "--name", "watched", *labels, "busybox", "sh", "-c", "exit 2", check=False)
     agent.docker("rm", "watched")
-    shown = shell.shows("(?s)create\r\n.*destroy\r\n")[0].split("\r\n")
-    assert [each for each in shown if each in ("create", "start", "die", "destroy")] == [
-        *("create", "start", "die", "destroy"),
-    ]
+    shell.shows("(?s)create\r\n.*start\r\n.*die\r\n.*destroy\r\n")
     shell.child.sendcontrol("c")
     assert shell.prompt()[1] == 130

@@ -11,7 +11,7 @@ from ..router import Call, Need, Route
 
 _MISSING = (
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
-    ("POST", "/grpc", "BuildKit's interface"),
+    ("POST", "/grpc", "BuildKit's interface, by which buildx builds (without it: DOCKER_BUILDKIT=0)"),
     ("POST", "/plugins/create", "docker plugin"),
     ("GET", "/plugins/privileges", "docker plugin"),
     ("POST", "/plugins/pull", "docker plugin"),
