@@ -9,6 +9,7 @@ Pure, but for the question whose a name is.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ Mine = Callable[[str], str]
 # ip_unprivileged_port_start of ip-sysctl.rst: lower ones are those of the host's own services.
 _LOWEST_PORT = 1024
 _SHARED_NETWORKS = ("bridge", "none")
-_WHOLE_ID = 64
+_WHOLE_ID = re.compile(r"[0-9a-f]{64}")
 
 # Of a container's spec: what concerns the container alone, whatever is said.
 HARMLESS = frozenset(
@@ -71,9 +72,9 @@ def admit(asked: Conversion, owner: Owner, container: Mine, network: Mine) -> No
             raise owner.refuses(part.name, getattr(asked, part.name))
     _only(asked.extra, _EXTRA, owner)
     for reference in asked.extra.get("VolumesFrom", ()):
-        _own(reference.partition(":")[0], container)
+        _own(reference.partition(":")[0], container, owner)
     for target, _ in asked.links:
-        _own(target, container)
+        _own(target, container, owner)
     for volume in asked.volume_labels:
         _named(volume, "a volume", owner)
     for key, value in asked.spec.items():
@@ -105,14 +106,14 @@ def admit_attachment(asked: Any, owner: Owner, container: Mine, network: Mine) -
         return
     if name.startswith("container:"):
         _only(attachment, frozenset({"name"}), owner, f"networks[{name}].")
-        _own(name.removeprefix("container:"), container)
+        _own(name.removeprefix("container:"), container, owner)
         return
     if name == "host":
         raise owner.refuses("networks", name)
-    _own(name, network)
+    _own(name, network, owner)
     _only(attachment, _ATTACHMENT, owner, f"networks[{name}].")
     for target in attachment.get("links", {}).values():
-        _own(target, container)
+        _own(target, container, owner)
 
 
 def admit_exec(body: Mapping[str, Any], owner: Owner) -> None:
@@ -144,11 +145,13 @@ def _only_asked(body: Mapping[str, Any], known: Iterable[str], owner: Owner) -> 
     _only({key: value for key, value in body.items() if asks(value)}, known, owner)
 
 
-def _own(reference: str, mine: Mine) -> None:
-    """Names are looked up again at every start, so only what cannot lead elsewhere then is let in."""
+def _own(reference: str, mine: Mine, owner: Owner) -> None:
+    """Raise NotFound for what is not theirs, and Forbidden for the beginning of an id: references are looked
+    up again at every start, and only a name of theirs or a whole id cannot lead elsewhere then.
+    """
     found = mine(reference)
-    if reference.removeprefix("/") != found and len(reference) != _WHOLE_ID:
-        mine("")  # a beginning of an id, or the like: as if it were not there
+    if reference.removeprefix("/") != found and not _WHOLE_ID.fullmatch(reference):
+        raise owner.refuses("a part of an id", reference, f"say {found}, or the whole id")
 
 
 def _named(name: Any, what: str, owner: Owner) -> None:
@@ -170,7 +173,7 @@ def _joined(*plain: str) -> Callable[[str, Any, Owner, Mine], None]:
 
     def check(key: str, value: Any, owner: Owner, container: Mine) -> None:
         if isinstance(value, str) and value.startswith("container:"):
-            _own(value.removeprefix("container:"), container)
+            _own(value.removeprefix("container:"), container, owner)
         elif value not in plain:
             raise owner.refuses(key, value)
 

@@ -338,6 +338,21 @@ def test_a_privileged_command_of_the_operator_is_not_started_by_the_owner(
     assert carol.call("POST", f"/exec/{made}/start", {}).status == 403
 
 
+def test_a_container_of_theirs_is_referred_to_by_its_name_or_whole_id(carol: Served) -> None:
+    identity = make(carol, "carol-web").json()["Id"]
+    for number, reference in enumerate(("carol-web", identity)):
+        assert make(carol, f"carol-{number}", HostConfig={"PidMode": f"container:{reference}"}).status == 201
+    answer = make(carol, "carol-short", HostConfig={"PidMode": f"container:{identity[:12]}"})
+    assert (answer.status, "say carol-web" in answer.json()["message"]) == (403, True)
+
+
+@pytest.mark.parametrize("reference", ["0" * 63, "/" + "0" * 63, "A" * 64, "carol-we"])
+def test_what_may_lead_elsewhere_at_the_next_start_is_not_let_in(reference: str) -> None:
+    asked = convert({"Image": "web:1", "HostConfig": {"PidMode": f"container:{reference}"}})
+    with pytest.raises(Forbidden, match="a part of an id"):
+        admission.admit(asked, OWNER, lambda reference: "carol-web", nobodys)
+
+
 def test_containers_are_put_on_networks_of_the_same_owner(carol: Served, root: Served) -> None:
     for name in ("dave-web", "dave-net"):
         make(root, name) if name.endswith("web") else root.call("POST", "/networks/create", {"Name": name})
