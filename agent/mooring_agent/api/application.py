@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import MooringError, NotSupported
 from .access.hiding import without_values
+from .access.owned import OwnedCalls
+from .access.ownership import Forbidden, Owner
 from .access.policy import Policy
 from .messages import ClientDisconnected, HeaderList, Reply, Request, Response, json_response
 from .router import NEWEST_API, MethodNotAllowed, Need, Route, Router
@@ -25,12 +27,15 @@ FLEET_PREFIX = "/mooring/"
 class Application:
     """The calls of the Docker Engine API and of the Mooring API, on one engine.
 
-    With a `policy`, for those whom it allows them.
+    With a `policy`, for those whom it allows them; `owned` is for those whom it gives names.
     """
 
-    def __init__(self, routes: list[Route], policy: Policy | None = None) -> None:
+    def __init__(
+        self, routes: list[Route], policy: Policy | None = None, owned: OwnedCalls | None = None
+    ) -> None:
         self._router = Router(routes)
         self._policy = policy
+        self._owned = owned
         # dockerd sends these with every answer; clients negotiate the version by them.
         self.base_headers: HeaderList = [
             ("Api-Version", f"{NEWEST_API[0]}.{NEWEST_API[1]}"),
@@ -43,7 +48,7 @@ class Application:
         """The application that serves an engine."""
         from . import docker, fleet
 
-        return cls([*docker.routes(engine), *fleet.routes(engine)], policy)
+        return cls([*docker.routes(engine), *fleet.routes(engine)], policy, OwnedCalls(engine))
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request. Raises only ClientDisconnected, and CancelledError."""
@@ -51,10 +56,10 @@ class Application:
         try:
             route = self._router.resolve(request)
             request.abandon = route.abandon
-            allowed = Need.ALL if self._policy is None else self._policy.check(request, route)
-            reply = await route.call(request)
-            if allowed is Need.READ and type(reply) is Response:
-                reply = without_values(reply)
+            if self._policy is None:
+                reply = await route.call(request)
+            else:
+                reply = await self._allowed(request, route, self._policy)
         except MethodNotAllowed as error:
             reply = self._failure(request, error)
             reply.headers.append(("Allow", ", ".join(error.allowed)))
@@ -81,6 +86,22 @@ class Application:
             log.debug(
                 "request method=%s path=%s status=%d ms=%.2f", request.method, request.path, status, elapsed
             )
+        return reply
+
+    async def _allowed(self, request: Request, route: Route, policy: Policy) -> Reply:
+        """Answer somebody whom the rules may hold. Raises Forbidden, and what the call raises."""
+        allowed = policy.check(request, route)
+        if isinstance(allowed, Owner):
+            try:
+                if self._owned is None:
+                    raise allowed.may_not(request.method, request.path)
+                return await self._owned.call(request, route, allowed)
+            except Forbidden:
+                policy.note_refusal(request)
+                raise
+        reply = await route.call(request)
+        if allowed is Need.READ and type(reply) is Response:
+            reply = without_values(reply)
         return reply
 
     def _failure(self, request: Request, error: MooringError) -> Response:

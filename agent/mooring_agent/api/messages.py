@@ -114,11 +114,29 @@ class Request:
             )
         return value
 
+    async def keep(self, limit: int = MAX_JSON_BYTES) -> None:
+        """Read the whole body now; it can then be read again and again. Raises PayloadTooLarge."""
+        self.source = _Kept(await self.read(limit))
+
+    def put(self, document: dict[str, Any]) -> None:
+        """Have this JSON object as the body, in the place of what was sent and has been read."""
+        self.declared_length, self.source = None, _Kept(encode(document))
+
     def accepts(self, media_type: str) -> bool:
         """Whether the client named this media type in its Accept header."""
         return any(
             part.split(";")[0].strip() == media_type for part in self.headers.get("accept", "").split(",")
         )
+
+
+class _Kept:
+    """A body that is there as a whole."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._data
 
 
 @dataclass(slots=True)

@@ -109,6 +109,12 @@ class Query:
             chosen[name] = _filter_values(name, values)
         return {name: values for name, values in chosen.items() if values}
 
+    def replaced(self, **values: str) -> Query:
+        """The same parameters, with others in the place of these."""
+        query = Query()
+        query._values = self._values | {name: [value] for name, value in values.items()}
+        return query
+
     def to_dict(self) -> dict[str, str]:
         """First value of each parameter, for logs."""
         return {name: values[0] for name, values in self._values.items()}

@@ -37,10 +37,12 @@ class Need(Enum):
     """What a peer must be allowed so that a call is made for them.
 
     READ looks at what is there. ALL does everything else: changes, commands, files out of containers and
-    images, questions to registries with this host's credentials.
+    images, questions to registries with this host's credentials. OWN is what a rule may allow and no call
+    needs: all that stays within containers, networks and volumes of certain names.
     """
 
     READ = "read"
+    OWN = "own"
     ALL = "all"
 
 

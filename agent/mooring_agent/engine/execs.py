@@ -418,7 +418,7 @@ class Execs:
 
     def _tell(self, process: Exec, container: Container, action: str, **attributes: str) -> None:
         """Tell what has happened to it, in Docker's words. There are too many probes to remember them."""
-        common = {"name": container.name, "image": container.spec.image, **container.spec.labels}
+        common = {**container.spec.labels, "name": container.name, "image": container.spec.image}
         self._events.publish(
             "container",
             action,

@@ -365,7 +365,7 @@ class HealthChecks:
             "health container=%s status=%s was=%s output=%r",
             *(container.name, health.status, before.status, health.output[:200]),
         )
-        attributes = {"name": container.name, "image": container.spec.image, **container.spec.labels}
+        attributes = {**container.spec.labels, "name": container.name, "image": container.spec.image}
         self._events.publish("container", f"health_status: {health.status}", container.id, attributes)
         self._turned(container)
 

@@ -120,7 +120,9 @@ def tls_agent(
     ended_agents: list[AgentUnderTest],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[TlsAgent]:
-    """An agent that certificates of a CA may reach: CN=ops may do everything, CN=board may read."""
+    """An agent that certificates of a CA may reach: CN=ops may do everything, CN=board may read, and
+    CN=carol has the names that begin with carol-.
+    """
     need_programs("openssl")
     directory = tmp_path_factory.mktemp("tls")
     authority = Authority(directory / "ca")
@@ -136,6 +138,7 @@ def tls_agent(
         "access": [
             {"certificates": ["CN=ops"], "allow": "all"},
             {"certificates": ["CN=board"], "users": ["nobody"], "allow": "read"},
+            {"certificates": ["CN=carol"], "allow": "own", "prefix": "carol-"},
         ],
     }
     file.write_text(yaml.safe_dump(settings))

@@ -47,6 +47,23 @@ def test_the_agent_s_socket_is_its_owner_s_and_group_s(agent: AgentUnderTest) ->
     assert _as_nobody(agent.socket, socket.SOCK_STREAM) == "PermissionError"
 
 
+def test_nobody_else_gets_to_what_the_agent_keeps(agent: AgentUnderTest, declare: Declare) -> None:
+    """Its state has the environments of containers; a volume may have a program that runs as root."""
+    declare("keeps", env={"PASSWORD": "pass-word"}, volumes=["open-to-none:/v"])
+    run(agent, "keeps", "sh", "-c", "touch /v/program; chmod 4755 /v/program")
+    root = agent.config.data_root
+
+    def looked_at() -> list[str]:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        names = ("state.db", "state.db-wal", "images/index.json", "volumes/open-to-none/_data/program")
+        return [name for name in names if os.access(root / name, os.F_OK)]
+
+    assert (root / "volumes/open-to-none/_data/program").stat().st_mode & stat.S_ISUID
+    assert in_child(looked_at) == []
+
+
 def test_the_keeper_s_socket_is_its_owner_s_alone(agent: AgentUnderTest) -> None:
     """The keeper forks what it is told to: its directory is closed, and its socket is too."""
     directory = agent.config.run_root / "keeper"

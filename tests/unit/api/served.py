@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mooring_agent.api.access.owned import OwnedCalls
 from mooring_agent.api.access.policy import Policy
 from mooring_agent.api.application import Application
 from mooring_agent.api.router import Route
@@ -187,7 +188,11 @@ class Served:
 
 @contextmanager
 def served(
-    path: Path, routes: list[Route], tls: TlsSettings | None = None, policy: Policy | None = None
+    path: Path,
+    routes: list[Route],
+    tls: TlsSettings | None = None,
+    policy: Policy | None = None,
+    owned: OwnedCalls | None = None,
 ) -> Iterator[Served]:
     """Serve while the block runs."""
     server = Server(path, tls=tls)
@@ -196,7 +201,7 @@ def served(
     stopping = asyncio.Event()
 
     async def main() -> None:
-        await server.start(Application(routes, policy))
+        await server.start(Application(routes, policy, owned))
         ready.set()
         await stopping.wait()
         await server.stop(grace=1.0)

@@ -16,41 +16,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import InvalidSpec, MooringError
+from ...errors import InvalidSpec
 from ..messages import Request
 from ..router import Need, Route
 from ..sparingly import SparingLog
+from .ownership import Forbidden, Owner
 from .peers import Peer
 
 _SUBJECTS = ("users", "groups", "certificates")
-_KEYS = (*_SUBJECTS, "allow")
-_ALLOW = {"all": Need.ALL, "read": Need.READ}
+_KEYS = (*_SUBJECTS, "allow", "prefix")
+_ALLOW = {"all": Need.ALL, "own": Need.OWN, "read": Need.READ}
 _NAME = re.compile(r"[^\s:,/]{1,256}")
 _COMMON_NAME = re.compile(r"CN=.{1,64}", re.DOTALL)  # RFC 5280, A.1: ub-common-name
+# The last one keeps a name of theirs from being the beginning of an id, and from one that goes on otherwise.
+_PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}[_.-]")
 _MAX_RULES = 1000
 _MAX_NAMES = 1000
 # For how long it is believed what a name stands for: users come and go, and LDAP is slow.
 _BELIEVED_SECONDS = 60.0
 
 
-class Forbidden(MooringError):
-    """The agent knows who is asking, and its configuration does not let them."""
-
-    status = 403
-    code = "forbidden"
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Some users, groups and certificates (by common name), and what they may do: `allow` is what calls need.
 
-    Users and groups are names or numbers, as text.
+    Users and groups are names or numbers, as text. With Need.OWN there is a `prefix`, that of their names.
     """
 
     users: tuple[str, ...]
     groups: tuple[str, ...]
     common_names: tuple[str, ...]
     allow: Need
+    prefix: str = ""
 
     @classmethod
     def parse(cls, spec: Any, number: int) -> Rule:
@@ -69,7 +66,8 @@ class Rule:
         certificates = _names(spec, "certificates", where, _COMMON_NAME, 'common names, such as "CN=ci"')
         if not (users or groups or certificates):
             raise InvalidSpec(f"{where} is for nobody: expected some {' or '.join(_SUBJECTS)}")
-        return cls(users, groups, tuple(each.removeprefix("CN=") for each in certificates), _ALLOW[allow])
+        common_names = tuple(each.removeprefix("CN=") for each in certificates)
+        return cls(users, groups, common_names, _ALLOW[allow], _prefix(spec, where))
 
 
 class Accounts:
@@ -129,14 +127,18 @@ class Policy:
             )
         return cls([Rule.parse(each, number) for number, each in enumerate(spec, 1)])
 
-    def check(self, request: Request, route: Route) -> Need:
-        """What the peer may do, which is enough for this request. Raises Forbidden, and logs that."""
+    def check(self, request: Request, route: Route) -> Need | Owner:
+        """What the peer may do, which is enough for this request, or which names they have, whose calls are
+        held to that elsewhere. Raises Forbidden, and logs that.
+        """
         peer = request.peer or Peer()
         number, allowed = self.decide(peer)
         if allowed is Need.ALL or (allowed is not None and allowed is route.needs):
             return allowed
         who = peer.described()
-        self._refusals.warning("refused who=%r method=%s path=%r", who, request.method, request.path)
+        if allowed is Need.OWN:
+            return Owner(who, number, self._rules[number - 1].prefix)
+        self.note_refusal(request)
         if allowed is None:
             raise Forbidden(
                 f"{who} may do nothing on this host: no rule of access in the agent's configuration is for "
@@ -147,6 +149,11 @@ class Policy:
             "configuration lets them read only, which is to look at what is there, and neither to change it, "
             "nor to run anything, nor to copy files out; ask who runs the host for allow: all"
         )
+
+    def note_refusal(self, request: Request) -> None:
+        """Log that something was refused to who is asking."""
+        who = (request.peer or Peer()).described()
+        self._refusals.warning("refused who=%r method=%s path=%r", who, request.method, request.path)
 
     def decide(self, peer: Peer) -> tuple[int, Need | None]:
         """The number of the rule that decides, from 1 on, and what it allows; (0, ALL) for who may always do
@@ -165,6 +172,20 @@ class Policy:
         return any(self._accounts.uid(user) == peer.uid for user in rule.users) or any(
             self._accounts.gid(group) in peer.gids for group in rule.groups
         )
+
+
+def _prefix(spec: Mapping[str, Any], where: str) -> str:
+    prefix = spec.get("prefix")
+    if spec["allow"] != "own":
+        if prefix is None:
+            return ""
+        raise InvalidSpec(f"{where} has a prefix and allow: {spec['allow']}: remove it, or say allow: own")
+    if isinstance(prefix, str) and _PREFIX.fullmatch(prefix):
+        return prefix
+    raise InvalidSpec(
+        f"{where} is not usable: prefix is {str(prefix)[:200]!r}; expected the beginning of names that it "
+        "gives, of 2 to 64 letters, digits, '_', '.' and '-', the last one of these three, such as \"ci-\""
+    )
 
 
 def _names(

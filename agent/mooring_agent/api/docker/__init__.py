@@ -17,6 +17,7 @@ from .images import ImageCalls
 from .imagetransfers import ImageTransferCalls
 from .lifecycle import LifecycleCalls
 from .networks import NetworkCalls
+from .sessions import SessionCalls
 from .stats import StatsCalls
 from .system import SystemCalls
 from .unsupported import UnsupportedCalls
@@ -40,6 +41,7 @@ def routes(engine: Engine) -> list[Route]:
         ImageTransferCalls(engine),
         ImageCalls(engine),
         BuildCalls(engine),
+        SessionCalls(),
         CommitCalls(engine),
         DiskUsageCalls(engine),
         NetworkCalls(engine),

@@ -46,8 +46,9 @@ class BuildCalls:
 
     async def build(self, request: Request) -> Reply:
         """Build from the context in the body; the answer is the messages that the client renders."""
+        options = build_options(request.query)
         credentials = parse_registry_config(request.headers.get(_REGISTRIES, ""))
-        options = replace(build_options(request.query), credentials=credentials)
+        options = replace(options, credentials=credentials)
         options = replace(options, network=network_named(self._engine, options.network)).checked()
         quiet = request.query.flag("q")
         return Stream(self._rendered(options, request.body, quiet))

@@ -71,7 +71,7 @@ class NetworkCalls:
 
     async def create(self, request: Request) -> Reply:
         """Make a bridge network."""
-        name, spec = _spec_of(canonical(await request.json(), _CREATE))
+        name, spec = network_spec(await request.json())
         if any(view["name"] == name for view in _views(self._engine)):
             raise Conflict(f"network with name {name} already exists; remove it or choose another name")
         await self._engine.network_put(name, spec, dry_run=False)
@@ -221,8 +221,9 @@ def network_named(engine: Engine, reference: str) -> str:
         return reference
 
 
-def _spec_of(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def network_spec(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name and spec from the body of a create. Raises InvalidSpec, NotSupported, naming the option."""
+    body = canonical(asked, _CREATE)
     name = text(body.get("Name"), "Name")
     if name is None:
         raise InvalidSpec("option Name is missing: give the network a name")

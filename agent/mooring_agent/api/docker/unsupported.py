@@ -11,11 +11,10 @@ from ..router import Call, Need, Route
 
 _MISSING = (
     ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
-    ("POST", "/grpc", "the session of buildkit"),
+    ("POST", "/grpc", "BuildKit's interface, by which buildx builds (without it: DOCKER_BUILDKIT=0)"),
     ("POST", "/plugins/create", "docker plugin"),
     ("GET", "/plugins/privileges", "docker plugin"),
     ("POST", "/plugins/pull", "docker plugin"),
-    ("POST", "/session", "the session of buildkit"),
 )
 _SWARM = (
     ("GET", "/swarm"),

@@ -73,6 +73,8 @@ def parse_registry_config(header: str) -> dict[str, Credentials]:
     if not header:
         return {}
     value = _decode_header(header, "X-Registry-Config")
+    if value is None:
+        return {}  # Go's nil: clients that have no credentials send it
     if not isinstance(value, Mapping):
         raise InvalidSpec("the header X-Registry-Config is not usable: expected an object by registry")
     found = {registry_of_key(key): parse_auth_config(entry, "the request") for key, entry in value.items()}

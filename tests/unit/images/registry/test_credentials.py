@@ -108,6 +108,7 @@ def test_a_builds_header_is_read_by_registry() -> None:
         "docker.io": Credentials("the request", "a", "x")
     }
     assert parse_registry_config("") == {}
+    assert parse_registry_config(encoded("null")) == {}
 
 
 @pytest.mark.parametrize("text", ["%", "c2VjcmV0", encoded("[]"), encoded('{"username": 5}'), "\u00e9"])
