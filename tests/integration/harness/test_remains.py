@@ -13,6 +13,7 @@ import pytest
 
 from harness.host import cgroup_mounts
 from harness.remains import Traces
+from harness.waiting import eventually
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def test_a_clean_host_has_no_remains(traces: Traces) -> None:
 def test_a_process_that_names_the_base_is_found_and_swept(traces: Traces) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)", str(traces.base)]
     with subprocess.Popen(sleeper) as child:
-        found = traces.remains()
+        # execve(2) is over a moment before the kernel knows the new command line.
+        found = eventually(traces.remains)
         traces.sweep()
         child.wait(10)
     assert [line.split(":")[0] for line in found] == [f"process {child.pid}"]
