@@ -26,9 +26,10 @@ from ..images.archive import TreeArchive
 from ..images.layers import NO_SPACE, Limits, apply_layer
 from ..images.stream import HashingReader, decompress, detect, peek, read_chunks
 from ..images.tar_writer import END
+from ..linux import syscalls
 from ..linux.paths import openat2
 from ..runtime.join import start_time
-from ..runtime.mounts import BindRoot, Overlay
+from ..runtime.mounts import Bind, BindRoot, Overlay
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
 from .apart import in_thread, mounted
@@ -155,7 +156,13 @@ class ContainerFiles:
         rootfs = self._snapshotter.rootfs(container.id)
         paths = self._volumes.paths(container.volumes)
         mounts = [
-            (volume.target, paths.get(volume.target, volume.source or ""), volume.read_only)
+            Bind(
+                paths.get(volume.target, volume.source or ""),
+                volume.target,
+                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only else 0,
+                recursive=False,
+                subpath=volume.subpath or "",
+            )
             for volume in container.spec.volumes
             if volume.type != "tmpfs"
         ]

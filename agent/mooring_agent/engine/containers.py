@@ -23,7 +23,7 @@ from ..linux.inotify import DirectoryWatch
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
 from .attaching import Attaching
-from .confinement import check_capabilities, is_plain
+from .confinement import check_capabilities, check_relabelling, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
 from .groups import Groups
@@ -418,6 +418,8 @@ class Containers:
                 "declare it first"
             )
         for volume in spec.volumes:
+            if volume.relabel is not None:
+                check_relabelling(name, volume)
             if volume.type != "bind" or volume.create_host_path:
                 continue
             if not os.path.exists(volume.source or ""):

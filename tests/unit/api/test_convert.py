@@ -149,6 +149,37 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
         ({}, {"CpuQuota": 50_000, "CpuPeriod": 200_000}, {"cpus": 0.25}),
         ({}, {"CpuPeriod": 200_000, "CpuQuota": 50_000}, {"cpus": 0.25}),
         ({}, {"PidsLimit": 10}, {"pids_limit": 10}),
+        ({}, {"MemorySwappiness": 0}, {"memory_swappiness": 0}),
+        ({}, {"MemorySwappiness": -1}, {}),
+        (
+            {},
+            {"OomKillDisable": True, "Memory": 64 << 20},
+            {"oom_kill_disable": True, "memory": 64 << 20},
+        ),
+        (
+            {},
+            {"CpuRealtimePeriod": 9, "CpuRealtimeRuntime": 5},
+            {"cpu_rt_period": 9, "cpu_rt_runtime": 5},
+        ),
+        (
+            {},
+            {
+                "BlkioWeight": 300,
+                "BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 10}],
+                "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}],
+                "BlkioDeviceWriteBps": [{"Path": "/dev/sda", "Rate": 2}],
+                "BlkioDeviceReadIOps": [{"Path": "/dev/sda", "Rate": 3}],
+                "BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 4}],
+            },
+            {
+                "blkio_weight": 300,
+                "blkio_weight_device": {"/dev/sda": 10},
+                "device_read_bps": {"/dev/sda": 1},
+                "device_write_bps": {"/dev/sda": 2},
+                "device_read_iops": {"/dev/sda": 3},
+                "device_write_iops": {"/dev/sda": 4},
+            },
+        ),
         ({}, {"PidsLimit": -1}, {}),
         ({}, {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}, {"restart": "on-failure:3"}),
         ({}, {"RestartPolicy": {"Name": "always"}}, {"restart": "always"}),
@@ -293,12 +324,11 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
     ("host", "named"),
     [
         ({"DeviceRequests": [{"Driver": "nvidia"}]}, "HostConfig.DeviceRequests"),
-        ({"OomKillDisable": True}, "HostConfig.OomKillDisable"),
+        ({"StorageOpt": {"size": "1g"}}, "HostConfig.StorageOpt"),
         ({"Devices": [{"PathOnHost": "/dev/x", "Wing": 1}]}, "HostConfig.Devices[0].Wing"),
-        ({"MemorySwappiness": 0}, "HostConfig.MemorySwappiness"),
         ({"LogConfig": {"Type": "syslog"}}, "HostConfig.LogConfig.Type"),
         ({"LogConfig": {"Config": {"compress": "true"}}}, "HostConfig.LogConfig.Config.compress"),
-        ({"Binds": ["/a:/b:z"]}, "HostConfig.Binds"),
+        ({"Binds": ["/a:/b:U"]}, "HostConfig.Binds"),
         (
             {
                 "Mounts": [
@@ -312,7 +342,7 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
             },
             "ReadOnlyForceRecursive",
         ),
-        ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "x"}}]}, "Subpath"),
+        ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Wing": "x"}}]}, "Wing"),
         ({"SecurityOpt": ["credentialspec=x"]}, "HostConfig.SecurityOpt"),
         ({"PortBindings": {"80": [{"HostPort": "80-90"}]}}, "HostConfig.PortBindings.80.HostPort"),
         ({"Wormhole": {"to": "x"}}, "HostConfig.Wormhole"),

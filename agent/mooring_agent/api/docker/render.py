@@ -9,6 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from . import convert_health
+from .convert_mounts import RELABEL
 from .durations import in_words
 from .inspect_security import mode
 
@@ -157,6 +158,7 @@ def _endpoint(
 def bind_mode(volume: VolumeMount) -> str:
     """What stands behind the last colon of a bind."""
     modes = ["ro"] if volume.read_only else []
+    modes += [flag for flag, kind in RELABEL.items() if kind == volume.relabel]
     if volume.nocopy:
         modes.append("nocopy")
     if "propagation" in volume.given_fields:
