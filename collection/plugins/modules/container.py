@@ -110,8 +110,10 @@ options:
   networks:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
-        C(mac_address), C(aliases), C(links), C(default_route), C(spoofing) and C(sysctls) (settings of the
-        interface, such as C(net.ipv4.conf.IFNAME.rp_filter)). C(links) are further names of other containers
+        C(mac_address), C(aliases), C(links), C(default_route), C(spoofing), C(link_local)
+        (further addresses, such as C(169.254.8.8)), C(driver_opts) (options for drivers of somebody else's,
+        which are kept) and C(sysctls) (settings of the interface, such as
+        C(net.ipv4.conf.IFNAME.rp_filter)). C(links) are further names of other containers
         on this network, such as C(db) for C(postgres1), as long as this one is there.
       - The default route leads through the first one with a way
         out, or the one whose C(default_route) is V(true). Changed live.

@@ -143,6 +143,8 @@ ATTACHMENT: dict[str, tuple[str, Words]] = {
     "links": ("link=db1:db", ("--link", "db1:db")),
     "default_route": ("default-route", ("--default-route",)),
     "spoofing": ("spoofing", ("--spoofing",)),
+    "link_local": ("link-local-ip=169.254.8.8", ("--link-local-ip", "169.254.8.8")),
+    "driver_opts": ("driver-opt=a=b", ("--driver-opt", "a=b")),
     "sysctls": ("sysctl=net.ipv4.conf.IFNAME.x=1", ("--sysctl", "net.ipv4.conf.IFNAME.x=1")),
 }
 PORT = {

@@ -134,15 +134,22 @@ def _endpoint(
     network, aliases = attachment.name, attachment.aliases
     here = endpoint if container.running else None
     joined = container.running and network in HOST_NETWORKS
-    wanted = {"IPv4Address": attachment.ipv4_address, "IPv6Address": attachment.ipv6_address}
+    wanted = {
+        "IPv4Address": attachment.ipv4_address,
+        "IPv6Address": attachment.ipv6_address,
+        "LinkLocalIPs": list(attachment.link_local),
+    }
+    options = dict(attachment.driver_opts)
     sysctls = ",".join(f"{name}={value}" for name, value in attachment.sysctls.items())
+    if sysctls:
+        options["com.docker.network.endpoint.sysctls"] = sysctls
     return {
         "IPAMConfig": {name: address for name, address in wanted.items() if address} or None,
         "Links": [f"{target}:{alias}" for alias, target in attachment.links.items()] or None,
         "Aliases": list(aliases) or None,
         "MacAddress": here.mac if here else attachment.mac_address or "",
         "GwPriority": int(attachment.default_route),
-        "DriverOpts": {"com.docker.network.endpoint.sysctls": sysctls} if sysctls else None,
+        "DriverOpts": options or None,
         "NetworkID": network_id(network),
         "EndpointID": endpoint_id(container, network) if here or joined else "",
         "Gateway": (here and here.gateway) or "",
