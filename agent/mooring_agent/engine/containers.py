@@ -39,7 +39,7 @@ from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, options_of
 from .standby import Standby
-from .streams import Attachment
+from .streams import Attachment, first_words
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -345,6 +345,8 @@ class Containers:
                 container.wakers,
             )
 
+        if not follow:
+            await first_words(container, directory, self._directory_watch())
         selection = Selection(streams, tail, since, until)
         async with aclosing(read_lines(directory, selection, following if follow else None)) as lines:
             async for line in lines:

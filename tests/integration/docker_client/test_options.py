@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -139,3 +143,40 @@ def test_what_docker_s_own_drivers_would_understand_is_refused(client: Any) -> N
     settings = client.api.create_endpoint_config(driver_opt={"com.docker.network.bridge.x": "1"})
     with pytest.raises(docker.errors.APIError, match=r"com\.docker\.network\.bridge\.x"):
         client.containers.create("busybox", network="bridge", networking_config={"bridge": settings})
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """A host with more to do than it has processors."""
+    loops = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range((os.cpu_count() or 1) + 1)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+
+
+@pytest.mark.parametrize("way", ["logs", "attach"])
+def test_what_is_written_at_once_is_in_the_log_right_after_the_start(
+    client: Any, busy: None, way: str
+) -> None:
+    api = client.api
+    for _ in range(30):
+        made = api.create_container("busybox", ["echo", "at once"])
+        api.start(made)
+        said = api.logs(made) if way == "logs" else api.attach(made, stream=False, logs=True)
+        assert said == b"at once\n"
+        api.remove_container(made, force=True)
+
+
+def test_a_silent_container_is_not_waited_for_long(client: Any) -> None:
+    container = client.containers.run("busybox", SLEEP, detach=True)
+    begun = time.monotonic()
+    assert container.logs() == b""
+    assert time.monotonic() - begun < 5
+    eventually(lambda: _seconds(container.logs) < 0.2, 10, "its log is shown at once")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    call()
+    return time.monotonic() - begun
