@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -143,6 +145,43 @@ def test_what_docker_s_own_drivers_would_understand_is_refused(client: Any) -> N
     settings = client.api.create_endpoint_config(driver_opt={"com.docker.network.bridge.x": "1"})
     with pytest.raises(docker.errors.APIError, match=r"com\.docker\.network\.bridge\.x"):
         client.containers.create("busybox", network="bridge", networking_config={"bridge": settings})
+
+
+@pytest.mark.parametrize(
+    ("user", "owner"), [("", "7:8"), ("1234:77", "1234:77"), ("keeper", "41:42"), ("root", "0:0")]
+)
+def test_copies_belong_to_the_user_of_the_container_if_that_is_asked_for(
+    client: Any, user: str, owner: str
+) -> None:
+    entry = tarfile.TarInfo("below/file")
+    entry.uid, entry.gid = 7, 8
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(entry)
+    container = client.containers.create("busybox", SLEEP, user=user)
+    account = io.BytesIO()
+    with tarfile.open(fileobj=account, mode="w") as archive:
+        line = b"keeper:x:41:42::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n"
+        told = tarfile.TarInfo("etc/passwd")
+        told.size = len(line)
+        archive.addfile(told, io.BytesIO(line))
+    container.put_archive("/", account.getvalue())
+
+    url = client.api._url("/containers/{0}/archive", container.id)
+    answer = client.api.put(url, params={"path": "/tmp", "copyUIDGID": "true"}, data=packed.getvalue())
+
+    assert answer.status_code == 200
+    container.start()
+    shown = container.exec_run(["stat", "-c", "%u:%g", "/tmp/below/file"], user="0").output.decode()
+    assert shown.strip() == owner
+
+
+def test_a_user_that_is_not_there_is_said(agent: AgentUnderTest, client: Any, tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("x")
+    agent.docker("create", "--name", "nobody-known", "-u", "ghost", "busybox", "true")
+    done = agent.docker("cp", "-a", str(tmp_path / "file"), "nobody-known:/tmp", check=False)
+    assert done.returncode != 0
+    assert "ghost" in done.stderr
 
 
 @pytest.fixture
