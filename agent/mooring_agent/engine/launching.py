@@ -142,8 +142,11 @@ class Launching:
             self.hierarchy.group(group).set_devices((*DEFAULT_RULES, *device_rules(spec, around.devices)))
 
     def group_directories(self, container: Container) -> tuple[str, ...]:
-        """The directories of the container's own group, one a hierarchy."""
-        return tuple(f"{mount}/{container.group}" for mount in self._mounts)
+        """The directories of the container's own group, one a hierarchy; one that runs since before the agent
+        has used a hierarchy has none there.
+        """
+        directories = [f"{mount}/{container.group}" for mount in self._mounts]
+        return tuple(filter(os.path.isdir, directories)) or tuple(directories)
 
     def write_etc(self, container: Container) -> None:
         """Write the container's hosts, hostname and resolv.conf."""

@@ -66,11 +66,12 @@ options:
     type: int
   blkio_weight_device:
     description:
-      - The same for single disks, by their paths on the host, such as V({"/dev/sda": 300}). Changed live.
+      - The same for single disks, by their paths on the host. Changed live.
     type: dict
   device_read_bps:
     description:
-      - The most bytes a second that are read from single disks, such as V({"/dev/sda": "10m"}). Changed live.
+      - The most bytes a second that are read from single disks, by their paths on the host, as in O(memory).
+        Changed live.
     type: dict
   device_write_bps:
     description:
