@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MooringError
@@ -63,7 +63,7 @@ class _Pending:
 
 async def follow_build(
     builds: Builds, options: BuildOptions, context: AsyncIterator[bytes]
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any]]:
     """Build; yields {"progress": …} any number of times, then {"image": …} or {"error": …}."""
     pending = _Pending()
     work = asyncio.ensure_future(builds.build(options, context, pending.put))
@@ -82,6 +82,39 @@ async def follow_build(
         if not work.done():
             work.cancel()
             await asyncio.wait((work,))
+
+
+async def begun_build(
+    builds: Builds, options: BuildOptions, context: AsyncIterator[bytes]
+) -> AsyncGenerator[dict[str, Any]]:
+    """The same when there is something to tell. Raises the MooringError of a build that fails before."""
+    events = follow_build(builds, options, context)
+    try:
+        first = await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+    if "error" in first:
+        await events.aclose()
+        raise Refused(first["error"])
+
+    async def all_of_them() -> AsyncGenerator[dict[str, Any]]:
+        try:
+            yield first
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    return all_of_them()
+
+
+class Refused(MooringError):
+    """A build that has failed before anything was told of it, with the status of what it failed of."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["message"], code=error["code"])
+        self.status = error["status"]
 
 
 def _outcome(work: asyncio.Task[Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import Conflict, MooringError
 from .resources import Resources, Setting
@@ -60,7 +60,7 @@ class Controller(Protocol):
         Values that are right already are left out. NotSupported when this kernel lacks what is asked for.
         """
 
-    def parse(self, contents: Contents) -> dict[str, int | float | str | None]:
+    def parse(self, contents: Contents) -> dict[str, Any]:
         """The fields of Resources that the files stand for. None is "no limit"."""
 
     def explain(self, refusal: Refusal) -> MooringError:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import Conflict, MooringError, NotFound, NotSupported, Unavailable
 from . import interface, tree
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .hierarchy import Hierarchy
 
 T = TypeVar("T")
+
+_DISKS = ("blkio", "io")
 
 
 class Group:
@@ -188,10 +190,13 @@ class Group:
             directory = self._directories[name]
             contents = self._contents(controller, directory)
             if not contents:
+                if self._lacks(name) and not controller.settings(resources):
+                    continue
                 raise self._without(name)
             above = self._contents(controller, os.path.dirname(directory))
             for setting in controller.plan(resources, contents, above):
-                plans.append((directory, controller, setting, contents.get(setting.file, "")))
+                before = contents.get(setting.file, "") if setting.undo is None else setting.undo
+                plans.append((directory, controller, setting, before))
         done: list[tuple[str, str]] = []
         try:
             for directory, controller, setting, before in plans:
@@ -247,13 +252,15 @@ class Group:
     def read(self) -> Resources:
         """The limits in force; None for none. `memory_swap` counts memory and swap together in both
         versions."""
-        values: dict[str, int | float | str | None] = {}
+        values: dict[str, Any] = {}
         for name, controller in self.hierarchy.limits.items():
             contents = self._contents(controller, self._directories[name])
             if not contents:
+                if self._lacks(name):
+                    continue
                 raise self._without(name)
             values.update(controller.parse(contents))
-        return Resources(**values)  # type: ignore[arg-type]  # parse() names the fields and their types
+        return Resources(**values)
 
     def set_devices(self, rules: Iterable[DeviceRule] = DEFAULT_RULES) -> None:
         """Put the white list of devices in force (v1: the devices controller; v2: a BPF program that replaces
@@ -423,6 +430,12 @@ class Group:
             return {file: text for file, text in found if text is not None}
         except OSError as error:
             raise self._failed("cannot be read", error) from error
+
+    def _lacks(self, controller: str) -> bool:
+        """Whether the group is there without its disks being limited: it was made before the agent did that,
+        or this kernel has no files for it.
+        """
+        return controller in _DISKS and any(os.path.isdir(directory) for directory in self._versions)
 
     def _without(self, controller: str) -> MooringError:
         directory = self._directories[controller]

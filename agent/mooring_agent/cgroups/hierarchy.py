@@ -23,6 +23,7 @@ from .cpulist import parse_cpulist
 from .group import Group
 from .mountinfo import CgroupMount, parse_membership, parse_mountinfo, within_mount
 from .resources import Resources, Setting
+from .v1 import blkio as v1_blkio
 from .v1 import cpu as v1_cpu
 from .v1 import cpuset as v1_cpuset
 from .v1 import devices as v1_devices
@@ -30,10 +31,11 @@ from .v1 import memory as v1_memory
 from .v1 import pids as v1_pids
 from .v2 import cpu as v2_cpu
 from .v2 import cpuset as v2_cpuset
+from .v2 import io as v2_io
 from .v2 import memory as v2_memory
 from .v2 import pids as v2_pids
 
-CONTROLLERS = ("cpuset", "cpu", "cpuacct", "memory", "pids", "devices", "freezer")
+CONTROLLERS = ("cpuset", "cpu", "cpuacct", "memory", "pids", "devices", "freezer", "blkio", "io")
 """The controllers that containers are put into, in the order in which their settings are written."""
 
 SLOT_PREFIX = "slot-"
@@ -50,7 +52,14 @@ _LIMITS: dict[tuple[str, int], Controller] = {
     ("memory", 2): v2_memory,
     ("pids", 1): v1_pids,
     ("pids", 2): v2_pids,
+    ("blkio", 1): v1_blkio,
+    ("io", 2): v2_io.BlockIo(),
 }
+
+_DISKS = (
+    *("blkio_weight", "blkio_weight_device"),
+    *("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"),
+)
 
 _FIELDS = {
     "memory": ("memory", "memory_reservation", "memory_swap"),
@@ -58,6 +67,14 @@ _FIELDS = {
     "cpuset": ("cpuset_cpus", "cpuset_mems"),
     "pids": ("pids_limit",),
 }
+
+_OF_VERSION_1 = {
+    "memory_swappiness": ("memory", v1_memory.SWAPPINESS),
+    "oom_kill_disable": ("memory", v1_memory.OOM_CONTROL),
+    "cpu_rt_period": ("cpu", v1_cpu.RT_PERIOD),
+    "cpu_rt_runtime": ("cpu", v1_cpu.RT_RUNTIME),
+}
+"""Field of Resources → controller and the file that version 2, and some kernels with version 1, have not."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,8 @@ class Hierarchy:
             for name, place in self.places.items()
             if (name, place.version) in _LIMITS
         }
+        if "io" in self.places:
+            self.limits["io"] = v2_io.BlockIo(v2_io.weight_file(self.places["io"].mount))
         self._swap_accounting: bool | None = None
 
     @property
@@ -153,6 +172,7 @@ class Hierarchy:
                     f"(or enable it on the kernel's command line with cgroup_enable={controller}) or leave "
                     f"{stated} out"
                 )
+        self._check_version_1(resources)
         if resources.memory_swap not in (None, -1) and not self.swap_accounting:
             raise v1_memory.swap_not_accounted()
         for field, file in (("cpuset_cpus", "cpus"), ("cpuset_mems", "mems")):
@@ -167,6 +187,23 @@ class Hierarchy:
                     f'{field} is "{wanted}", expected some of "{there}", which is all that this host has'
                 )
 
+    def _check_version_1(self, resources: Resources) -> None:
+        for field, (controller, file) in _OF_VERSION_1.items():
+            if getattr(resources, field) in (None, False):
+                continue
+            place = self.places.get(controller)
+            if place is None or place.version != 1 or not os.path.exists(f"{place.mount}/{file}"):
+                raise NotSupported(
+                    f"{field} was asked for, but this host's cgroups have no {file}, which is of cgroups v1 "
+                    f"and not of every kernel; leave {field} out"
+                )
+        stated = next((field for field in _DISKS if getattr(resources, field)), None)
+        if stated is not None and not {"blkio", "io"}.intersection(self.places):
+            raise NotSupported(
+                f"{stated} was asked for, but this host has neither the cgroup controller blkio (v1) nor io "
+                f"(v2); mount one or leave {stated} out"
+            )
+
 
 def check_path(path: str) -> str:
     """The path itself, if it can name a group. InvalidSpec if it could leave the tree or clash with an
@@ -177,10 +214,7 @@ def check_path(path: str) -> str:
             not part
             or part in (".", "..", "tasks", "notify_on_release", "release_agent")
             or "\n" in part
-            or (
-                part.split(".")[0] in (*CONTROLLERS, "cgroup", "io", "blkio", "hugetlb", "rdma", "misc")
-                and "." in part
-            )
+            or (part.split(".")[0] in (*CONTROLLERS, "cgroup", "hugetlb", "rdma", "misc") and "." in part)
             or len(os.fsencode(part)) > 255
         ):
             raise InvalidSpec(f'cgroup path is "{path}", expected names joined by "/" such as "mooring/web"')

@@ -9,7 +9,7 @@ weight, nanoseconds for CPU time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import InvalidSpec
 from .cpulist import parse_cpulist
@@ -30,6 +30,21 @@ SHARES_MINIMUM, SHARES_DEFAULT, SHARES_MAXIMUM = 2, 1024, 262_144
 """MIN_SHARES and MAX_SHARES of kernel/sched/sched.h."""
 
 
+RT_PERIOD_US = 1_000_000
+"""The period of real-time tasks unless another one is given, Documentation/scheduler/sched-rt-group.rst."""
+
+WEIGHT_MINIMUM, WEIGHT_DEFAULT, WEIGHT_MAXIMUM = 10, 100, 1000
+"""Weights for disks as Docker counts them; BFQ's range begins at 1 (BFQ_MIN_WEIGHT, block/bfq-iosched.h)."""
+
+
+@dataclass(frozen=True)
+class DeviceLimit:
+    """What holds for one disk, "MAJOR:MINOR": a weight, or bytes or operations a second."""
+
+    device: str
+    value: int
+
+
 @dataclass(frozen=True)
 class Resources:
     """Limits of one group. `None` is "not stated": the kernel's default, which is no limit.
@@ -42,6 +57,12 @@ class Resources:
     cpuset_cpus         CPUs that may be used, as "0-3,8"
     cpuset_mems         memory nodes that may be used, likewise
     pids_limit          largest number of tasks; -1: none
+    memory_swappiness   0 to 100: how readily the kernel swaps out instead of dropping cache (v1 only)
+    oom_kill_disable    processes wait for memory instead of being killed for want of it (v1 only)
+    cpu_rt_period       microseconds in which real-time tasks may run for `cpu_rt_runtime` of them (v1 only)
+    blkio_weight        weight against the sibling groups for disks, 10 to 1000
+    blkio_weight_device the same for single disks
+    device_…            most bytes or operations a second that are read from or written to single disks
     """
 
     memory: int | None = None
@@ -52,6 +73,16 @@ class Resources:
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids_limit: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
+    blkio_weight: int | None = None
+    blkio_weight_device: tuple[DeviceLimit, ...] = ()
+    device_read_bps: tuple[DeviceLimit, ...] = ()
+    device_write_bps: tuple[DeviceLimit, ...] = ()
+    device_read_iops: tuple[DeviceLimit, ...] = ()
+    device_write_iops: tuple[DeviceLimit, ...] = ()
 
     def check(self) -> None:
         """Raise InvalidSpec naming the first value that no kernel would take."""
@@ -78,9 +109,32 @@ class Resources:
                     f'{name} is empty, expected a list such as "0-3,8"; leave it out for no limit'
                 )
         self._check_memory()
+        self._check_real_time()
+        self._check_block_io()
+
+    def _check_real_time(self) -> None:
+        if self.cpu_rt_runtime is not None and self.cpu_rt_runtime > (self.cpu_rt_period or RT_PERIOD_US):
+            raise InvalidSpec(
+                f"cpu_rt_runtime is {self.cpu_rt_runtime} µs, expected at most cpu_rt_period, "
+                f"{self.cpu_rt_period or RT_PERIOD_US} µs"
+            )
+
+    def _check_block_io(self) -> None:
+        weights = [] if self.blkio_weight is None else [("blkio_weight", self.blkio_weight)]
+        weights += [("blkio_weight_device", limit.value) for limit in self.blkio_weight_device]
+        for name, weight in weights:
+            if not WEIGHT_MINIMUM <= weight <= WEIGHT_MAXIMUM:
+                raise InvalidSpec(f"{name} is {weight}, expected {WEIGHT_MINIMUM} to {WEIGHT_MAXIMUM}")
 
     def _check_memory(self) -> None:
+        if self.memory_swappiness is not None and not 0 <= self.memory_swappiness <= 100:
+            raise InvalidSpec(f"memory_swappiness is {self.memory_swappiness}, expected 0 to 100")
         memory = None if self.memory == UNLIMITED else self.memory
+        if self.oom_kill_disable and memory is None:
+            raise InvalidSpec(
+                "oom_kill_disable is set but memory has no limit, so that the host itself would run out of "
+                "memory; give memory, or leave it out"
+            )
         swap = None if self.memory_swap == UNLIMITED else self.memory_swap
         reservation = None if self.memory_reservation == UNLIMITED else self.memory_reservation
         if swap is not None and memory is None:
@@ -102,11 +156,15 @@ class Resources:
 
 @dataclass(frozen=True)
 class Setting:
-    """One value to be written to one interface file of a group."""
+    """One value to be written to one interface file of a group.
+
+    `undo` is what takes it back where that is not what the whole file holds now.
+    """
 
     controller: str
     file: str
     value: str
+    undo: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

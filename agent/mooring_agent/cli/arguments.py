@@ -16,7 +16,7 @@ from ..config import (
     LOG_LEVELS,
     STORAGE_DRIVERS,
 )
-from . import healtharguments, imagearguments, networkarguments
+from . import healtharguments, imagearguments, limitarguments, networkarguments
 from .grammar import Parser, add_command, add_group, add_socket
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--cpuset-cpus", metavar="LIST")
     run.add_argument("--cpuset-mems", metavar="LIST")
     run.add_argument("--pids-limit", type=int, metavar="NUMBER")
+    limitarguments.limited(run)
+    run.add_argument("--oom-kill-disable", action="store_true", help="at the limit of memory, wait for some")
     run.add_argument("--restart", default="", metavar="no|always|unless-stopped|on-failure[:N]")
     run.add_argument("--stop-signal", default="", metavar="SIGNAL")
     run.add_argument("--stop-timeout", type=int, metavar="SECONDS")
@@ -265,6 +267,7 @@ def _declared(commands: Commands) -> None:
         ("pids-limit", int),
     ):
         cgroup.add_argument(f"--{option}", type=kind)
+    limitarguments.limited(cgroup)
     cgroup.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
 
 

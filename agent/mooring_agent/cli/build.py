@@ -71,6 +71,7 @@ def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Iterator[b
         "labels": dict(pair(label, "--label") for label in arguments.label),
         "target": arguments.target,
         "no_cache": arguments.no_cache,
+        "cache_from": arguments.cache_from,
         "pull": arguments.pull,
         "network": arguments.network,
         "platform": arguments.platform,

@@ -14,6 +14,8 @@ from ..errors import InvalidSpec, MooringError
 from .client import FLEET, ApiFailure, segment
 from .containers import client_of
 from .images import pair
+from .limitarguments import NUMBERS
+from .limits import disks
 from .outcomes import report
 from .output import age, as_yaml, show, size
 
@@ -26,6 +28,7 @@ _LIMITS = (
     "cpuset_cpus",
     "cpuset_mems",
     "pids_limit",
+    *NUMBERS,
 )
 _NETWORK = (
     "driver", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "mtu", "parent", "mode",
@@ -142,7 +145,12 @@ def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _cgroup_spec(arguments: argparse.Namespace) -> dict[str, Any]:
     limits = {name: getattr(arguments, name) for name in _LIMITS}
-    return _given({**limits, "labels": _labels(arguments)})
+    given = _given({**limits, **disks(arguments), "labels": _labels(arguments)})
+    return (
+        given
+        if arguments.memory_swappiness is None
+        else given | {"memory_swappiness": arguments.memory_swappiness}
+    )
 
 
 def _network_row(view: dict[str, Any]) -> Sequence[str]:

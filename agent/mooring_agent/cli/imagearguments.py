@@ -154,6 +154,9 @@ def build(commands: Commands) -> None:
     build.add_argument("--target", default="", metavar="STAGE", help="the stage to build")
     build.add_argument("--secret", action="append", default=[], metavar="id=ID[,src=FILE|,env=NAME]")
     build.add_argument("--no-cache", action="store_true", help="run everything anew")
+    build.add_argument(
+        "--cache-from", action="append", default=[], metavar="IMAGE", help="what stands for the cache"
+    )
     build.add_argument("--pull", action="store_true", help="get the newest base images")
     build.add_argument(
         "--network", default="", metavar="NAME", help="that of RUN: default, none, host or one"

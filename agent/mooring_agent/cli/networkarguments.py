@@ -21,7 +21,7 @@ def networking(run: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NETWORK",
         help="NAME, container:NAME, or name=NAME,alias=…,link=…,ip=…,ip6=…,mac-address=…,sysctl=…,"
-        "default-route,spoofing",
+        "link-local-ip=…,driver-opt=…,default-route,spoofing",
     )
     run.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help="whom it asks for names")
     run.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN")
@@ -50,6 +50,8 @@ def attachment(connect: argparse.ArgumentParser) -> None:
     connect.add_argument("--alias", action="append", default=[], metavar="NAME")
     connect.add_argument("--link", action="append", default=[], metavar="CONTAINER[:ALIAS]")
     connect.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    connect.add_argument("--link-local-ip", action="append", default=[], metavar="ADDRESS")
+    connect.add_argument("--driver-opt", action="append", default=[], metavar="NAME=VALUE")
     connect.add_argument("--default-route", action="store_true", help="its way out leads through it")
     connect.add_argument("--spoofing", action="store_true", help="it may speak for others, as a router does")
 
@@ -78,7 +80,9 @@ def declared(network: argparse.ArgumentParser) -> None:
         network.add_argument(f"--ip-range{suffix}", metavar="CIDR", help="what containers get")
     network.add_argument("--ipv6", action="store_true", help="IPv6 as well, with a subnet that is chosen")
     network.add_argument("--no-ipv4", action="store_true", help="IPv6 alone")
-    network.add_argument("--reserve", action="append", default=[], metavar="ADDRESS", help="given to nobody")
+    network.add_argument(
+        "--reserve", action="append", default=[], metavar="[NAME=]ADDRESS", help="given to nobody"
+    )
     network.add_argument("--mtu", type=int, metavar="BYTES")
     network.add_argument("--parent", metavar="INTERFACE", help="what a macvlan network is on")
     network.add_argument("--mode", choices=("bridge", "private", "vepa", "passthru"), help="of macvlan")

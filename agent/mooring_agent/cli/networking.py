@@ -12,9 +12,11 @@ from ..engine.resources.ports import Port, PortMapping, Ports
 from ..errors import InvalidSpec
 from .client import FLEET, segment
 from .containers import client_of
+from .images import pair
 
 _ENDPOINT_KEYS = (
-    *("alias", "default-route", "ip", "ip6", "link", "mac-address", "name", "spoofing", "sysctl"),
+    *("alias", "default-route", "driver-opt", "ip", "ip6", "link", "link-local-ip", "mac-address", "name"),
+    *("spoofing", "sysctl"),
 )
 _FLAGS = ("default-route", "spoofing")
 
@@ -30,13 +32,22 @@ def endpoint(text: str) -> tuple[str, dict[str, Any]]:
     return name, {
         "Aliases": given.get("alias"),
         "Links": given.get("link"),
-        "IPAMConfig": {"IPv4Address": _one(given, "ip"), "IPv6Address": _one(given, "ip6")},
+        "IPAMConfig": {
+            "IPv4Address": _one(given, "ip"),
+            "IPv6Address": _one(given, "ip6"),
+            "LinkLocalIPs": given.get("link-local-ip"),
+        },
         "MacAddress": _one(given, "mac-address"),
         "GwPriority": int("default-route" in given),
-        "DriverOpts": {"com.docker.network.endpoint.sysctls": ",".join(given["sysctl"])}
-        if "sysctl" in given
-        else None,
+        "DriverOpts": _driver_options(given),
     }
+
+
+def _driver_options(given: dict[str, list[str]]) -> dict[str, str]:
+    options = dict(pair(item, "--network driver-opt") for item in given.get("driver-opt", ()))
+    if "sysctl" in given:
+        options["com.docker.network.endpoint.sysctls"] = ",".join(given["sysctl"])
+    return options
 
 
 def _attachment(text: str) -> dict[str, Any]:
@@ -53,6 +64,8 @@ def _attachment(text: str) -> dict[str, Any]:
         "default_route": "default-route" in given,
         "spoofing": "allowed" if "spoofing" in given else None,
         "sysctls": given.get("sysctl"),
+        "link_local": given.get("link-local-ip"),
+        "driver_opts": given.get("driver-opt"),
     }
     return {option: value for option, value in settings.items() if value}
 
@@ -172,6 +185,8 @@ def place(arguments: argparse.Namespace) -> dict[str, Any]:
         "links": _links(arguments.link) or None,
         "default_route": arguments.default_route or None,
         "sysctls": arguments.sysctl or None,
+        "link_local": arguments.link_local_ip or None,
+        "driver_opts": arguments.driver_opt or None,
         "spoofing": "allowed" if arguments.spoofing else None,
     }
     return {option: value for option, value in asked.items() if value is not None}

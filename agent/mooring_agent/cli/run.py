@@ -23,6 +23,7 @@ from .confinement import confinement
 from .containers import change, client_of
 from .health import healthcheck
 from .images import pair
+from .limits import host_config
 from .networking import beyond_docker, names, networking, ports
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -188,6 +189,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
             "Config": dict(pair(item, "--log-opt") for item in arguments.log_opt),
         },
         "PidsLimit": arguments.pids_limit,
+        **host_config(arguments),
         "PortBindings": ports(arguments.publish),
         "ReadonlyRootfs": arguments.read_only,
         "RestartPolicy": {"Name": restart, "MaximumRetryCount": _number(retries, "--restart")},

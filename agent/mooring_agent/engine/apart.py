@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ..linux import syscalls
-from ..runtime.mounts import BindRoot, Overlay
-from ..runtime.mounts_targets import CLONE, EMPTY_TO_EMPTY, open_target
+from ..runtime.mounts import Bind, BindRoot, Overlay
 
 T = TypeVar("T")
 
@@ -52,10 +50,8 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def mounted(
-    layers: Overlay | BindRoot, place: str, mounts: Sequence[tuple[str, str, bool]] = ()
-) -> Iterator[int]:
-    """A descriptor of a root with its mounts (target, source, whether read-only), parents first.
+def mounted(layers: Overlay | BindRoot, place: str, mounts: Sequence[Bind] = ()) -> Iterator[int]:
+    """A descriptor of a root with its mounts, parents first.
 
     The calling thread gets a mount namespace of its own for good: see `in_thread`. `place` is a directory to
     work in, which is covered there. Raises OSError.
@@ -69,23 +65,10 @@ def mounted(
     layers.mount(target)
     root = os.open(target, _DIRECTORY)
     try:
-        for inside, source, read_only in mounts:
-            _attach(root, inside, source, read_only=read_only)
+        for mount in mounts:
+            mount.execute(root)
         yield root
     finally:
         os.close(root)
         os.chdir("/")
         syscalls.umount(place, syscalls.MNT_DETACH)
-
-
-def _attach(root: int, target: str, source: str, *, read_only: bool) -> None:
-    with ExitStack() as opened:
-        there = os.open(source, os.O_PATH | os.O_CLOEXEC)
-        opened.callback(os.close, there)
-        point = open_target(root, target, directory=stat.S_ISDIR(os.fstat(there).st_mode))
-        opened.callback(os.close, point)
-        tree = syscalls.open_tree(there, "", CLONE | syscalls.AT_EMPTY_PATH)
-        opened.callback(os.close, tree)
-        if read_only:
-            syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY)
-        syscalls.move_mount(tree, "", point, "", EMPTY_TO_EMPTY)

@@ -7,6 +7,8 @@ killed in between leaves at most a place that no spec asks for, which the next o
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import MooringError
 from ..failpoints import reached
 from ..network.records import Endpoint
@@ -102,7 +104,12 @@ class Attaching:
         if before is not None:
             await self._networks.unplug(before, container.pid)
         await self._networks.connect(
-            endpoint, container.pid, endpoint.ifname, default_routes=(), sysctls=network.sysctls
+            endpoint,
+            container.pid,
+            endpoint.ifname,
+            default_routes=(),
+            sysctls=network.sysctls,
+            link_local=network.link_local,
         )
 
     async def _restore(self, container: Container, network: NetworkAttachment, before: Endpoint) -> None:
@@ -111,7 +118,12 @@ class Attaching:
         if container.running and container.pid is not None:
             await self._networks.unplug(endpoint, container.pid)
             await self._networks.connect(
-                endpoint, container.pid, endpoint.ifname, default_routes=(), sysctls=network.sysctls
+                endpoint,
+                container.pid,
+                endpoint.ifname,
+                default_routes=(),
+                sysctls=network.sysctls,
+                link_local=network.link_local,
             )
 
     def _arrange(self, container: Container, spec: ContainerSpec) -> None:
@@ -127,6 +139,11 @@ class Attaching:
         return tuple(known[network.name] for network in spec.networks if network.name in known)
 
 
+def _settings(network: NetworkAttachment) -> dict[str, Any]:
+    """What an attachment says of the interface besides the endpoint's own."""
+    return {"sysctls": network.sysctls, "link_local": network.link_local}
+
+
 def _fits(network: NetworkAttachment, endpoint: Endpoint, former: dict[str, NetworkAttachment]) -> bool:
     """Whether an endpoint is what an attachment asks for; aliases and default route are not its matter."""
     before = former.get(network.name)
@@ -136,6 +153,7 @@ def _fits(network: NetworkAttachment, endpoint: Endpoint, former: dict[str, Netw
         and network.mac_address in (None, endpoint.mac)
         and before is not None
         and network.sysctls == before.sysctls
+        and network.link_local == before.link_local
     )
 
 

@@ -250,7 +250,7 @@ class Berthing:
         """Connect a launcher to the container's networks and write the files below /etc; the plan for it."""
         spec = container.spec
         routes = self._networks.default_routes(container.endpoints, preferred_networks(spec.networks))
-        sysctls = {network.name: network.sysctls for network in spec.networks}
+        attached = {network.name: network for network in spec.networks}
         for number, endpoint in enumerate(container.endpoints):
             await self._networks.connect(
                 endpoint,
@@ -258,7 +258,8 @@ class Berthing:
                 ifname=f"eth{number}",
                 default_routes=routes[endpoint.network],
                 cable=berth.cable if number == 0 else None,
-                sysctls=sysctls[endpoint.network],
+                sysctls=attached[endpoint.network].sysctls,
+                link_local=attached[endpoint.network].link_local,
             )
         await self._naming.expect(container)
         reached("start.connected")

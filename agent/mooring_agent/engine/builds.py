@@ -114,6 +114,13 @@ class Builds:
             )
         return image
 
+    def present(self, reference: str) -> Image | None:
+        """The image of a name, if it is there; see images/build `Bases`."""
+        try:
+            return self._store.get(reference)
+        except NotFound:
+            return None
+
     def _pulled(self, pulling: Coroutine[Any, Any, Image], stop: Stop) -> Image:
         """Have the event loop do a pull, for a thread of a build."""
         work = asyncio.run_coroutine_threadsafe(pulling, self._loop)

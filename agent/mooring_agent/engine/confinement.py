@@ -24,6 +24,7 @@ from ..runtime.compile import GROUPS_ANNOTATION, STANDARD_MOUNTS
 from ..runtime.standard import MASKED_PATHS, READ_ONLY_PATHS
 from .resources import ContainerSpec
 from .resources.devices import DeviceMapping
+from .resources.mounts import VolumeMount
 from .resources.namespaces import IdRange, other_container
 from .resources.security import DEFAULT, UNCONFINED
 
@@ -44,6 +45,7 @@ _OWN_DEVICES = frozenset(
 )
 # "overlayfs: support idmapped layers", kernel 5.19.
 _IDMAPPED_OVERLAY = (5, 19)
+_SELINUX = "/sys/fs/selinux/enforce"
 _SELINUX_DEFAULT = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
 
 
@@ -158,10 +160,19 @@ def check_modules(name: str, spec: ContainerSpec) -> None:
             f"container {name} is to have the AppArmor profile {spec.apparmor}, but this host runs without "
             "AppArmor; boot it with apparmor=1 security=apparmor, or leave apparmor out"
         )
-    if selinux_label(spec) and not os.path.exists("/sys/fs/selinux/enforce"):
+    if selinux_label(spec) and not os.path.exists(_SELINUX):
         raise NotSupported(
             f"container {name} is to have the SELinux label {selinux_label(spec)}, but this host runs "
             "without SELinux; boot it with selinux=1 security=selinux, or leave selinux out"
+        )
+
+
+def check_relabelling(name: str, volume: VolumeMount) -> None:
+    """Raise NotSupported where files have SELinux labels, which would have to change."""
+    if os.path.exists(_SELINUX):
+        raise NotSupported(
+            f"container {name} is to have the files of {volume.source} relabelled for {volume.target}, "
+            "which this agent does not do: label them with chcon, and leave relabel (the mode z or Z) out"
         )
 
 

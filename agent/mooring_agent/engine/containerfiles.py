@@ -26,9 +26,11 @@ from ..images.archive import TreeArchive
 from ..images.layers import NO_SPACE, Limits, apply_layer
 from ..images.stream import HashingReader, decompress, detect, peek, read_chunks
 from ..images.tar_writer import END
+from ..linux import syscalls
 from ..linux.paths import openat2
 from ..runtime.join import start_time
-from ..runtime.mounts import BindRoot, Overlay
+from ..runtime.mounts import Bind, BindRoot, Overlay
+from ..runtime.users import UnknownUser, resolve
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
 from .apart import in_thread, mounted
@@ -44,6 +46,8 @@ P = ParamSpec("P")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _READ_ONLY = "is read-only there"
+_NOBODY_NAMED = "0"  # the user of a container for which neither its spec nor its image names one
+_LONGEST_ACCOUNTS = 4 << 20  # bytes
 _LOOK_EVERY = 16 << 20  # bytes that are written between two looks at how much room is left
 _LEFT_FREE = 20  # the part of the disk that is left alone is one in so many
 
@@ -116,12 +120,19 @@ class ContainerFiles:
         return found, streamed(_spooled(spool))
 
     async def write(
-        self, reference: str, path: str, chunks: AsyncIterable[bytes], *, keep_kinds: bool = False
+        self,
+        reference: str,
+        path: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        keep_kinds: bool = False,
+        for_user: bool = False,
     ) -> None:
         """Unpack a tar archive, compressed or not, into the directory at a path, as its members say.
 
-        With `keep_kinds` a directory is never replaced by something else, nor the other way round. Nothing is
-        changed before the whole archive has come.
+        With `keep_kinds` a directory is never replaced by something else, nor the other way round. With
+        `for_user` all belongs to the user that the container runs as, if it has one, whatever the archive
+        says. Nothing is changed before the whole archive has come.
         """
         container = self._of(reference)
         if container.spec.read_only:
@@ -129,8 +140,11 @@ class ContainerFiles:
         with tempfile.TemporaryFile(dir=self._directory_of(container)) as spool:
             async for chunk in chunks:
                 await asyncio.to_thread(_told, container, spool.write, chunk)
+            named = container.spec.user is not None or container.user != _NOBODY_NAMED
+            user = container.user if for_user and named else ""
             await self._within(
-                container, lambda root: _unpack(root, container.name, path, spool, keep_kinds=keep_kinds)
+                container,
+                lambda root: _unpack(root, container.name, path, spool, keep_kinds=keep_kinds, user=user),
             )
 
     def _of(self, reference: str) -> Container:
@@ -155,7 +169,13 @@ class ContainerFiles:
         rootfs = self._snapshotter.rootfs(container.id)
         paths = self._volumes.paths(container.volumes)
         mounts = [
-            (volume.target, paths.get(volume.target, volume.source or ""), volume.read_only)
+            Bind(
+                paths.get(volume.target, volume.source or ""),
+                volume.target,
+                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only else 0,
+                recursive=False,
+                subpath=volume.subpath or "",
+            )
             for volume in container.spec.volumes
             if volume.type != "tmpfs"
         ]
@@ -339,7 +359,10 @@ def _keep(pieces: Iterator[bytes], spool: BinaryIO, container: str) -> None:
     spool.seek(0)
 
 
-def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds: bool) -> None:
+def _unpack(
+    root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds: bool, user: str = ""
+) -> None:
+    owner = _ids(root, container, user) if user else None
     try:
         fd = openat2(root, os.fsencode(_clean(path)), _DIRECTORY)
     except OSError as error:
@@ -359,9 +382,32 @@ def _unpack(root: int, container: str, path: str, spool: BinaryIO, *, keep_kinds
         spool.seek(0)
         head, whole = peek(read_chunks(spool))
         target = UnpackTarget(Path(f"/proc/self/fd/{fd}"), WhiteoutStyle.NONE, ())
-        apply_layer(decompress(whole, detect(head)), target)
+        apply_layer(decompress(whole, detect(head)), target, owner=owner)
     finally:
         os.close(fd)
+
+
+def _ids(root: int, container: str, user: str) -> tuple[int, int]:
+    """The numbers of a user and its group in a container's own files. Raises Conflict if there is none."""
+    try:
+        found = resolve(user, _text(root, b"etc/passwd"), _text(root, b"etc/group"))
+    except UnknownUser as error:
+        raise Conflict(f"container {container} cannot be given files of its user {user}: {error}") from None
+    return found.uid, found.gid
+
+
+def _text(root: int, path: bytes) -> str:
+    """A file of a container, of which nobody reads more than is sensible; "" if there is none."""
+    try:
+        fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with open(fd, "rb") as file:
+        return file.read(_LONGEST_ACCOUNTS).decode("utf-8", "replace") if _is_file(fd) else ""
+
+
+def _is_file(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _check_kinds(directory: int, spool: BinaryIO) -> None:

@@ -23,7 +23,7 @@ from ..linux.inotify import DirectoryWatch
 from ..network.service import NetworkService
 from ..storage.snapshotter import Snapshotter
 from .attaching import Attaching
-from .confinement import check_capabilities, is_plain
+from .confinement import check_capabilities, check_relabelling, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
 from .groups import Groups
@@ -39,7 +39,7 @@ from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, options_of
 from .standby import Standby
-from .streams import Attachment
+from .streams import Attachment, first_words
 from .volumes import Volumes
 
 if TYPE_CHECKING:
@@ -345,6 +345,8 @@ class Containers:
                 container.wakers,
             )
 
+        if not follow:
+            await first_words(container, directory, self._directory_watch())
         selection = Selection(streams, tail, since, until)
         async with aclosing(read_lines(directory, selection, following if follow else None)) as lines:
             async for line in lines:
@@ -418,6 +420,8 @@ class Containers:
                 "declare it first"
             )
         for volume in spec.volumes:
+            if volume.relabel is not None:
+                check_relabelling(name, volume)
             if volume.type != "bind" or volume.create_host_path:
                 continue
             if not os.path.exists(volume.source or ""):

@@ -24,7 +24,7 @@ from ..runtime.compile import (
     new_namespaces,
     time_offsets,
 )
-from ..runtime.mounts import BindRoot, Overlay
+from ..runtime.mounts import Bind, BindRoot, MountOperation, Overlay
 from ..runtime.plan import LaunchPlan, Shape
 from ..runtime.seccomp_profile import SeccompCache, default_profile
 from ..storage.snapshotter import Rootfs
@@ -41,6 +41,7 @@ from .confinement import (
     seccomp_profile,
 )
 from .container import Container
+from .disks import disks
 from .initprogram import init_program
 from .oci import runtime_config
 from .resources import CgroupSpec, ContainerSpec
@@ -141,8 +142,11 @@ class Launching:
             self.hierarchy.group(group).set_devices((*DEFAULT_RULES, *device_rules(spec, around.devices)))
 
     def group_directories(self, container: Container) -> tuple[str, ...]:
-        """The directories of the container's own group, one a hierarchy."""
-        return tuple(f"{mount}/{container.group}" for mount in self._mounts)
+        """The directories of the container's own group, one a hierarchy; one that runs since before the agent
+        has used a hierarchy has none there.
+        """
+        directories = [f"{mount}/{container.group}" for mount in self._mounts]
+        return tuple(filter(os.path.isdir, directories)) or tuple(directories)
 
     def write_etc(self, container: Container) -> None:
         """Write the container's hosts, hostname and resolv.conf."""
@@ -212,6 +216,9 @@ class Launching:
             group_settings=self._indexed(settings),
             seccomp=self.seccomp_path(container.spec),
         )
+        subpaths = {volume.target: volume.subpath for volume in container.spec.volumes if volume.subpath}
+        if subpaths:
+            plan = replace(plan, mounts=tuple(_narrowed(mount, subpaths) for mount in plan.mounts))
         if around is PLAIN:
             return plan
         shared = (Borrow(around.memory_of, "/dev/shm", "/dev/shm"),) if around.memory_of else ()
@@ -255,6 +262,16 @@ def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
         cpuset_cpus=spec.cpuset_cpus,
         cpuset_mems=spec.cpuset_mems,
         pids_limit=spec.pids_limit,
+        memory_swappiness=spec.memory_swappiness,
+        oom_kill_disable=isinstance(spec, ContainerSpec) and spec.oom_kill_disable,
+        cpu_rt_period=spec.cpu_rt_period,
+        cpu_rt_runtime=spec.cpu_rt_runtime,
+        blkio_weight=spec.blkio_weight,
+        blkio_weight_device=disks("blkio_weight_device", spec.blkio_weight_device),
+        device_read_bps=disks("device_read_bps", spec.device_read_bps),
+        device_write_bps=disks("device_write_bps", spec.device_write_bps),
+        device_read_iops=disks("device_read_iops", spec.device_read_iops),
+        device_write_iops=disks("device_write_iops", spec.device_write_iops),
     )
 
 
@@ -284,6 +301,13 @@ def _no_paths(container: Container) -> dict[str, str]:
 def _id_map(ids: Iterable[IdRange]) -> tuple[tuple[int, int, int], ...]:
     """A map of ids as launch plans have it."""
     return tuple((one.container, one.host, one.size) for one in ids)
+
+
+def _narrowed(mount: MountOperation, subpaths: Mapping[str, str]) -> MountOperation:
+    """A mount of a part of a volume, for which the runtime-spec has no word."""
+    if isinstance(mount, Bind) and mount.target in subpaths:
+        return replace(mount, subpath=subpaths[mount.target])
+    return mount
 
 
 def _root(rootfs: Rootfs, around: Surroundings) -> Overlay | BindRoot:

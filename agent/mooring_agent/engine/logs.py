@@ -30,6 +30,7 @@ _RECHECK = 1.0
 
 # A segment's number, and a place in its index.
 Position = tuple[int, int]
+_EMPTY = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,30 @@ async def follow(
                 await asyncio.wait_for(changed.wait(), _RECHECK)
             except TimeoutError:
                 continue
+    finally:
+        wakers.discard(changed)
+        watch.remove(number, changed)
+        reader.close()
+
+
+async def begun(
+    directory: str,
+    watch: DirectoryWatch,
+    ended: Callable[[], bool],
+    wakers: set[asyncio.Event],
+    within: float,
+) -> None:
+    """Return when there is anything in a log, or `ended` holds, or after so many seconds."""
+    reader = LogReader(directory)
+    number, changed = watch.add(directory, reader.keep)
+    wakers.add(changed)
+    try:
+        async with asyncio.timeout(within):
+            while reader.end() <= _EMPTY and not ended():
+                await changed.wait()
+                changed.clear()
+    except TimeoutError:
+        pass
     finally:
         wakers.discard(changed)
         watch.remove(number, changed)

@@ -61,7 +61,7 @@ class MountSources:
         """Give empty volumes of a container what its image has at their places; it has never run."""
         paths = self._volumes.paths(container.volumes)
         for volume in container.spec.volumes:
-            if volume.type != "volume" or volume.nocopy:
+            if volume.type != "volume" or volume.nocopy or volume.subpath is not None:
                 continue
             directory = Path(paths[volume.target])
             lock = self._locks.setdefault(str(directory), asyncio.Lock())

@@ -6,16 +6,32 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ..linux.inotify import DirectoryWatch
 from .container import Container
-from .logs import LogReader, follow
+from .logs import LogReader, begun, follow
 
 _PIECE = 64 << 10
 _PIPE_CAPACITY = 64 << 10  # pipe(7)
 # How long output of processes left in the background is waited for once the main one has ended.
 _LINGER = 0.2
+# How long after its start a container may take to say something before its log is shown empty.
+_FIRST_WORDS = 0.25
+
+
+async def first_words(container: Container, directory: str, watch: DirectoryWatch) -> None:
+    """Wait for the first output of a container that has just been started, or its end, but not for long.
+
+    A start is answered as soon as the process runs. Whoever asks for the log then, as clients of slower
+    engines do, wants what a process writes at once, and would come too early by some milliseconds.
+    """
+    if not container.running or container.started_at is None:
+        return
+    left = container.started_at + _FIRST_WORDS - time.time()
+    if 0 < left <= _FIRST_WORDS:
+        await begun(directory, watch, lambda: not container.running, container.wakers, left)
 
 
 class DescriptorWriter:
@@ -161,7 +177,7 @@ class Attachment:
         self._container = container
         self._directory = directory
         self._watch = watch
-        self._stream = stream
+        self._logs, self._stream = logs, stream
         self._streams = streams
         self._open_stdin = stdin
         self._close_stdin = close_stdin
@@ -175,6 +191,8 @@ class Attachment:
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(1 or 2, bytes) until the container has ended and all is delivered."""
+        if self._logs and not self._stream:
+            await first_words(self._container, self._directory, self._watch)
         async for chunk in follow(
             self._reader, self._directory, self._watch, self._over, self._container.wakers
         ):

@@ -11,7 +11,8 @@ from .resources import ContainerSpec
 def terms_of(spec: ContainerSpec) -> Terms:
     """Its limits by network, and the networks on which it may speak as anybody."""
     trusted = frozenset(network.name for network in spec.networks if network.spoofing == "allowed")
-    if not (spec.network_limits or trusted or spec.network_class):
+    link_local = {network.name: network.link_local for network in spec.networks if network.link_local}
+    if not (spec.network_limits or trusted or link_local or spec.network_class):
         return PLAIN_TERMS
     given = {limit.network: limit for limit in spec.network_limits}
     limits = {}
@@ -19,4 +20,4 @@ def terms_of(spec: ContainerSpec) -> Terms:
         limit = given.get(network.name) or given.get(None)
         if limit is not None:
             limits[network.name] = Limits(limit.rate_in, limit.rate_out, limit.burst)
-    return Terms(limits, trusted, spec.network_class or "")
+    return Terms(limits, trusted, spec.network_class or "", link_local)

@@ -82,13 +82,15 @@ def apply_layer(
     digest: Digest | None = None,
     exact_modes: bool = False,
     implied: BinaryIO | None = None,
+    owner: tuple[int, int] | None = None,
 ) -> AppliedLayer:
     """Unpack the tar archive in `chunks` (no longer compressed) into `target`, hashing it on the way.
 
     A chunk may change when the next one is asked for. `digest` is a SHA-256 object to use. `exact_modes`
     says that this process's umask is 0: files are made with their mode at once. The parents that the archive
     implies get the attributes that they have in the layers below, unless `implied` is given: there they are
-    written down, for who knows those layers later (see implied.py).
+    written down, for who knows those layers later (see implied.py). With `owner`, a user and a group, all is
+    theirs, whatever the archive says.
 
     Extended attributes of overlay itself and SELinux, IMA and EVM labels of another host are left out,
     everything else in the archive is written or refused. Raises InvalidSpec for an archive that is damaged,
@@ -102,6 +104,8 @@ def apply_layer(
         unpacking = _Unpacking(root_fd, target, reader, bounds, exact_modes=exact_modes)
         try:
             for entry in tar.read_entries(reader):
+                if owner is not None:
+                    entry.uid, entry.gid = owner
                 unpacking.add(entry)
             reader.drain(bounds.trailing_bytes)
             unpacking.finish(implied)

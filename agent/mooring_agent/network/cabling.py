@@ -62,6 +62,7 @@ class Cabling:
         ifname: str,
         default_routes: Collection[int],
         sysctls: Mapping[str, str],
+        link_local: Collection[str],
         cable: Cable | None,
     ) -> None:
         """See `NetworkService.connect`."""
@@ -78,7 +79,7 @@ class Cabling:
                 sysctls = {**_IPV6_SYSCTLS, **sysctls}
             if sysctls:
                 linksysctls.apply(pid, ifname, sysctls)
-            veths.configure(cable, network, endpoint, default_routes)
+            veths.configure(cable, network, endpoint, default_routes, link_local)
         except MooringError:
             cable.inside.close()
             raise

@@ -14,7 +14,7 @@ from ..linux.rtnetlink import RouteSocket
 from . import overlay, overlaydevice, specs, subnets
 from .config import NetworkConfig
 from .macvlans import require_parent
-from .records import IPNetwork, Network, Subnet
+from .records import IPNetwork, Network, Subnet, read_reserved
 from .rules import parse_rules
 from .subnets import Occupied
 
@@ -99,6 +99,7 @@ def decide(
     has a slice here, and `bridge` is the name for its bridge, if it has one. Raises InvalidSpec.
     """
     ipv4, ipv6 = planned
+    reserved, names = read_reserved(given.get("reserved", ()))
     driver, mtu = given.get("driver", "bridge"), given.get("mtu")
     across = overlaydevice.seen_from_here(netlink, given, name)
     if across is not None:
@@ -117,7 +118,8 @@ def decide(
         labels=given.get("labels", {}),
         bridge=bridge if driver != "macvlan" else "",
         created_at=time.time(),
-        reserved=tuple(map(ipaddress.ip_address, given.get("reserved", ()))),
+        reserved=reserved,
+        reserved_names=names,
         mtu=mtu,
         parent=given.get("parent", ""),
         mode=given.get("mode", "bridge") if driver == "macvlan" else "",

@@ -37,8 +37,9 @@ _MAP_LOOKUP, _LOAD_BYTES = 1, 26
 _NEXT_FILTER, _DROP = -1, 2
 
 _KEY = struct.Struct("=I")
-_VALUE = struct.Struct("=I4s6sxx16s16s")  # open?, IPv4, MAC, IPv6, link-local IPv6
-_OPEN, _IPV4, _MAC, _IPV6, _LINK_LOCAL = 0, 4, 8, 16, 32
+# open?, IPv4, MAC, IPv6, the link-local IPv6 of the MAC; further ones of both versions
+_VALUE = struct.Struct("=I4s6sxx16s16s4sxxxx16s")
+_OPEN, _IPV4, _MAC, _IPV6, _LINK_LOCAL, _FURTHER4, _FURTHER6 = 0, 4, 8, 16, 32, 48, 56
 
 # The frame from its sender's MAC on (byte 6) lies here on the stack, so that all we look at is aligned.
 _FRAME_START = 6
@@ -48,12 +49,16 @@ _SCRATCH = -8
 
 
 class Sender(NamedTuple):
-    """What may come out of a port: `everything` for routers, else frames of these addresses only."""
+    """What may come out of a port: `everything` for routers, else frames of these addresses only.
+
+    `further` is at most one address of each IP version.
+    """
 
     mac: str
     ipv4: str | None = None
     ipv6: str | None = None
     everything: bool = False
+    further: tuple[str, ...] = ()
 
 
 def entry(sender: Sender) -> bytes:
@@ -61,13 +66,15 @@ def entry(sender: Sender) -> bytes:
     mac = bytes.fromhex(sender.mac.replace(":", ""))
     # RFC 4291, appendix A: the address that an interface gives itself
     local = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
-    return _VALUE.pack(
-        sender.everything,
-        socket.inet_aton(sender.ipv4 or "0.0.0.0"),
-        mac,
-        socket.inet_pton(socket.AF_INET6, sender.ipv6) if sender.ipv6 else local,
-        local,
-    )
+    ipv4 = socket.inet_aton(sender.ipv4 or "0.0.0.0")
+    further4 = next((socket.inet_aton(one) for one in sender.further if ":" not in one), ipv4)
+    further6 = next((_packed6(one) for one in sender.further if ":" in one), local)
+    ipv6 = _packed6(sender.ipv6) if sender.ipv6 else local
+    return _VALUE.pack(sender.everything, ipv4, mac, ipv6, local, further4, further6)
+
+
+def _packed6(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, address)
 
 
 class PortGuard:
@@ -189,7 +196,10 @@ def _arp(code: Assembler) -> None:
     _unless_zero(code, ((2, address), (2, address + 2)), "arp from an address")
     code.jump("pass")
     code.label("arp from an address")
-    _unless_same(code, ((2, address, _IPV4), (2, address + 2, _IPV4 + 2)), "drop")
+    _unless_same(code, ((2, address, _IPV4), (2, address + 2, _IPV4 + 2)), "arp from a further one")
+    code.jump("pass")
+    code.label("arp from a further one")
+    _unless_same(code, ((2, address, _FURTHER4), (2, address + 2, _FURTHER4 + 2)), "drop")
     code.jump("pass")
 
 
@@ -200,6 +210,8 @@ def _ipv4(code: Assembler) -> None:
     code.set(8, 0)
     code.load(4, 1, FRAME, source)
     code.load(4, 2, 7, _IPV4)
+    code.jump_if_equal(1, 2, "ipv4 sender")
+    code.load(4, 2, 7, _FURTHER4)
     code.jump_if_equal(1, 2, "ipv4 sender")
     code.jump_if(1, "!=", 0, "drop")
     code.set(8, 1)
@@ -239,7 +251,10 @@ def _ipv6(code: Assembler) -> None:
     _unless_same(code, ((8, source, _IPV6), (8, source + 8, _IPV6 + 8)), "ipv6 link-local")
     code.jump("ipv6 sender")
     code.label("ipv6 link-local")
-    _unless_same(code, ((8, source, _LINK_LOCAL), (8, source + 8, _LINK_LOCAL + 8)), "ipv6 from nowhere")
+    _unless_same(code, ((8, source, _LINK_LOCAL), (8, source + 8, _LINK_LOCAL + 8)), "ipv6 further")
+    code.jump("ipv6 sender")
+    code.label("ipv6 further")
+    _unless_same(code, ((8, source, _FURTHER6), (8, source + 8, _FURTHER6 + 8)), "ipv6 from nowhere")
     code.jump("ipv6 sender")
     code.label("ipv6 from nowhere")
     _unless_zero(code, ((8, source), (8, source + 8)), "drop")
@@ -277,7 +292,10 @@ def _ipv6(code: Assembler) -> None:
     _unless_same(code, ((8, target, _IPV6), (8, target + 8, _IPV6 + 8)), "advertises link-local")
     code.jump("pass")
     code.label("advertises link-local")
-    _unless_same(code, ((8, target, _LINK_LOCAL), (8, target + 8, _LINK_LOCAL + 8)), "drop")
+    _unless_same(code, ((8, target, _LINK_LOCAL), (8, target + 8, _LINK_LOCAL + 8)), "advertises further")
+    code.jump("pass")
+    code.label("advertises further")
+    _unless_same(code, ((8, target, _FURTHER6), (8, target + 8, _FURTHER6 + 8)), "drop")
     code.jump("pass")
 
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .overlay import Overlay
@@ -37,7 +37,8 @@ class Subnet:
 class Network:
     """A network. `number` is unique within the agent, and part of the name of its bridge, if it has one.
 
-    It has addresses of at least one IP version. `reserved` are never given to containers. `mtu` is in bytes,
+    It has addresses of at least one IP version. `reserved` are never given to containers; some have names in
+    `reserved_names`, for people. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
     `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
     Of an `overlay` the subnets are this host's slices.
@@ -60,6 +61,7 @@ class Network:
     rules: tuple[Rule, ...] = ()
     reachable_from: tuple[str, ...] = ()
     overlay: Overlay | None = None
+    reserved_names: Mapping[IPAddress, str] = field(default_factory=dict)
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
@@ -70,6 +72,12 @@ class Network:
     def translated(self) -> bool:
         """Whether the containers' addresses are hidden behind the host's; never so on an internal network."""
         return self.nat and not self.internal
+
+    @property
+    def spelled_reserved(self) -> list[str]:
+        """Its reserved addresses, as NAME=ADDRESS where they have names."""
+        names = self.reserved_names
+        return [f"{names[one]}={one}" if one in names else str(one) for one in self.reserved]
 
     @property
     def unpublished(self) -> str:
@@ -90,7 +98,7 @@ class Network:
             "driver": self.driver,
             **_subnet_view(self.ipv4, ""),
             **_subnet_view(self.ipv6, "6"),
-            "reserved": [str(address) for address in self.reserved],
+            "reserved": self.spelled_reserved,
             "nat": self.nat,
             "internal": self.internal,
             "mtu": self.mtu,
@@ -104,6 +112,12 @@ class Network:
             "bridge": self.bridge or None,
             "created_at": self.created_at,
         }
+
+
+def read_reserved(texts: Iterable[str]) -> tuple[tuple[IPAddress, ...], dict[IPAddress, str]]:
+    """Reserved addresses and their names, from `Network.spelled_reserved`."""
+    pairs = [(ipaddress.ip_address(text.rpartition("=")[2]), text.rpartition("=")[0]) for text in texts]
+    return tuple(address for address, _ in pairs), {address: name for address, name in pairs if name}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ WITH_PORTS = ("tcp", "udp", "sctp")
 KEYS = ("action", "direction", "protocol", "ports", "peer", "containers")
 HOST = "host"
 _CONTAINER, _NETWORK = "container:", "network:"
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,126}[a-zA-Z0-9_.-])?")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _PEERS = (
     'an address or a subnet such as "10.0.0.0/8", "container:NAME", "network:NAME" or "host"; without it the '

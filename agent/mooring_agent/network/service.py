@@ -293,14 +293,15 @@ class NetworkService:
         default_routes: Collection[int] = (4, 6),
         cable: Cable | None = None,
         sysctls: Mapping[str, str] | None = None,
+        link_local: Collection[str] = (),
     ) -> None:
         """Plug the network namespace of process `pid` into the endpoint's network, as interface `ifname`, or
         over a `cable` that has been laid there.
 
-        Loopback, the interface's `sysctls`, addresses and the default routes of these IP versions (none on an
-        internal network) are set as well, and packets pass when it returns. Raises Unavailable if the process
-        is gone, Conflict if the network is full or the container has what it brings, NotFound if something of
-        the host is missing.
+        Loopback, the interface's `sysctls`, addresses (`link_local` ones too) and the default routes of these
+        IP versions (none on an internal network) are set as well, and packets pass when it returns. Raises
+        Unavailable if the process is gone, Conflict if the network is full or the container has what it
+        brings, NotFound if something of the host is missing.
         """
         network, endpoint = self.get(endpoint.network), self._leases.current(endpoint)
         if network.name not in self._settled:
@@ -308,7 +309,9 @@ class NetworkService:
         name = self._container_name(endpoint.container_id)
         if self._rules.names(name) or self._traffic.has_class(endpoint.container_id):
             await self._rules.refresh()
-        await self._cabling.plug(network, endpoint, pid, ifname, default_routes, sysctls or {}, cable)
+        await self._cabling.plug(
+            network, endpoint, pid, ifname, default_routes, sysctls or {}, link_local, cable
+        )
 
     async def disconnect(self, container_id: str, network: str, pid: int | None = None) -> None:
         """Take a container off a network, and its addresses there back; `pid` is its process, if it runs.

@@ -39,18 +39,20 @@ LINK_SYSCTL_EXPECTED = (
     "a setting of an interface such as net.ipv4.conf.IFNAME.rp_filter, with IFNAME as it stands"
 )
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,62}[a-zA-Z0-9_.-])?")
+"""The syntax of a network's name, as wide as Docker's clients use it."""
+NAME_EXPECTED = (
+    "at most 64 letters, digits, '_', '.', '-' and spaces, beginning with a letter or a digit and not ending "
+    "with a space"
+)
 _IFNAME = re.compile(r"[^\s/:%\"'\\{};]{1,15}")
 _EXAMPLES = {4: "10.210.7.0/24", 6: "fd12:3456:789a::/64"}
 
 
 def check_name(name: object) -> str:
     """The name itself. Raises InvalidSpec unless it can name a network that is declared."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidSpec(
-            f"network name {name!r} is not usable: expected at most 64 letters, digits, '_', '.' and '-', "
-            "beginning with a letter or a digit"
-        )
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidSpec(f"network name {name!r} is not usable: expected {NAME_EXPECTED}")
     if name in BUILT_IN:
         raise InvalidSpec(f"network name {name!r} is not usable: it is built in; choose another name")
     return name
@@ -244,16 +246,22 @@ def _reserved(value: object, normal: Mapping[str, Any]) -> list[str]:
         subnet.version: subnet
         for subnet in (ipaddress.ip_network(normal[key]) for key in ("subnet", "subnet6") if key in normal)
     }
-    found = set()
-    for text in value:
+    found: dict[IPAddress, str] = {}
+    for item in value:
+        name, mark, text = item.rpartition("=") if isinstance(item, str) else ("", "", item)
+        if mark and not name.strip():
+            raise InvalidSpec(f"reserved address {item!r} has no name: expected ADDRESS or NAME=ADDRESS")
         version = 6 if ":" in str(text) else 4
         if version not in subnets:
             raise InvalidSpec(
                 f"reserved address {text} is given without a subnet: name the subnet{SUFFIXES[version]} that "
                 "it belongs to"
             )
-        found.add(parse_address(text, subnets[version], "reserved address"))
-    return [str(address) for address in sorted(found, key=lambda one: (one.version, int(one)))]
+        address = parse_address(text, subnets[version], "reserved address")
+        if found.setdefault(address, name) != name:
+            raise InvalidSpec(f"reserved address {address} has two names: give it one of them")
+    ordered = sorted(found, key=lambda one: (one.version, int(one)))
+    return [f"{found[address]}={address}" if found[address] else str(address) for address in ordered]
 
 
 def _check_versions(normal: Mapping[str, Any]) -> None:

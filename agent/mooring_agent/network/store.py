@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from .overlay import restored
-from .records import Endpoint, Network, Publication, Subnet, mac_address
+from .records import Endpoint, Network, Publication, Subnet, mac_address, read_reserved
 from .rules import parse_rules
 
 _PUBLICATION = tuple(field.name for field in dataclasses.fields(Publication))
@@ -134,6 +134,7 @@ class NetworkStore:
 
 def _network(row: sqlite3.Row) -> Network:
     settings = json.loads(row["settings"])
+    reserved, names = read_reserved(settings.get("reserved", ()))
     return Network(
         name=row["name"],
         number=row["number"],
@@ -145,7 +146,8 @@ def _network(row: sqlite3.Row) -> Network:
         labels=settings["labels"],
         bridge=row["bridge"] or "",
         created_at=row["created_at"],
-        reserved=tuple(map(ipaddress.ip_address, settings.get("reserved", ()))),
+        reserved=reserved,
+        reserved_names=names,
         mtu=settings.get("mtu"),
         parent=settings.get("parent", ""),
         mode=settings.get("mode", ""),
@@ -160,7 +162,7 @@ def _settings(network: Network) -> str:
         "nat": network.nat,
         "internal": network.internal,
         "labels": dict(network.labels),
-        "reserved": [str(address) for address in network.reserved],
+        "reserved": network.spelled_reserved,
         "mtu": network.mtu,
         "parent": network.parent,
         "mode": network.mode,

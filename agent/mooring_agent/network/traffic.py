@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a container is allowed on its networks: limits by network, and where it may send as anybody.
+    """What a container is allowed on its networks: limits by network, where it may send as anybody, and
+    further addresses of its by network.
 
     `traffic_class` is that of what it sends for the host's queues, such as "1:10", or "".
     """
@@ -29,6 +30,7 @@ class Terms:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     trusted: frozenset[str] = frozenset()
     traffic_class: str = ""
+    link_local: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def on(self, network: str) -> Limits:
         """The limits on a network."""
@@ -202,4 +204,5 @@ def _key(endpoint: Endpoint) -> tuple[str, str]:
 
 
 def _sender(endpoint: Endpoint, terms: Terms) -> Sender:
-    return Sender(endpoint.mac, endpoint.ipv4, endpoint.ipv6, endpoint.network in terms.trusted)
+    further = tuple(terms.link_local.get(endpoint.network, ()))
+    return Sender(endpoint.mac, endpoint.ipv4, endpoint.ipv6, endpoint.network in terms.trusted, further)

@@ -23,6 +23,8 @@ from .records import Endpoint, Network
 
 FORWARDS_WITHIN_MS = 200
 
+_LINK_LOCAL_LENGTHS = (16, 64)  # of IPv4 and of IPv6: RFC 3927, RFC 4291
+
 
 def host_ifname(container_id: str, network: str) -> str:
     """The name of the outer end: always the same for an endpoint, within the kernel's 15 characters."""
@@ -80,10 +82,16 @@ def lay(
         raise
 
 
-def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes: Collection[int]) -> None:
+def configure(
+    cable: Cable,
+    network: Network,
+    endpoint: Endpoint,
+    default_routes: Collection[int],
+    link_local: Collection[str] = (),
+) -> None:
     """Make the inner end of a cable, and loopback beside it, what the endpoint says; closes its socket.
 
-    `default_routes` are the IP versions whose default route leads through it.
+    `default_routes` are the IP versions whose default route leads through it, `link_local` further addresses.
     """
     messages = [rtnetlink.link_set(rtnetlink.LOOPBACK, up=True)]
     if endpoint.ipv4 is not None and network.ipv4 is not None:
@@ -91,6 +99,9 @@ def configure(cable: Cable, network: Network, endpoint: Endpoint, default_routes
         messages.append(rtnetlink.address_add(cable.inner, endpoint.ipv4, endpoint.prefix_length, broadcast))
     if endpoint.ipv6 is not None:
         messages.append(rtnetlink.address_add(cable.inner, endpoint.ipv6, endpoint.prefix_length6))
+    for address in link_local:
+        length = _LINK_LOCAL_LENGTHS[":" in address]
+        messages.append(rtnetlink.address_add(cable.inner, address, length))
     messages.append(rtnetlink.link_set(cable.inner, up=True, mac=endpoint.mac))
     for version, gateway in ((4, endpoint.gateway), (6, endpoint.gateway6)):
         if version in default_routes and gateway is not None and not network.internal:

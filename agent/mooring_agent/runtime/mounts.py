@@ -29,6 +29,7 @@ from .mounts_targets import (
     ensure_file,
     move_tree,
     open_existing,
+    open_source,
     open_target,
 )
 
@@ -155,6 +156,7 @@ class Bind(MountOperation):
     With `of_host` the source is cloned in the host's mount namespace: in one that belongs to a user namespace
     what covers the host's directories cannot be left out.
 
+    With `subpath` it is what is there inside of the source that is bound, see `open_source`.
     `copy_symlink` makes the same link where the source is one. Without `follow_source` or `follow_target` a
     symbolic link is bound, or covered, itself.
     """
@@ -174,11 +176,13 @@ class Bind(MountOperation):
     copy_symlink: bool = False
     follow_source: bool = True
     follow_target: bool = True
+    subpath: str = ""
 
     def describe(self) -> str:
         """One line for people."""
         names = attribute_names(self.set | self.tree_set)
-        return f"bind {self.source} to {self.target}" + (f" ({','.join(names)})" if names else "")
+        source = f"{self.source}/{self.subpath}" if self.subpath else self.source
+        return f"bind {source} to {self.target}" + (f" ({','.join(names)})" if names else "")
 
     @property
     def covers_root(self) -> bool:
@@ -226,7 +230,7 @@ class Bind(MountOperation):
 
     def _clone(self, flags: int) -> int:
         if not (self.of_host or self.propagation & syscalls.MS_SHARED):
-            return syscalls.open_tree(syscalls.AT_FDCWD, self.source, flags)
+            return self._open(flags)
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         host = os.open(f"/proc/{_parent()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -234,12 +238,21 @@ class Bind(MountOperation):
             # nothing of its own. Only a clone of the host's mount is its peer.
             syscalls.setns(host, syscalls.CLONE_NEWNS)
             try:
-                return syscalls.open_tree(syscalls.AT_FDCWD, self.source, flags)
+                return self._open(flags)
             finally:
                 syscalls.setns(own, syscalls.CLONE_NEWNS)
         finally:
             os.close(own)
             os.close(host)
+
+    def _open(self, flags: int) -> int:
+        if not self.subpath:
+            return syscalls.open_tree(syscalls.AT_FDCWD, self.source, flags)
+        there = open_source(self.source, self.subpath)
+        try:
+            return syscalls.open_tree(there, "", flags | syscalls.AT_EMPTY_PATH)
+        finally:
+            os.close(there)
 
     def _copy_link(self, root: int) -> None:
         parent, name = os.path.split(self.target.rstrip("/"))

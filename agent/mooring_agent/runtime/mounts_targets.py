@@ -17,6 +17,20 @@ EMPTY_TO_EMPTY = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_
 CLONE = syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
 
 
+def open_source(source: str, subpath: str) -> int:
+    """Open (O_PATH) what is at `subpath` inside of the directory `source` of the host, which no link and no
+    ".." of it leads out of. Raises OSError, which names both.
+    """
+    directory = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        return syscalls.openat2(directory, subpath, os.O_PATH, resolve=resolve)
+    except OSError as error:
+        raise OSError(error.errno, f"subpath {subpath} of {source}: {error.strerror}") from None
+    finally:
+        os.close(directory)
+
+
 def ensure_directory(root: int, path: str, *, resolve: int = syscalls.RESOLVE_IN_ROOT) -> int:
     """Open (O_PATH) the directory `path` inside `root`, made with mode 0755 where it is missing.
 

@@ -30,6 +30,15 @@ LIMITS: Arguments = {
     "cpuset_cpus": {"type": "str"},
     "cpuset_mems": {"type": "str"},
     "pids_limit": {"type": "int"},
+    "memory_swappiness": {"type": "int"},
+    "cpu_rt_period": {"type": "int"},
+    "cpu_rt_runtime": {"type": "int"},
+    "blkio_weight": {"type": "int"},
+    "blkio_weight_device": {"type": "dict"},
+    "device_read_bps": {"type": "dict"},
+    "device_write_bps": {"type": "dict"},
+    "device_read_iops": {"type": "dict"},
+    "device_write_iops": {"type": "dict"},
 }
 
 CONTAINER: Arguments = {
@@ -55,6 +64,7 @@ CONTAINER: Arguments = {
     "network_class": {"type": "str"},
     "ports": {"type": "list", "elements": "raw"},
     **LIMITS,
+    "oom_kill_disable": {"type": "bool"},
     "restart": {"type": "str"},
     "healthcheck": {
         "type": "dict",

@@ -102,14 +102,18 @@ options:
         O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), C(recursive), and
         C(create_host_path), with which each start makes a directory where the source is missing.
       - A volume that is empty when the container is made gets what the image has at its target, unless it has
-        C(nocopy).
+        C(nocopy). With C(subpath) what is there inside of the volume is mounted, and nothing copied to it.
+      - C(relabel) (V(shared) or V(private)) changes nothing on a host without SELinux, and is an error on
+        one with it.
     type: list
     elements: raw
   networks:
     description:
       - The networks, each by its name or as a dictionary with C(name), C(ipv4_address), C(ipv6_address),
-        C(mac_address), C(aliases), C(links), C(default_route), C(spoofing) and C(sysctls) (settings of the
-        interface, such as C(net.ipv4.conf.IFNAME.rp_filter)). C(links) are further names of other containers
+        C(mac_address), C(aliases), C(links), C(default_route), C(spoofing), C(link_local)
+        (further addresses, such as C(169.254.8.8)), C(driver_opts) (options for drivers of somebody else's,
+        which are kept) and C(sysctls) (settings of the interface, such as
+        C(net.ipv4.conf.IFNAME.rp_filter)). C(links) are further names of other containers
         on this network, such as C(db) for C(postgres1), as long as this one is there.
       - The default route leads through the first one with a way
         out, or the one whose C(default_route) is V(true). Changed live.
@@ -281,6 +285,11 @@ options:
       - Further groups of the container's user, by name or number.
     type: list
     elements: str
+  oom_kill_disable:
+    description:
+      - Whether its processes wait for memory at O(memory), which it needs, instead of being killed. Where the
+        host has cgroups v1; otherwise it is an error. Changed live.
+    type: bool
   oom_score_adj:
     description:
       - How readily the kernel ends the container's processes when memory runs out, from V(-1000) to V(1000).

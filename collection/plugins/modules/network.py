@@ -73,7 +73,7 @@ options:
     type: str
   reserved:
     description:
-      - Addresses of O(subnet) and O(subnet6) that no container gets.
+      - Addresses of O(subnet) and O(subnet6) that no container gets, each as V(ADDRESS) or V(NAME=ADDRESS).
     type: list
     elements: str
   nat:

@@ -29,6 +29,8 @@ _ALL = Resources(
     cpuset_cpus="0",
     cpuset_mems="0",
     pids_limit=50,
+    memory_swappiness=30,
+    oom_kill_disable=True,
 )
 # Allocates as many bytes as its argument says, touches them, says so, and waits.
 _HOLD = "import sys, time\nheld = bytearray(int(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)"

@@ -106,6 +106,47 @@ RUN --mount=type=bind,target=/ctx --mount=type=cache,target=/kept,mode=0700,uid=
     assert not {"ctx", "kept"} & set(tree_of(unpack_image(agent, built.id, tmp_path / "tree")))
 
 
+def test_images_stand_for_the_cache(agent: AgentUnderTest, tmp_path: Path) -> None:
+    dockerfile = """
+FROM busybox
+ENV A=1
+RUN echo one > /one; echo ran one
+COPY a /
+RUN cat /a; echo ran two
+RUN true
+CMD ["cat", "/one"]
+"""
+    context = write_context(tmp_path / "context", dockerfile, {"a": "a\n"})
+    first = build(agent, context, tags=["sourced"])
+    assert first.output == "ran one\na\nran two\n"
+    agent.docker("builder", "prune", "-af")  # as on a host that has got the image from a registry
+
+    again = build(agent, context, cache_from=["nosuch", "sourced"])
+    assert again.output == ""
+    assert layers(agent, again.id) == layers(agent, first.id)
+    # All but FROM and COPY, whose content is not in the history: that is taken anew, and is the same.
+    assert again.hits == 5
+
+    assert build(agent, context, cache_from=["nosuch"]).output == first.output
+    assert build(agent, context, cache_from=["sourced"], no_cache=True).output == first.output
+    assert build(agent, context, cache_from=["sourced"], args={"UNKNOWN": "x"}).output == ""
+
+    (context / "a").write_text("b\n")
+    changed = build(agent, context, cache_from=["sourced"])
+    assert changed.output == "b\nran two\n"
+    (context / "Dockerfile").write_text(dockerfile.replace("ENV A=1", "ENV A=2"))
+    assert build(agent, context, cache_from=["sourced"]).output == "ran one\nb\nran two\n"
+
+
+def test_what_a_command_mounts_is_in_no_history(agent: AgentUnderTest, tmp_path: Path) -> None:
+    dockerfile = "FROM busybox\nRUN --mount=type=bind,target=/ctx cat /ctx/a > /seen; echo ran\n"
+    context = write_context(tmp_path / "context", dockerfile, {"a": "mounted\n"})
+    build(agent, context, tags=["mounting"], no_cache=True)
+    assert build(agent, context, cache_from=["mounting"]).output == ""
+    agent.docker("builder", "prune", "-af")
+    assert build(agent, context, cache_from=["mounting"]).output == "ran\n"
+
+
 def test_the_cache_can_be_pruned(start_agent: StartAgent, tmp_path: Path) -> None:
     agent = start_agent()
     context = write_context(

@@ -156,6 +156,9 @@ class Here:
     ) -> Image:
         return self.house.store.get(reference)
 
+    def present(self, reference: str) -> Image | None:
+        return self.house.store.get(reference)
+
 
 def build(house: House, archive: bytes) -> None:
     builder = Builder(house.store.state)

@@ -325,9 +325,16 @@ class FakeFiles:
         return await self.status(reference, path), pieces()
 
     async def write(
-        self, reference: str, path: str, chunks: AsyncIterator[bytes], *, keep_kinds: bool = False
+        self,
+        reference: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        keep_kinds: bool = False,
+        for_user: bool = False,
     ) -> None:
-        self.asked.append((reference, path, b"".join([chunk async for chunk in chunks]), keep_kinds))
+        content = b"".join([chunk async for chunk in chunks])
+        self.asked.append((reference, path, content, keep_kinds, for_user))
 
 
 class FakeBuilds:

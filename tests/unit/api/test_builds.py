@@ -58,6 +58,7 @@ def test_the_parameters_of_docker() -> None:
         ),
     )
     assert docker(networkmode="default") == BuildOptions()
+    assert docker(cachefrom='["a", "b:1"]').cache_from == ("a", "b:1")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,6 @@ def test_the_parameters_of_docker() -> None:
         {"remote": "https://example.org/x.git"},
         {"outputs": '[{"Type":"local"}]'},
         {"squash": "1"},
-        {"cachefrom": '["x"]'},
         {"ulimits": '[{"Name":"nofile"}]'},
     ],
 )

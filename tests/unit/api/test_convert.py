@@ -293,12 +293,11 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
     ("host", "named"),
     [
         ({"DeviceRequests": [{"Driver": "nvidia"}]}, "HostConfig.DeviceRequests"),
-        ({"OomKillDisable": True}, "HostConfig.OomKillDisable"),
+        ({"StorageOpt": {"size": "1g"}}, "HostConfig.StorageOpt"),
         ({"Devices": [{"PathOnHost": "/dev/x", "Wing": 1}]}, "HostConfig.Devices[0].Wing"),
-        ({"MemorySwappiness": 0}, "HostConfig.MemorySwappiness"),
         ({"LogConfig": {"Type": "syslog"}}, "HostConfig.LogConfig.Type"),
         ({"LogConfig": {"Config": {"compress": "true"}}}, "HostConfig.LogConfig.Config.compress"),
-        ({"Binds": ["/a:/b:z"]}, "HostConfig.Binds"),
+        ({"Binds": ["/a:/b:U"]}, "HostConfig.Binds"),
         (
             {
                 "Mounts": [
@@ -312,7 +311,7 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
             },
             "ReadOnlyForceRecursive",
         ),
-        ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "x"}}]}, "Subpath"),
+        ({"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Wing": "x"}}]}, "Wing"),
         ({"SecurityOpt": ["credentialspec=x"]}, "HostConfig.SecurityOpt"),
         ({"PortBindings": {"80": [{"HostPort": "80-90"}]}}, "HostConfig.PortBindings.80.HostPort"),
         ({"Wormhole": {"to": "x"}}, "HostConfig.Wormhole"),

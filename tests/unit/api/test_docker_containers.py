@@ -155,7 +155,7 @@ def test_volumes_without_names_are_made_and_dropped_again_on_failure(api: Served
     ("body", "status", "part"),
     [
         ({"Image": "nosuch"}, 404, "nosuch"),
-        ({"Image": "web:1", "HostConfig": {"BlkioWeight": 5}}, 501, "HostConfig.BlkioWeight"),
+        ({"Image": "web:1", "HostConfig": {"KernelMemory": 5}}, 501, "HostConfig.KernelMemory"),
         ({"Image": "web:1", "HostConfig": {"Memory": -5}}, 400, "memory"),
         ({}, 400, "Image"),
     ],

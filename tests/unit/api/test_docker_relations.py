@@ -211,8 +211,9 @@ def test_files_are_told_as_go_writes_them(api: Served, engine: FakeEngine) -> No
     head = api.call("HEAD", "/containers/web1/archive?path=/file")
     assert (head.status, head.body) == (200, b"")
     put = api.call("PUT", "/containers/web1/archive?path=/d&noOverwriteDirNonDir=true", b"tar")
-    assert (put.status, engine.files.asked) == (200, [("web1", "/d", b"tar", True)])
-    assert api.call("PUT", "/containers/web1/archive?path=/d&copyUIDGID=1", b"tar").status == 501
+    assert (put.status, engine.files.asked) == (200, [("web1", "/d", b"tar", True, False)])
+    assert api.call("PUT", "/containers/web1/archive?path=/d&copyUIDGID=1", b"tar").status == 200
+    assert engine.files.asked[1] == ("web1", "/d", b"tar", False, True)
     for query in ("", "?path=", "?path=%00"):
         assert api.call("GET", f"/containers/web1/archive{query}").status == 400
 

@@ -60,7 +60,8 @@ def test_version_2(tmp_path: Path) -> None:
     hierarchy = detect(v2_line(tree), "0::/system.slice/mooring.service\n")
 
     assert hierarchy.mode == "v2"
-    assert set(hierarchy.controllers) == {"cpuset", "cpu", "cpuacct", "memory", "pids", "devices", "freezer"}
+    core = {"cpuset", "cpu", "cpuacct", "memory", "pids", "devices", "freezer"}
+    assert set(hierarchy.controllers) == {*core, "io"}
     assert set(hierarchy.controllers.values()) == {tree}
     assert hierarchy.own["memory"] == "system.slice/mooring.service"
     assert hierarchy.unified_mount == tree

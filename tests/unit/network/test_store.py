@@ -66,11 +66,13 @@ BOTH = dataclasses.replace(
     ),
     ipv6=Subnet(ipaddress.IPv6Network("fd00:61::/64"), ipaddress.IPv6Address("fd00:61::1")),
     reserved=(ipaddress.IPv4Address("10.61.0.130"), ipaddress.IPv6Address("fd00:61::2")),
+    reserved_names={ipaddress.IPv4Address("10.61.0.130"): "router"},
     mtu=1400,
 )
 LAN = dataclasses.replace(
     BOTH, name="lan", number=5, bridge="", driver="macvlan", ipv4=None, parent="eth0", mode="vepa",
     ipv6=Subnet(ipaddress.IPv6Network("fd00:62::/64"), ipaddress.IPv6Address("fd00:62::1")), reserved=(),
+    reserved_names={},
 )  # fmt: skip
 
 

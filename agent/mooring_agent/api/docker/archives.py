@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...errors import InvalidSpec, NotSupported
+from ...errors import InvalidSpec
 from ..messages import HeaderList, Reply, Request, Response, Stream
 from ..router import Need, Route
 from ..timestamps import rfc3339
@@ -60,12 +60,13 @@ class ArchiveCalls:
     async def write(self, request: Request) -> Reply:
         """Unpack the archive in the body into the directory at a path."""
         path = _path(request)
-        if request.query.flag("copyUIDGID"):
-            raise NotSupported(
-                "copyUIDGID=true is not supported: files have the owners that the archive says; leave it out"
-            )
+        query = request.query
         await self._files.write(
-            request.params["id"], path, request.body, keep_kinds=request.query.flag("noOverwriteDirNonDir")
+            request.params["id"],
+            path,
+            request.body,
+            keep_kinds=query.flag("noOverwriteDirNonDir"),
+            for_user=query.flag("copyUIDGID"),
         )
         return Response(200)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ...images.dockerfile.durations import parse_duration
 from ...images.platform import Platform
 from ...images.reference import Reference
 from ...images.registry.credentials import parse_registry_config
-from ..building import follow_build
+from ..building import begun_build
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..query import Query
 from ..router import Need, Route
@@ -51,12 +51,12 @@ class BuildCalls:
         options = replace(options, credentials=credentials)
         options = replace(options, network=network_named(self._engine, options.network)).checked()
         quiet = request.query.flag("q")
-        return Stream(self._rendered(options, request.body, quiet))
+        events = await begun_build(self._builds, options, request.body)
+        return Stream(self._rendered(events, options, quiet))
 
     async def _rendered(
-        self, options: BuildOptions, body: AsyncIterator[bytes], quiet: bool
+        self, events: AsyncGenerator[dict[str, Any]], options: BuildOptions, quiet: bool
     ) -> AsyncIterator[bytes]:
-        events: Any = follow_build(self._builds, options, body)
         try:
             async for event in events:
                 if "progress" in event:
@@ -103,7 +103,6 @@ def build_options(query: Query) -> BuildOptions:
         ("remote", "a context that the agent fetches"),
         ("outputs", "another output than an image"),
         ("squash", "squashing"),
-        ("cachefrom", "a cache of images"),
         ("ulimits", "ulimits of builds"),
         ("cgroupparent", "a cgroup for builds"),
         ("isolation", "isolation"),
@@ -131,6 +130,7 @@ def build_options(query: Query) -> BuildOptions:
         labels=_mapping(query, "labels"),
         target=query.text("target"),
         no_cache=query.flag("nocache"),
+        cache_from=tuple(_list(query, "cachefrom")),
         pull=query.text("pull").lower() not in ("", "0", "no", "false", "none"),
         network="default" if network in ("", "bridge") else network,
         platform=Platform.parse(platform) if platform else None,

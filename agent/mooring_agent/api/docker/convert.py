@@ -13,7 +13,7 @@ from typing import Any
 
 from ...engine.resources.container import LOG_DRIVERS
 from ...errors import InvalidSpec
-from . import convert_health, convert_mounts, convert_networks, convert_security
+from . import convert_health, convert_limits, convert_mounts, convert_networks, convert_security
 from .rules import (
     NEVER,
     Draft,
@@ -36,8 +36,6 @@ from .rules import (
 RUNTIMES = ("mooring", "runc", "io.containerd.runc.v2")
 """Names of the one runtime; the latter are what clients call the default one of dockerd."""
 
-_NANO = 1_000_000_000
-_DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
 _KIB = 1024
 # Those of dockerd that this agent has not; any other name is none at all.
 _LOG_DRIVERS_OF_DOCKER = (
@@ -141,45 +139,6 @@ def _no_network(draft: Draft, value: Any, where: str) -> None:
     draft.no_network = bool(boolean(value, where))
 
 
-def _cpus(draft: Draft, value: Any, where: str) -> None:
-    nanos = integer(value, where)
-    if nanos is not None:
-        if "cpus" in draft.spec:
-            raise InvalidSpec("options NanoCpus and CpuQuota say the same thing; give one of them")
-        draft.spec["cpus"] = nanos / _NANO
-
-
-def _quota(draft: Draft, value: Any, where: str) -> None:
-    quota = integer(value, where)
-    if quota is not None and quota > 0:
-        if "cpus" in draft.spec:
-            raise InvalidSpec("options NanoCpus and CpuQuota say the same thing; give one of them")
-        draft.extra["CpuQuota"] = quota
-        draft.spec["cpus"] = quota / draft.extra.get("CpuPeriod", _DEFAULT_CPU_PERIOD)
-
-
-def _period(draft: Draft, value: Any, where: str) -> None:
-    period = integer(value, where)
-    if period is not None:
-        if period < 0:
-            raise refused(where, value, "a number of microseconds")
-        draft.extra["CpuPeriod"] = period
-        if "CpuQuota" in draft.extra:
-            draft.spec["cpus"] = draft.extra["CpuQuota"] / period
-
-
-def _pids(draft: Draft, value: Any, where: str) -> None:
-    limit = integer(value, where)
-    if limit is not None and limit > 0:
-        draft.spec["pids_limit"] = limit
-
-
-def _pids_update(draft: Draft, value: Any, where: str) -> None:
-    limit = integer(value, where)
-    if limit is not None:
-        draft.spec["pids_limit"] = limit if limit > 0 else None
-
-
 def _restart_update(draft: Draft, value: Any, where: str) -> None:
     """A policy without a name is no wish; "no" is one."""
     _restart(draft, value, where)
@@ -264,16 +223,16 @@ def _host_config(draft: Draft, value: Any, where: str) -> None:
 
 
 _RESOURCES: Rules = {
-    "BlkioDeviceReadBps": NEVER,
-    "BlkioDeviceReadIOps": NEVER,
-    "BlkioDeviceWriteBps": NEVER,
-    "BlkioDeviceWriteIOps": NEVER,
-    "BlkioWeight": NEVER,
-    "BlkioWeightDevice": NEVER,
-    "CpuPeriod": _period,
-    "CpuQuota": _quota,
-    "CpuRealtimePeriod": NEVER,
-    "CpuRealtimeRuntime": NEVER,
+    "BlkioDeviceReadBps": convert_limits.devices("device_read_bps", "Rate"),
+    "BlkioDeviceReadIOps": convert_limits.devices("device_read_iops", "Rate"),
+    "BlkioDeviceWriteBps": convert_limits.devices("device_write_bps", "Rate"),
+    "BlkioDeviceWriteIOps": convert_limits.devices("device_write_iops", "Rate"),
+    "BlkioWeight": takes("blkio_weight", integer),
+    "BlkioWeightDevice": convert_limits.devices("blkio_weight_device", "Weight"),
+    "CpuPeriod": convert_limits.period,
+    "CpuQuota": convert_limits.quota,
+    "CpuRealtimePeriod": takes("cpu_rt_period", integer),
+    "CpuRealtimeRuntime": takes("cpu_rt_runtime", integer),
     "CpuShares": takes("cpu_shares", integer),
     "CpusetCpus": both(takes("cpuset_cpus", text), kept(text)),
     "CpusetMems": both(takes("cpuset_mems", text), kept(text)),
@@ -285,10 +244,10 @@ _RESOURCES: Rules = {
     "Memory": takes("memory", integer),
     "MemoryReservation": takes("memory_reservation", integer),
     "MemorySwap": takes("memory_swap", integer),
-    "MemorySwappiness": only(-1, zero=False),
-    "NanoCpus": _cpus,
-    "OomKillDisable": NEVER,
-    "PidsLimit": _pids,
+    "MemorySwappiness": convert_limits.swappiness,
+    "NanoCpus": convert_limits.cpus,
+    "OomKillDisable": takes("oom_kill_disable", boolean),
+    "PidsLimit": convert_limits.pids,
     "Ulimits": convert_security.ulimits,
 }
 
@@ -364,4 +323,4 @@ _TOP: Rules = {
     "WorkingDir": takes("workdir", text),
 }
 
-_UPDATE: Rules = {**_RESOURCES, "PidsLimit": _pids_update, "RestartPolicy": _restart_update}
+_UPDATE: Rules = {**_RESOURCES, "PidsLimit": convert_limits.pids_update, "RestartPolicy": _restart_update}

@@ -13,6 +13,7 @@ from .rules import Draft, asks, boolean, integer, mapping, objects, pairs, refus
 _PLAIN_MODES = frozenset({"", "rw", "consistent", "cached", "delegated", "default"})
 # Every tmpfs of ours is mounted so unless its options say otherwise.
 _TMPFS_FLAGS = frozenset({"", "rw", "nosuid", "nodev", "noexec"})
+RELABEL = {"z": "shared", "Z": "private"}
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -40,6 +41,8 @@ def binds(draft: Draft, value: Any, where: str) -> None:
                 volume["propagation"] = flag
             elif flag == "nocopy" and volume["type"] == "volume":
                 volume["nocopy"] = True
+            elif flag in RELABEL:
+                volume["relabel"] = RELABEL[flag]
             elif flag not in _PLAIN_MODES:
                 raise unsupported(where, bind, f"leave the mode {flag} out")
         draft.volumes.append(volume)
@@ -120,6 +123,9 @@ def _volume_options(volume: dict[str, Any], options: dict[str, Any], where: str)
         elif key == "NoCopy":
             if boolean(value, f"{where}.{key}"):
                 volume["nocopy"] = True
+        elif key == "Subpath":
+            if path := text(value, f"{where}.{key}"):
+                volume["subpath"] = path
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
     return labels

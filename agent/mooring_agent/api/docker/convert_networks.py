@@ -10,6 +10,7 @@ from .rules import Draft, asks, integer, mapping, objects, pairs, refused, text,
 DEFAULT_NETWORK = "bridge"
 
 _ADDRESSES = {"IPv4Address": "ipv4_address", "IPv6Address": "ipv6_address"}
+_OF_DOCKER = "com.docker.network."
 _SYSCTLS = "com.docker.network.endpoint.sysctls"
 
 # What an endpoint's settings report and never ask for: clients send back what they were shown.
@@ -93,22 +94,28 @@ def attachment(name: str, settings: dict[str, Any], where: str) -> dict[str, Any
     return network
 
 
-def _addresses(config: dict[str, Any], where: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _addresses(config: dict[str, Any], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for part, address in config.items():
         if part in _ADDRESSES:
             if given := text(address, f"{where}.{part}"):
                 found[_ADDRESSES[part]] = given
+        elif part == "LinkLocalIPs":
+            if local := texts(address, f"{where}.{part}"):
+                found["link_local"] = local
         elif asks(address):
             raise unsupported(f"{where}.{part}", address)
     return found
 
 
 def _driver_options(options: dict[str, str], where: str) -> dict[str, Any]:
-    for key, value in options.items():
-        if key != _SYSCTLS:
+    """Settings of the interface; of others, those of Docker's own drivers are refused, and the rest kept."""
+    kept = {key: value for key, value in options.items() if key != _SYSCTLS}
+    for key, value in kept.items():
+        if key.startswith(_OF_DOCKER):
             raise unsupported(f"{where}.{key}", value)
-    return {"sysctls": options[_SYSCTLS].split(",")} if options.get(_SYSCTLS) else {}
+    sysctls = {"sysctls": options[_SYSCTLS].split(",")} if options.get(_SYSCTLS) else {}
+    return sysctls | ({"driver_opts": kept} if kept else {})
 
 
 def links(value: Any, where: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ...engine.resources.limits import CPU_LIST
 from ..timestamps import NEVER, rfc3339_seconds
 from . import convert_health
 from .convert import RUNTIMES
+from .convert_limits import shown_devices
 from .convert_networks import DEFAULT_NETWORK
 from .inspect_security import confinement, tmpfs
 from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
@@ -155,6 +156,7 @@ def _host_config(container: Container) -> dict[str, Any]:
     quota = extra.get("CpuQuota", 0)
     return {
         "Binds": _binds(container),
+        "Mounts": _mounts(container),
         "ContainerIDFile": extra.get("ContainerIDFile", ""),
         "LogConfig": {"Type": spec.log.driver, "Config": _log_config(container)},
         "NetworkMode": network_mode(container),
@@ -181,23 +183,23 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Memory": spec.memory or 0,
         "NanoCpus": 0 if quota or not spec.cpus else round(spec.cpus * _NANO),
         "CgroupParent": spec.cgroup or "",
-        "BlkioWeight": 0,
-        "BlkioWeightDevice": None,
-        "BlkioDeviceReadBps": None,
-        "BlkioDeviceWriteBps": None,
-        "BlkioDeviceReadIOps": None,
-        "BlkioDeviceWriteIOps": None,
+        "BlkioWeight": spec.blkio_weight or 0,
+        "BlkioWeightDevice": shown_devices(spec.blkio_weight_device, "Weight"),
+        "BlkioDeviceReadBps": shown_devices(spec.device_read_bps, "Rate"),
+        "BlkioDeviceWriteBps": shown_devices(spec.device_write_bps, "Rate"),
+        "BlkioDeviceReadIOps": shown_devices(spec.device_read_iops, "Rate"),
+        "BlkioDeviceWriteIOps": shown_devices(spec.device_write_iops, "Rate"),
         "CpuPeriod": extra.get("CpuPeriod", 0),
         "CpuQuota": quota,
-        "CpuRealtimePeriod": 0,
-        "CpuRealtimeRuntime": 0,
+        "CpuRealtimePeriod": spec.cpu_rt_period or 0,
+        "CpuRealtimeRuntime": spec.cpu_rt_runtime or 0,
         "CpusetCpus": _as_given(extra.get("CpusetCpus"), spec.cpuset_cpus),
         "CpusetMems": _as_given(extra.get("CpusetMems"), spec.cpuset_mems),
         "DeviceRequests": None,
         "MemoryReservation": spec.memory_reservation or 0,
         "MemorySwap": spec.memory_swap or 0,
-        "MemorySwappiness": None,
-        "OomKillDisable": False,
+        "MemorySwappiness": spec.memory_swappiness,
+        "OomKillDisable": spec.oom_kill_disable,
         "PidsLimit": spec.pids_limit,
         "CpuCount": 0,
         "CpuPercent": 0,
@@ -218,9 +220,27 @@ def _binds(container: Container) -> list[str] | None:
     binds = [
         f"{volume.source}:{volume.target}{':' if (mode := bind_mode(volume)) else ''}{mode}"
         for volume in container.spec.volumes
-        if volume.type in ("bind", "volume") and volume.target not in container.extra.get("Volumes", ())
+        if volume.type in ("bind", "volume")
+        and volume.subpath is None
+        and volume.target not in container.extra.get("Volumes", ())
     ]
     return binds or None
+
+
+def _mounts(container: Container) -> list[dict[str, Any]] | None:
+    """What cannot be said as a bind."""
+    mounts = [
+        {
+            "Type": "volume",
+            "Source": volume.source,
+            "Target": volume.target,
+            "ReadOnly": volume.read_only,
+            "VolumeOptions": {"NoCopy": volume.nocopy, "Subpath": volume.subpath},
+        }
+        for volume in container.spec.volumes
+        if volume.subpath is not None
+    ]
+    return mounts or None
 
 
 def _links(container: Container) -> list[str] | None:

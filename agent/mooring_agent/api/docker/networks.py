@@ -288,7 +288,8 @@ def _add_pool(spec: dict[str, Any], pool: dict[str, Any], pools: object) -> None
                 spec[_POOL[part] + suffix] = found
         elif part == "AuxiliaryAddresses":
             if auxiliary := pairs(setting, f"IPAM.Config.{part}"):
-                spec["reserved"] = [*spec.get("reserved", ()), *auxiliary.values()]
+                named = [f"{name}={address}" for name, address in auxiliary.items()]
+                spec["reserved"] = [*spec.get("reserved", ()), *named]
         elif asks(setting):
             raise unsupported(f"IPAM.Config.{part}", setting)
 
@@ -300,8 +301,9 @@ def _shown_pool(view: dict[str, Any], suffix: str) -> dict[str, Any]:
     pool: dict[str, Any] = {
         docker: view[ours + suffix] for docker, ours in _POOL.items() if view.get(ours + suffix)
     }
-    reserved = [address for address in view.get("reserved", ()) if (":" in address) == bool(suffix)]
-    return pool | ({"AuxiliaryAddresses": {address: address for address in reserved}} if reserved else {})
+    parts = [text.rpartition("=") for text in view.get("reserved", ())]
+    shown = {name or address: address for name, _, address in parts if (":" in address) == bool(suffix)}
+    return pool | ({"AuxiliaryAddresses": shown} if shown else {})
 
 
 def _options(options: dict[str, str]) -> dict[str, Any]:

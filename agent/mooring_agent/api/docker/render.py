@@ -9,6 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from . import convert_health
+from .convert_mounts import RELABEL
 from .durations import in_words
 from .inspect_security import mode
 
@@ -133,15 +134,22 @@ def _endpoint(
     network, aliases = attachment.name, attachment.aliases
     here = endpoint if container.running else None
     joined = container.running and network in HOST_NETWORKS
-    wanted = {"IPv4Address": attachment.ipv4_address, "IPv6Address": attachment.ipv6_address}
+    wanted = {
+        "IPv4Address": attachment.ipv4_address,
+        "IPv6Address": attachment.ipv6_address,
+        "LinkLocalIPs": list(attachment.link_local),
+    }
+    options = dict(attachment.driver_opts)
     sysctls = ",".join(f"{name}={value}" for name, value in attachment.sysctls.items())
+    if sysctls:
+        options["com.docker.network.endpoint.sysctls"] = sysctls
     return {
         "IPAMConfig": {name: address for name, address in wanted.items() if address} or None,
         "Links": [f"{target}:{alias}" for alias, target in attachment.links.items()] or None,
         "Aliases": list(aliases) or None,
         "MacAddress": here.mac if here else attachment.mac_address or "",
         "GwPriority": int(attachment.default_route),
-        "DriverOpts": {"com.docker.network.endpoint.sysctls": sysctls} if sysctls else None,
+        "DriverOpts": options or None,
         "NetworkID": network_id(network),
         "EndpointID": endpoint_id(container, network) if here or joined else "",
         "Gateway": (here and here.gateway) or "",
@@ -157,6 +165,7 @@ def _endpoint(
 def bind_mode(volume: VolumeMount) -> str:
     """What stands behind the last colon of a bind."""
     modes = ["ro"] if volume.read_only else []
+    modes += [flag for flag, kind in RELABEL.items() if kind == volume.relabel]
     if volume.nocopy:
         modes.append("nocopy")
     if "propagation" in volume.given_fields:

@@ -25,9 +25,9 @@ _BASE = "/mooring/v1/builds"
 _LONGEST_LINE = 8 << 20
 _MOST = 1 << 62
 _OPTIONS = (
-    "dockerfile", "text", "tags", "args", "labels", "target", "no_cache", "pull", "network", "secrets",
-    "source_date_epoch", "platform", "time_limit", "memory", "memory_swap", "cpu_shares", "cpuset_cpus",
-    "cpuset_mems", "shm_size", "extra_hosts",
+    "dockerfile", "text", "tags", "args", "labels", "target", "no_cache", "cache_from", "pull", "network",
+    "secrets", "source_date_epoch", "platform", "time_limit", "memory", "memory_swap", "cpu_shares",
+    "cpuset_cpus", "cpuset_mems", "shm_size", "extra_hosts",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ class BuildCalls:
                 async for event in events:
                     yield encode({"image": event["image"].view()} if "image" in event else event)
             finally:
-                await events.aclose()  # type: ignore[attr-defined]
+                await events.aclose()
 
         return Stream(rendered(), NDJSON)
 
@@ -124,6 +124,7 @@ def read_options(line: bytes) -> BuildOptions:
         labels=fields.environment("labels"),
         target=fields.text("target"),
         no_cache=fields.flag("no_cache"),
+        cache_from=tuple(fields.texts("cache_from")),
         pull=fields.flag("pull"),
         network=fields.text("network") or defaults.network,
         secrets=_secrets(fields.environment("secrets")),

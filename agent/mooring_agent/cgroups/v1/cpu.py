@@ -5,16 +5,28 @@ shares)."""
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from typing import Any
 
 from ...errors import Conflict, MooringError, NotSupported
 from ..controller import Contents, Refusal
-from ..resources import CPU_PERIOD_US, SHARES_DEFAULT, UNLIMITED, Resources, Setting, quota_us
+from ..resources import (
+    CPU_PERIOD_US,
+    RT_PERIOD_US,
+    SHARES_DEFAULT,
+    UNLIMITED,
+    Resources,
+    Setting,
+    quota_us,
+)
 
 NAME = "cpu"
 SHARES = "cpu.shares"
 QUOTA = "cpu.cfs_quota_us"
 PERIOD = "cpu.cfs_period_us"
-FILES = (SHARES, QUOTA, PERIOD)
+RT_RUNTIME = "cpu.rt_runtime_us"
+RT_PERIOD = "cpu.rt_period_us"
+FILES = (SHARES, QUOTA, PERIOD, RT_RUNTIME, RT_PERIOD)
 
 
 def settings(resources: Resources) -> tuple[Setting, ...]:
@@ -24,7 +36,7 @@ def settings(resources: Resources) -> tuple[Setting, ...]:
         wanted.append(Setting(NAME, SHARES, str(resources.cpu_shares)))
     if resources.cpus is not None:
         wanted.append(Setting(NAME, QUOTA, str(quota_us(resources.cpus))))
-    return tuple(wanted)
+    return (*wanted, *_real_time(resources, {RT_RUNTIME: "0", RT_PERIOD: str(RT_PERIOD_US)}))
 
 
 def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Setting, ...]:
@@ -37,7 +49,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     if QUOTA not in contents:
         if resources.cpus is not None:
             wanted.append(Setting(NAME, QUOTA, str(quota_us(resources.cpus))))
-        return tuple(wanted)
+        return (*wanted, *_real_time(resources, contents))
     quota = UNLIMITED if resources.cpus is None else quota_us(resources.cpus)
     current = int(contents[QUOTA])
     if quota != UNLIMITED and contents[PERIOD] != str(CPU_PERIOD_US):
@@ -47,21 +59,46 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
         wanted.append(Setting(NAME, PERIOD, str(CPU_PERIOD_US)))
     if quota != current:
         wanted.append(Setting(NAME, QUOTA, str(quota)))
-    return tuple(wanted)
+    return (*wanted, *_real_time(resources, contents))
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def _real_time(resources: Resources, contents: Contents) -> Iterator[Setting]:
+    """The period, around which the time is lifted, since it may never be longer; a new group has none."""
+    if RT_RUNTIME not in contents:
+        return
+    runtime = str(resources.cpu_rt_runtime or 0)
+    period = str(resources.cpu_rt_period or RT_PERIOD_US)
+    current = contents[RT_RUNTIME]
+    if period != contents[RT_PERIOD]:
+        if current != "0":
+            yield Setting(NAME, RT_RUNTIME, "0")
+            current = "0"
+        yield Setting(NAME, RT_PERIOD, period)
+    if runtime != current:
+        yield Setting(NAME, RT_RUNTIME, runtime)
+
+
+def parse(contents: Contents) -> dict[str, Any]:
     """Shares as they are, and the quota in CPUs; None for none."""
+    real_time = int(contents.get(RT_RUNTIME, "0")) > 0
     quota, period = int(contents.get(QUOTA, "-1")), int(contents.get(PERIOD, "0"))
     return {
         "cpu_shares": int(contents[SHARES]) if SHARES in contents else None,
         "cpus": None if quota < 0 or period <= 0 else quota / period,
+        "cpu_rt_runtime": int(contents[RT_RUNTIME]) if real_time else None,
+        "cpu_rt_period": int(contents[RT_PERIOD]) if real_time else None,
     }
 
 
 def explain(refusal: Refusal) -> MooringError:
     """EINVAL on the quota is the rule that no group of version 1 may have a larger share of time than its
     parent."""
+    if refusal.setting.file in (RT_RUNTIME, RT_PERIOD) and refusal.errno == errno.EINVAL:
+        return Conflict(
+            f"real-time tasks of group {refusal.group} cannot have {refusal.setting.value} µs "
+            f"({refusal.setting.file}): its parent group has {refusal.parent.get(RT_RUNTIME, '0')} of "
+            f"{refusal.parent.get(RT_PERIOD, '0')} µs for all groups in it; give that one more first"
+        )
     if refusal.setting.file != QUOTA:
         return refusal.error()
     if refusal.errno == errno.ENOENT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from typing import Any
 
 from ...errors import Conflict, MooringError
 from ..controller import Contents, Refusal
@@ -43,7 +44,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     return tuple(wanted)
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """The lists as the kernel prints them."""
     return {field: contents.get(file) or None for field, file in _FIELDS}
 

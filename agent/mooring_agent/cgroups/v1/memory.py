@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 import mmap
+from typing import Any
 
 from ...errors import Conflict, MooringError, NotSupported
 from ..controller import Contents, Refusal
+from ..interface import flat_keyed
 from ..resources import UNLIMITED, Resources, Setting, describe_bytes
 
 NAME = "memory"
@@ -16,7 +18,9 @@ SWAP_LIMIT = "memory.memsw.limit_in_bytes"
 SOFT_LIMIT = "memory.soft_limit_in_bytes"
 USAGE = "memory.usage_in_bytes"
 SWAP_USAGE = "memory.memsw.usage_in_bytes"
-FILES = (LIMIT, SWAP_LIMIT, SOFT_LIMIT, USAGE, SWAP_USAGE)
+SWAPPINESS = "memory.swappiness"
+OOM_CONTROL = "memory.oom_control"
+FILES = (LIMIT, SWAP_LIMIT, SOFT_LIMIT, USAGE, SWAP_USAGE, SWAPPINESS, OOM_CONTROL)
 
 # "No limit" reads as LONG_MAX rounded down to a page, whose size differs (PAGE_COUNTER_MAX,
 # include/linux/page_counter.h).
@@ -30,9 +34,14 @@ def settings(resources: Resources) -> tuple[Setting, ...]:
         (SWAP_LIMIT, resources.memory_swap),
         (SOFT_LIMIT, resources.memory_reservation),
     )
-    return tuple(
+    limits = [
         Setting(NAME, file, str(value)) for file, value in wanted if value is not None and value != UNLIMITED
-    )
+    ]
+    if resources.memory_swappiness is not None:
+        limits.append(Setting(NAME, SWAPPINESS, str(resources.memory_swappiness)))
+    if resources.oom_kill_disable:
+        limits.append(Setting(NAME, OOM_CONTROL, "1"))
+    return tuple(limits)
 
 
 def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Setting, ...]:
@@ -45,16 +54,32 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     if SWAP_LIMIT in contents and _value(memory) > int(contents[SWAP_LIMIT]):
         ordered.reverse()
     ordered.append((SOFT_LIMIT, resources.memory_reservation))
-    return tuple(
+    limits = [
         Setting(NAME, file, str(UNLIMITED if value is None else value))
         for file, value in ordered
         if file in contents and _pages(_value(value)) != _pages(int(contents[file]))
+    ]
+    swappiness = (
+        parent.get(SWAPPINESS) if resources.memory_swappiness is None else resources.memory_swappiness
     )
+    if swappiness is not None and SWAPPINESS in contents and contents[SWAPPINESS] != str(swappiness):
+        limits.append(Setting(NAME, SWAPPINESS, str(swappiness)))
+    if OOM_CONTROL in contents and resources.oom_kill_disable != _kills_not(contents):
+        # The group has a limit as long as its processes wait instead of being killed.
+        wanted = Setting(
+            NAME, OOM_CONTROL, str(int(resources.oom_kill_disable)), undo=str(int(_kills_not(contents)))
+        )
+        limits.insert(len(limits) if resources.oom_kill_disable else 0, wanted)
+    return tuple(limits)
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """Limits in bytes; None for none."""
+    swappiness = contents.get(SWAPPINESS)
     return {
+        "memory_swappiness": None if swappiness is None else int(swappiness),
+        "oom_kill_disable": _kills_not(contents),
+    } | {
         field: None if file not in contents or int(contents[file]) >= _NO_LIMIT else int(contents[file])
         for field, file in (
             ("memory", LIMIT),
@@ -92,6 +117,10 @@ def swap_not_accounted() -> NotSupported:
         "with CONFIG_SWAP, and swapaccount=1 on the command line of kernels before 6.0); leave memory_swap "
         "out or boot such a kernel"
     )
+
+
+def _kills_not(contents: Contents) -> bool:
+    return flat_keyed(contents.get(OOM_CONTROL, "")).get("oom_kill_disable") == 1
 
 
 def _value(limit: int | None) -> int:

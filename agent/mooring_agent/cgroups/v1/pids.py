@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import MooringError
 from ..controller import Contents, Refusal
 from ..resources import UNLIMITED, Resources, Setting
@@ -27,7 +29,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     return () if contents.get(MAX) == value else (Setting(NAME, MAX, value),)
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """The limit; None for none."""
     value = contents.get(MAX, "max")
     return {"pids_limit": None if value == "max" else int(value)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import math
+from typing import Any
 
 from ...errors import MooringError, NotSupported
 from ..controller import Contents, Refusal
@@ -74,7 +75,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     return tuple(wanted)
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """Shares that stand for the weight, and the quota in CPUs; None for none."""
     quota, _, period = contents.get(MAX, "max").partition(" ")
     return {

@@ -7,6 +7,8 @@ what it can of it; we refuse it instead.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import Conflict, MooringError
 from ..controller import Contents, Refusal
 from ..cpulist import format_cpulist, parse_cpulist
@@ -45,7 +47,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     return tuple(wanted)
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """The lists in force."""
     return {field: contents.get(file) or contents.get(f"{file}.effective") or None for field, file in _FIELDS}
 

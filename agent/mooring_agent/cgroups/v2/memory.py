@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 from ...errors import MooringError
 from .. import interface
@@ -53,7 +54,7 @@ def plan(resources: Resources, contents: Contents, parent: Contents) -> tuple[Se
     )
 
 
-def parse(contents: Contents) -> dict[str, int | float | str | None]:
+def parse(contents: Contents) -> dict[str, Any]:
     """Limits in bytes, swap counted as memory and swap together; None for none."""
     limit, swap = contents.get(MAX, "max"), contents.get(SWAP_MAX, "max")
     low = int(contents.get(LOW, "0").replace("max", "0"))

@@ -17,6 +17,8 @@ from mooring_agent.errors import InvalidSpec
 from mooring_agent.network.naming.zone import LABELS_EXPECTED, can_be_told
 from mooring_agent.network.specs import LINK_SYSCTL, LINK_SYSCTL_EXPECTED
 
+_LINK_LOCAL = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80::/64"))
+_DOCKERS = "com.docker.network."
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
@@ -37,7 +39,7 @@ def is_fixed(name: str) -> bool:
 def _network(text: str, where: str) -> str:
     if text.startswith(CONTAINER):
         return joined(text, where)
-    return names.resource_name("network", text, where)
+    return names.network_name(text, where)
 
 
 def _ipv4(text: str, where: str) -> str:
@@ -54,6 +56,21 @@ def _ipv6(text: str, where: str) -> str:
         address = None
     if address is None or address.scope_id is not None:
         raise refusal(where, text, 'an IPv6 address such as "fd12:3456:789a::7"')
+    return str(address)
+
+
+def _link_local(text: str, where: str) -> str:
+    """An address of 169.254.0.0/16 (RFC 3927) or fe80::/64 (RFC 4291, 2.5.6)."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    if (
+        address is None
+        or "%" in text
+        or not any(address in net for net in _LINK_LOCAL if net.version == address.version)
+    ):
+        raise refusal(where, text, 'a link-local address such as "169.254.8.8" or "fe80::8"')
     return str(address)
 
 
@@ -89,6 +106,21 @@ class LinkSysctls(Pairs):
         return {name: setting.strip() for name, setting in given.items()}
 
 
+class DriverOptions(Pairs):
+    """Options for a driver of somebody else's, which no driver here has: they are kept and shown again."""
+
+    def __init__(self) -> None:
+        super().__init__("options of a driver")
+
+    def parse(self, value: object, where: str) -> Mapping[str, str] | None:
+        """See `Type.parse`. What Docker's own drivers understand asks for something, and is refused."""
+        pairs = super().parse(value, where) or {}
+        for name in pairs:
+            if name.startswith(_DOCKERS):
+                raise refusal(f"a name in {where}", name, f"none of {_DOCKERS}…, which no driver here has")
+        return pairs
+
+
 class Links(Pairs):
     """Further names of other containers: alias → container."""
 
@@ -107,6 +139,7 @@ class Links(Pairs):
 # What only a network of its own has to give.
 _OF_ITS_OWN = (
     *("ipv4_address", "ipv6_address", "mac_address", "aliases", "links", "default_route", "sysctls"),
+    *("link_local", "driver_opts"),
 )
 
 
@@ -117,6 +150,8 @@ class NetworkAttachment(Declared):
     The default route leads through the first one with a gateway to the outside, or the one that says so.
     `links` are further names that others of this network have as long as this container is attached; whoever
     is called so has them, now or later.
+    `link_local` are further addresses for this network alone, `driver_opts` what is kept for drivers of
+    somebody else's.
     """
 
     KIND: ClassVar[str] = "network"
@@ -130,9 +165,17 @@ class NetworkAttachment(Declared):
     default_route: bool = option(Bool(), default=False)
     spoofing: str = option(Choice("refused", "allowed"), default="refused")
     sysctls: Mapping[str, str] = option(LinkSysctls(), default={})
+    link_local: tuple[str, ...] = option(WordSet(Text("a link-local address", _link_local)), default=())
+    driver_opts: Mapping[str, str] = option(DriverOptions(), default={})
 
     def check(self, prefix: str) -> None:
         """Refuse addresses and names on networks that have none to give."""
+        versions = [":" in address for address in self.link_local]
+        if len(set(versions)) < len(versions):
+            raise InvalidSpec(
+                f"{prefix}link_local is {', '.join(self.link_local)}, expected at most one address of "
+                "each IP version; remove the others"
+            )
         asked = [name for name in _OF_ITS_OWN if getattr(self, name)] + (
             ["spoofing"] if self.spoofing != "refused" else []
         )

@@ -26,8 +26,18 @@ class CgroupSpec(Declared):
     cpuset_cpus: str | None = option(limits.CPU_LIST, live=True)
     cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
     pids_limit: int | None = option(limits.PIDS, live=True)
+    memory_swappiness: int | None = option(limits.SWAPPINESS, live=True)
+    cpu_rt_period: int | None = option(limits.REAL_TIME, live=True)
+    cpu_rt_runtime: int | None = option(limits.REAL_TIME, live=True)
+    blkio_weight: int | None = option(limits.WEIGHT, live=True)
+    blkio_weight_device: Mapping[str, int] = option(limits.DEVICE_WEIGHTS, default={}, live=True)
+    device_read_bps: Mapping[str, int] = option(limits.DEVICE_BYTES, default={}, live=True)
+    device_write_bps: Mapping[str, int] = option(limits.DEVICE_BYTES, default={}, live=True)
+    device_read_iops: Mapping[str, int] = option(limits.DEVICE_OPERATIONS, default={}, live=True)
+    device_write_iops: Mapping[str, int] = option(limits.DEVICE_OPERATIONS, default={}, live=True)
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
 
     def check(self, prefix: str) -> None:
-        """Hold the order of the three sizes of memory."""
+        """Hold the order of the three sizes of memory, and of real time and its period."""
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
+        limits.check_real_time(self.cpu_rt_period, self.cpu_rt_runtime, prefix)

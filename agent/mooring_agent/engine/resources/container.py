@@ -167,9 +167,11 @@ class ContainerSpec(Declared):
     `env_unset` are variables of the image that it has not.
 
     Sizes are bytes, `cpus` is a number of CPUs, `stop_timeout` seconds. `memory_swap` is memory and swap
-    together, -1 without limit, as Docker counts it. `pull` is when the image is pulled. `ready_timeout` is
-    how long a successor that starts first may take to answer, `drain` how long connections of before may
-    last, both in seconds.
+    together, -1 without limit, as Docker counts it. With `oom_kill_disable` its processes wait for memory at
+    the limit instead of being killed. `cpu_rt_runtime` of each `cpu_rt_period` microseconds are for real-time
+    tasks. `blkio_…` weigh its share of disks, `device_…` are bytes or operations a second of single disks.
+    `pull` is when the image is pulled. `ready_timeout` is how long a successor that starts first may take to
+    answer, `drain` how long connections of before may last, both in seconds.
     """
 
     KIND: ClassVar[str] = "container"
@@ -209,6 +211,16 @@ class ContainerSpec(Declared):
     cpuset_cpus: str | None = option(limits.CPU_LIST, live=True)
     cpuset_mems: str | None = option(limits.CPU_LIST, live=True)
     pids_limit: int | None = option(limits.PIDS, live=True)
+    memory_swappiness: int | None = option(limits.SWAPPINESS, live=True)
+    cpu_rt_period: int | None = option(limits.REAL_TIME, live=True)
+    cpu_rt_runtime: int | None = option(limits.REAL_TIME, live=True)
+    blkio_weight: int | None = option(limits.WEIGHT, live=True)
+    blkio_weight_device: Mapping[str, int] = option(limits.DEVICE_WEIGHTS, default={}, live=True)
+    device_read_bps: Mapping[str, int] = option(limits.DEVICE_BYTES, default={}, live=True)
+    device_write_bps: Mapping[str, int] = option(limits.DEVICE_BYTES, default={}, live=True)
+    device_read_iops: Mapping[str, int] = option(limits.DEVICE_OPERATIONS, default={}, live=True)
+    device_write_iops: Mapping[str, int] = option(limits.DEVICE_OPERATIONS, default={}, live=True)
+    oom_kill_disable: bool = option(Bool(), default=False, live=True)
     restart: RestartPolicy = option(Restart(), default=_NO_RESTART, live=True)  # noqa: RUF009 (frozen)
     healthcheck: Healthcheck | None = option(_HEALTHCHECK, live=True)  # noqa: RUF009 (frozen)
     stop_signal: str | None = option(Text("a signal", names.signal_name), live=True)
@@ -253,6 +265,12 @@ class ContainerSpec(Declared):
                     f"{prefix}env_unset names {name}, which env sets; remove it from one of them"
                 )
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
+        limits.check_real_time(self.cpu_rt_period, self.cpu_rt_runtime, prefix)
+        if self.oom_kill_disable and self.memory is None:
+            raise InvalidSpec(
+                f"{prefix}oom_kill_disable is set without memory, so that the host itself would run out; "
+                "give it a limit, or remove it"
+            )
         self._check_health(prefix)
         self._check_network(prefix)
         self._check_resolving(prefix)

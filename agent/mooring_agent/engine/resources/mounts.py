@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,6 +42,14 @@ def tmpfs_option(text: str, where: str) -> str:
     )
 
 
+def _subpath(text: str, where: str) -> str:
+    """A relative path without "//", "/./" and trailing slash, which does not begin outside."""
+    path = posixpath.normpath(text)
+    if not text or text.startswith("/") or path == "." or path.split("/")[0] == "..":
+        raise refusal(where, text, "a relative path inside of the volume")
+    return path
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
@@ -51,7 +60,9 @@ class VolumeMount(Declared):
     whether mounts below a bind that are made later come through to the other side, mount_namespaces(7), and
     `recursive` whether those that are there already come along. With `create_host_path` each start makes a
     directory where the source of a bind is missing. A volume that is empty when the container is made gets
-    what the image has at `target`, unless `nocopy` is set.
+    what the image has at `target`, unless `nocopy` is set. `subpath` mounts what is there inside of the
+    volume, whose links are followed within it, and nothing is copied. `relabel` asks for SELinux labels,
+    shared or private: on a host without SELinux, where files have none, it changes nothing.
     """
 
     KIND: ClassVar[str] = "volume"
@@ -67,6 +78,8 @@ class VolumeMount(Declared):
     recursive: bool = option(Bool(), default=True)
     create_host_path: bool = option(Bool(), default=False)
     nocopy: bool = option(Bool(), default=False)
+    subpath: str | None = option(Text("a path inside of the volume", _subpath))
+    relabel: str | None = option(Choice("shared", "private"))
 
     def check(self, prefix: str) -> None:
         """Hold what belongs to which type."""
@@ -100,6 +113,10 @@ class VolumeMount(Declared):
 
         if self.create_host_path and self.type != "bind":
             raise refusal(f"{prefix}create_host_path", True, f"it with a bind: a {self.type} has no path")
+        if self.subpath is not None and self.type != "volume":
+            raise refusal(f"{prefix}subpath", self.subpath, "it with a volume alone")
+        if self.relabel is not None and self.type == "tmpfs":
+            raise refusal(f"{prefix}relabel", self.relabel, "it with a bind or a volume")
         if self.nocopy and self.type != "volume":
             raise refusal(f"{prefix}nocopy", True, f"it with a volume: a {self.type} gets nothing copied")
 

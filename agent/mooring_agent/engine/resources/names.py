@@ -13,6 +13,8 @@ import signal
 
 from mooring_agent.engine.resources.options import refusal
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.network.specs import NAME as NETWORK_NAME
+from mooring_agent.network.specs import NAME_EXPECTED as NETWORK_NAME_EXPECTED
 
 # The syntax of Docker's names, so that what one API makes the other can name.
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -38,6 +40,13 @@ def check_name(kind: str, name: object) -> str:
             f"2 to {_LONGEST_NAME} letters, digits, '_', '.' or '-', of which the first is a letter or digit",
         )
     return name
+
+
+def network_name(text: str, where: str) -> str:
+    """Check a name that refers to a network, which may have spaces."""
+    if not NETWORK_NAME.fullmatch(text):
+        raise refusal(where, text, f"the name of a network, {NETWORK_NAME_EXPECTED}")
+    return text
 
 
 def resource_name(kind: str, text: str, where: str) -> str:

@@ -52,7 +52,7 @@ class Rate(Type[int]):
 
 
 def _network(text: str, where: str) -> str:
-    return names.resource_name("network", text, where)
+    return names.network_name(text, where)
 
 
 @dataclass(frozen=True, kw_only=True)

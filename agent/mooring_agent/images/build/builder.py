@@ -60,6 +60,10 @@ class Bases(Protocol):
         """
         ...
 
+    def present(self, reference: str) -> Image | None:
+        """The image of a name, if it is there."""
+        ...
+
 
 class Builder:
     """Builds images of one store. Methods may be called from any thread, several at a time."""
@@ -199,6 +203,7 @@ class _Build:
                 name: image.chain for (name, platform), image in images.items() if platform == self._platform
             },
             used=used,
+            sources=self._sources(lease),
         )
         result = self._stages(work, plan, images)
         unused = sorted(set(options.args) - work.used - PROXIES - {EPOCH})
@@ -258,6 +263,13 @@ class _Build:
                     raise
                 found[name, platform] = self._ready(image, lease)
         return found
+
+    def _sources(self, lease: Lease) -> tuple[StageResult, ...]:
+        """The images that stand for the cache, of those that are there."""
+        if self._options.no_cache or self._options.latest() is not None:
+            return ()  # their times are not those that are wanted
+        named = (self._bases.present(name) for name in self._options.cache_from)
+        return tuple(self._ready(image, lease) for image in named if image is not None)
 
     def _ready(self, image: Image, lease: Lease) -> StageResult:
         state = self._state

@@ -42,6 +42,7 @@ class BuildOptions:
     """One build.
 
     `dockerfile` is its path in the context, or with `text` its name in messages. `tags` are long names.
+    `cache_from` are images that stand for the cache, see `cachesources`; those that are not there count not.
     `network` is that of RUN where the instruction says nothing. `time_limit` is in seconds for all of it.
     `epoch`, in seconds, is the time that nothing in the image is later than; None, unless the build
     argument SOURCE_DATE_EPOCH is given, for the times as they are. `secrets` are contents by their id,
@@ -55,6 +56,7 @@ class BuildOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     no_cache: bool = False
+    cache_from: tuple[str, ...] = ()
     pull: bool = False
     network: str = "default"
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)

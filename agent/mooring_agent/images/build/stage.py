@@ -10,6 +10,7 @@ from typing import Any
 from mooring_agent.errors import InvalidSpec, MooringError, NotSupported, Unavailable
 from mooring_agent.images.build import config as configuring
 from mooring_agent.images.build.cache import Record, cache_key
+from mooring_agent.images.build.cachesources import following, next_step
 from mooring_agent.images.build.commands import Commands
 from mooring_agent.images.build.copying import Placing
 from mooring_agent.images.build.errors import BuildFailed, place_of
@@ -58,6 +59,7 @@ class StageBuild:
         self._config: dict[str, Any] = dict(base.config)
         self._arguments = dict(base.arguments)
         self._config.pop("OnBuild", None)  # they are among the instructions
+        self._sources = following(work.sources, base)
 
     def run(self) -> StageResult:
         """Do all instructions."""
@@ -127,8 +129,7 @@ class StageBuild:
         self, instruction: language.Instruction, record: Record | None = None, argv: tuple[str, ...] = ()
     ) -> None:
         """Put an instruction into the history."""
-        scope = [(name, value) for name, value in self._arguments.items() if value is not None]
-        text = configuring.told(instruction, self._config, scope, argv)
+        text = self._told(instruction, argv)
         if text is None:
             return
         created = self._work.moment(record.created if record is not None else self._now.created)
@@ -136,6 +137,14 @@ class StageBuild:
         if record is None or record.layer is None:
             entry["empty_layer"] = True
         self._now = replace(self._now, history=(*self._now.history, entry), created=created)
+        self._sources = following(self._sources, self._now)
+        if self._sources and record is None:
+            self._work.reporting.note("Using cache")
+
+    def _told(self, instruction: language.Instruction, argv: tuple[str, ...]) -> str | None:
+        """How the history tells an instruction at this place."""
+        scope = [(name, value) for name, value in self._arguments.items() if value is not None]
+        return configuring.told(instruction, self._config, scope, argv)
 
     # What makes layers
 
@@ -210,7 +219,7 @@ class StageBuild:
         work, below = self._work, self._now.chain
         key = cache_key(below, work.latest, *facts)
         with work.state.turns.turn(f"build {key}", work.stop):
-            record = None if work.options.no_cache else work.cached(key)
+            record = self._known(instruction, key, argv)
             if record is not None:
                 work.reporting.note("Using cache")
             else:
@@ -220,3 +229,20 @@ class StageBuild:
             layers = (*self._now.layers, Layer(record.layer, record.diff_id))
             self._now = replace(self._now, layers=layers)
         self._tell(instruction, record, argv)
+
+    def _known(self, instruction: language.Instruction, key: str, argv: tuple[str, ...]) -> Record | None:
+        """What an instruction has come to before: of the cache, or of the images that are to be it."""
+        work = self._work
+        if work.options.no_cache:
+            return None
+        if not work.options.cache_from:
+            return work.cached(key)
+        step = next_step(self._sources, self._now, self._told(instruction, argv) or "")
+        if step is None:
+            return None
+        if isinstance(instruction, language.Run) and not instruction.mounts:
+            return work.keep(key, self._now.chain, step.layer, instruction.location.source, step.created)
+        # What is not in a history is known of what was built here.
+        record = work.cached(key)
+        known = record is not None and record.diff_id == (step.layer.diff_id if step.layer else "")
+        return record if known else None

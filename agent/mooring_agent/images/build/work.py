@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mooring_agent.images.build.cache import Record
 from mooring_agent.images.build.cachemounts import CacheMounts
+from mooring_agent.images.build.cachesources import Made
 from mooring_agent.images.build.context import Context
 from mooring_agent.images.build.layering import Layer, Layering
 from mooring_agent.images.build.options import BuildOptions
@@ -31,7 +32,7 @@ from mooring_agent.images.turns import Stop
 class Work:
     """One build. `args` are the build arguments and SOURCE_DATE_EPOCH, `latest` what that says; `chains` are
     those of what the plan names, stages by number and images by name; `used` are the arguments that an ARG
-    has named.
+    has named. `sources` are images that stand for the cache.
     """
 
     state: StoreState
@@ -51,6 +52,7 @@ class Work:
     latest: int | None
     globals: Mapping[str, str]
     images: Mapping[str, str]
+    sources: tuple[Made, ...] = ()
     stages: dict[int, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
@@ -90,8 +92,8 @@ class Work:
             self.lease.add(*record.resources())
             return record
 
-    def keep(self, key: str, parent: str, layer: Layer | None, description: str) -> Record:
-        """Put what an instruction came to into the cache."""
+    def keep(self, key: str, parent: str, layer: Layer | None, description: str, created: str = "") -> Record:
+        """Put what an instruction came to into the cache; `created` is now unless it is known."""
         chain, size = "", 0
         if layer is not None:
             chain = (chain_id([parent, layer.diff_id]) or "") if parent else layer.diff_id
@@ -102,7 +104,7 @@ class Work:
             layer=layer.descriptor if layer is not None else None,
             diff_id=layer.diff_id if layer is not None else "",
             chain=chain,
-            created=self.moment(""),
+            created=self.moment(created),
             size=size,
             description=" ".join(description.split()),
         )
