@@ -32,6 +32,7 @@ HARMLESS = frozenset(
         *("image", "command", "entrypoint", "env", "env_unset", "workdir", "user", "labels"),
         *("hostname", "domainname", "dns_search", "dns_options", "extra_hosts", "tty", "interactive"),
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
+        *("memory_swappiness", "blkio_weight"),
         *("pids_limit", "shm_size", "restart", "healthcheck", "stop_signal", "stop_timeout"),
         *("cap_drop", "no_new_privileges", "read_only", "init", "group_add"),
     }

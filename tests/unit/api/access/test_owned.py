@@ -88,6 +88,9 @@ def test_every_option_is_harmless_checked_or_refused() -> None:
             "update_order",
             "userns",
         ),
+        # Paths on the host, or what takes from others.
+        *("blkio_weight_device", "device_read_bps", "device_write_bps", "device_read_iops"),
+        *("device_write_iops", "cpu_rt_period", "cpu_rt_runtime", "oom_kill_disable"),
     }
     known = {field.name for field in fields(ContainerSpec)} - {"given_fields"}
     let_in = admission.HARMLESS | admission.CHECKED.keys() | {"volumes", "networks"}
