@@ -79,7 +79,12 @@ def test_version_2_has_exactly_what_was_asked_for_last(
 @given(st.integers(10, 1000), st.integers(10, 1000))
 def test_weights_of_the_cost_model_keep_their_order(one: int, other: int) -> None:
     io = BlockIo(COST_WEIGHT)
-    scaled = [int(io.settings(Resources(blkio_weight=each))[0].value.split()[1]) for each in (one, other)]
+
+    def scale(weight: int) -> int:
+        held = take({COST_WEIGHT: "default 100"}, io.settings(Resources(blkio_weight=weight)), io.FILES)
+        return int(held[COST_WEIGHT].split()[1])
+
+    scaled = [scale(one), scale(other)]
 
     assert (one < other) <= (scaled[0] < scaled[1])
     assert all(1 <= each <= 10_000 for each in scaled)
