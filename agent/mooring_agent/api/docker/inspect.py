@@ -17,7 +17,7 @@ from . import convert_health
 from .convert import RUNTIMES
 from .convert_networks import DEFAULT_NETWORK
 from .inspect_security import confinement, tmpfs
-from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
+from .render import bind_mode, mounts, network_id, network_mode, networks, port_map
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -255,7 +255,9 @@ def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:
     """What was asked for: a port that was left to us stays open."""
     wanted: dict[str, list[dict[str, str]]] = {}
     for port in container.spec.ports:
-        wanted.setdefault(f"{port.container}/{port.protocol}", []).append(binding(port))
+        wanted.setdefault(f"{port.container}/{port.protocol}", []).append(
+            {"HostIp": port.host_ip, "HostPort": port.asked}
+        )
     return wanted
 
 
