@@ -73,7 +73,7 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         return self.agent.docker_command(
-            *("compose", "--ansi", "never", "--progress", "plain", "--project-name", "shop"),
+            *("compose", "--ansi", "never", "--progress", "plain"),
             *("--project-directory", str(self.directory)),
             *arguments,
         )
@@ -121,7 +121,9 @@ def shop(agent: AgentUnderTest, tmp_path: Path) -> Iterator[Project]:
     plugins.mkdir(parents=True, exist_ok=True)
     if not (plugins / "docker-compose").exists():
         (plugins / "docker-compose").symlink_to(plugin)
-    project = Project(agent, tmp_path, SHOP)
+    directory = tmp_path / "shop"  # what the project is called
+    directory.mkdir()
+    project = Project(agent, directory, SHOP)
     yield project
     project("down", "--volumes", "--timeout", "0", "--remove-orphans")
     assert agent.docker("ps", "-aq").stdout == ""
@@ -275,7 +277,8 @@ volumes: {work: {}}
     main = shop.inspect("shop-main-1")
     assert shop("logs", "--no-log-prefix", "beside").strip() == main["Config"]["Hostname"]
     assert main["Config"]["Labels"]["com.docker.compose.project"] == "shop"
-    shop("down", "--volumes", "--timeout", "0", "--rmi", "local")
+    gone = shop("down", "--volumes", "--timeout", "0", "--rmi", "local")
+    assert "Image shop-main:latest  Removed" in gone
     assert "shop-main" not in shop.agent.docker("images").stdout
 
 
