@@ -5,6 +5,7 @@
 #   say TEXT                      print a line of progress
 #   need_packages PACKAGE...      install those of the Debian packages that are missing (as root; else name them)
 #   need_docker_client            put a docker client into .venv/bin where PATH has none; no daemon comes with it
+#   need_compose                  put Docker Compose 2 into .venv/bin where the docker client has no such plugin
 #   setup_environment             make .venv with all extras, or bring it up to date; sets PATH
 #   test_packages                 the packages that the agent and its tests use
 #
@@ -105,6 +106,57 @@ need_docker_client() {
     done
     rm -rf "$scratch"
     [[ -x $venv/bin/docker ]] || say "no docker client could be fetched: the tests that use it will be skipped"
+}
+
+# The release of Debian that has Compose 2 where this one does not; its program needs no newer libraries.
+_compose_release=trixie
+
+need_compose() {
+    if [[ -x $venv/bin/docker-compose || $EUID -ne 0 ]] || ! command -v apt-get >/dev/null ||
+        docker compose version >/dev/null 2>&1; then
+        return 0
+    fi
+    say "fetching Docker Compose 2 into .venv/bin"
+    local scratch
+    scratch=$(mktemp -d)
+    if (cd "$scratch" && { _download_compose || _download_compose_of_next_release; }) >/dev/null 2>&1 &&
+        dpkg-deb -x "$scratch"/docker-compose*.deb "$scratch/files"; then
+        find "$scratch/files" -path '*/cli-plugins/docker-compose' -type f \
+            -exec install -m 755 {} "$venv/bin/docker-compose" \;
+    fi
+    rm -rf "$scratch"
+    [[ -x $venv/bin/docker-compose ]] || say "Docker Compose 2 could not be fetched: the tests with it will be skipped"
+}
+
+_download_compose() {
+    local package
+    apt-cache show docker-compose >/dev/null 2>&1 || _apt_get update || true
+    # The second was version 1 in earlier releases, another program.
+    for package in docker-compose-v2 docker-compose; do
+        if apt-cache policy "$package" | grep -q 'Candidate: [2-9]'; then
+            _apt_get download "$package"
+            return
+        fi
+    done
+    return 1
+}
+
+# With package lists of its own, so that the host's apt hears of no other release.
+_download_compose_of_next_release() {
+    local mirror codename options
+    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME-}")
+    # shellcheck disable=SC2016  # a variable of apt-get's
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
+        "Codename: $codename" 'Component: main' | head -n 1)
+    [[ -n $mirror ]] || return 1
+    mkdir -p lists/partial cache/archives/partial
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
+        "$mirror" "$_compose_release" >sources.list
+    options=(
+        -o "Dir::Etc::sourcelist=$PWD/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$PWD/lists" -o "Dir::Cache=$PWD/cache" -o APT::Sandbox::User=root
+    )
+    _apt_get "${options[@]}" update && _apt_get "${options[@]}" download docker-compose
 }
 
 _python_suits() {

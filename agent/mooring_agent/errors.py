@@ -69,6 +69,10 @@ class Conflict(MooringError):
     code = "conflict"
 
 
+class AddressTaken(Conflict):
+    """Another container has the address that one asks for; it may be free when this one starts."""
+
+
 class NotSupported(MooringError):
     """This host or this version cannot do it."""
 

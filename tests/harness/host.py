@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 _PROGRAM_TIMEOUT = 10.0  # seconds
+# Below /usr, where the docker client looks for plugins of the host.
+_LIBRARIES = ("local/lib", "local/libexec", "lib", "libexec")
 
 
 class UnknownFeature(Exception):
@@ -28,6 +30,15 @@ def is_root() -> bool:
 def docker_client() -> str | None:
     """Return the path of the docker client: the one on PATH, else the one that script/test fetched."""
     return shutil.which("docker") or shutil.which("docker", path=str(Path(sys.executable).parent))
+
+
+def compose_plugin() -> str | None:
+    """Return the path of Docker Compose 2: fetched by script/test, else a plugin of the host."""
+    fetched = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
+    places = (f"/usr/{place}/docker/cli-plugins" for place in _LIBRARIES)
+    return fetched or next(
+        (found for place in places if (found := shutil.which("docker-compose", path=place))), None
+    )
 
 
 def need_programs(*programs: str) -> None:

@@ -104,7 +104,7 @@ def ports(given: list[str]) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in _published(given):
         where = bindings.setdefault(f"{port.container}/{port.protocol}", [])
-        where.append({"HostIp": port.host_ip, "HostPort": str(port.host or "")})
+        where.append({"HostIp": port.host_ip, "HostPort": port.asked})
     return bindings
 
 

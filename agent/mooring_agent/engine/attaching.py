@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import MooringError
+from ..errors import AddressTaken, MooringError
 from ..failpoints import reached
 from ..network.records import Endpoint
 from ..network.service import NetworkService
@@ -24,13 +24,34 @@ class Attaching:
     def __init__(self, networks: NetworkService) -> None:
         self._networks = networks
 
-    def allocate(self, container: Container) -> None:
-        """Give a new container its addresses. Raises NotFound, Conflict, InvalidSpec."""
-        container.endpoints = tuple(
-            self._allocate(container, network)
-            for network in container.spec.networks
-            if not is_alone(network.name)
-        )
+    def allocate(self, container: Container, *, may_wait: bool = False) -> None:
+        """Give a new container its addresses. Raises NotFound, Conflict, InvalidSpec.
+
+        With `may_wait`, an address that it asks for and another container has is left to `complete`: who
+        replaces a container by hand makes the new one before the old one goes, and says the same address.
+        """
+        endpoints = []
+        for network in container.spec.networks:
+            if is_alone(network.name):
+                continue
+            try:
+                endpoints.append(self._allocate(container, network))
+            except AddressTaken:
+                if not may_wait:
+                    raise
+        container.endpoints = tuple(endpoints)
+
+    def is_complete(self, container: Container) -> bool:
+        """Whether it has all of its places."""
+        wanted = [network for network in container.spec.networks if not is_alone(network.name)]
+        return len(container.endpoints) == len(wanted)
+
+    def complete(self, container: Container) -> None:
+        """Give a container that is to start the places that were taken when it was made. Raises NotFound,
+        Conflict.
+        """
+        if not self.is_complete(container):
+            self.allocate(container)
 
     def restore(self, container: Container) -> None:
         """Take up the places of a container that was there before this agent."""

@@ -142,7 +142,7 @@ class Containers:
                     await self.remove(container.id, force=True, volumes=True)
                 raise
         self._publish(container, "create")
-        if made_ahead is None:
+        if made_ahead is None and self._attaching.is_complete(container):
             asyncio.get_running_loop().call_soon(self.lifecycle.prepare, container)
         self._standby.note(spec, image, self.lifecycle.link.client)
         return container
@@ -164,11 +164,11 @@ class Containers:
         except Conflict:
             await self.vacate()  # what stands by may have the address
             self.registry.require_free(container.name)
-            self._equip(container, image)
+            self._equip(container, image, may_wait=not container.managed)
 
-    def _equip(self, container: Container, image: Image) -> None:
+    def _equip(self, container: Container, image: Image, *, may_wait: bool = False) -> None:
         """Give it its addresses, its layer and its directory."""
-        self._attaching.allocate(container)
+        self._attaching.allocate(container, may_wait=may_wait)
         prepare_layer(self._snapshotter, container.id, image.chain_id)
         os.makedirs(self._launching.log_directory(container), mode=0o700)
 
@@ -178,6 +178,8 @@ class Containers:
         try:
             with suppress(NotFound):  # an image that only its containers hold on to
                 await self._unpack_again(self._images.get(container.image_id))
+            if not self._attaching.is_complete(container):
+                await self.vacate()  # what stands by may have the address
             await self.lifecycle.start(container)
         except MooringError:
             if container.auto_remove and not container.running:

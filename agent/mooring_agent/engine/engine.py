@@ -114,11 +114,11 @@ class Engine:
         )
         self.health = HealthChecks(self.registry, self.events, HealthRecords(config.run_root / "health"))
         self.switching = Switching(self.registry, self.networks, self.events, self.health)
+        self._attaching = Attaching(self.networks)
         self.lifecycle = Lifecycle(
-            self.registry, self._launching, berthing, self.switching, self.events, joining
+            self.registry, self._launching, berthing, self.switching, self.events, joining, self._attaching
         )
         self.health.restart = self.lifecycle.end_unhealthy
-        self._attaching = Attaching(self.networks)
         self.live = LiveChanges(
             self.registry,
             self.lifecycle,

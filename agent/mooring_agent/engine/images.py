@@ -228,8 +228,10 @@ class Images:
         name = Reference.parse(reference)
         return await self._workers.run(lambda _: ask(self._registries.repository(name, credentials)))
 
-    async def check_login(self, host: str, credentials: Credentials) -> str:
-        """Raise Unauthorized if a registry does not take the credentials; the identity token if any."""
+    async def check_login(self, host: str, credentials: Credentials | None) -> str:
+        """Raise Unauthorized if a registry does not take the credentials; the identity token if any. None are
+        enough for one that wants none.
+        """
         login = await self._workers.run(lambda _: self._registries.check_login(host, credentials))
         return login.identity_token
 

@@ -20,6 +20,7 @@ from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
 from ..linux.boot import boot_id
+from .attaching import Attaching
 from .background import Background, within
 from .berthing import Berthing
 from .container import Container
@@ -56,8 +57,10 @@ class Lifecycle:
         switching: Switching,
         events: EventBus,
         joining: Joining,
+        attaching: Attaching,
     ) -> None:
         self._registry = registry
+        self._attaching = attaching
         self._joining = joining
         self._launching = launching
         self.berthing = berthing
@@ -202,6 +205,7 @@ class Lifecycle:
     async def _launch(self, container: Container, client: KeeperClient) -> None:
         self._launches[container.id] = None
         try:
+            self._attaching.complete(container)
             await self.switching.publish(container)
             reached("start.published")
             try:

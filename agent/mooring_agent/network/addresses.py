@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 
-from ..errors import Conflict, InvalidSpec
+from ..errors import AddressTaken, Conflict, InvalidSpec
 from .records import IPAddress, Subnet
 from .specs import usable
 
@@ -125,7 +125,7 @@ class AddressPool:
             raise InvalidSpec(f"address {address} of network {self.network} is {what}; choose another one")
         if number in self._owners:
             owner = self._describe(self._owners[number])
-            raise Conflict(
+            raise AddressTaken(
                 f"address {address} of network {self.network} is taken by container {owner}; "
                 "choose another one, or remove that container"
             )

@@ -11,7 +11,7 @@ import ipaddress
 import sqlite3
 from collections.abc import Callable, Iterable
 
-from ..errors import Conflict, MooringError
+from ..errors import AddressTaken, Conflict, MooringError
 from . import veths
 from .addresses import AddressPool
 from .records import Endpoint, IPAddress, Network, Subnet, mac_address
@@ -194,7 +194,7 @@ class Leases:
     def _check_mac(self, network: Network, endpoint: Endpoint) -> None:
         owner = self._macs.get((network.name, endpoint.mac))
         if owner not in (None, endpoint.container_id):
-            raise Conflict(
+            raise AddressTaken(
                 f"MAC address {endpoint.mac} on network {network.name} is taken by container "
                 f"{self._container_name(owner or '')}; choose another one, or remove that container"
             )

@@ -56,12 +56,17 @@ class PortBook:
         """What is published at some ports, by whomever."""
         return [publication for key in keys for publication in self._published.get(key, {}).values()]
 
-    def claim(self, protocol: str, host_ip: str, port: int | None, balance: str = "") -> Key:
-        """Hold a port of the host, for a publication that `change` tells of soon; None means any free one.
+    def claim(
+        self, protocol: str, host_ip: str, port: int | tuple[int, int] | None, balance: str = ""
+    ) -> Key:
+        """Hold a port of the host, for a publication that `change` tells of soon; None means any free one,
+        two numbers the first free one from one to the other.
 
         A port that others have may be shared if all say how it is balanced. Raises Conflict naming who has
         it, InvalidSpec if the host has no such address.
         """
+        if isinstance(port, tuple):
+            return self._claim_among(protocol, host_ip, port)
         if port:
             key = protocol, host_ip, port
             if key in self._published:
@@ -80,6 +85,22 @@ class PortBook:
                 return key
             holder.close()
         raise Conflict(f"no free {protocol} port was found on {host_ip or 'this host'}; name the host's port")
+
+    def _claim_among(self, protocol: str, host_ip: str, among: tuple[int, int]) -> Key:
+        first, last = among
+        for port in range(first, last + 1):
+            key = protocol, host_ip, port
+            if self._rival(key) is not None:
+                continue
+            try:
+                self._hold(key, _bound(*key, name_holder=False))
+            except Conflict:
+                continue
+            return key
+        raise Conflict(
+            f"host ports {first} to {last}/{protocol}{_on(host_ip)} are all taken; give a larger range, or "
+            "leave the port of the host out"
+        )
 
     def refuse_unlike(self, key: Key, balance: str, but: Collection[str | None]) -> None:
         """Raise Conflict if a container other than those of `but` has the port and does not share it in the
@@ -191,9 +212,13 @@ def _taken(publication: Publication, container: str) -> str:
     )
 
 
-def _bound(protocol: str, host_ip: str, port: int) -> socket.socket | None:
+def _on(host_ip: str) -> str:
+    return "" if host_ip == EVERY_ADDRESS else f" of {host_ip}"
+
+
+def _bound(protocol: str, host_ip: str, port: int, *, name_holder: bool = True) -> socket.socket | None:
     """A socket bound to a port of the host, None where the kernel has none of this protocol, so that nobody
-    else has either. Raises Conflict naming who has it, or InvalidSpec.
+    else has either. Raises Conflict, naming who has it unless nobody will read that, or InvalidSpec.
 
     One for all addresses is an IPv6 socket that has the port of IPv4 as well, ipv6(7).
     """
@@ -216,8 +241,9 @@ def _bound(protocol: str, host_ip: str, port: int) -> socket.socket | None:
                 "host's port, or load the kernel's module of that name"
             ) from None
         if error.errno == errno.EADDRINUSE:
+            holder = port_holder(protocol, host_ip, port) if name_holder else "another program"
             raise Conflict(
-                f"host port {port}/{protocol} is in use by {port_holder(protocol, host_ip, port)}; "
+                f"host port {port}/{protocol} is in use by {holder}; "
                 "choose another port of the host, or stop that program"
             ) from None
         if error.errno in _NO_IPV6:

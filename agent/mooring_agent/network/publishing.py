@@ -18,7 +18,9 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 class Mapped(Protocol):
-    """A published port as it is declared: a dataclass with these fields; `host` None or 0 is any free one."""
+    """A published port as it is declared: a dataclass with these fields; `host` None or 0 is any free one, or
+    one of `among`.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -45,6 +47,10 @@ class Mapped(Protocol):
     @property
     def weight(self) -> int:
         """The share of a balanced port."""
+
+    @property
+    def among(self) -> tuple[int, int] | None:
+        """The first and the last port of the host to choose from, None for any."""
 
 
 M = TypeVar("M", bound=Mapped)
@@ -87,7 +93,7 @@ class Change:
     def filled(self, mappings: Sequence[M]) -> list[M]:
         """The mappings with the ports of the host that they got."""
         return [
-            dataclasses.replace(mapping, host=key[2])
+            dataclasses.replace(mapping, host=key[2], among=None)
             for mapping, key in zip(mappings, self.keys, strict=True)
         ]
 
@@ -114,7 +120,7 @@ def plan(
     try:
         for entry, key in zip(wanted, known, strict=True):
             if key is None or key not in touched:
-                key = book.claim(entry.protocol, entry.host_ip, entry.host, entry.balance)
+                key = book.claim(entry.protocol, entry.host_ip, entry.host or entry.among, entry.balance)
                 claimed.append(key)
             else:
                 book.refuse_unlike(key, entry.balance, (container_id, taking_over))
@@ -155,11 +161,17 @@ class _Wanted:
     container: int
     balance: str
     weight: int
+    among: tuple[int, int] | None
 
     def fits(self, publication: Publication) -> bool:
-        """Whether a publication is what this asks for, whatever the port of the host."""
+        """Whether a publication is what this asks for that leaves the port of the host open."""
         asked = self.protocol, self.host_ip, self.container
-        return asked == (publication.protocol, publication.host_ip, publication.container_port)
+        first, last = self.among or (1, 65535)
+        return first <= publication.host_port <= last and asked == (
+            publication.protocol,
+            publication.host_ip,
+            publication.container_port,
+        )
 
     def publication(self, key: Key, container_id: str, target: Target, seat: str) -> Publication:
         """What is published for it."""
@@ -180,7 +192,7 @@ def _checked(mapping: Mapped, target: Target) -> _Wanted:
         raise InvalidSpec(
             f"published port protocol {mapping.protocol!r} is unknown: expected tcp, udp or sctp"
         )
-    for port in (mapping.container, mapping.host or 1):
+    for port in (mapping.container, mapping.host or 1, *(mapping.among or ())):
         if not 1 <= port <= 65535:
             raise InvalidSpec(f"published port {port} is not usable: expected 1 to 65535")
     what = f"published port {mapping.container}/{mapping.protocol}"
@@ -208,7 +220,9 @@ def _checked(mapping: Mapped, target: Target) -> _Wanted:
             f"{what} has weight {mapping.weight}: expected a number from 0 to {balancing.MOST_WEIGHT}"
         )
     weight = mapping.weight if balance else 1
-    return _Wanted(mapping.protocol, host_ip, mapping.host or None, mapping.container, balance, weight)
+    return _Wanted(
+        mapping.protocol, host_ip, mapping.host or None, mapping.container, balance, weight, mapping.among
+    )
 
 
 def _host_address(text: str, what: str) -> str:

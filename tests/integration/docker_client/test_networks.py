@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from integration.conftest import StartAgent
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.usefixtures("tidy")]
 
@@ -102,6 +103,30 @@ def test_one_that_does_not_run_is_connected_for_its_start(agent: AgentUnderTest)
     agent.docker("start", "web")
     assert {"eth0", "eth1"} <= {line.split()[1].split("@")[0].rstrip(":") for line in
                                execute(agent, "web", "ip", "-o", "link").splitlines()}  # fmt: skip
+
+
+def test_an_address_of_another_is_given_when_that_has_gone(start_agent: StartAgent) -> None:
+    """Whoever replaces a container by hand makes the new one first, and says the same address."""
+    agent = start_agent()
+    both(agent, "blue", 1)
+    both(agent, "red", 2)
+    place = "name=blue,ip=10.77.1.7,mac-address=02:00:00:00:00:07"
+    sleeper(agent, "old", "--network", place)
+    agent.docker("create", "--name", "new", "--network", place, "--network", "red", "busybox", "sleep", "600")
+    declared = {"image": "busybox", "networks": [{"name": "blue", "ipv4_address": "10.77.1.7"}]}
+    refused = agent.request("PUT", "/mooring/v1/containers/declared", declared)
+    assert (refused.status, "is taken by container old" in refused.json()["message"]) == (409, True)
+    early = agent.docker("start", "new", check=False)
+    assert "address 10.77.1.7 of network blue is taken by container old" in early.stderr
+
+    agent.restart()
+    agent.docker("rm", "-f", "old")
+    agent.docker("start", "new")
+
+    assert places(agent, "new")["blue"]["IPAddress"] == "10.77.1.7"
+    shown = execute(agent, "new", "ip", "address")
+    for part in ("10.77.1.7/24", "02:00:00:00:00:07", "10.77.2.2/24"):
+        assert part in shown
 
 
 def test_published_ports_follow_to_another_network(agent: AgentUnderTest) -> None:

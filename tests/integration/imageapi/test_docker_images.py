@@ -66,6 +66,18 @@ def test_run_pulls_what_is_absent(agent: AgentUnderTest, plain: RegistryUnderTes
     agent.docker("rmi", name)
 
 
+def test_a_login_without_credentials_is_taken_where_none_are_wanted(
+    agent: AgentUnderTest, plain: RegistryUnderTest, guarded: RegistryUnderTest
+) -> None:
+    """docker-py asks so for users who have said neither name nor password."""
+    nobody = {"username": None, "password": None, "email": None}
+    asked = [
+        agent.request("POST", "/v1.47/auth", nobody | {"serveraddress": registry.host})
+        for registry in (plain, guarded)
+    ]
+    assert [answer.status for answer in asked] == [200, 401]
+
+
 def test_an_absent_image_is_told_as_docker_tells_it(agent: AgentUnderTest, plain: RegistryUnderTest) -> None:
     missing = f"{plain.host}/none/such:1"
     done = agent.docker("pull", missing, check=False)

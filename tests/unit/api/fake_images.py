@@ -137,8 +137,11 @@ class FakeImages:
 
         return chunks()
 
-    async def check_login(self, host: str, credentials: Credentials) -> str:
-        if credentials.password != "right":
+    async def check_login(self, host: str, credentials: Credentials | None) -> str:
+        if credentials is None:
+            if host == "reg.example":
+                raise Unauthorized(f"login to {host}: it wants credentials")
+        elif credentials.password != "right":
             raise Unauthorized(f"login to {host}: denied")
         return ""
 

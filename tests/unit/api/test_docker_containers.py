@@ -118,7 +118,7 @@ def test_inspect_shows_what_was_asked_for(api: Served) -> None:
     assert kept["Tmpfs"] == {"/t": "size=4k"}
     assert kept["PortBindings"] == {
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
-        "81/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}],
+        "81/tcp": [{"HostIp": "", "HostPort": ""}],
     }
     assert kept["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1048576", "max-file": "2"}}
     assert settings["Ports"]["81/tcp"] == [{"HostIp": "0.0.0.0", "HostPort": "40000"}]

@@ -103,6 +103,9 @@ def test_login(api: Served) -> None:
     refused = api.call("POST", "/auth", body | {"password": "wrong"})
     assert (refused.status, "reg.example" in refused.json()["message"]) == (401, True)
     assert api.call("POST", "/auth", {"username": "me"}).status == 400
+    nobody = {"username": None, "password": None, "serveraddress": "open.example"}
+    assert api.call("POST", "/auth", nobody).json()["Status"] == "Login Succeeded"
+    assert api.call("POST", "/auth", nobody | {"serveraddress": "reg.example"}).status == 401
 
 
 def test_prune(api: Served, engine: FakeEngine) -> None:

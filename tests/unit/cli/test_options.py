@@ -154,6 +154,7 @@ PORT = {
     "protocol": "80/udp",
     "balance": "8080:80,balance=source",
     "weight": "8080:80,balance=round_robin,weight=3",
+    "among": "8080-8089:80",
 }
 LIMIT = {
     "network": "in=10mbit,network=blue",

@@ -51,6 +51,34 @@ def bind(port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         probe.bind((HERE, port))
 
 
+def among(container: int, first: int, last: int) -> PortMapping:
+    return PortMapping(container, None, HERE, "tcp", among=(first, last))
+
+
+def test_of_a_range_the_first_free_port_is_chosen_and_kept(book: PortBook, free: int) -> None:
+    with socket.socket() as holder:
+        holder.bind((HERE, free))
+        holder.listen()
+        wanted = among(80, free, free + 20)
+        first = publish(book, "one", wanted)
+        second = publish(book, "two", among(80, free, free + 20))
+        again = publish(book, "one", wanted)
+
+    ports = [change.keys[0][2] for change in (first, second)]
+    assert free < ports[0] < ports[1] <= free + 20
+    assert (again.removed, again.added, again.keys) == ((), (), first.keys)
+    assert first.filled([wanted]) == [mapping(80, ports[0])]
+    elsewhere = publish(book, "one", among(80, ports[1] + 1, ports[1] + 20))
+    assert elsewhere.keys[0][2] > ports[1]
+
+
+def test_a_range_without_a_free_port_is_refused(book: PortBook, free: int) -> None:
+    publish(book, "one", mapping(80, free))
+    with pytest.raises(Conflict, match=f"host ports {free} to {free}/tcp of {HERE} are all taken"):
+        publish(book, "two", among(80, free, free))
+    assert [publication.container_id for publication in book] == ["one"]
+
+
 def test_nothing_changes_when_the_same_is_asked_again(book: PortBook, free: int) -> None:
     first = publish(book, "web", mapping(80, free), mapping(81))
     again = publish(book, "web", mapping(80, free), mapping(81))

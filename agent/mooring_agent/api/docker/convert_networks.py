@@ -169,8 +169,8 @@ def port_bindings(draft: Draft, value: Any, where: str) -> None:
                 if key == "HostPort":
                     host = text(str(setting) if isinstance(setting, int) else setting, inner)
                     if host is not None and "-" in host:
-                        raise unsupported(inner, host, "name one port, or none to have a free one chosen")
-                    if host is not None:
+                        mapped["host"] = "-".join(str(_number(end, inner)) for end in host.split("-", 1))
+                    elif host is not None:
                         mapped["host"] = _number(host, inner)
                 elif key == "HostIp":
                     if address := text(setting, inner):

@@ -137,12 +137,12 @@ class ImageTransferCalls:
         )
 
     async def auth(self, request: Request) -> Reply:
-        """`docker login`: whether a registry takes the credentials; they are kept by the client."""
+        """`docker login`: whether a registry takes the credentials, or none; they are kept by the client."""
         body = await request.json()
         given = {key: body.get(key) or "" for key in ("username", "password", "auth", "identitytoken")}
         credentials = parse_auth_config(given, "the request")
-        if credentials is None:
-            raise InvalidSpec("the login has no credentials: expected username and password")
+        if credentials is None and any(given.values()):
+            raise InvalidSpec("the login has no complete credentials: expected username and password")
         address = body.get("serveraddress") or ""
         if not isinstance(address, str):
             raise InvalidSpec("serveraddress is not usable: expected the name of a registry")

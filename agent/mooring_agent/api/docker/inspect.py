@@ -18,7 +18,7 @@ from .convert import RUNTIMES
 from .convert_limits import shown_devices
 from .convert_networks import DEFAULT_NETWORK
 from .inspect_security import confinement, tmpfs
-from .render import bind_mode, binding, mounts, network_id, network_mode, networks, port_map
+from .render import bind_mode, mounts, network_id, network_mode, networks, port_map
 
 if TYPE_CHECKING:
     from ...engine.container import Container
@@ -275,7 +275,9 @@ def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:
     """What was asked for: a port that was left to us stays open."""
     wanted: dict[str, list[dict[str, str]]] = {}
     for port in container.spec.ports:
-        wanted.setdefault(f"{port.container}/{port.protocol}", []).append(binding(port))
+        wanted.setdefault(f"{port.container}/{port.protocol}", []).append(
+            {"HostIp": port.host_ip, "HostPort": port.asked}
+        )
     return wanted
 
 

@@ -99,7 +99,7 @@ def port_map(container: Container, exposed: tuple[str, ...]) -> dict[str, list[d
     for port in container.ports if container.running else ():
         key = f"{port.container}/{port.protocol}"
         found[key] = (found.get(key) or []) + [
-            {**binding(port), "HostIp": address} for address in _host_addresses(container, port)
+            {"HostIp": address, "HostPort": port.asked} for address in _host_addresses(container, port)
         ]
     return found
 
@@ -111,11 +111,6 @@ def _host_addresses(container: Container, port: PortMapping) -> tuple[str, ...]:
         return (port.host_ip,)
     versions = {":" in address for endpoint in container.endpoints for address in endpoint.addresses}
     return ("::",) if versions == {True} else ("0.0.0.0", "::") if True in versions else ("0.0.0.0",)
-
-
-def binding(port: PortMapping) -> dict[str, str]:
-    """A port of the host as Docker writes it."""
-    return {"HostIp": port.host_ip or "0.0.0.0", "HostPort": "" if port.host is None else str(port.host)}
 
 
 def networks(container: Container) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from mooring_agent.engine.resources.options import Choice, Integer, Items, Type,
 from mooring_agent.errors import InvalidSpec
 
 EVERY_ADDRESS = ""
-_EXPECTED = '"[[IP:]HOST:]CONTAINER[/tcp|udp|sctp]", each port from 1 to 65535'
+_EXPECTED = '"[[IP:]HOST:]CONTAINER[/tcp|udp|sctp]", each port from 1 to 65535, HOST one or a range'
 _PORT = Integer(1, 65535, what="a port")
 _HOST_PORT = Integer(1, 65535, unset=(0,), what="a port")
 _PROTOCOL = Choice("tcp", "udp", "sctp")
@@ -30,7 +30,8 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True)
 class PortMapping:
-    """A port of a container that answers on the host; without `host` the agent chooses a free one.
+    """A port of a container that answers on the host; without `host` the agent chooses a free one, with
+    `among` from these, the first and the last.
 
     Without `host_ip` it is every address of the host. With `balance` other containers may publish the same
     port, and new connections are spread over them by `weight`; one of weight 0 gets none.
@@ -42,15 +43,23 @@ class PortMapping:
     protocol: str = "tcp"
     balance: str | None = None
     weight: int = 1
+    among: tuple[int, int] | None = None
 
     @property
     def place(self) -> tuple[int, str, int, str]:
         """By what published ports are listed in one order, whoever has noted them."""
         return self.container, self.protocol, self.host or 0, self.host_ip
 
+    @property
+    def asked(self) -> str:
+        """The port of the host or the range as it is written, "" if it is any."""
+        if self.among is not None:
+            return f"{self.among[0]}-{self.among[1]}"
+        return "" if self.host is None else str(self.host)
+
     def __str__(self) -> str:
         """Return the short spelling, without what is a default."""
-        host = "" if self.host is None else f"{self.host}:"
+        host = "" if self.asked == "" else f"{self.asked}:"
         address = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip
         prefix = host if not address else f"{address}:{host or ':'}"
         shared = "" if self.balance is None else f" {self.balance} weight {self.weight}"
@@ -74,7 +83,8 @@ class Port(Type[PortMapping]):
         container = _read(_PORT, value, "container", where)
         if container is None:
             raise InvalidSpec(f"{where} needs the option container; add the port inside the container")
-        host, balance = _read(_HOST_PORT, value, "host", where), _read(_BALANCE, value, "balance", where)
+        host, among = _host(value.get("host"), f"{where}.host")
+        balance = _read(_BALANCE, value, "balance", where)
         weight = _read(_WEIGHT, value, "weight", where)
         if balance is not None and host is None:
             raise InvalidSpec(f"{where} has balance {balance} but no host: name the port that is shared")
@@ -90,12 +100,15 @@ class Port(Type[PortMapping]):
             _read(_PROTOCOL, value, "protocol", where) or "tcp",
             balance,
             1 if weight is None else weight,
+            among,
         )
 
     def dump(self, value: PortMapping) -> dict[str, Any]:
         """See `Type.dump`: what equals a default is left out."""
         normal: dict[str, Any] = {"container": value.container}
-        if value.host is not None:
+        if value.among is not None:
+            normal["host"] = value.asked
+        elif value.host is not None:
             normal["host"] = value.host
         if value.host_ip != EVERY_ADDRESS:
             normal["host_ip"] = value.host_ip
@@ -118,6 +131,19 @@ def _read(kind: Type[Any], fields: Mapping[str, Any], key: str, where: str) -> A
     return None if value is None else kind.parse(value, f"{where}.{key}")
 
 
+def _host(value: object, where: str) -> tuple[int | None, tuple[int, int] | None]:
+    """A port of the host, or the range that one is chosen from."""
+    if isinstance(value, str) and "-" in value:
+        first, _, last = value.partition("-")
+        numbers = range(0)
+        if all(digits.isascii() and digits.isdigit() and len(digits) <= 5 for digits in (first, last)):
+            numbers = _range(value)
+        if not numbers or not numbers[0]:
+            raise refusal(where, value, '"FIRST-LAST", ports from 1 to 65535 that run upwards')
+        return (numbers[0], None) if len(numbers) == 1 else (None, (numbers[0], numbers[-1]))
+    return None if value is None else _HOST_PORT.parse(value, where), None
+
+
 def _address(value: object, where: str) -> str:
     if value is None or value == "":
         return EVERY_ADDRESS
@@ -134,15 +160,17 @@ def _address(value: object, where: str) -> str:
 
 def _fields(text: str, where: str) -> dict[str, Any]:
     match = _TEXT.fullmatch(text)
-    if match is None or "-" in (match["host"] or "") + match["container"]:
+    if match is None or "-" in match["container"]:
         raise refusal(where, text, _EXPECTED)
     return {key: match[group] for key, group in _GROUPS.items() if match[group]}
 
 
 def spread_range(value: object, where: str) -> Sequence[object]:
-    """Return the single mappings that "8000-8002:80-82" stands for; anything else stands for itself."""
+    """Return the single mappings that "8000-8002:80-82" stands for; anything else stands for itself, and so
+    does "8000-8002:80", a port of the host that is chosen from these.
+    """
     match = _TEXT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or "-" not in (match["host"] or "") + match["container"]:
+    if match is None or "-" not in match["container"]:
         return (value,)
     container = _range(match["container"])
     host: Sequence[int | None] = _range(match["host"]) if match["host"] else [None] * len(container)
@@ -167,7 +195,13 @@ class Ports(Items[PortMapping]):
     def __init__(self) -> None:
         super().__init__(
             Port(),
-            order=lambda port: (port.container, port.protocol, port.host_ip, port.host or 0),
+            order=lambda port: (
+                port.container,
+                port.protocol,
+                port.host_ip,
+                port.host or 0,
+                port.among or (),
+            ),
             spread=spread_range,
         )
 
@@ -176,7 +210,8 @@ class Ports(Items[PortMapping]):
         ports = super().parse(value, where) or ()
         seen: set[tuple[object, ...]] = set()
         for port in ports:
-            key = (port.host, port.host_ip, port.protocol) + (() if port.host else (port.container,))
+            open_side = () if port.host else (port.container, port.among)
+            key = (port.host, port.host_ip, port.protocol, *open_side)
             if key in seen:
                 raise InvalidSpec(
                     f"{where} publishes {port} although that port is taken by another entry; remove one"

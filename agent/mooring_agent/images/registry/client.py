@@ -354,10 +354,12 @@ class Registries:
         scopes = frozenset(("registry:catalog:*",))
         return read_pages(session, "/v2/_catalog", "repositories", f"catalogue of {host}", scopes)
 
-    def check_login(self, host: str, credentials: Credentials) -> Login:
-        """Raises Unauthorized when a registry does not take the credentials, InvalidSpec for what is none."""
+    def check_login(self, host: str, credentials: Credentials | None) -> Login:
+        """Raises Unauthorized when a registry does not take the credentials, InvalidSpec for what is none.
+        None are enough for one that wants none.
+        """
         check_registry(host, "the login")
-        session = self._session(self._settings.origin(host), credentials)
+        session = self._new_session(self._settings.origin(host), lambda: credentials)
         session.request("GET", "/v2/", f"login to {host}", offline=True).close()
         return Login(session.authenticator.refresh_token)
 

@@ -41,8 +41,11 @@ def find_credentials(settings: RegistriesSettings, host: str) -> Credentials | N
 def parse_auth_config(value: Any, source: str) -> Credentials | None:
     """Read docker's AuthConfig: of config.json, or of the header X-Registry-Auth once it is decoded.
 
-    None when it holds nothing. Raises InvalidSpec, which does not repeat what it holds.
+    None when it holds nothing; docker-py sends null for what it was not given. Raises InvalidSpec, which does
+    not repeat what it holds.
     """
+    if isinstance(value, Mapping):
+        value = {key: item for key, item in value.items() if item is not None}
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
         raise InvalidSpec(
             f"the credentials in {source} are not usable: expected an object of texts, such as "

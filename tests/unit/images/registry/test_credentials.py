@@ -90,6 +90,9 @@ def test_tokens_are_read(config: Config) -> None:
         "the request", registry_token="r"
     )
     assert parse_auth_config({"serveraddress": HOST, "username": "", "password": ""}, "the request") is None
+    given = {"username": "me", "password": "secret", "email": None}
+    assert parse_auth_config(given, "the request") == Credentials("the request", "me", "secret")
+    assert parse_auth_config({"username": None, "password": None}, "the request") is None
 
 
 @pytest.mark.parametrize("padded", [True, False])
