@@ -26,6 +26,7 @@ from ..errors import MooringError
 from ..linux import bpf, tc
 from ..linux.bpfcode import FRAME, Assembler
 from ..linux.rtnetlink import RouteSocket
+from . import ingress
 
 PREFERENCE = 1
 NAME = "mooring_guard"
@@ -76,12 +77,12 @@ class PortGuard:
     def __init__(self) -> None:
         self._map = -1
         self._program = -1
+        self._place: ingress.Place | None = None
 
-    def installation(self, ifindex: int, *, anew: bool = True) -> list[bytes]:
-        """Messages that put the guard on an interface; on one that has a clsact already if not `anew`."""
+    def install(self, netlink: RouteSocket, ifindex: int) -> None:
+        """Guard an interface: nobody speaks through it who is not admitted."""
         self._open()
-        guard = tc.ingress_program(ifindex, PREFERENCE, self._program, NAME)
-        return [tc.clsact_add(ifindex), guard] if anew else [guard]
+        self._found_place().hang(netlink, ifindex, self._program, NAME)
 
     def admit(self, ifindex: int, sender: Sender) -> None:
         """Let `sender` speak through a port. Raises MooringError if there are too many."""
@@ -107,10 +108,16 @@ class PortGuard:
 
     def restore(self, netlink: RouteSocket, senders: dict[int, Sender]) -> None:
         """Guard these ports from now on, whatever guards them; not a frame is judged by neither."""
-        present = clsacts(netlink)
         for ifindex, sender in senders.items():
             self.admit(ifindex, sender)
-            netlink.execute(*self.installation(ifindex, anew=ifindex not in present))
+            self.install(netlink, ifindex)
+        if isinstance(self._found_place(), ingress.Tcx):
+            for ifindex in _clsacts(netlink).intersection(senders):
+                ingress.remove_filter(netlink, ifindex, PREFERENCE)  # the guard of an earlier version
+
+    def is_on(self, netlink: RouteSocket, ifindex: int) -> bool:
+        """Whether an interface has the guard, of this agent or of one before."""
+        return self._found_place().has(netlink, ifindex, NAME)
 
     def close(self) -> None:
         """Let go of both."""
@@ -118,6 +125,11 @@ class PortGuard:
             if descriptor != -1:
                 os.close(descriptor)
         self._map = self._program = -1
+
+    def _found_place(self) -> ingress.Place:
+        if self._place is None:
+            self._place = ingress.best(PREFERENCE)
+        return self._place
 
     def _open(self) -> None:
         if self._program != -1:
@@ -133,16 +145,10 @@ class PortGuard:
             ) from error
 
 
-def clsacts(netlink: RouteSocket) -> set[int]:
+def _clsacts(netlink: RouteSocket) -> set[int]:
     """The interfaces that have a clsact."""
     qdiscs = map(tc.parse_qdisc, netlink.dump(tc.qdisc_dump()))
     return {qdisc.ifindex for qdisc in qdiscs if qdisc.kind == "clsact"}
-
-
-def is_guarded(netlink: RouteSocket, ifindex: int) -> bool:
-    """Whether a port has the guard; the interface has a clsact."""
-    found = map(tc.parse_filter, netlink.dump(tc.ingress_dump(ifindex)))
-    return any((one.preference, one.name) == (PREFERENCE, NAME) for one in found)
 
 
 def program(map: int) -> bytes:

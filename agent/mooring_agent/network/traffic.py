@@ -12,7 +12,7 @@ from ..errors import InvalidSpec
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import shaping
-from .portguard import PortGuard, Sender, clsacts, is_guarded
+from .portguard import PortGuard, Sender
 from .records import Endpoint
 from .shaping import NO_LIMITS, Limits
 
@@ -139,11 +139,10 @@ class Traffic:
         """What at the cables that are there is not as it should be, a sentence each."""
         links = {link.name: link.ifindex for link in netlink.links()}
         present = {one.host_ifname: one for one in endpoints if one.host_ifname in links}
-        places = clsacts(netlink) if present else set()
         found = [
             f"interface {name} of network {endpoint.network} does not keep its container from false senders"
             for name, endpoint in present.items()
-            if links[name] not in places or not is_guarded(netlink, links[name])
+            if not self.guard.is_on(netlink, links[name])
         ]
         wanted = [(name, self._limits(endpoint)) for name, endpoint in present.items()]
         for name in shaping.unlike(netlink, self._prefix, wanted):
