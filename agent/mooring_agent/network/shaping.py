@@ -73,7 +73,8 @@ def queue_ifname(prefix: str, host_ifname: str) -> str:
 
 
 def shape(netlink: RouteSocket, prefix: str, host_ifname: str, limits: Limits) -> None:
-    """Give a cable these limits, whatever it had. One that changes loses no frame that waits.
+    """Give a cable these limits, whatever it had. One that changes loses no frame that waits. The queue of
+    one that may send as fast as it can from now on is led to no more, and stays for the caller to remove.
 
     Raises MooringError where the kernel lacks what is needed, OSError if there is no such cable.
     """
@@ -93,7 +94,6 @@ def shape(netlink: RouteSocket, prefix: str, host_ifname: str, limits: Limits) -
             )
         else:
             ingress.remove_filter(netlink, index, PREFERENCE)
-            _unless_absent(netlink, rtnetlink.link_delete(queue))
     except NetlinkError as error:
         raise MooringError(
             f"interface {host_ifname} cannot be limited: {error.strerror}; rates need the kernel's modules "
