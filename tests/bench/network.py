@@ -2,31 +2,26 @@
 """How fast containers' networks are: throughput, round trips and connections between containers, to the host
 and through published ports, beside dockerd's in the same run; and what a thousand published ports cost.
 
-Both engines have a network namespace of their own with a cable to the same kind of outside. What talks runs
-in the containers' network namespaces, but is this host's own: iperf3, wrk, busybox and this program.
+Both engines have a network namespace of their own with a cable to the same kind of outside. Who talks in the
+containers' network namespaces is this program (`paths`), and wrk while containers are replaced.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import peers, processes
+from bench import paths, peers, processes
 from bench.engine_api import EngineApi, EngineFailed
-from bench.report import Bound, Row, alternate, latency, print_table, say, spread, timed
+from bench.paths import Way
+from bench.report import Bound, Row, alternate, latency, paired, print_table, say, timed
 from harness.agent import AgentUnderTest
 from harness.rootfs import write_busybox_rootfs
 from harness.waiting import eventually
@@ -34,10 +29,8 @@ from integration.network.topology import HOST_OUTER, NamedNamespace, Namespace, 
 from integration.switching.world import Load
 
 _SLEEP = ["sleep", "3600"]
-_WEB, _IPERF, _ECHO = 80, 5201, 7
-_PUBLISHED = {_WEB: 18080, _IPERF: 18201, _ECHO: 18007}
+_PORT, _PUBLISHED = 80, 18080
 _REPLACED = 18090
-_ROUND_TRIPS = 2000
 # Of docker's own path through the kernel.
 _AS_GOOD = 0.97
 _PORT_MS = 2.0
@@ -56,26 +49,10 @@ class _Site:
     gateway: str
 
 
-_ECHOES = f"""
-import socket
-listener = socket.create_server(("0.0.0.0", {_ECHO}))
-while True:
-    connection, _ = listener.accept()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with connection:
-        try:
-            while data := connection.recv(65536):
-                connection.sendall(data)
-        except OSError:
-            pass
-"""
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="script/bench network", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="samples of each (5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a throughput sample (1)")
+    parser.add_argument("--pairs", type=int, default=100, help="samples of each, ours and dockerd's (100)")
     parser.add_argument("--ports", type=int, default=1000, help="published ports of one container (1000)")
     parser.add_argument(
         "--docker-ports", type=int, default=100, help="those of dockerd, which takes its time (100)"
@@ -87,13 +64,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mrgb-") as directory, ExitStack() as stack:
         base = Path(directory)
         archive = write_busybox_rootfs(base / "busybox.tar")
-        pages = base / "pages"
-        pages.mkdir()
-        (pages / "index.html").write_text("x" * 512)
         say("starting an agent")
         host = stack.enter_context(_namespace())
         agent = stack.enter_context(peers.mooring(inside=host.path))
-        ours = stack.enter_context(_site(agent.socket, archive, host, pages))
+        ours = stack.enter_context(_site(agent.socket, archive, host))
         if not options.without_docker:
             with ExitStack() as inner:
                 try:
@@ -103,10 +77,9 @@ def main() -> None:
                             docker.socket,
                             archive,
                             Namespace(Path(f"/proc/{docker.process.pid}/ns/net")),
-                            pages,
                         )
                     )
-                    rows += _compare(ours, theirs, options)
+                    rows += _compare(ours, theirs, options.pairs)
                     say(f"{options.docker_ports} published ports: dockerd")
                     rows += _ports_of_docker(ours, theirs, options.docker_ports)
                     say(f"{options.replacements} replacements under load")
@@ -118,99 +91,28 @@ def main() -> None:
     print_table("network: medians; the ratio says how many times better Mooring is", rows)
 
 
-def _compare(ours: _Site, theirs: _Site, options: argparse.Namespace) -> Iterator[Row]:
-    def both(measure: Callable[[_Site], float]) -> list[list[float]]:
-        return alternate(options.rounds, lambda: measure(ours), lambda: measure(theirs))
-
-    for port, kind, targets in (
-        (_IPERF, "throughput", (_AS_GOOD, _AS_GOOD, _AS_GOOD, 1.0)),
-        (_ECHO, "round trip", (_AS_GOOD, None, _AS_GOOD, 1.0)),
-        (_WEB, "connections", (_AS_GOOD, None, _AS_GOOD, 1.0)),
+def _compare(ours: _Site, theirs: _Site, count: int) -> Iterator[Row]:
+    for kind, measure, show, unit, more in (
+        ("round trip", paths.round_trips, lambda seconds: seconds * 1e6, "us", False),
+        ("throughput", paths.throughput, lambda seconds: 1 / seconds, "Gb/s", True),
+        ("connections", paths.connections, lambda seconds: 1 / seconds, "1/s", True),
     ):
-        for (name, place), target in zip(_WAYS.items(), targets, strict=True):
-            if target is None:
-                continue
+        for name, (place, target) in _WAYS.items():
             say(f"{kind}, {name}")
-
-            def measure(site: _Site, port: int = port, place: Way = place) -> float:
-                return _MEASURES[port](*place(site, port), options.seconds)
-
-            mine, other = both(measure)
-            if port == _ECHO:
-                yield latency(f"{kind}, {name}", mine, "dockerd", other, target)
-            else:
-                unit = "1/s" if port == _WEB else "Gb/s"
-                yield _more(f"{kind}, {name}", mine, other, unit, target)
+            samples = paths.pairs(count, measure, place(ours), place(theirs))
+            yield paired(f"{kind}, {name}", samples, "dockerd", show, unit, more=more, target=target)
 
 
-def _more(name: str, ours: list[float], theirs: list[float], unit: str, target: float) -> Row:
-    return Row(
-        name,
-        statistics.median(ours),
-        "dockerd",
-        statistics.median(theirs),
-        unit,
-        more=True,
-        target=target,
-        our_spread=spread(ours),
-        their_spread=spread(theirs),
-    )
-
-
-# ---- what is measured ----------------------------------------------------------------------------
-
-
-def _throughput(where: Namespace, address: str, port: int, seconds: float) -> float:
-    """Gigabits a second over one connection."""
-    said = where.run(
-        "iperf3", "--client", address, "--port", str(port), "--time", str(max(1, round(seconds))), "--json"
-    )
-    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e9
-
-
-def _round_trip(where: Namespace, address: str, port: int, _seconds: float) -> float:
-    """The median seconds of 64 bytes there and back."""
-    everywhere = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_processors()[1]})  # of this thread
-    try:
-        return _there_and_back(where, address, port)
-    finally:
-        os.sched_setaffinity(0, everywhere)
-
-
-def _there_and_back(where: Namespace, address: str, port: int) -> float:
-    with where.connect(address, port) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        samples = []
-        for _ in range(_ROUND_TRIPS):
-            began = time.perf_counter()
-            connection.sendall(b"x" * 64)
-            left = 64
-            while left:
-                left -= len(connection.recv(left))
-            samples.append(time.perf_counter() - began)
-    return statistics.median(samples)
-
-
-def _connections(where: Namespace, address: str, port: int, seconds: float) -> float:
-    """Requests a second, each on a connection of its own."""
-    said = where.run(
-        *("wrk", "--threads", "1", "--connections", "8", "--duration", f"{max(1, round(seconds))}s"),
-        *("--header", "Connection: close", f"http://{address}:{port}/"),
-    )
-    found = re.search(r"Requests/sec:\s*([0-9.]+)", said)
-    assert found is not None, said
-    return float(found[1])
-
-
-Way = Callable[[_Site, int], tuple[Namespace, str, int]]
-_WAYS: dict[str, Way] = {
-    "containers": lambda site, port: (site.client, site.address, port),
-    "container to host": lambda site, port: (site.client, site.gateway, port),
-    "published port": lambda site, port: (site.outside, HOST_OUTER, _PUBLISHED[port]),
-    "127.0.0.1": lambda site, port: (site.host, "127.0.0.1", _PUBLISHED[port]),
+# By what is measured: the way there, and the ratio to reach. dockerd's 127.0.0.1 is a proxy.
+_WAYS: dict[str, tuple[Callable[[_Site], Way], float]] = {
+    "containers": (lambda site: Way(site.client, site.server, site.address, _PORT, _PORT), _AS_GOOD),
+    "container to host": (lambda site: Way(site.client, site.host, site.gateway, _PORT, _PORT), _AS_GOOD),
+    "published port": (
+        lambda site: Way(site.outside, site.server, HOST_OUTER, _PORT, _PUBLISHED),
+        _AS_GOOD,
+    ),
+    "127.0.0.1": (lambda site: Way(site.host, site.server, "127.0.0.1", _PORT, _PUBLISHED), 1.0),
 }
-_MEASURES = {_IPERF: _throughput, _ECHO: _round_trip, _WEB: _connections}
 
 
 def _many_ports(agent: AgentUnderTest, count: int) -> Iterator[Bound]:
@@ -316,15 +218,15 @@ def _namespace() -> Iterator[NamedNamespace]:
 
 
 @contextmanager
-def _site(engine: Path, archive: Path, host: Namespace, pages: Path) -> Iterator[_Site]:
-    """Two containers of an engine whose network namespace is `host`, and who answers in them."""
+def _site(engine: Path, archive: Path, host: Namespace) -> Iterator[_Site]:
+    """Two containers of an engine whose network namespace is `host`."""
     with ExitStack() as stack:
         outside = stack.enter_context(_namespace())
         connect(host, outside)
         api = EngineApi(engine)
         stack.callback(api.close)
         api.import_image(archive, "bench")
-        bindings = {f"{inner}/tcp": [{"HostPort": str(outer)}] for inner, outer in _PUBLISHED.items()}
+        bindings = {f"{_PORT}/tcp": [{"HostPort": str(_PUBLISHED)}]}
         names = []
         for name, published in (("server", bindings), ("client", {})):
             body = {
@@ -339,15 +241,7 @@ def _site(engine: Path, archive: Path, host: Namespace, pages: Path) -> Iterator
         views = [api.call("GET", f"/containers/{made}/json") for made in names]
         server, client = (Namespace(Path(f"/proc/{view['State']['Pid']}/ns/net")) for view in views)
         settings = views[0]["NetworkSettings"]["Networks"]["bridge"]
-        for where in (server, host):
-            stack.enter_context(_running(where, "iperf3", "--server", "--port", str(_IPERF)))
-        stack.enter_context(_running(server, "busybox", "httpd", "-f", "-p", str(_WEB), "-h", str(pages)))
-        stack.enter_context(_echo(server))
-        found = _Site(api, host, outside, server, client, settings["IPAddress"], settings["Gateway"])
-        for port in (_WEB, _IPERF, _ECHO):
-            eventually(partial(_connects, client, found.address, port), what=f"port {port}")
-        eventually(lambda: _connects(client, found.gateway, _IPERF), what="the host's iperf3")
-        yield found
+        yield _Site(api, host, outside, server, client, settings["IPAddress"], settings["Gateway"])
 
 
 def _connects(where: Namespace, address: str, port: int) -> bool:
@@ -355,31 +249,6 @@ def _connects(where: Namespace, address: str, port: int) -> bool:
         where.connect(address, port).close()
         return True
     return False
-
-
-@contextmanager
-def _running(where: Namespace, *argv: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        ["nsenter", f"--net={where.path}", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def _echo(where: Namespace) -> Iterator[None]:
-    """Sends back what comes, on a processor of its own: where the scheduler puts both ends would decide."""
-    with _running(where, "taskset", "--cpu-list", str(_processors()[0]), sys.executable, "-c", _ECHOES):
-        yield
-
-
-def _processors() -> tuple[int, int]:
-    """Two of this process, the same one twice where there is but one."""
-    available = sorted(os.sched_getaffinity(os.getpid()))
-    return available[0], available[-1]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ _TENTHS = 10
 class Row:
     """One figure of ours beside a peer's. `target` is the ratio to reach; larger is better where `more`.
 
-    The spreads are (10th, 90th) percentiles in the same unit, None where there is a single sample.
+    The spreads are (10th, 90th) percentiles in the same unit, None where there is a single sample. `pairs`
+    are the ratios of samples that were taken one right after the other.
     """
 
     name: str
@@ -31,10 +33,13 @@ class Row:
     target: float | None = None
     our_spread: tuple[float, float] | None = None
     their_spread: tuple[float, float] | None = None
+    pairs: Sequence[float] = ()
 
     @property
     def ratio(self) -> float:
-        """How many times better we are."""
+        """How many times better we are: in the median of the pairs, where samples were taken in pairs."""
+        if self.pairs:
+            return statistics.median(self.pairs)
         if not self.ours or not self.theirs:
             return float("inf")
         return self.ours / self.theirs if self.more else self.theirs / self.ours
@@ -47,9 +52,13 @@ class Row:
     def __str__(self) -> str:
         """Return the line of the table."""
         ours, theirs = _spread(self.our_spread), _spread(self.their_spread)
+        ratio = f"{self.ratio:>8.2f}x"
+        if self.pairs:
+            lowest, highest = interval_of_median(self.pairs)
+            ratio = f"{self.ratio:>9.3f}x ({lowest:.3f}..{highest:.3f})"
         return (
             f"{self.name:<34}{self.ours:>9.2f} {ours:<18}{self.peer:>10} {self.theirs:>9.2f} {theirs:<19}"
-            f"{self.unit:<4}{self.ratio:>8.2f}x  {_verdict(self.target, self.reached, 'x')}".rstrip()
+            f"{self.unit:<4}{ratio}  {_verdict(self.target, self.reached, 'x')}".rstrip()
         )
 
 
@@ -98,6 +107,39 @@ def spread(samples: Sequence[float], scale: float = 1.0) -> tuple[float, float] 
         return None
     cuts = statistics.quantiles(samples, n=_TENTHS, method="inclusive")
     return cuts[0] * scale, cuts[-1] * scale
+
+
+def interval_of_median(samples: Sequence[float]) -> tuple[float, float]:
+    """Between what the median lies with a confidence of 95 %, whatever the distribution: by the sign test."""
+    ordered = sorted(samples)
+    aside = max(0, math.floor((len(ordered) - 1.96 * math.sqrt(len(ordered))) / 2))
+    return ordered[aside], ordered[-1 - aside]
+
+
+def paired(
+    name: str,
+    samples: Sequence[tuple[float, float]],
+    peer: str,
+    show: Callable[[float], float],
+    unit: str,
+    *,
+    more: bool = False,
+    target: float | None = None,
+) -> Row:
+    """The row of durations, ours and the peer's, taken in pairs; `show` makes figures in `unit` of them."""
+    ours, theirs = ([show(pair[side]) for pair in samples] for side in (0, 1))
+    return Row(
+        name,
+        statistics.median(ours),
+        peer,
+        statistics.median(theirs),
+        unit,
+        more=more,
+        target=target,
+        our_spread=spread(ours),
+        their_spread=spread(theirs),
+        pairs=[other / own for own, other in samples],
+    )
 
 
 def latency(

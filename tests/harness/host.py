@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mooring_agent.linux import bpf
+
 _PROGRAM_TIMEOUT = 10.0  # seconds
 # Below /usr, where the docker client looks for plugins of the host.
 _LIBRARIES = ("local/lib", "local/libexec", "lib", "libexec")
@@ -123,6 +125,14 @@ def _user_namespaces() -> tuple[bool, str]:
     return allowed, f"{limit} does not allow user namespaces"
 
 
+def _tcx() -> tuple[bool, str]:
+    try:
+        bpf.ingress_programs(1)  # of the loopback
+    except OSError as error:
+        return False, f"this kernel keeps no lists of BPF programs at interfaces ({error.strerror})"
+    return True, ""
+
+
 _PROBES: dict[str, Callable[[], tuple[bool, str]]] = {
     "apparmor": _exists("/sys/kernel/security/apparmor/profiles"),
     "btrfs": _filesystem("btrfs"),
@@ -136,6 +146,7 @@ _PROBES: dict[str, Callable[[], tuple[bool, str]]] = {
     "psi": _exists("/proc/pressure/memory"),
     "seccomp": _exists("/proc/sys/kernel/seccomp/actions_avail"),
     "selinux": _exists("/sys/fs/selinux/enforce"),
+    "tcx": _tcx,
     "time_namespaces": _exists("/proc/self/ns/time"),
     "user_namespaces": _user_namespaces,
     # In a network namespace of its own, so that nothing is left of it.

@@ -123,7 +123,7 @@ class LiveChanges:
         running = container.running
         try:
             if running:
-                self._allow(container, wanted, fields)
+                await self._allow(container, wanted, fields)
             if running and "log" in fields:
                 limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
                 await self._lifecycle.link.request(limits)
@@ -134,7 +134,7 @@ class LiveChanges:
                 await self._attaching.attach(container, container.spec)
                 await self._attaching.settle(container)
             if running:
-                self._allow(container, container.spec, fields)
+                await self._allow(container, container.spec, fields)
             raise
         if "stop_signal" in fields:
             container.stop_signal = wanted.stop_signal or "TERM"
@@ -153,12 +153,12 @@ class LiveChanges:
         if "network_class" in fields:
             await self._networks.classify()
 
-    def _allow(self, container: Container, spec: ContainerSpec, fields: set[str]) -> None:
+    async def _allow(self, container: Container, spec: ContainerSpec, fields: set[str]) -> None:
         """Limit one that runs as a spec says, as far as that differs in these fields."""
         if fields.intersection(_LIMITS):
             self._launching.hierarchy.group(container.group).apply(resources_of(spec))
         if fields.intersection(("networks", "network_limits")):
-            self._networks.change_terms(container.id, terms_of(spec))
+            await self._networks.change_terms(container.id, terms_of(spec))
 
     def _is_led_astray(self, container: Container) -> bool:
         """Whether its published ports lead elsewhere than they should, since its networks have changed."""

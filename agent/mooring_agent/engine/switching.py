@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 from ..errors import Conflict, InvalidSpec, Unavailable
@@ -105,8 +105,8 @@ class Switching:
 
     async def give_back(self, container: Container) -> None:
         """Take back all its ports."""
+        others = list(self._sharing(container))
         await self._networks.unpublish(container.id)
-        others = self._sharing(container)
         container.ports = ()
         self._reweigh_unfit(others)
 
@@ -255,18 +255,11 @@ class Switching:
             for other in self._sharing(container)
         )
 
-    def _sharing(self, container: Container) -> list[Container]:
+    def _sharing(self, container: Container) -> Iterator[Container]:
         """The others with which it has a published port in common."""
-        mine = {_host_side(port) for port in container.ports if port.balance}
-        if not mine:
-            return []
-        return [
-            other
-            for other in self._registry
-            if other is not container and not mine.isdisjoint(map(_host_side, other.ports))
-        ]
+        return filter(None, map(self._registry.find, self._networks.ports.sharing(container.id)))
 
-    def _reweigh_unfit(self, containers: Collection[Container]) -> None:
+    def _reweigh_unfit(self, containers: Iterable[Container]) -> None:
         for container in containers:
             if not is_fit(container):
                 self._joining.start(self._reweigh(container))
@@ -329,11 +322,6 @@ def _expected(new: Container, old: Container) -> frozenset[readiness.Port]:
     return frozenset(
         (port.protocol, port.container) for port in new.spec.ports if theirs.get(_place(port)) in answering
     )
-
-
-def _host_side(port: PortMapping) -> tuple[object, ...]:
-    """What a published port is reached by."""
-    return port.host, port.host_ip, port.protocol
 
 
 def _place(port: PortMapping) -> tuple[object, ...]:

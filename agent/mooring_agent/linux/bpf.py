@@ -20,6 +20,7 @@ PROG_LOAD = 5
 PROG_ATTACH = 8
 PROG_DETACH = 9
 PROG_GET_FD_BY_ID = 13
+OBJ_GET_INFO_BY_FD = 15
 PROG_QUERY = 16
 
 PROG_TYPE_SCHED_CLS = 3
@@ -27,7 +28,13 @@ PROG_TYPE_CGROUP_DEVICE = 15
 MAP_TYPE_HASH = 1
 F_NO_PREALLOC = 1 << 0
 CGROUP_DEVICE = 6
+TCX_INGRESS = 46
 F_ALLOW_MULTI = 1 << 1
+F_REPLACE = 1 << 2
+F_BEFORE = 1 << 3
+
+_PROGRAM_INFO_SIZE = 80  # of struct bpf_prog_info, as far as the end of its name
+_PROGRAM_INFO_NAME = slice(64, 80)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -98,12 +105,51 @@ def detach_device_program(cgroup: int, program: int) -> None:
 
 def device_programs(cgroup: int) -> tuple[int, ...]:
     """Ids of the programs on the cgroup itself (not those of the groups above it), 64 at most."""
+    return _programs(cgroup, CGROUP_DEVICE)
+
+
+def attach_at_ingress(ifindex: int, program: int, replaced: int | None = None) -> None:
+    """Ask the program about what comes in through an interface, before those that are asked already, or in
+    place of one of them. It stays without the descriptor. Linux 6.6.
+
+    Raises OSError (EINVAL: the kernel has no such lists; ENODEV: no such interface).
+    """
+    flags = F_BEFORE if replaced is None else F_REPLACE
+    _bpf(PROG_ATTACH, struct.pack("=IIIIIIQ", ifindex, program, TCX_INGRESS, flags, replaced or 0, 0, 0))
+
+
+def detach_at_ingress(ifindex: int, program: int) -> None:
+    """Ask the program no more."""
+    _bpf(PROG_DETACH, struct.pack("=IIIIIIQ", ifindex, program, TCX_INGRESS, 0, 0, 0, 0))
+
+
+def ingress_programs(ifindex: int) -> tuple[int, ...]:
+    """Ids of the programs that `attach_at_ingress` has put on an interface, 64 at most.
+
+    Raises OSError (EINVAL: the kernel has no such lists; ENODEV: no such interface).
+    """
+    try:
+        return _programs(ifindex, TCX_INGRESS)
+    except FileNotFoundError:  # nothing was ever on it
+        return ()
+
+
+def _programs(target: int, kind: int) -> tuple[int, ...]:
     ids = (ctypes.c_uint32 * 64)()
-    attributes = struct.pack("=IIIIQI", cgroup, CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), len(ids))
+    attributes = struct.pack(
+        "=IIIIQIIQQQQ", target, kind, 0, 0, ctypes.addressof(ids), len(ids), 0, 0, 0, 0, 0
+    )
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     _bpf(PROG_QUERY, buffer)
     (count,) = struct.unpack_from("=I", buffer.raw, 24)
     return tuple(ids[index] for index in range(count))
+
+
+def program_name(program: int) -> str:
+    """The name under which a program was loaded."""
+    info = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(info), ctypes.addressof(info)))
+    return info.raw[_PROGRAM_INFO_NAME].rstrip(b"\0").decode()
 
 
 def program_by_id(program_id: int) -> int:

@@ -13,7 +13,7 @@ _LDX_MEM, _STX_MEM, _LD_IMM64 = 0x61, 0x63, 0x18
 _MOVE, _ADD, _AND, _SHIFT_LEFT = 0xB7, 0x07, 0x57, 0x67  # 64 bits, with a constant
 _MOVE_REGISTER = 0xBF
 _JUMP, _CALL, _EXIT = 0x05, 0x85, 0x95
-_JUMPS = {"==": 0x15, "!=": 0x55, "== register": 0x1D, "!= register": 0x5D}
+_JUMPS = {"==": 0x15, "!=": 0x55, "== register": 0x1D, "!= register": 0x5D, "> register": 0x2D}
 _PSEUDO_MAP_FD = 1
 FRAME = 10
 """The register that points at the end of the stack."""
@@ -78,6 +78,10 @@ class Assembler:
     def jump_if_equal(self, register: int, other: int, label: str) -> None:
         """Go on there if two registers hold the same."""
         self._code.append((_JUMPS["== register"], register, other, label, 0))
+
+    def jump_if_greater(self, register: int, other: int, label: str) -> None:
+        """Go on there if the first of two registers holds more (without a sign)."""
+        self._code.append((_JUMPS["> register"], register, other, label, 0))
 
     def call(self, helper: int) -> None:
         """Call a function of the kernel (include/uapi/linux/bpf.h, BPF_FUNC_*)."""

@@ -30,21 +30,22 @@ class NftError(MooringError):
     code = "firewall"
 
 
-class _Context(threading.local):
-    """The library's state, one for each thread that calls it."""
+class _Context:
+    """The library's state of one thread; it goes with the thread."""
 
-    def __init__(self) -> None:
-        self.library = _load()
-        self.handle = self.library.nft_ctx_new(NFT_CTX_DEFAULT)
+    handle: int | None = None
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+        self.handle = library.nft_ctx_new(NFT_CTX_DEFAULT)
         if not self.handle:
             raise MooringError("libnftables could not open a netlink socket; it needs root and memory")
         self.library.nft_ctx_buffer_output(self.handle)
         self.library.nft_ctx_buffer_error(self.handle)
 
     def __del__(self) -> None:
-        handle = getattr(self, "handle", None)
-        if handle:
-            self.library.nft_ctx_free(handle)
+        if self.handle:
+            self.library.nft_ctx_free(self.handle)
 
     def call(self, command: str, flags: int) -> str:
         """Run commands and return what they print."""
@@ -61,16 +62,17 @@ class Nftables:
     """What a table keeper needs of nft. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._context: _Context | None = None
+        self._library: ctypes.CDLL | None = None
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
 
     def run(self, commands: str) -> None:
         """Carry out commands as one transaction. Raises NftError, or MissingProgram without the library."""
-        self._settled().call(commands, 0)
+        self._context().call(commands, 0)
 
     def listing(self, command: str) -> list[dict[str, Any]]:
         """The objects of a `list` command as libnftables-json(5) describes them, without its metainfo."""
-        answer = self._settled().call(command, NFT_CTX_OUTPUT_JSON)
+        answer = self._context().call(command, NFT_CTX_OUTPUT_JSON)
         objects: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer else []
         return [entry for entry in objects if "metainfo" not in entry]
 
@@ -81,11 +83,14 @@ class Nftables:
             return None
         return self.listing(f"list table {family} {name}")
 
-    def _settled(self) -> _Context:
-        with self._lock:
-            if self._context is None:
-                self._context = _Context()
-            return self._context
+    def _context(self) -> _Context:
+        found: _Context | None = getattr(self._of_thread, "context", None)
+        if found is None:
+            with self._lock:
+                if self._library is None:
+                    self._library = _load()
+            found = self._of_thread.context = _Context(self._library)
+        return found
 
 
 def _in_one_line(error: str) -> str:

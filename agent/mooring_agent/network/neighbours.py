@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,16 @@ def dropping(
     for version in sorted(versions):
         found += _legacy(prefix, passage, version)
     return found
+
+
+def once(sentences: Iterable[str]) -> tuple[str, ...]:
+    """Those of the sentences of `dropping` that tell to do different things: one command of ufw is for IPv4
+    and IPv6.
+    """
+    found: dict[str, str] = {}
+    for sentence in sentences:
+        found.setdefault(sentence.rpartition("; ")[2], sentence)
+    return tuple(found.values())
 
 
 def _drops(

@@ -26,13 +26,14 @@ from ..errors import MooringError
 from ..linux import bpf, tc
 from ..linux.bpfcode import FRAME, Assembler
 from ..linux.rtnetlink import RouteSocket
+from . import ingress
 
 PREFERENCE = 1
 NAME = "mooring_guard"
 _MOST_PORTS = 65536
 
 # __sk_buff, bpf_func_id of include/uapi/linux/bpf.h, and TC_ACT_* of include/uapi/linux/pkt_cls.h
-_SKB_VLAN_PRESENT, _SKB_IFINDEX = 20, 40
+_SKB_VLAN_PRESENT, _SKB_IFINDEX, _SKB_DATA, _SKB_DATA_END = 20, 40, 76, 80
 _MAP_LOOKUP, _LOAD_BYTES = 1, 26
 _NEXT_FILTER, _DROP = -1, 2
 
@@ -83,12 +84,12 @@ class PortGuard:
     def __init__(self) -> None:
         self._map = -1
         self._program = -1
+        self._place: ingress.Place | None = None
 
-    def installation(self, ifindex: int, *, anew: bool = True) -> list[bytes]:
-        """Messages that put the guard on an interface; on one that has a clsact already if not `anew`."""
+    def install(self, netlink: RouteSocket, ifindex: int) -> None:
+        """Guard an interface: nobody speaks through it who is not admitted."""
         self._open()
-        guard = tc.ingress_program(ifindex, PREFERENCE, self._program, NAME)
-        return [tc.clsact_add(ifindex), guard] if anew else [guard]
+        self._found_place().hang(netlink, ifindex, self._program, NAME)
 
     def admit(self, ifindex: int, sender: Sender) -> None:
         """Let `sender` speak through a port. Raises MooringError if there are too many."""
@@ -114,10 +115,16 @@ class PortGuard:
 
     def restore(self, netlink: RouteSocket, senders: dict[int, Sender]) -> None:
         """Guard these ports from now on, whatever guards them; not a frame is judged by neither."""
-        present = clsacts(netlink)
         for ifindex, sender in senders.items():
             self.admit(ifindex, sender)
-            netlink.execute(*self.installation(ifindex, anew=ifindex not in present))
+            self.install(netlink, ifindex)
+        if isinstance(self._found_place(), ingress.Tcx):
+            for ifindex in _clsacts(netlink).intersection(senders):
+                ingress.remove_filter(netlink, ifindex, PREFERENCE)  # the guard of an earlier version
+
+    def is_on(self, netlink: RouteSocket, ifindex: int) -> bool:
+        """Whether an interface has the guard, of this agent or of one before."""
+        return self._found_place().has(netlink, ifindex, NAME)
 
     def close(self) -> None:
         """Let go of both."""
@@ -125,6 +132,11 @@ class PortGuard:
             if descriptor != -1:
                 os.close(descriptor)
         self._map = self._program = -1
+
+    def _found_place(self) -> ingress.Place:
+        if self._place is None:
+            self._place = ingress.best(PREFERENCE)
+        return self._place
 
     def _open(self) -> None:
         if self._program != -1:
@@ -140,16 +152,10 @@ class PortGuard:
             ) from error
 
 
-def clsacts(netlink: RouteSocket) -> set[int]:
+def _clsacts(netlink: RouteSocket) -> set[int]:
     """The interfaces that have a clsact."""
     qdiscs = map(tc.parse_qdisc, netlink.dump(tc.qdisc_dump()))
     return {qdisc.ifindex for qdisc in qdiscs if qdisc.kind == "clsact"}
-
-
-def is_guarded(netlink: RouteSocket, ifindex: int) -> bool:
-    """Whether a port has the guard; the interface has a clsact."""
-    found = map(tc.parse_filter, netlink.dump(tc.ingress_dump(ifindex)))
-    return any((one.preference, one.name) == (PREFERENCE, NAME) for one in found)
 
 
 def program(map: int) -> bytes:
@@ -171,6 +177,8 @@ def program(map: int) -> bytes:
     code.jump_if(1, "!=", 0, "pass")
     code.load(4, 1, 6, _SKB_VLAN_PRESENT)
     code.jump_if(1, "!=", 0, "drop")
+    _common(code)
+    code.label("by copy")
     _fetch(code, _FRAME_START, _AT, 28)
     _unless_same(code, ((4, _SENDER, _MAC), (2, _SENDER + 4, _MAC + 4)), "drop")
     code.load(2, 1, FRAME, _TYPE)
@@ -185,6 +193,50 @@ def program(map: int) -> bytes:
     code.label("pass")
     code.leave(_NEXT_FILTER)
     return code.assemble()
+
+
+def _common(code: Assembler) -> None:
+    """Nearly all that containers say, judged where it lies: IPv4 from the port's own address, unless it is of
+    a DHCP server, and TCP over IPv6. The rest of the program, for which the kernel copies what is looked at,
+    decides about everything else, and about frames whose headers do not lie in one piece.
+    """
+    version, fragment, protocol, source, port = 14, 20, 23, 26, 34
+    code.load(4, 2, 6, _SKB_DATA)
+    code.load(4, 3, 6, _SKB_DATA_END)
+    code.move(4, 2)
+    code.add(4, port + 2)
+    code.jump_if_greater(4, 3, "by copy")
+    for width, at in ((4, 0), (2, 4)):
+        code.load(width, 1, 2, _FRAME_START + at)
+        code.load(width, 5, 7, _MAC + at)
+        code.jump_unless_equal(1, 5, "drop")
+    code.load(2, 1, 2, 12)
+    code.jump_if(1, "!=", _as_loaded(b"\x08\x00"), "not ipv4")
+    code.load(4, 1, 2, source)
+    code.load(4, 5, 7, _IPV4)
+    code.jump_unless_equal(1, 5, "by copy")
+    code.load(1, 1, 2, protocol)
+    code.jump_if(1, "!=", socket.IPPROTO_UDP, "pass")
+    code.load(1, 1, 2, version)
+    code.jump_if(1, "!=", 0x45, "by copy")  # options lie before the port
+    code.load(2, 1, 2, fragment)
+    code.mask(1, _as_loaded(b"\x1f\xff"))
+    code.jump_if(1, "!=", 0, "by copy")
+    code.load(2, 1, 2, port)
+    code.jump_if(1, "!=", _as_loaded(struct.pack("!H", 67)), "pass")
+    code.jump("drop")
+    code.label("not ipv4")
+    code.jump_if(1, "!=", _as_loaded(b"\x86\xdd"), "by copy")
+    following, source = 20, 22
+    code.add(4, 54 - port - 2)
+    code.jump_if_greater(4, 3, "by copy")
+    code.load(1, 1, 2, following)
+    code.jump_if(1, "!=", socket.IPPROTO_TCP, "by copy")
+    for at in (0, 8):
+        code.load(8, 1, 2, source + at)
+        code.load(8, 5, 7, _IPV6 + at)
+        code.jump_unless_equal(1, 5, "by copy")
+    code.jump("pass")
 
 
 def _arp(code: Assembler) -> None:

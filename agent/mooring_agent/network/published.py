@@ -47,6 +47,14 @@ class PublishedPorts:
         """What a container has published."""
         return self._book.of(container_id)
 
+    def sharing(self, container_id: str) -> Iterator[str]:
+        """The others that have published a port that a container has, one after the other."""
+        found = {container_id}
+        for publication in self._book.at(one.key for one in self._book.of(container_id)):
+            if publication.container_id not in found:
+                found.add(publication.container_id)
+                yield publication.container_id
+
     async def publish(
         self, container_id: str, mappings: Sequence[M], target: Target, taking_over: str | None
     ) -> list[M]:

@@ -7,6 +7,9 @@ elements and a published port is one map element, so a change costs the same how
 How the table lives with others: a verdict "accept" of ours ends our chain only, so the drops of docker,
 firewalld, ufw or of hand-written rules keep their force; our own drops concern only what comes from or goes
 to our bridges.
+
+Every packet comes through `guard` and `forward`: a rule there begins with what hardly any packet has, or with
+what nearly all have. A lookup of an interface's name first costs two packets in a hundred of their time.
 """
 
 from __future__ import annotations
@@ -93,8 +96,8 @@ chain version {
 }
 chain guard {
     type filter hook prerouting priority raw; policy accept;
-    iifname != "lo" ip daddr 127.0.0.0/8 drop comment "loopback addresses stay on the host"
-    iifname @bridges ip saddr 127.0.0.0/8 drop comment "no container speaks as the host"
+    ip daddr 127.0.0.0/8 iifname != "lo" drop comment "loopback addresses stay on the host"
+    ip saddr 127.0.0.0/8 iifname @bridges drop comment "no container speaks as the host"
 }
 chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;

@@ -266,9 +266,9 @@ class NetworkService:
         """Terms of containers say other classes of traffic."""
         await self._rules.refresh()
 
-    def change_terms(self, container_id: str, terms: Terms) -> None:
+    async def change_terms(self, container_id: str, terms: Terms) -> None:
         """Bring the cables of a container to what it is allowed from now on. Raises MooringError."""
-        self._traffic.change(self._netlink, self._leases.of(container_id), terms)
+        await self._traffic.change(self._netlink, self._leases.of(container_id), terms)
 
     def lay_cable(self, name: str, pid: int) -> Cable | None:
         """Lead a cable of the network `name` into the network namespace of process `pid`, as eth0, before it

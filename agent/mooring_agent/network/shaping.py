@@ -18,6 +18,7 @@ from ..errors import MooringError
 from ..linux import rtnetlink, tc
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RouteSocket
+from . import ingress
 
 PREFERENCE = 2
 """After the port's guard."""
@@ -72,10 +73,10 @@ def queue_ifname(prefix: str, host_ifname: str) -> str:
 
 
 def shape(netlink: RouteSocket, prefix: str, host_ifname: str, limits: Limits) -> None:
-    """Give a cable these limits, whatever it had. One that changes loses no frame that waits.
+    """Give a cable these limits, whatever it had. One that changes loses no frame that waits. The queue of
+    one that may send as fast as it can from now on is led to no more, and stays for the caller to remove.
 
-    The outer end has its guard, and with it the place for filters. Raises MooringError where the kernel
-    lacks what is needed, OSError if there is no such cable.
+    Raises MooringError where the kernel lacks what is needed, OSError if there is no such cable.
     """
     index = netlink.index(host_ifname)
     queue = queue_ifname(prefix, host_ifname)
@@ -86,13 +87,13 @@ def shape(netlink: RouteSocket, prefix: str, host_ifname: str, limits: Limits) -
             _unless_absent(netlink, tc.root_delete(index))
         if limits.rate_out is not None:
             queue_index = _ensure_queue(netlink, queue)
+            ingress.make_room_for_filters(netlink, index)
             netlink.execute(
                 _bucket(queue_index, limits, limits.rate_out),
                 tc.ingress_redirect(index, PREFERENCE, queue_index),
             )
         else:
-            _unless_absent(netlink, tc.ingress_filter_delete(index, PREFERENCE))
-            _unless_absent(netlink, rtnetlink.link_delete(queue))
+            ingress.remove_filter(netlink, index, PREFERENCE)
     except NetlinkError as error:
         raise MooringError(
             f"interface {host_ifname} cannot be limited: {error.strerror}; rates need the kernel's modules "

@@ -12,7 +12,7 @@ from ..errors import InvalidSpec
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import shaping
-from .portguard import PortGuard, Sender, clsacts, is_guarded
+from .portguard import PortGuard, Sender
 from .records import Endpoint
 from .shaping import NO_LIMITS, Limits
 
@@ -94,17 +94,25 @@ class Traffic:
                 "this host is between its containers and their network; name the networks to be limited"
             )
 
-    def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], terms: Terms) -> None:
-        """Bring those cables of a container's endpoints that are there to other terms."""
+    async def change(self, netlink: RouteSocket, endpoints: Iterable[Endpoint], terms: Terms) -> None:
+        """Bring those cables of a container's endpoints that are there to other terms.
+
+        Raises MooringError.
+        """
         for endpoint in endpoints:
             if not endpoint.host_ifname:
                 self.require_unlimited(endpoint, terms)
                 continue
+            await self.settled(endpoint.host_ifname)
             link = netlink.link(endpoint.host_ifname)
             if link is None:
                 continue
             self._admit(endpoint, link.ifindex, terms)
-            self._shape(netlink, endpoint.host_ifname, terms.on(endpoint.network))
+            limits = terms.on(endpoint.network)
+            self._shape(netlink, endpoint.host_ifname, limits)
+            if limits.rate_out is None:
+                self._remove_queue(endpoint)
+                await self.settled(endpoint.host_ifname)
 
     def forget(self, endpoints: Iterable[Endpoint], network: str | None = None) -> None:
         """Remove what outlives the cables of these endpoints, of those on one network or all."""
@@ -141,11 +149,10 @@ class Traffic:
         """What at the cables that are there is not as it should be, a sentence each."""
         links = {link.name: link.ifindex for link in netlink.links()}
         present = {one.host_ifname: one for one in endpoints if one.host_ifname in links}
-        places = clsacts(netlink) if present else set()
         found = [
             f"interface {name} of network {endpoint.network} does not keep its container from false senders"
             for name, endpoint in present.items()
-            if links[name] not in places or not is_guarded(netlink, links[name])
+            if not self.guard.is_on(netlink, links[name])
         ]
         wanted = [(name, self._limits(endpoint)) for name, endpoint in present.items()]
         for name in shaping.unlike(netlink, self._prefix, wanted):
@@ -195,8 +202,8 @@ class Traffic:
 
     def _shape(self, netlink: RouteSocket, host_ifname: str, limits: Limits) -> None:
         shaping.shape(netlink, self._prefix, host_ifname, limits)
-        queue = shaping.queue_ifname(self._prefix, host_ifname)
-        (self._queues.discard if limits.rate_out is None else self._queues.add)(queue)
+        if limits.rate_out is not None:
+            self._queues.add(shaping.queue_ifname(self._prefix, host_ifname))
 
 
 def _key(endpoint: Endpoint) -> tuple[str, str]:

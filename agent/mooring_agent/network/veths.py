@@ -70,7 +70,8 @@ def lay(
         rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid, mtu=network.mtu)
     )
     outer = socket.index(host_ifname)
-    messages = [*guard.installation(outer), rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
+    guard.install(socket, outer)
+    messages = [rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
     if os.path.exists(rtnetlink.IPV6_SETTINGS):
         messages.append(rtnetlink.link_local_off(host_ifname))
     socket.execute(*messages)

@@ -70,11 +70,20 @@ def look_up(
         return dns.ask(made, whom, name, kind, port)
 
 
-def finds(agent: AgentUnderTest, container: dict[str, Any], name: str, *addresses: str) -> None:
-    """Wait until a name stands for exactly these addresses; none is a name that is not known."""
+def finds(
+    agent: AgentUnderTest, container: dict[str, Any], name: str, *addresses: str, again: bool = False
+) -> None:
+    """Wait until a name stands for exactly these addresses; none is a name that is not known. A question
+    without an answer is an error, unless it may be put `again`, as a resolver does.
+    """
 
     def right() -> bool:
-        answer = look_up(agent, container, name)
+        try:
+            answer = look_up(agent, container, name)
+        except TimeoutError as error:
+            if not again:
+                raise
+            raise AssertionError("there was no answer") from error
         assert sorted(answer.values) == sorted(addresses)
         assert answer.code == (dns.NOERROR if addresses else dns.NXDOMAIN)
         return True

@@ -178,6 +178,31 @@ def test_names_follow_a_device_that_is_made_anew(make_fleet: MakeFleet) -> None:
     assert hosts_of(fleet, "a")["b"]["state"] == "connected"
 
 
+@pytest.mark.kernel("wireguard")
+def test_names_go_on_when_encryption_begins_and_ends(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet("a", "b")
+    asking, web = fleet.run("a", "asking"), fleet.run("b", "web")
+    served(fleet["a"], "mesh")
+    finds(fleet["a"], asking, "web", address(web, "mesh"))
+    hosts = {
+        name: {
+            "address": fleet.members[name].address,
+            "public_key": fleet[name].api("GET", "/mooring/v1/host/network-key")["public_key"],
+        }
+        for name in ("a", "b")
+    }
+
+    for spec in ({"hosts": hosts, "encryption": "wireguard"}, {}):
+        fleet.declare("a", "b", **spec)
+        declared = time.monotonic()
+        late = fleet.run("b", f"late{len(spec)}")
+        # The MTU is another one, and the name server is started anew to tell it: a question may be lost.
+        finds(fleet["a"], asking, f"late{len(spec)}", address(late, "mesh"), again=True)
+        assert time.monotonic() - declared < Pace().silence / 2 * PATIENCE
+        finds(fleet["a"], asking, "web", address(web, "mesh"))
+        served(fleet["a"], "mesh")
+
+
 def test_hosts_are_added_and_removed_by_declaring_the_network_again(make_fleet: MakeFleet) -> None:
     fleet = make_fleet("a", "b")
     asking, web = fleet.run("a", "asking"), fleet.run("b", "web")

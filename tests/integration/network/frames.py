@@ -39,14 +39,16 @@ def ethernet(source: str, kind: int, payload: bytes, to: str = BROADCAST) -> byt
     return packed(to) + packed(source) + struct.pack("!H", kind) + payload
 
 
-def udp(source: str, sport: int = 4000, dport: int = 4001, to: str = "255.255.255.255") -> bytes:
-    """RFC 791 and 768; the datagram's checksum is left out."""
+def udp(
+    source: str, sport: int = 4000, dport: int = 4001, to: str = "255.255.255.255", options: bytes = b""
+) -> bytes:
+    """RFC 791 and 768; the datagram's checksum is left out. `options` are of IP, a multiple of four bytes."""
     datagram = struct.pack("!HHHH", sport, dport, 8 + len(MARK), 0) + MARK
     header = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0,
+        "!BBHHHBBH4s4s", 0x45 + len(options) // 4, 0, 20 + len(options) + len(datagram), 1, 0, 64, 17, 0,
         socket.inet_aton(source), socket.inet_aton(to),
-    )  # fmt: skip
-    total = sum(struct.unpack("!10H", header))
+    ) + options  # fmt: skip
+    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
     total = (total >> 16) + (total & 0xFFFF)
     checksum = struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
     return header[:10] + checksum + header[12:] + datagram

@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from functools import partial
+
 import pytest
 
+from harness.host import missing_feature
 from integration.network import frames
 from integration.network.conftest import Serve
 from integration.network.topology import Container, Host
+from mooring_agent.linux import bpf, tc
+from mooring_agent.linux.bpfcode import Assembler
+from mooring_agent.linux.rtnetlink import RouteSocket
+from mooring_agent.network.portguard import NAME, PREFERENCE
 
 pytestmark = pytest.mark.root
 
@@ -16,6 +25,35 @@ OTHER = "02:00:00:00:00:99"
 
 def mac(container: Container) -> str:
     return str(container.host.call("endpoints", container.id)[0]["mac"])
+
+
+def take_off_guard(host: Host, cable: str) -> None:
+    """Take the guard off the outer end of a cable, wherever it hangs."""
+    if missing_feature("tcx") is not None:
+        host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
+        return
+
+    def detach() -> None:
+        index = socket.if_nametoindex(cable)
+        [number] = bpf.ingress_programs(index)
+        program = bpf.program_by_id(number)
+        bpf.detach_at_ingress(index, program)
+        os.close(program)
+
+    host.inside(detach)
+
+
+def drops_everything() -> bytes:
+    """A program for packets."""
+    code = Assembler()
+    code.leave(2)  # TC_ACT_SHOT of <linux/pkt_cls.h>
+    return code.assemble()
+
+
+def hang_filter(cable: str, program: int) -> None:
+    """Put a program where the guard was before there was a better place."""
+    with RouteSocket() as netlink:
+        netlink.execute(tc.ingress_program(socket.if_nametoindex(cable), PREFERENCE, program, NAME))
 
 
 @pytest.fixture
@@ -39,6 +77,9 @@ def forged(own: str, address: str, victim: str) -> dict[str, bytes]:
         "ipv4": frames.ethernet(own, 0x0800, frames.udp(victim)),
         "ipv4 from nowhere": frames.ethernet(own, 0x0800, frames.udp("0.0.0.0")),
         "dhcp answer": frames.ethernet(own, 0x0800, frames.udp(address, 67, 68)),
+        "dhcp answer behind options": frames.ethernet(
+            own, 0x0800, frames.udp(address, 67, 68, options=b"\x01\x01\x01\x00")
+        ),
         "arp of another": frames.ethernet(own, 0x0806, frames.arp(2, own, victim, victim)),
         "arp with another's mac": frames.ethernet(own, 0x0806, frames.arp(2, OTHER, address, victim)),
         "ipv6": frames.ethernet(own, 0x86DD, frames.ipv6("fd00::99", 59, frames.MARK)),
@@ -126,7 +167,7 @@ def test_guard_that_was_taken_off_is_missed_and_put_back(
 ) -> None:
     liar, victim = pair
     cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
-    host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
+    take_off_guard(host, cable)
     assert host.call("check") == [
         f"interface {cable} of network bridge does not keep its container from false senders"
     ]
@@ -138,6 +179,25 @@ def test_guard_that_was_taken_off_is_missed_and_put_back(
     truth = frames.ethernet(own, 0x0800, frames.udp(address))
     assert frames.received(liar, victim, lie, truth) == [False, True]
     assert host.call("check") == []
+
+
+@pytest.mark.kernel("tcx")
+def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Container, Container]) -> None:
+    liar, victim = pair
+    cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
+    host.kill_agent()
+    host.run("tc", "qdisc", "add", "dev", cable, "clsact")
+    program = bpf.load_packet_program(drops_everything(), NAME)
+    host.inside(partial(hang_filter, cable, program))
+    os.close(program)
+
+    host.start_agent()
+
+    own, address = mac(liar), str(host.call("endpoints", liar.id)[0]["ipv4"])
+    lie = frames.ethernet(OTHER, 0x0800, frames.udp(address))
+    truth = frames.ethernet(own, 0x0800, frames.udp(address))
+    assert frames.received(liar, victim, lie, truth) == [False, True]
+    assert host.run("tc", "filter", "show", "dev", cable, "ingress") == ""
 
 
 def test_guard_outlives_the_agent_and_the_next_one_takes_it_up(host: Host) -> None:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-import pytest
+import statistics
 
-from bench.report import Bound, Row, alternate, latency, print_table, spread
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.report import Bound, Row, alternate, interval_of_median, latency, paired, print_table, spread
 
 
 def test_a_ratio_says_how_many_times_better_we_are() -> None:
@@ -61,3 +65,26 @@ def test_the_table_counts_the_targets(capsys: pytest.CaptureFixture[str]) -> Non
     print_table("density", rows)
 
     assert capsys.readouterr().out.endswith("targets reached: 1 of 2\n")
+
+
+def test_a_ratio_of_pairs_is_that_of_the_pairs_not_of_the_medians() -> None:
+    slower_and_slower = [(float(second), second * 1.5) for second in range(1, 100)]
+
+    row = paired(
+        "way", slower_and_slower, "dockerd", lambda seconds: 1 / seconds, "1/s", more=True, target=1.5
+    )
+
+    assert row.ratio == pytest.approx(1.5)
+    assert row.reached
+    assert "1.500x (1.500..1.500)" in str(row)
+
+
+@given(st.lists(st.floats(0.5, 2), min_size=1))
+def test_the_median_lies_in_its_interval(samples: list[float]) -> None:
+    lowest, highest = interval_of_median(samples)
+
+    assert min(samples) <= lowest <= statistics.median(samples) <= highest <= max(samples)
+
+
+def test_the_interval_of_a_hundred_leaves_forty_out_at_either_end() -> None:
+    assert interval_of_median([float(number) for number in range(100)]) == (40.0, 59.0)

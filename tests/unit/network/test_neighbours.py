@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mooring_agent.errors import MooringError
 from mooring_agent.linux.nftables import Nftables
 from mooring_agent.network import obstacles
-from mooring_agent.network.neighbours import ASKING, FORWARDING, Passage, dropping, reachable
+from mooring_agent.network.neighbours import ASKING, FORWARDING, Passage, dropping, once, reachable
 from mooring_agent.network.obstacles import Obstacles
 
 PREFIX = "mrabcd-"
@@ -152,3 +152,17 @@ def test_host_on_which_it_cannot_be_looked_is_looked_at_again(monkeypatch: Any) 
         return told
 
     assert asyncio.run(scenario()) == ["a"]
+
+
+def test_a_command_that_is_for_both_ip_versions_is_told_once() -> None:
+    hooks = {"INPUT": "input", "ufw-before-input": "", "ufw6-before-input": ""}
+    sentences = [
+        sentence
+        for family, own in (("ip", "ufw-before-input"), ("ip6", "ufw6-before-input"))
+        for sentence in found(Listed(family, "filter", hooks, rule("INPUT", jump(own))), ASKING)
+    ]
+    assert len(sentences) == 2
+    assert once(sentences) == (sentences[0],)
+
+    plain = [found(Listed(family, "guard", {"in": "input"}), ASKING)[0] for family in ("ip", "ip6")]
+    assert once(plain) == tuple(plain)

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...errors import MissingProgram, MooringError
 from ...linux.nftables import NftError
+from ..neighbours import once
 from ..records import Network
 from . import zone
 from .dnsmasq import check_path, configuration
@@ -113,7 +114,7 @@ class NameService:
     @property
     def obstacles(self) -> tuple[str, ...]:
         """What keeps containers from asking, and what to do about it."""
-        return tuple(dict.fromkeys(chain.from_iterable(self._obstacles.values())))
+        return once(chain.from_iterable(self._obstacles.values()))
 
     @property
     def troubled(self) -> bool:
@@ -417,8 +418,7 @@ class NameService:
             everybody = {id for served in self._served.values() for id in served.running | served.expected}
             self._resolvers_changed(sorted(everybody))
         if self.obstacles and self._looking is None:
-            loop = asyncio.get_running_loop()
-            self._looking = loop.call_later(_LOOK_AGAIN, self._look_again)
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._look_again)
 
     def _look_again(self) -> None:
         self._looking = None
