@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the agent keeps what of containers outlives the host: a directory each, with one for the log in it."""
+"""Where the agent keeps what of containers outlives the host: a directory each, with one for the log."""
 
 from __future__ import annotations
 

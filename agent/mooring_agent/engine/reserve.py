@@ -51,8 +51,8 @@ class Berth:
 
 @dataclass
 class Demand:
-    """How many launchers ought to wait: as a rule `usual`, and `most` for some minutes after a burst that took
-    more. Moments are those of one clock, in seconds.
+    """How many launchers ought to wait: as a rule `usual`, and `most` for some minutes after a burst that
+    took more. Moments are those of one clock, in seconds.
     """
 
     usual: int
