@@ -26,7 +26,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # Launchers that wait for containers; see `AgentConfig.pool`.
 DEFAULT_POOL = 64
-DEFAULT_POOL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 128 >> 20  # MiB
+DEFAULT_POOL_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 64 >> 20  # MiB
 # What a launcher that waits has of its own, its network namespace in the kernel included, in MiB.
 LAUNCHER_MEMORY = 3
 
@@ -81,7 +81,8 @@ class AgentConfig:
     ) -> AgentConfig:
         """Fill in what was not given and check the rest. Raises InvalidSpec.
 
-        `pool` is the number of launchers to keep ready, `pool_memory` in MiB what they may take together.
+        `pool` is the number of launchers to keep ready, `pool_memory` in MiB what they may take together
+        after a burst of starts, when there are up to twice as many.
         """
         if pool < 0 or pool_memory < 0:
             raise InvalidSpec(
@@ -131,7 +132,7 @@ class AgentConfig:
             cgroup_parent=parent,
             network_prefix=str(prefix),
             name=name or "",
-            pool=min(pool, pool_memory // LAUNCHER_MEMORY),
+            pool=min(pool, pool_memory // LAUNCHER_MEMORY // 2),
             storage_driver=storage_driver,
             registries=registries or {},
             peers=peers,

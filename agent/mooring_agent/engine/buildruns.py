@@ -149,7 +149,7 @@ class BuildRuns:
             if not is_alone(network.name)
         )
         await self._naming.attend(container)
-        os.makedirs(self._launching.log_directory(container), mode=0o700)
+        self._launching.homes.make(container.id)
         self._launching.write_etc(container)
         etc = self._launching.etc_directory(container.id)
         if request.limits.extra_hosts:

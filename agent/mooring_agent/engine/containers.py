@@ -170,7 +170,7 @@ class Containers:
         """Give it its addresses, its layer and its directory."""
         self._attaching.allocate(container, may_wait=may_wait)
         prepare_layer(self._snapshotter, container.id, image.chain_id)
-        os.makedirs(self._launching.log_directory(container), mode=0o700)
+        self._launching.homes.make(container.id)
 
     async def start(self, reference: str) -> None:
         """Run it, unless it runs. One that is to be removed at its end is so too if it cannot begin."""

@@ -66,8 +66,8 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
-# How many launchers of the pool wait with the agent; the others do with the keeper.
-_RESERVE_MOST = 16
+# How many launchers wait with the agent as a rule; after a burst there are as many as with the keeper.
+_RESERVE = 16
 
 
 class Engine:
@@ -101,7 +101,7 @@ class Engine:
         )
         joining = Joining(self.registry, IdRanges(str(config.data_root)))
         self._mount_points = MountPoints(config.data_root / "mountpoints")
-        self._reserve = Reserve(self.networks, min(config.pool // 2, _RESERVE_MOST))
+        self._reserve = Reserve(self.networks, min(config.pool // 2, _RESERVE), config.pool)
         berthing = Berthing(
             self.registry,
             self._launching,
@@ -190,6 +190,7 @@ class Engine:
         """Take up what is declared: networks, cgroups, running containers; start those that ought to run."""
         self._launching.refresh()
         self._sweeping.sweep()
+        self._launching.homes.sweep()
         for drift in await self.networks.start():
             logger.warning("network repaired what=%r", drift)
         await self.networks.obstacles.start(self._network_obstructed, self.naming.service.look_for_obstacles)
@@ -245,6 +246,7 @@ class Engine:
         await self.peers.close()
         await self.naming.service.stop()
         await self.networks.stop()
+        self._launching.homes.close()
         self.snapshotter.close()
         self.database.close()
         os.close(self._lock)

@@ -42,6 +42,7 @@ from .confinement import (
 )
 from .container import Container
 from .disks import disks
+from .homes import LOG, Homes
 from .initprogram import init_program
 from .oci import runtime_config
 from .resources import CgroupSpec, ContainerSpec
@@ -69,6 +70,7 @@ class Launching:
         self._seccomp = SeccompCache(config.data_root / "seccomp")
         self._seccomp_paths: dict[frozenset[str], str] = {}
         self._mounts_follow = True
+        self.homes = Homes(config.data_root / "containers", config.data_root / "spare")
 
     def refresh(self) -> None:
         """Look again at how mounts of the host go into containers."""
@@ -76,7 +78,7 @@ class Launching:
 
     def directory(self, container: Container) -> Path:
         """Where the agent keeps what of a container outlives the host."""
-        return self._config.data_root / "containers" / container.id
+        return self.homes.of(container.id)
 
     def etc_directory(self, id: str) -> Path:
         """Where the container `id` has its hosts, hostname and resolv.conf, which each start writes anew."""
@@ -84,7 +86,7 @@ class Launching:
 
     def log_directory(self, container: Container) -> str:
         """Where its log is."""
-        return str(self.directory(container) / "log")
+        return str(self.directory(container) / LOG)
 
     def group_path(self, container: Container) -> str:
         """The control group that the container shall have where groups can be renamed."""

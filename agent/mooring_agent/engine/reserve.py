@@ -2,13 +2,15 @@
 """Launchers that the agent has acquired ahead, each with a cable to the network that was last asked for.
 
 A start that finds one here saves a round trip to the keeper and the making of a veth pair. It is filled when
-nothing has been asked for a moment, since that is work, too.
+nothing has been asked for a moment, since that is work, too. A burst of starts that takes more than there are
+has more kept for the next one, until there has been none for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 # How long nobody must have taken one before the reserve is filled again; the keeper's own pool waits as long.
 _QUIET_SECONDS = 0.03
 _PAUSE_AFTER_FAILURE = 1.0
+# How long after a burst there may be another one. What waits for it takes memory, and nothing else.
+_BURSTS_WITHIN = 600.0
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,53 @@ class Berth:
             self.cable.inside.close()
 
 
-class Reserve:
-    """Up to `size` launchers of one shape. It is empty while the keeper is away."""
+@dataclass
+class Demand:
+    """How many launchers ought to wait: as a rule `usual`, and `most` for some minutes after a burst that
+    took more. Moments are those of one clock, in seconds.
+    """
 
-    def __init__(self, networks: NetworkService, size: int) -> None:
+    usual: int
+    most: int
+    at_once: int = 0  # taken since the last quiet moment
+    until: float = -math.inf
+
+    def size(self, now: float) -> int:
+        """How many there should be."""
+        return self.most if now < self.until else self.usual
+
+    def taken(self, now: float) -> None:
+        """One of those that wait is taken."""
+        self.at_once += 1
+        if self.at_once > self.usual:
+            self.until = now + _BURSTS_WITHIN
+
+    def missed(self, now: float) -> None:
+        """One was wanted, and none waits: after so many that is a burst, else they are for another network,
+        or not there yet.
+        """
+        if self.at_once >= max(self.usual, 1):
+            self.until = now + _BURSTS_WITHIN
+
+    def quiet(self) -> None:
+        """Nobody wants one at the moment."""
+        self.at_once = 0
+
+
+class Reserve:
+    """Launchers of one shape, `usual` or for a while after a burst `most`. It is empty while the keeper is
+    away.
+    """
+
+    def __init__(self, networks: NetworkService, usual: int, most: int) -> None:
         self._networks = networks
-        self.size = size
+        self._demand = Demand(usual, most)
         self._shape: Shape | None = None
         self._client: KeeperClient | None = None
         self._berths: list[Berth] = []
         self._network: str | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._shrinking: asyncio.TimerHandle | None = None
         self._filling: asyncio.Task[None] | None = None
 
     def open(self, client: KeeperClient, shape: Shape) -> None:
@@ -66,8 +106,9 @@ class Reserve:
     def close(self) -> None:
         """The keeper is gone, and its launchers with it, or the agent is about to end."""
         self._client = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._shrinking):
+            if timer is not None:
+                timer.cancel()
         if self._filling is not None:
             self._filling.cancel()
         for berth in self._berths:
@@ -80,10 +121,15 @@ class Reserve:
             return None
         self._network = network
         self._fill_after(_QUIET_SECONDS)
+        now = asyncio.get_running_loop().time()
         for berth in self._berths:
             if berth.network == network:
                 self._berths.remove(berth)
+                self._demand.taken(now)
+                self._shrink_later(now)
                 return berth
+        self._demand.missed(now)
+        self._shrink_later(now)
         return None
 
     def has_waiting(self, client: KeeperClient, shape: Shape, network: str | None) -> bool:
@@ -93,6 +139,20 @@ class Reserve:
             and client is self._client
             and any(berth.network == network for berth in self._berths)
         )
+
+    @property
+    def size(self) -> int:
+        """How many there should be at the moment."""
+        return self._demand.size(asyncio.get_running_loop().time())
+
+    def _shrink_later(self, now: float) -> None:
+        if self._shrinking is None and now < self._demand.until:
+            self._shrinking = asyncio.get_running_loop().call_at(self._demand.until, self._shrink)
+
+    def _shrink(self) -> None:
+        self._shrinking = None
+        self._fill_after(_QUIET_SECONDS)
+        self._shrink_later(asyncio.get_running_loop().time())
 
     def _fill_after(self, seconds: float) -> None:
         if self._timer is not None:
@@ -107,6 +167,7 @@ class Reserve:
         if quiet < _QUIET_SECONDS:
             self._fill_after(_QUIET_SECONDS - quiet)
         else:
+            self._demand.quiet()
             self._filling = loop.create_task(self._fill())
 
     async def _fill(self) -> None:
@@ -114,11 +175,14 @@ class Reserve:
         try:
             while client is not None and client is self._client and shape is not None:
                 wrong = [berth for berth in self._berths if berth.network != self._network]
-                if len(self._berths) - len(wrong) >= self.size:
+                size = self.size
+                if len(self._berths) == size and not wrong:
                     return
-                if len(self._berths) >= self.size:
-                    self._berths.remove(wrong[0])
-                    await release(client, wrong[0])
+                if len(self._berths) >= max(size, 1):
+                    superfluous = (wrong or self._berths)[0]
+                    self._berths.remove(superfluous)
+                    await release(client, superfluous)
+                    continue
                 berth = await acquire(client, shape)
                 asked_at = client.asked_at
                 if self._client is not client:

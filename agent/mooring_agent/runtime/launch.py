@@ -130,7 +130,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
     if "net" in shape.namespaces:
         stage.raise_loopback()
     if ahead:
-        _rehearse()
+        rehearse()
     channel.send(_READY)
 
     raw, stdio = receive_plan(channel)
@@ -190,7 +190,7 @@ def _launch(channel: socket.socket, shape: Shape, slot: str, stage_directory: st
         os._exit(report(channel, error))
 
 
-def _rehearse() -> None:
+def rehearse() -> None:
     """See `process.rehearse`."""
     bind = mounts.Bind("/", "/")
     sample = Process(("true",), ("PATH=/bin",), rlimits=((0, 0, 0),))

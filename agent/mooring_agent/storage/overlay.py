@@ -30,7 +30,7 @@ from mooring_agent.storage.snapshotter import (
     Usage,
     WhiteoutStyle,
 )
-from mooring_agent.storage.spares import SparePairs
+from mooring_agent.storage.spares import Spares
 from mooring_agent.storage.trash import Trash
 from mooring_agent.storage.tree import measure_tree
 
@@ -61,8 +61,7 @@ class OverlaySnapshotter(RecordedSnapshotter):
         self._roots: dict[int, tuple[int, int, int]] = {}  # mode, uid, gid of committed layers' roots
         self._owner = os.geteuid(), os.getegid()
         self._load()
-        modes = (_ROOT_MODE, _WORK_MODE)
-        self._spares = SparePairs(self._layers_fd, self._works_fd, modes, self._numbers)
+        self._spares = Spares(self._make_pair)
 
     def wait_idle(self, timeout: float | None = None) -> bool:
         """Wait until the trash is empty."""
@@ -91,6 +90,14 @@ class OverlaySnapshotter(RecordedSnapshotter):
                 os.chown(str(number), uid, gid, dir_fd=self._layers_fd)
             if mode != _ROOT_MODE:
                 os.chmod(str(number), mode, dir_fd=self._layers_fd)
+        return number
+
+    def _make_pair(self) -> int:
+        """A layer's directory and its work directory; their number."""
+        number = next(self._numbers)
+        for fd, mode in ((self._layers_fd, _ROOT_MODE), (self._works_fd, _WORK_MODE)):
+            os.mkdir(str(number), mode, dir_fd=fd)
+            os.chmod(str(number), mode, dir_fd=fd)
         return number
 
     def _look_at(self, layer: Record) -> tuple[int, int, int]:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -56,6 +58,32 @@ def test_a_cable_that_waits_becomes_the_next_container_s(agent: AgentUnderTest) 
     assert network["mac_address"] in seen
     assert f" {network['ipv4_address']}/" in seen
     assert waiting & _cables(agent)
+
+
+def test_a_burst_of_starts_has_more_wait_for_the_next_one(agent: AgentUnderTest) -> None:
+    _put(agent, "first")
+    # Half of a pool of ten, and the one that is the container's.
+    eventually(lambda: len(_cables(agent)) == 1 + 5, what="the usual cables in reserve")
+    numbers = itertools.count()
+
+    def run(number: int) -> None:
+        # Each unlike the one before: else some would stand by, with cables.
+        _create(agent, f"many{number}", Memory=(100 << 20) + (number << 12))
+        _docker(agent, "POST", f"/containers/many{number}/start")
+        _docker(agent, "DELETE", f"/containers/many{number}?force=true")
+
+    def burst() -> None:
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(run, itertools.islice(numbers, 24)))
+
+    def grows() -> bool:
+        burst()  # which a busy machine may draw out so much that it is none
+        with suppress(AssertionError):
+            eventually(lambda: len(_cables(agent)) == 1 + 10, timeout=2, what="more cables")
+            return True
+        return False
+
+    eventually(grows, what="as many cables as the pool has launchers")
 
 
 def test_the_outer_end_of_a_cable_has_no_address_of_its_own(agent: AgentUnderTest) -> None:
