@@ -96,7 +96,7 @@ class Description:
             for path, operations in document["paths"].items()
             for method, operation in operations.items()
         ]
-        self._raw = document["definitions"]
+        self.document = document
 
     @property
     def operations(self) -> list[Operation]:
@@ -127,7 +127,7 @@ class Description:
         if kind not in _JSON_TYPES:
             expected = described["schema"].get("type")
             return [] if expected == "string" else [f"{where}: the content type is {kind!r}, expected JSON"]
-        schema = _closed(described["schema"], self._raw) | {"definitions": self._definitions}
+        schema = _closed(described["schema"], self.document["definitions"]) | {"definitions": self._definitions}
         validator = Draft4Validator(schema, format_checker=_formats())
         found = []
         for value in _values(response.body):
@@ -138,15 +138,11 @@ class Description:
 
 
 @cache
-def descriptions() -> dict[str, Description]:
-    """All versions of which the description is on this machine."""
-    there = {version: _read(version) for version in (*VERSIONS, _LATER)}
-    later = next((document for document in reversed(there.values()) if document), None)
-    return {
-        version: Description(document, (later or document)["definitions"])
-        for version, document in there.items()
-        if document is not None and version in VERSIONS
-    }
+def description(version: str) -> Description | None:
+    """The description of a version, if it is on this machine."""
+    document = _read(version)
+    later = _read(_LATER) or document
+    return Description(document, later["definitions"]) if document and later else None
 
 
 def _read(version: str) -> dict[str, Any] | None:
