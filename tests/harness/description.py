@@ -86,9 +86,7 @@ class Description:
         for each in MISTAKES:
             _correct(document, each)
         self._definitions = {
-            name: _extended(
-                _closed(schema, document["definitions"]), _closed(later.get(name, {}), later)
-            )
+            name: _extended(_closed(schema, document["definitions"]), _closed(later.get(name, {}), later))
             for name, schema in document["definitions"].items()
         }
         self._operations = [
@@ -127,7 +125,9 @@ class Description:
         if kind not in _JSON_TYPES:
             expected = described["schema"].get("type")
             return [] if expected == "string" else [f"{where}: the content type is {kind!r}, expected JSON"]
-        schema = _closed(described["schema"], self.document["definitions"]) | {"definitions": self._definitions}
+        schema = _closed(described["schema"], self.document["definitions"]) | {
+            "definitions": self._definitions
+        }
         validator = Draft4Validator(schema, format_checker=_formats())
         found = []
         for value in _values(response.body):
@@ -219,7 +219,7 @@ def _closed(schema: Any, definitions: dict[str, Any]) -> Any:
 def _extended(schema: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """A definition that lets members pass which a later version knows."""
     if schema.get("additionalProperties") is False:
-        schema["properties"] = dict.fromkeys(later.get("properties", {}), {}) | schema["properties"]
+        schema["properties"] = {key: {} for key in later.get("properties", {})} | schema["properties"]
     return schema
 
 
@@ -249,7 +249,7 @@ def _formats() -> FormatChecker:
     checker = FormatChecker(formats=())
     for name, (low, high) in _WHOLE_NUMBERS.items():
         checker.checks(name)(
-            lambda value, low=low, high=high: not isinstance(value, int) or low <= value <= high  # type: ignore[misc]
+            lambda value, low=low, high=high: not isinstance(value, int) or low <= value <= high
         )
     for name in ("dateTime", "date-time"):
         checker.checks(name, raises=ValueError)(_is_time)

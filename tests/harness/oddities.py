@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Good requests of which one member is bad: where members are, by the published description, and what is put there."""
+"""Good requests of which one member is bad: where members are, by a description, and what is put there."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def sites(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator
 
 
 def placed(way: tuple[str, ...], value: Any, body: Any) -> Any:
-    """Return a good body with a bad member in it; a map's value has the name `eth0/80`, which fits nothing."""
+    """Return a good body with a bad member in it; a map's value goes by a name that ports have."""
     if not way:
         return value
     step, *rest = way

@@ -36,7 +36,9 @@ class Session:
         self.problems: list[str] = []
         self.asked: set[tuple[str, str]] = set()
 
-    def __call__(self, method: str, path: str, body: object = None, *, status: int | None = None, auth: bool = False) -> Any:
+    def __call__(
+        self, method: str, path: str, body: object = None, *, status: int | None = None, auth: bool = False
+    ) -> Any:
         """Send a request, expect a success (or `status`), and return the JSON of the answer, or its bytes."""
         target = f"/v{self.description.version}{path}"
         headers = {"X-Registry-Auth": _credentials(self.registry)} if auth else {}
@@ -104,11 +106,18 @@ def system(ask: Session) -> None:
     ask("GET", "/version")
     ask("GET", "/plugins")
     ask("POST", "/auth", {"username": USER, "password": PASSWORD, "serveraddress": ask.registry.url})
-    ask("POST", "/auth", {"username": USER, "password": "wrong", "serveraddress": ask.registry.url}, status=401)
+    ask(
+        "POST",
+        "/auth",
+        {"username": USER, "password": "wrong", "serveraddress": ask.registry.url},
+        status=401,
+    )
 
 
 def images(ask: Session) -> None:
-    context = archive(Dockerfile=b"FROM busybox\nLABEL a=b\nHEALTHCHECK --interval=1s CMD true\nEXPOSE 80\nVOLUME /v\n")
+    context = archive(
+        Dockerfile=b"FROM busybox\nLABEL a=b\nHEALTHCHECK --interval=1s CMD true\nEXPOSE 80\nVOLUME /v\n"
+    )
     ask("POST", "/build?t=described", context)
     ask("POST", "/build/prune")
     ask("POST", f"/images/described/tag?repo={ask.registry.host}/x&tag=2", status=201)

@@ -9,13 +9,11 @@ MOORING_EXAMPLES is how many of each, for a long run by hand.
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import requests
