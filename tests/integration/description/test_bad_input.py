@@ -9,6 +9,7 @@ MOORING_EXAMPLES is how many of each, for a long run by hand.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 from collections.abc import Callable
 from copy import deepcopy
@@ -23,6 +24,7 @@ from hypothesis.errors import Unsatisfiable
 
 from harness.agent import AgentUnderTest
 from harness.description import Description, Operation, description
+from harness.oddities import TEXTS, VALUES, placed, sites
 from harness.unix_http import Response, UnixConnection
 from harness.waiting import PATIENCE
 
@@ -33,7 +35,7 @@ schemathesis.serializer.alias("application/x-tar", "application/octet-stream")
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 VERSION = "1.47"
-EXAMPLES = int(os.environ.get("MOORING_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("MOORING_EXAMPLES", "2"))
 ANSWERED_WITHIN = 20.0 * PATIENCE  # seconds; a stop waits for ten by default
 _STREAM_WITHIN = 0.2  # seconds in which a stream without an end is read
 
@@ -42,6 +44,19 @@ _ELSEWHERE = {"/images/{name}/push", "/distribution/{name}/json", "/auth"}
 
 # What is answered with the same error whatever is asked: `test_no_swarm_says_so_whatever_is_asked`.
 _NEVER = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
+
+# Calls that take a body: the query and the body of a request that succeeds.
+_GOOD: dict[str, tuple[str, dict[str, Any]]] = {
+    "/containers/create": ("", {"Image": "busybox", "Cmd": ["true"]}),
+    "/containers/{id}/update": ("", {}),
+    "/containers/{id}/exec": ("", {"Cmd": ["true"]}),
+    "/exec/{id}/start": ("", {}),
+    "/networks/create": ("", {"Name": "bad"}),
+    "/networks/{id}/connect": ("", {"Container": "aim"}),
+    "/networks/{id}/disconnect": ("", {"Container": "aim"}),
+    "/volumes/create": ("", {"Name": "bad"}),
+    "/commit": ("?container=aim", {}),
+}
 
 few = settings(
     max_examples=EXAMPLES,
@@ -86,6 +101,16 @@ class Target:
         self.agent.api("POST", "/volumes/create", {"Name": "aim"}, check=False)
         made = self.agent.api("POST", "/containers/aim/exec", {"Cmd": ["true"]}, check=False)
         self.execution = made.get("Id", "")
+
+    def unmake(self, operation: Operation, made: Any) -> None:
+        """Remove what a request has made, so that nothing is in the way of the next."""
+        removed = {
+            "/containers/create": "/containers/{Id}?force=true&v=true",
+            "/networks/create": "/networks/{Id}",
+            "/commit": "/images/{Id}",
+        }.get(operation.path)
+        if removed is not None:
+            self.agent.api("DELETE", removed.format(**made))
 
     def name(self, operation: Operation) -> str:
         """What takes the place of `{id}` or `{name}`."""
@@ -169,6 +194,60 @@ def test_every_call_takes_what_schemathesis_makes(target: Target) -> None:
             cases = made.as_strategy(generation_mode=mode)
             failures += target.failures(operations[made.method.upper(), made.path], cases)
     assert not failures, "\n".join(failures)
+
+
+def bodies(description: Description) -> st.SearchStrategy[tuple[Operation, str, bytes]]:
+    """Good bodies with a bad member, any of those that are described, of any call that takes one."""
+    places = []
+    for path, (query, good) in _GOOD.items():
+        operation = next(
+            each for each in description.operations if (each.method, each.path) == ("POST", path)
+        )
+        parameters = description.document["paths"][path]["post"]["parameters"]
+        schema = next(each["schema"] for each in parameters if each["in"] == "body")
+        for way in sorted(set(sites(schema, description.document["definitions"]))):
+            places.append((operation, query, way, good))
+    return st.builds(
+        lambda place, value: (place[0], place[1], json.dumps(placed(place[2], value, place[3])).encode()),
+        st.sampled_from(places),
+        st.sampled_from(VALUES),
+    )
+
+
+def test_one_bad_member_of_a_body(target: Target) -> None:
+    @settings(few, max_examples=EXAMPLES * 400)
+    @given(bodies(target.description))
+    def asked(case: tuple[Operation, str, bytes]) -> None:
+        operation, query, body = case
+        path = operation.path.replace("{id}", target.name(operation)) + query
+        answer = target.verdict(operation, path, body, {"Content-Type": "application/json"})
+        if answer.status == 201:
+            target.unmake(operation, answer.json())
+
+    target.make()
+    asked()
+
+
+def test_one_bad_parameter_of_a_query(target: Target) -> None:
+    cases = [
+        (operation, parameter["name"])
+        for operation in target.description.operations
+        for parameter in target.description.document["paths"][operation.path][operation.method.lower()].get(
+            "parameters", ()
+        )
+        if parameter["in"] == "query" and not operation.path.startswith(_NEVER)
+    ]
+
+    @settings(few, max_examples=EXAMPLES * 200)
+    @given(st.sampled_from(cases), st.sampled_from(TEXTS))
+    def asked(case: tuple[Operation, str], text: str) -> None:
+        operation, name = case
+        if operation.method != "GET":
+            target.make()
+        path = operation.path.replace("{id}", target.name(operation)).replace("{name}", "aim")
+        target.verdict(operation, f"{path}?{name}={text}", None, {})
+
+    asked()
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}", b"{", b"[]", b"\xff\x00"])
