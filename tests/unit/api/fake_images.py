@@ -102,6 +102,8 @@ class FakeImages:
             for step, current in (("download", 1), ("verify", 2), ("unpack", 1), ("unpack", 2)):
                 progress(ProgressEvent(step, current, 2, "aa"))
             progress(ProgressEvent("exists", 2, 2, "bb"))
+        if "breaks" in reference:
+            raise NotFound(f"pull of {reference}: no such layer")
         return Pulled(IMAGE, f"sha256:{'d' * 64}", "new" in reference)
 
     async def push(
