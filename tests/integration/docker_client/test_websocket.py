@@ -185,7 +185,7 @@ def test_a_client_that_reads_nothing_makes_nothing_grow(
 
 def test_what_is_no_websocket_is_refused(agent: AgentUnderTest, run: Callable[..., str]) -> None:
     response = agent.request("GET", f"/containers/{run('sleep', '600')}/attach/ws?stream=1")
-    assert (response.status, "expected Connection: Upgrade" in response.json()["message"]) == (400, True)
+    assert (response.status, "Connection: Upgrade" in response.json()["message"]) == (400, True)
 
 
 def _resident(agent: AgentUnderTest) -> int:

@@ -190,6 +190,13 @@ def test_a_request_that_asks_for_no_websocket_is_told_what_is_missing(name: str,
         handshake.accepted(request(**{name: value}))
 
 
+def test_a_websocket_is_asked_for_by_get() -> None:
+    asked = request()
+    asked.method = "HEAD"
+    with pytest.raises(InvalidSpec, match="expected GET"):
+        handshake.accepted(asked)
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://server.example.com:99"])
 def test_pages_of_others_are_turned_away(origin: str) -> None:
     with pytest.raises(Denied, match=r"server\.example\.com"):

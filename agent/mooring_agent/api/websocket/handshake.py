@@ -25,11 +25,10 @@ def accepted(request: Request) -> HeaderList:
     for any page: what is not of this address is turned away.
     """
     headers = request.headers
-    if PROTOCOL not in _tokens(headers.get("upgrade", "")) or "upgrade" not in _tokens(
-        headers.get("connection", "")
-    ):
+    upgrades = PROTOCOL in _tokens(headers.get("upgrade", ""))
+    if request.method != "GET" or not upgrades or "upgrade" not in _tokens(headers.get("connection", "")):
         raise InvalidSpec(
-            f"{request.method} {request.path} is for websockets: expected Connection: Upgrade and "
+            f"{request.method} {request.path} is for websockets: expected GET with Connection: Upgrade and "
             "Upgrade: websocket; attach without one by POST"
         )
     version = headers.get("sec-websocket-version", "")
