@@ -98,6 +98,8 @@ class FakeImages:
         self.pulled.append((reference, platform, credentials))
         if "absent" in reference:
             raise NotFound(f"pull of {reference}: no such image")
+        if "secret" in reference:
+            raise Unauthorized(f"pull of {reference}: log in")
         if progress is not None:
             for step, current in (("download", 1), ("verify", 2), ("unpack", 1), ("unpack", 2)):
                 progress(ProgressEvent(step, current, 2, "aa"))

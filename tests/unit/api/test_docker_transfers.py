@@ -68,6 +68,11 @@ def test_a_pull_of_what_is_not_there_has_the_status_that_says_so(api: Served) ->
     assert "no such image" in answer.json()["message"]
 
 
+def test_a_pull_of_what_may_not_be_seen_makes_no_client_ask_for_a_password(api: Served) -> None:
+    answer = api.call("POST", "/images/create?fromImage=secret&tag=1", b"")
+    assert (answer.status, "log in" in answer.json()["message"]) == (404, True)
+
+
 def test_a_pull_that_has_begun_tells_its_error_in_the_stream(api: Served) -> None:
     answer = api.call("POST", "/images/create?fromImage=breaks&tag=1", b"")
     first, *_, last = lines(answer.body)

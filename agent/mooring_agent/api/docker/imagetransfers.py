@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidSpec, MooringError, NotFound, NotSupported
+from ...errors import Denied, InvalidSpec, MooringError, NotFound, NotSupported, Unauthorized
 from ...images.changes import apply_changes
 from ...images.config import ImageConfig
 from ...images.content import MAX_DOCUMENT, Descriptor
@@ -247,9 +247,13 @@ async def _told(
 
 
 def _failed(line: Line) -> MooringError:
-    """The error that a last line tells of."""
+    """The error that a last line tells of.
+
+    As dockerd: what may not be seen is not there. A client that read 401 would ask its user for a password.
+    """
     error = MooringError(line["error"])
-    error.status = line["errorDetail"]["code"]
+    code = line["errorDetail"]["code"]
+    error.status = NotFound.status if code in (Unauthorized.status, Denied.status) else code
     return error
 
 
