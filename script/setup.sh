@@ -6,6 +6,7 @@
 #   need_packages PACKAGE...      install those of the Debian packages that are missing (as root; else name them)
 #   need_docker_client            put a docker client into .venv/bin where PATH has none; no daemon comes with it
 #   need_compose                  put Docker Compose 2 into .venv/bin where the docker client has no such plugin
+#   need_api_descriptions         put the published descriptions of the Docker Engine API into .venv/share/docker-api
 #   setup_environment             make .venv with all extras, or bring it up to date; sets PATH
 #   test_packages                 the packages that the agent and its tests use
 #
@@ -144,6 +145,7 @@ _download_compose() {
 # With package lists of its own, so that the host's apt hears of no other release.
 _download_compose_of_next_release() {
     local mirror codename options
+    # shellcheck disable=SC1091  # the host's own
     codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME-}")
     # shellcheck disable=SC2016  # a variable of apt-get's
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
@@ -158,6 +160,48 @@ _download_compose_of_next_release() {
     )
     _apt_get "${options[@]}" update && _apt_get "${options[@]}" download docker-compose
 }
+
+# The tests compare answers with them. A release of Debian has those of its own dockerd and of all before; a later
+# one's are taken from where this host's packages come from, apart from its own lists.
+need_api_descriptions() {
+    local newest=1.47 target=$venv/share/docker-api scratch suite mirror
+    if [[ -f $target/v$newest.yaml.gz || $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        return 0
+    fi
+    say "fetching the published descriptions of the Docker Engine API into .venv/share"
+    scratch=$(mktemp -d)
+    apt-cache show docker-doc >/dev/null 2>&1 || _apt_get update || true
+    _unpack_api_descriptions "$scratch" "$target" || true
+    # shellcheck disable=SC2016  # $(…) is apt's own here
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+        awk '$2 == "Debian" && $3 == "main" && $1 !~ /security/ { print $1; exit }')
+    for suite in testing unstable stable; do
+        [[ -n $mirror && ! -f $target/v$newest.yaml.gz ]] || break
+        mkdir -p "$scratch/$suite/lists/partial" "$scratch/$suite/cache/archives/partial"
+        printf 'deb [signed-by=%s] %s %s main\n' /usr/share/keyrings/debian-archive-keyring.gpg "$mirror" "$suite" \
+            >"$scratch/$suite/sources.list"
+        local apart=(
+            -o APT::Sandbox::User=root -o Acquire::Languages=none
+            -o "Dir::Etc::sourcelist=$scratch/$suite/sources.list" -o Dir::Etc::sourceparts=-
+            -o "Dir::State::lists=$scratch/$suite/lists" -o "Dir::Cache=$scratch/$suite/cache"
+        )
+        if _apt_get "${apart[@]}" update; then
+            _unpack_api_descriptions "$scratch/$suite" "$target" "${apart[@]}" || true
+        fi
+    done
+    rm -rf "$scratch"
+    [[ -f $target/v$newest.yaml.gz ]] ||
+        say "the description of version $newest could not be fetched: the tests that read it will be skipped"
+}
+
+# DIRECTORY TARGET OPTION...: what docker-doc has of them, through apt with these options.
+_unpack_api_descriptions() (
+    cd "$1" || return
+    _apt_get "${@:3}" download docker-doc 2>/dev/null || return
+    dpkg-deb --extract docker-doc_*.deb unpacked || return
+    mkdir -p "$2"
+    cp unpacked/usr/share/doc/docker-doc/api/v1.*.yaml.gz "$2"
+)
 
 _python_suits() {
     "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1

@@ -21,8 +21,10 @@ from contextlib import suppress
 from typing import Any
 
 from mooring_agent.api.docker import convert
+from mooring_agent.api.jsontext import parsed
 from mooring_agent.api.messages import decoded
 from mooring_agent.api.query import Query
+from mooring_agent.api.websocket.frames import Data, Decoder, Ping, ProtocolError
 from mooring_agent.cgroups import cpulist, devices, interface, mountinfo
 from mooring_agent.cgroups.v1 import cpu as cpu_v1
 from mooring_agent.cgroups.v1 import memory as memory_v1
@@ -281,6 +283,24 @@ def docker(data: bytes) -> None:
     if isinstance(document, dict):
         with suppress(MooringError):
             ContainerSpec.parse(convert.convert(document).spec, name="x")
+
+
+@target(b'{"a":[1,null,"\\ud83d\\ude00"]}', b"[1e400]", b'"\\ud800"')
+def client_json(data: bytes) -> None:
+    """JSON of clients; what passes can be written again."""
+    with suppress(ValueError):
+        json.dumps(parsed(data), ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+@target(b"\x82\x85\1\2\3\4heard", b"\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8", b"\x01\xfe\0\x80\0\0\0\0")
+def websocket(data: bytes) -> None:
+    """Frames of a websocket; a Close ends them, and no more is said than was heard."""
+    decoder, said = Decoder(), 0
+    with suppress(ProtocolError):
+        for place in range(0, len(data), 7):
+            for event in decoder.feed(data[place : place + 7]):
+                said += len(event.data) if isinstance(event, Data | Ping) else 0
+    assert said <= len(data)
 
 
 @target(b"a=1&b=%20&filters=%7B%22x%22%3A%5B%22y%22%5D%7D", b"n=1&n=2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from .messages import ClientDisconnected, RawStream
@@ -57,8 +57,11 @@ async def carry(
     stdin: bool,
     close_stdin: bool = True,
     detach: Detach | None = None,
+    listens: Callable[[], bool] = lambda: True,
 ) -> bool:
     """Carry until the process ends, the client leaves, or what `detach` looks for is typed.
+
+    `listens` tells of a client whose input has ended whether it still takes output.
 
     True if the process has said everything.
 
@@ -66,11 +69,11 @@ async def carry(
     flowing, so that `echo x | docker run -i … cat` gets its answer.
     """
     outward = asyncio.create_task(_outward(raw, process, framed))
-    inward = asyncio.create_task(_inward(raw, process if stdin else None, close_stdin, detach))
+    inward = asyncio.create_task(_inward(raw, process if stdin else None, close_stdin, detach, listens))
     try:
         await asyncio.wait((outward, inward), return_when=asyncio.FIRST_COMPLETED)
         if not outward.done() and inward.result():
-            return False  # detached
+            return False  # detached, or left
         await outward
         return True
     finally:
@@ -86,9 +89,13 @@ async def _outward(raw: RawStream, process: ProcessStreams, framed: bool) -> Non
 
 
 async def _inward(
-    raw: RawStream, process: ProcessStreams | None, close_stdin: bool, detach: Detach | None
+    raw: RawStream,
+    process: ProcessStreams | None,
+    close_stdin: bool,
+    detach: Detach | None,
+    listens: Callable[[], bool],
 ) -> bool:
-    """Read the client to its end; without `process` only to notice that. True when it detached."""
+    """Read the client to its end; without `process` only to notice that. True when it is done with all."""
     try:
         while data := await raw.read():
             detached = False
@@ -101,5 +108,5 @@ async def _inward(
         if process is not None and close_stdin:
             await process.close_stdin()
     except (ClientDisconnected, BrokenPipeError):
-        return False  # the other direction notices for itself
-    return False
+        pass  # the other direction notices for itself
+    return not listens()

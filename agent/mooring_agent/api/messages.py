@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from ..errors import InvalidSpec, MooringError
 from .access.peers import Peer
+from .jsontext import parsed
 from .query import Query
 
 # A JSON document of this API is small; what is large (an image) is streamed and never held whole.
@@ -103,8 +104,8 @@ class Request:
         if not text.strip():
             return {}
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = parsed(text)
+        except ValueError as error:
             raise InvalidSpec(
                 f"the body of {self.method} {self.path} is not JSON ({error}); send a JSON object"
             ) from None

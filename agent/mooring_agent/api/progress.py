@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MooringError
@@ -61,6 +61,33 @@ async def report(
         if abandon:
             task.cancel()
     yield task.result()
+
+
+class _Begun:
+    """A stream of which the first piece was taken already."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+        self._first: bytes | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return await anext(self._rest)
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()
+
+
+async def begun(stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """A stream that has something to say, once it has: what goes wrong before that is raised here, so that
+    the answer can have its status.
+    """
+    return _Begun(await anext(stream, b""), stream)
 
 
 async def _guarded(work: Awaitable[Any]) -> dict[str, Any]:

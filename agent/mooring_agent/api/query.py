@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qs
 
 from ..errors import InvalidSpec
+from .jsontext import parsed
 
 _TRUE = frozenset({"1", "t", "true", "yes", "y", "on"})
 _FALSE = frozenset({"", "0", "f", "false", "no", "n", "off", "none"})
 
 # Enough for any call; more is a mistake or an attack on the parser.
 _MAX_FIELDS = 1000
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 Filters = dict[str, tuple[str, ...]]
 
@@ -63,10 +66,10 @@ class Query:
         text = self.text(name).strip()
         if not text:
             return default
-        try:
-            value = int(text)
-        except ValueError:
-            raise InvalidSpec(f"{name}={text!r} is not a whole number") from None
+        # Of ASCII's digits, as many as 64 bits hold: what is larger is none for the kernel or the database.
+        if not _WHOLE.fullmatch(text):
+            raise InvalidSpec(f"{name}={text[:40]!r} is not a whole number of at most 18 digits")
+        value = int(text)
         if minimum is not None and value < minimum:
             raise InvalidSpec(f"{name}={value} is too small: expected {minimum} or more")
         return value
@@ -97,8 +100,8 @@ class Query:
         if not text:
             return {}
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = parsed(text)
+        except ValueError as error:
             raise InvalidSpec(f"filters is not JSON ({error})") from None
         if not isinstance(document, dict):
             raise InvalidSpec('filters is not a JSON object: expected one such as {"name": ["web"]}')

@@ -370,7 +370,11 @@ def _mapped(device: DeviceMapping) -> Iterable[DeviceNode]:
 
 
 def _below(directory: str, target: str) -> Iterable[DeviceNode]:
-    for entry in sorted(os.listdir(directory)):
+    try:
+        entries = sorted(os.listdir(directory))
+    except OSError as error:
+        raise InvalidSpec(f"the devices below {directory} cannot be listed: {error.strerror}") from None
+    for entry in entries:
         if directory == "/dev" and entry in _OWN_DEVICES:
             continue
         path, inside = f"{directory}/{entry}", f"{target}/{entry}"

@@ -387,6 +387,8 @@ class Containers:
             raise InvalidSpec(
                 f"container {name} has nothing to run: image {spec.image} names no command, so give one"
             )
+        if not argv[0]:
+            raise InvalidSpec(f"container {name} has a command whose first word is empty: name a program")
         container = Container(
             id=id,
             name=name,

@@ -370,3 +370,9 @@ def test_docker_cp(agent: AgentUnderTest, client: Any, tmp_path: Any) -> None:
     assert refused.returncode != 0
     changed = agent.docker("diff", "py-cp").stdout.splitlines()
     assert changed == ["C /tmp", "A /tmp/tree", "A /tmp/tree/file"]
+
+
+def test_a_command_without_a_program_is_refused_when_the_container_is_made(client: Any) -> None:
+    with pytest.raises(docker.errors.APIError, match="first word is empty") as caught:
+        client.api.create_container("busybox", [""])
+    assert caught.value.status_code == 400

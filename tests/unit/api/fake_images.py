@@ -98,10 +98,14 @@ class FakeImages:
         self.pulled.append((reference, platform, credentials))
         if "absent" in reference:
             raise NotFound(f"pull of {reference}: no such image")
+        if "secret" in reference:
+            raise Unauthorized(f"pull of {reference}: log in")
         if progress is not None:
             for step, current in (("download", 1), ("verify", 2), ("unpack", 1), ("unpack", 2)):
                 progress(ProgressEvent(step, current, 2, "aa"))
             progress(ProgressEvent("exists", 2, 2, "bb"))
+        if "breaks" in reference:
+            raise NotFound(f"pull of {reference}: no such layer")
         return Pulled(IMAGE, f"sha256:{'d' * 64}", "new" in reference)
 
     async def push(

@@ -340,6 +340,11 @@ def test_what_cannot_be_had_is_refused_by_name(host: dict[str, Any], named: str)
         ({}, {"Binds": ["/a:/b:c:d"]}, "HostConfig.Binds"),
         ({}, {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}, "AutoRemove"),
         ({}, {"NanoCpus": 1, "CpuQuota": 1}, "NanoCpus"),
+        (
+            {},
+            {"Mounts": [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": True}}]},
+            "TmpfsOptions.Options",
+        ),
         ({}, "x", "HostConfig"),
     ],
 )

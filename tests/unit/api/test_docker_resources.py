@@ -183,7 +183,6 @@ def test_events(api: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "part"),
     [
-        ("GET", "/containers/x/attach/ws", 501, "websocket"),
         ("GET", "/images/search?term=x", 501, "docker search"),
         ("GET", "/swarm", 503, "not a swarm manager"),
         ("GET", "/nothing", 404, "no such call"),

@@ -62,10 +62,23 @@ def test_a_pull_without_a_tag_is_one_of_all_tags(api: Served, engine: FakeEngine
     assert names == [f"docker.io/library/web:{tag}" for tag in "123"]
 
 
-def test_a_pull_tells_its_error_in_the_stream(api: Served) -> None:
-    last = lines(api.call("POST", "/images/create?fromImage=absent&tag=1", b"").body)[-1]
+def test_a_pull_of_what_is_not_there_has_the_status_that_says_so(api: Served) -> None:
+    answer = api.call("POST", "/images/create?fromImage=absent&tag=1", b"")
+    assert (answer.status, answer.json()) == (404, {"message": answer.json()["message"]})
+    assert "no such image" in answer.json()["message"]
+
+
+def test_a_pull_of_what_may_not_be_seen_makes_no_client_ask_for_a_password(api: Served) -> None:
+    answer = api.call("POST", "/images/create?fromImage=secret&tag=1", b"")
+    assert (answer.status, "log in" in answer.json()["message"]) == (404, True)
+
+
+def test_a_pull_that_has_begun_tells_its_error_in_the_stream(api: Served) -> None:
+    answer = api.call("POST", "/images/create?fromImage=breaks&tag=1", b"")
+    first, *_, last = lines(answer.body)
+    assert (answer.status, first["status"]) == (200, "Pulling from library/breaks")
     assert last["errorDetail"]["code"] == 404
-    assert "no such image" in last["error"]
+    assert "no such layer" in last["error"]
 
 
 def test_a_push_in_the_client_s_lines(api: Served) -> None:

@@ -95,6 +95,9 @@ def test_flags(text: str, value: bool) -> None:
         ("x=maybe", lambda query: query.flag("x")),
         ("x=1.5", lambda query: query.integer("x")),
         ("x=-1", lambda query: query.integer("x", minimum=0)),
+        ("x=9999999999999999999", lambda query: query.integer("x")),
+        ("x=%D9%A3", lambda query: query.integer("x")),  # a digit of another script
+        ('filters={"x":["%5cud800"]}', lambda query: query.filters(("x",))),
         ("x=nan", lambda query: query.number("x")),
         ("x=inf", lambda query: query.number("x")),
         ("x=-1", lambda query: query.number("x", minimum=0)),

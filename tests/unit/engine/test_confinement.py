@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mooring_agent.engine.confinement import (
     Surroundings,
     capabilities_of,
     device_rules,
+    devices_of,
     is_plain,
 )
 from mooring_agent.engine.container import Container
@@ -23,7 +25,7 @@ from mooring_agent.engine.launching import root_is_shared
 from mooring_agent.engine.oci import runtime_config
 from mooring_agent.engine.resources import ContainerSpec
 from mooring_agent.engine.resources.namespaces import IdRange
-from mooring_agent.errors import MissingProgram
+from mooring_agent.errors import InvalidSpec, MissingProgram
 from mooring_agent.runtime.compile import STANDARD_MOUNTS, compile_launch, is_standard
 from mooring_agent.runtime.mounts import BindRoot
 
@@ -225,3 +227,13 @@ def test_a_program_that_needs_libraries_is_no_init(tmp_path: Path) -> None:
 )
 def test_whether_the_host_s_mounts_reach_those_who_wait(line: str, shared: bool) -> None:
     assert root_is_shared(f"{line}\n") == shared
+
+
+def test_devices_that_cannot_be_listed_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    spec = container(devices=[str(tmp_path)]).spec
+    with pytest.raises(InvalidSpec, match=f"below {tmp_path} cannot be listed: Permission denied"):
+        devices_of("web", spec)

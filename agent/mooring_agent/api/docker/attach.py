@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`POST /containers/{id}/attach` and `GET /containers/{id}/logs`."""
+"""`POST /containers/{id}/attach`, `GET /containers/{id}/attach/ws` and `GET /containers/{id}/logs`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import Conflict, InvalidSpec, NotSupported
@@ -11,6 +12,8 @@ from ..duplex import ProcessStreams, carry, frame
 from ..messages import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, RawStream, Reply, Request, Stream
 from ..router import Need, Route
 from ..timestamps import parse, rfc3339
+from ..websocket import handshake
+from ..websocket.channel import Channel
 from .terminals import DetachFilter, detach_keys
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 # From this version on the multiplexed stream has a content type of its own.
 _MULTIPLEXED = (1, 42)
+# From this version on a websocket attaches to the streams that are asked for.
+_CHOSEN_STREAMS = (1, 42)
 
 
 def stream_type(request: Request, tty: bool) -> str:
@@ -37,10 +42,45 @@ class AttachCalls:
     def routes(self) -> Iterator[Route]:
         """The route table of this resource."""
         yield Route("POST", "/containers/{id}/attach", self.attach, versioned=True, needs=Need.ALL)
+        yield Route(
+            "GET", "/containers/{id}/attach/ws", self.attach_websocket, versioned=True, needs=Need.ALL
+        )
         yield Route("GET", "/containers/{id}/logs", self.logs, versioned=True, abandon=True, needs=Need.READ)
 
     async def attach(self, request: Request) -> Reply:
         """The raw stream of a container, from now on or (`logs`) from its beginning."""
+        query = request.query
+        attached = await self._attached(
+            request, stdin=query.flag("stdin"), stdout=query.flag("stdout"), stderr=query.flag("stderr")
+        )
+
+        async def serve(raw: RawStream) -> None:
+            await attached.carry(raw, framed=not attached.streams.tty)
+
+        tty = attached.streams.tty
+        return Hijack(serve, content_type=stream_type(request, tty), unserved=attached.streams.close)
+
+    async def attach_websocket(self, request: Request) -> Reply:
+        """The same through a websocket, where output is never framed."""
+        headers = handshake.accepted(request)
+        query = request.query
+        # As dockerd: before this version all of a container was attached to.
+        whole = request.version is not None and request.version < _CHOSEN_STREAMS
+        attached = await self._attached(
+            request,
+            stdin=whole or query.flag("stdin"),
+            stdout=whole or query.flag("stdout"),
+            stderr=whole or query.flag("stderr"),
+        )
+
+        async def serve(raw: RawStream) -> None:
+            channel = Channel(raw)
+            await attached.carry(channel, framed=False, listens=channel.listens)
+            await channel.close()
+
+        return Hijack(serve, None, handshake.PROTOCOL, headers, attached.streams.close)
+
+    async def _attached(self, request: Request, *, stdin: bool, stdout: bool, stderr: bool) -> _Attached:
         query = request.query
         container = self._containers.get(request.params["id"])
         if container.status == "paused":
@@ -48,33 +88,17 @@ class AttachCalls:
         if query.flag("logs"):
             _require_log(container)
         keys = detach_keys(query.text("detachKeys"))
-        stdin = query.flag("stdin") and container.spec.interactive
+        stdin = stdin and container.spec.interactive
         streamed = query.flag("stream")
-        attachment: ProcessStreams = await self._containers.attach(
-            container.id,
-            logs=query.flag("logs"),
-            stream=streamed,
-            stdin=stdin,
-            stdout=query.flag("stdout"),
-            stderr=query.flag("stderr"),
+        streams: ProcessStreams = await self._containers.attach(
+            container.id, logs=query.flag("logs"), stream=streamed, stdin=stdin, stdout=stdout, stderr=stderr
         )
         if streamed and container.status in ("exited", "dead"):
-            attachment = UntilStarted(container, attachment)
+            streams = UntilStarted(container, streams)
         tty = container.spec.tty
         # As dockerd: the end of a client's input ends the container's only if it was made for one client.
         once = bool(container.extra.get("StdinOnce")) and not tty
-
-        async def serve(raw: RawStream) -> None:
-            await carry(
-                raw,
-                attachment,
-                framed=not tty,
-                stdin=stdin,
-                close_stdin=once,
-                detach=DetachFilter(keys) if tty else None,
-            )
-
-        return Hijack(serve, content_type=stream_type(request, tty), unserved=attachment.close)
+        return _Attached(streams, stdin, once, DetachFilter(keys) if tty else None)
 
     async def logs(self, request: Request) -> Reply:
         """What a container wrote; `follow` goes on until it ends."""
@@ -100,6 +124,29 @@ class AttachCalls:
             details=query.flag("details"),
         )
         return Stream(rendered, stream_type(request, container.spec.tty))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """A container's streams, and how a client's are carried to and from them."""
+
+    streams: ProcessStreams
+    stdin: bool
+    once: bool
+    detach: DetachFilter | None
+
+    async def carry(
+        self, raw: RawStream, *, framed: bool, listens: Callable[[], bool] = lambda: True
+    ) -> None:
+        await carry(
+            raw,
+            self.streams,
+            framed=framed,
+            stdin=self.stdin,
+            close_stdin=self.once,
+            detach=self.detach,
+            listens=listens,
+        )
 
 
 class UntilStarted:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ...images.platform import Platform
 from ...images.reference import Reference
 from ...images.registry.credentials import parse_registry_config
 from ..building import begun_build
+from ..jsontext import parsed
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..query import Query
 from ..router import Need, Route
@@ -194,6 +194,6 @@ def _list(query: Query, name: str) -> list[str]:
 
 def _json(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parsed(text)
+    except ValueError as error:
         raise InvalidSpec(f"{name} is not JSON ({error})") from None

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidSpec, NotSupported
 from ...storage.snapshotter import ChangeKind
+from ..jsontext import parsed
 from ..messages import Reply, Request, Stream, json_response
 from ..router import Need, Route
 from .imagetransfers import named
@@ -99,8 +99,8 @@ def image_config(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parsed(text)
+    except ValueError as error:
         raise InvalidSpec(f"the body of a commit is not JSON ({error}): send a JSON object") from None
     if not isinstance(value, dict):
         raise InvalidSpec("the body of a commit is no JSON object: send the configuration of the image")

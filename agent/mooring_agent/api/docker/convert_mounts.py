@@ -140,6 +140,8 @@ def _tmpfs_options(volume: dict[str, Any], options: dict[str, Any], where: str) 
             if (mode := integer(value, f"{where}.{key}")) is not None:
                 volume.setdefault("options", []).append(f"mode={mode:o}")
         elif key == "Options":
+            if value is not None and not isinstance(value, list):
+                raise refused(f"{where}.{key}", value, "a list of lists of strings")
             for option in value or []:
                 words = texts(option, f"{where}.{key}") or []
                 if words and words != ["rw"]:

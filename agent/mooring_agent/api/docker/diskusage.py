@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ...images.image import Image
 
 _TYPES = ("container", "image", "volume", "build-cache")
+# From this version on the build cache's entries speak for themselves.
+_NO_SUM = (1, 42)
 
 
 class DiskUsageCalls:
@@ -51,16 +53,19 @@ class DiskUsageCalls:
                 docker_images.summary(
                     each.image, docker_images.names(each.image), each.containers, each.shared
                 )
+                | docker_images.virtual_size(each.image, request)
                 for each in usage.images
             ]
         if "container" in wanted:
             answer["Containers"] = await self._containers()
         if "volume" in wanted:
             answer["Volumes"] = await self._volumes()
-        answer |= {"BuildCache": [], "BuilderSize": 0}
-        if "build-cache" in wanted:
-            cache = await self._engine.builds.cache()
-            answer |= {"BuildCache": _cached(cache), "BuilderSize": cache.size}
+        answer["BuildCache"] = []
+        cache = await self._engine.builds.cache() if "build-cache" in wanted else None
+        if cache is not None:
+            answer["BuildCache"] = _cached(cache)
+        if request.version is not None and request.version < _NO_SUM:
+            answer["BuilderSize"] = cache.size if cache is not None else 0
         return json_response(answer)
 
     async def _containers(self) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FILTERS = ("before", "dangling", "label", "reference", "since")
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
+# From this version on an image's size has one name.
+_ONE_SIZE = (1, 44)
 
 
 class ImageCalls:
@@ -68,6 +70,7 @@ class ImageCalls:
             if names is not None and _has_labels(image, filters.get("label", ())):
                 entries.append(
                     summary(image, names, users[image.id], shared.get(image.id, -1))
+                    | virtual_size(image, request)
                     | {"ParentId": parent_of.get(image.id, "")}
                 )
         return json_response(entries)
@@ -93,7 +96,7 @@ class ImageCalls:
                 "Variant": image.variant,
                 "Os": image.os,
                 "Size": image.size,
-                "VirtualSize": image.size,
+                **virtual_size(image, request),
                 "GraphDriver": {"Data": None, "Name": self._engine.snapshotter.driver},
                 "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
                 "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
@@ -250,10 +253,15 @@ def summary(image: Image, shown: list[str], users: int, shared: int = -1) -> dic
         "Created": int(image.created_at),
         "Size": image.size,
         "SharedSize": shared,
-        "VirtualSize": image.size,
         "Labels": image.config.get("Labels") or None,
         "Containers": users,
     }
+
+
+def virtual_size(image: Image, request: Request) -> dict[str, int]:
+    """The second name of an image's size, which API 1.44 has done away with."""
+    older = request.version is not None and request.version < _ONE_SIZE
+    return {"VirtualSize": image.size} if older else {}
 
 
 def _config(image: Image) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InvalidSpec, NotFound, NotSupported
+from ...errors import Denied, InvalidSpec, MooringError, NotFound, NotSupported, Unauthorized
 from ...images.changes import apply_changes
 from ...images.config import ImageConfig
 from ...images.content import MAX_DOCUMENT, Descriptor
@@ -16,7 +16,7 @@ from ...images.platform import Platform
 from ...images.reference import DEFAULT_DOMAIN, Reference
 from ...images.registry.credentials import parse_auth_config, parse_registry_auth, registry_of_key
 from ..messages import Reply, Request, Stream, encode, json_response
-from ..progress import report
+from ..progress import begun, report
 from ..router import Need, Route
 from .transferlines import Event, Line, LoadLines, PullLines, PushLines, failure, status
 
@@ -60,7 +60,7 @@ class ImageTransferCalls:
             names = [reference]
             if not query.text("tag") and not name.endswith((f":{reference.tag}", f"@{reference.digest}")):
                 names = await self._tags_there(reference, credentials)
-            return Stream(self._pull(names, platform, credentials))
+            return Stream(await begun(self._pull(names, platform, credentials)))
         if query.text("fromSrc") != "-":
             raise NotSupported(
                 f"fromSrc={query.text('fromSrc')!r} is not supported: "
@@ -83,12 +83,18 @@ class ImageTransferCalls:
 
     async def _pull(
         self, names: list[Reference], platform: Platform | None, credentials: Credentials | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of a pull. Raises what has gone wrong where that comes before any of them."""
         for name in names:
             lines = PullLines()
-            yield encode(status(f"Pulling from {_path(name)}") | {"id": name.digest or name.tag})
+            head: Line | None = status(f"Pulling from {_path(name)}") | {"id": name.digest or name.tag}
             work = _moving(self._images.pull, name, platform=platform, credentials=credentials)
             async for line in _told(work, lines.of, partial(_after_pull, name), abandon=True):
+                if head is not None:
+                    if "error" in line and name is names[0]:
+                        raise _failed(line)
+                    yield encode(head)
+                    head = None
                 yield encode(line)
                 if "error" in line:
                     return
@@ -238,6 +244,17 @@ async def _told(
             told = after(event["outcome"])
         for line in told:
             yield line
+
+
+def _failed(line: Line) -> MooringError:
+    """The error that a last line tells of.
+
+    As dockerd: what may not be seen is not there. A client that read 401 would ask its user for a password.
+    """
+    error = MooringError(line["error"])
+    code = line["errorDetail"]["code"]
+    error.status = NotFound.status if code in (Unauthorized.status, Denied.status) else code
+    return error
 
 
 def _moving(

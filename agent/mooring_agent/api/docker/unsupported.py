@@ -10,7 +10,6 @@ from ..messages import Reply, Request, json_response
 from ..router import Call, Need, Route
 
 _MISSING = (
-    ("GET", "/containers/{id}/attach/ws", "attaching through a websocket"),
     ("POST", "/grpc", "BuildKit's interface, by which buildx builds (without it: DOCKER_BUILDKIT=0)"),
     ("POST", "/plugins/create", "docker plugin"),
     ("GET", "/plugins/privileges", "docker plugin"),
