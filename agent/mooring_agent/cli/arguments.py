@@ -88,7 +88,7 @@ def _agent(commands: Commands) -> None:
         type=int,
         default=unset,
         metavar="MIB",
-        help=f"mebibytes that they may take together (default: {DEFAULT_POOL_MEMORY})",
+        help=f"mebibytes that they and those in reserve may take together (default: {DEFAULT_POOL_MEMORY})",
     )
     agent.add_argument(
         "--storage-driver",
