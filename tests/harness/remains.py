@@ -85,7 +85,7 @@ class Traces:
         host = host or Host()
         return [
             *(f"process {pid}: {command}" for pid, command in self._processes(host)),
-            *(f"mount {target}" for target in self._mounts(host)),
+            *(f"mount {target}" for target in self.mounts(host)),
             *(f"cgroup {path} with processes {pids}" for path, pids in self.occupied_cgroups(host)),
             *(f"nftables table {family} {name}" for family, name in self._tables(host)),
             *(f"link {name}" for name in self._links(host)),
@@ -108,7 +108,7 @@ class Traces:
         for path in groups:
             for pid in _pids(path):
                 _kill(pid)
-        for target in sorted(self._mounts(host), reverse=True):
+        for target in sorted(self.mounts(host), reverse=True):
             _run("umount", "--lazy", target)
         for path in groups:
             _remove_group(path)
@@ -130,7 +130,8 @@ class Traces:
             if wanted in command:
                 yield pid, command.replace(b"\0", b" ").decode(errors="replace").strip()
 
-    def _mounts(self, host: Host) -> list[str]:
+    def mounts(self, host: Host) -> list[str]:
+        """Return the targets of mounts that have to do with our directory."""
         return [target for target, line in host.mounts if str(self.base) in line]
 
     def _cgroups(self, host: Host) -> list[Path]:

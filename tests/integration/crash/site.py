@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.agent import AgentUnderTest
+from harness.remains import Host
 from harness.unix_http import Response
 from harness.waiting import eventually
 from mooring_agent.engine.logs import LogReader
@@ -47,7 +48,7 @@ class Site:
         agent.api("POST", f"{DOCKER}/exec/{self.bystander}/start", {"Detach": True})
         self.seen = 0
         parent = agent.config.cgroup_parent
-        self._group_parents = [path for path in agent.traces._cgroups() if path.name == parent]
+        self._group_parents = Host().groups[parent]
         self._table = table_of(agent.config.nft_table)
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class Site:
                 for entry in os.scandir(parent)
                 if entry.is_dir() and not entry.name.startswith("slot-")
             },
-            "mounts": self.agent.traces._mounts(),
+            "mounts": self.agent.traces.mounts(Host()),
             "elements": elements(self._table),
             "links left": max(0, cables(config.bridge_prefix) - running - SPARE_CABLES),
             "records": records_of_containers(keeper / "records"),
