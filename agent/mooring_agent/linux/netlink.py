@@ -40,7 +40,7 @@ NLA_TYPE_MASK = 0x3FFF
 
 RECEIVE_BYTES = 65536
 ANSWER_TIMEOUT_S = 5
-DUMP_ATTEMPTS = 5
+DUMP_ATTEMPTS = 50  # where containers come and go all the time, a few are not enough
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
