@@ -24,7 +24,11 @@ WITH_PORTS = ("tcp", "udp", "sctp")
 KEYS = ("action", "direction", "protocol", "ports", "peer", "containers")
 HOST = "host"
 _CONTAINER, _NETWORK = "container:", "network:"
-_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,126}[a-zA-Z0-9_.-])?")
+# Networks may have spaces in their names, containers may not.
+_NAMES = {
+    _CONTAINER: re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}"),
+    _NETWORK: re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_. -]{0,126}[a-zA-Z0-9_.-])?"),
+}
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _PEERS = (
     'an address or a subnet such as "10.0.0.0/8", "container:NAME", "network:NAME" or "host"; without it the '
@@ -196,7 +200,7 @@ def _peer(value: object, where: str) -> str:
         return value
     for kind in (_CONTAINER, _NETWORK):
         if value.startswith(kind):
-            return kind + _named(value.removeprefix(kind), where, f"{kind}NAME")
+            return kind + _named(value.removeprefix(kind), where, kind, f"{kind}NAME")
     if "%" in value:  # a zone of IPv6 would be any text
         raise InvalidSpec(f"{where} is {value!r}, expected {_PEERS}")
     try:
@@ -210,10 +214,10 @@ def _names(value: object, where: str, kind: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         raise InvalidSpec(f"{where} is {value!r}, expected a list of names of {kind}s")
-    return tuple(sorted({_named(name, where, f"the name of a {kind}") for name in names}))
+    return tuple(sorted({_named(name, where, f"{kind}:", f"the name of a {kind}") for name in names}))
 
 
-def _named(value: object, where: str, expected: str) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+def _named(value: object, where: str, kind: str, expected: str) -> str:
+    if not isinstance(value, str) or not _NAMES[kind].fullmatch(value):
         raise InvalidSpec(f"{where} has {value!r}, expected {expected}")
     return value

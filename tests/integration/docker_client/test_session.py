@@ -268,7 +268,7 @@ def test_events(agent: AgentUnderTest) -> None:
     ("arguments", "part"),
     [
         (["run", "--gpus", "all", "busybox", "true"], "HostConfig.DeviceRequests"),
-        (["run", "--blkio-weight", "10", "busybox", "true"], "HostConfig.BlkioWeight"),
+        (["run", "--storage-opt", "size=1g", "busybox", "true"], "HostConfig.StorageOpt"),
         (["run", "--dns", "nowhere", "busybox", "true"], "nowhere"),
         (["run", "--log-driver", "syslog", "busybox", "true"], "HostConfig.LogConfig.Type"),
         (["run", "no-such-image", "true"], "no-such-image"),

@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,8 +43,10 @@ def network() -> Iterator[Network]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run root that dnsmasq may pass through."""
     path = tmp_path_factory.mktemp("names")
-    for each in (path, *path.parents[:2]):
-        each.chmod(0o755)
+    above = Path(tempfile.gettempdir())
+    for each in (path, *path.parents):
+        if each.is_relative_to(above) and each != above:
+            each.chmod(0o755)
     return path
 
 

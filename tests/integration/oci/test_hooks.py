@@ -33,7 +33,8 @@ def _noting(kind: str, file: Path) -> dict[str, Any]:
     shell = "/bin/sh"
     return {
         "path": shell,
-        "args": [shell, "-c", f"printf '%s ' {kind} >> {place}; cat >> {place}; echo >> {place}"],
+        # In one write: the process notes something beside the poststart hook.
+        "args": [shell, "-c", f"""told=$(cat); printf '%s %s\\n' {kind} "$told" >> {place}"""],
     }
 
 
