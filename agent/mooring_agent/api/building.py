@@ -13,6 +13,7 @@ from ..errors import MooringError
 from ..images.build.errors import BuildFailed
 from ..images.build.reporting import ERRORS, OUTPUT
 from ..images.image import ProgressEvent
+from .progress import Begun
 
 if TYPE_CHECKING:
     from ..engine.builds import Builds
@@ -86,27 +87,14 @@ async def follow_build(
 
 async def begun_build(
     builds: Builds, options: BuildOptions, context: AsyncIterator[bytes]
-) -> AsyncGenerator[dict[str, Any]]:
+) -> Begun[dict[str, Any]]:
     """The same when there is something to tell. Raises the MooringError of a build that fails before."""
     events = follow_build(builds, options, context)
-    try:
-        first = await anext(events)
-    except BaseException:
-        await events.aclose()
-        raise
+    first = await anext(events)
     if "error" in first:
         await events.aclose()
         raise Refused(first["error"])
-
-    async def all_of_them() -> AsyncGenerator[dict[str, Any]]:
-        try:
-            yield first
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
-
-    return all_of_them()
+    return Begun(first, events)
 
 
 class Refused(MooringError):

@@ -240,7 +240,8 @@ class Connection(asyncio.Protocol):
                 await self._send_stream(request, reply)
             else:
                 await self._hijack(request, cast(Hijack, reply))
-            await self._drain()  # a client that asks on and reads nothing is not answered on
+            if self._http.our_state is h11.DONE:  # after the last answer it has as long as a close takes
+                await self._drain()  # a client that asks on and reads nothing is not answered on
         except ClientDisconnected:
             log.debug("client_gone path=%s", request.path)
         except asyncio.CancelledError:
@@ -344,10 +345,9 @@ class Connection(asyncio.Protocol):
         connected = self._transport.get_extra_info("socket")
         if connected.family != socket.AF_UNIX:
             return
-        descriptor = connected.fileno()
         deadline = self._loop.time() + HEAD_SECONDS
         while not self._lost and self._loop.time() < deadline:
-            if int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0:
+            if int.from_bytes(fcntl.ioctl(connected, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0:
                 return
             await asyncio.sleep(HEAD_POLL_SECONDS)
 

@@ -123,6 +123,10 @@ class Request:
         """Have this JSON object as the body, in the place of what was sent and has been read."""
         self.declared_length, self.source = None, _Kept(encode(document))
 
+    def is_before(self, version: tuple[int, int]) -> bool:
+        """Whether the client speaks an older version of Docker's API; one that names none has the newest."""
+        return self.version is not None and self.version < version
+
     def accepts(self, media_type: str) -> bool:
         """Whether the client named this media type in its Accept header."""
         return any(

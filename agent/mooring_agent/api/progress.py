@@ -7,12 +7,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import MooringError
 
 if TYPE_CHECKING:
     from ..images.image import ProgressEvent
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -63,31 +65,32 @@ async def report(
     yield task.result()
 
 
-class _Begun:
-    """A stream of which the first piece was taken already."""
+class Begun(Generic[T]):
+    """A stream of which the first piece was taken already. To close it closes the rest, read from or not."""
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
-        self._first: bytes | None = first
+    def __init__(self, first: T, rest: AsyncGenerator[T, None]) -> None:
+        self._first: T | None = first
         self._rest = rest
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> T:
         if self._first is not None:
             first, self._first = self._first, None
             return first
         return await anext(self._rest)
 
     async def aclose(self) -> None:
+        """Have the maker of the stream clean up."""
         await self._rest.aclose()
 
 
-async def begun(stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def begun(stream: AsyncGenerator[bytes, None]) -> Begun[bytes]:
     """A stream that has something to say, once it has: what goes wrong before that is raised here, so that
     the answer can have its status.
     """
-    return _Begun(await anext(stream, b""), stream)
+    return Begun(await anext(stream, b""), stream)
 
 
 async def _guarded(work: Awaitable[Any]) -> dict[str, Any]:

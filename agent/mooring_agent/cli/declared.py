@@ -88,7 +88,8 @@ def _labels(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _given(spec: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in spec.items() if value not in (None, {}, False)}
+    """What was said: 0 is a value too, which equals False."""
+    return {name: value for name, value in spec.items() if value not in (None, {}) and value is not False}
 
 
 def _network_spec(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,12 +146,7 @@ def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _cgroup_spec(arguments: argparse.Namespace) -> dict[str, Any]:
     limits = {name: getattr(arguments, name) for name in _LIMITS}
-    given = _given({**limits, **disks(arguments), "labels": _labels(arguments)})
-    return (
-        given
-        if arguments.memory_swappiness is None
-        else given | {"memory_swappiness": arguments.memory_swappiness}
-    )
+    return _given({**limits, **disks(arguments), "labels": _labels(arguments)})
 
 
 def _network_row(view: dict[str, Any]) -> Sequence[str]:

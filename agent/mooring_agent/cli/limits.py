@@ -28,17 +28,17 @@ _OF_HOST_CONFIG = {
 
 def host_config(arguments: argparse.Namespace) -> dict[str, Any]:
     """What they say of a container, as HostConfig of the Docker Engine API."""
-    numbers = {
+    said = {
         "MemorySwappiness": arguments.memory_swappiness,
         "CpuRealtimePeriod": arguments.cpu_rt_period,
         "CpuRealtimeRuntime": arguments.cpu_rt_runtime,
         "BlkioWeight": arguments.blkio_weight,
         "OomKillDisable": arguments.oom_kill_disable,
     }
-    return numbers | {
-        key: [{"Path": path, limit: value} for path, value in disks(arguments)[name].items()]
-        for name, (key, limit) in _OF_HOST_CONFIG.items()
-    }
+    for name, limits_of in disks(arguments).items():
+        key, limit = _OF_HOST_CONFIG[name]
+        said[key] = [{"Path": path, limit: value} for path, value in limits_of.items()]
+    return said
 
 
 def disks(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:

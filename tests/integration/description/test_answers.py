@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from harness.agent import AgentUnderTest
-from harness.description import VERSIONS, Description, description
+from harness.description import VERSIONS, Description, need_description
 from harness.registry import PASSWORD, USER, RegistryUnderTest
 from harness.unix_http import Response
 from harness.waiting import eventually
@@ -73,10 +73,7 @@ def session(
     request: pytest.FixtureRequest, agent: AgentUnderTest, registry: RegistryUnderTest
 ) -> Iterator[Session]:
     """Return a session of each version; in the end, no answer of it was other than described."""
-    described = description(request.param)
-    if described is None:
-        pytest.skip(f"no description of version {request.param}: script/test --setup-only gets it")
-    made = Session(agent, described, registry)
+    made = Session(agent, need_description(request.param), registry)
     yield made
     assert not made.problems, "\n".join(dict.fromkeys(made.problems))
 

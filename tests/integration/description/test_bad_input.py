@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from harness.agent import AgentUnderTest
-from harness.description import Description, Operation, description
+from harness.description import Description, Operation, need_description
 from harness.oddities import TEXTS, VALUES, placed, sites
 from harness.unix_http import Response, UnixConnection
 from harness.waiting import PATIENCE
@@ -175,10 +175,7 @@ def send(
 @pytest.fixture(scope="module")
 def target(agent: AgentUnderTest) -> Target:
     """Return what the requests of this module are aimed at."""
-    described = description(VERSION)
-    if described is None:
-        pytest.skip(f"no description of version {VERSION}: script/test --setup-only gets it")
-    return Target(agent, described)
+    return Target(agent, need_description(VERSION))
 
 
 def test_every_call_takes_what_schemathesis_makes(target: Target) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.claims import free_port
 from harness.host import compose_plugin
-from harness.registry import free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

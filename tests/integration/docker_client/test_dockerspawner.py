@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from harness.agent import AgentUnderTest
-from harness.registry import free_port
+from harness.claims import free_port
 from harness.waiting import PATIENCE
 
 pytest.importorskip("dockerspawner")

@@ -58,6 +58,12 @@ class Shell:
         assert isinstance(found, re.Match)
         return found
 
+    def comes_back(self, command: str) -> None:
+        """Type a command that attaches to a shell, and have that show its prompt again."""
+        self.types(command)
+        self.child.send("\r")
+        self.shows("/ # ")
+
     def prompt(self) -> tuple[str, int]:
         """Wait for the end of the command; what it has shown since, and its status."""
         self.child.expect(r"\r\n<<(\d+)>> ")
@@ -113,9 +119,7 @@ def test_a_terminal_that_is_left_and_come_back_to(shell: Shell) -> None:
     # The terminal is as it was: it echoes, and Enter ends a line.
     assert shell.succeeds("docker ps --format '{{.Names}}: {{.State}}'") == "desk: running"
 
-    shell.types("docker attach --detach-keys ctrl-x,x desk")
-    shell.child.send("\r")
-    shell.shows("/ # ")
+    shell.comes_back("docker attach --detach-keys ctrl-x,x desk")
     shell.child.send("echo a $thing\r")
     shell.shows("\na lamp\r\n")
     shell.child.send("\x10\x10")  # is input now: ash goes back in its history, twice
@@ -130,15 +134,11 @@ def test_a_terminal_that_is_left_and_come_back_to(shell: Shell) -> None:
     shell.child.send("exit 7\r")
     assert shell.prompt()[1] == 7
 
-    shell.types("docker attach desk")
-    shell.child.send("\r")
-    shell.shows("/ # ")
+    shell.comes_back("docker attach desk")
     shell.child.send("exit 5\r")
     assert shell.prompt()[1] == 5
     assert shell.succeeds("docker wait desk") == "5"
-    shell.types("docker start -ai desk")
-    shell.child.send("\r")
-    shell.shows("/ # ")
+    shell.comes_back("docker start -ai desk")
     shell.child.sendcontrol("d")
     assert shell.prompt()[1] == 0
 

@@ -38,6 +38,7 @@ class Probe:
         return [
             Route("GET", "/small", self.small, versioned=True),
             Route("GET", "/large", self.large),
+            Route("GET", "/huge", self.huge),
             Route("POST", "/echo", self.echo),
             Route("POST", "/ignore", self.ignore),
             Route("POST", "/count", self.count),
@@ -60,6 +61,9 @@ class Probe:
     async def large(self, request: Request) -> Reply:
         self.sent += 1
         return Response(200, bytes(65536))
+
+    async def huge(self, request: Request) -> Reply:
+        return Response(200, bytes(16 << 20))
 
     async def echo(self, request: Request) -> Reply:
         return json_response(await request.json())

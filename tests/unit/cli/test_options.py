@@ -11,7 +11,7 @@ import pytest
 from mooring_agent.api.docker.convert import convert
 from mooring_agent.cli.arguments import parser
 from mooring_agent.cli.containers import update
-from mooring_agent.cli.declared import _network_spec
+from mooring_agent.cli.declared import _cgroup_spec, _network_spec
 from mooring_agent.cli.networking import beyond_docker, place
 from mooring_agent.cli.run import _body
 from mooring_agent.engine.resources import ContainerSpec, NetworkAttachment, NetworkSpec, PortMapping
@@ -193,6 +193,14 @@ def test_network_options_are_fields_of_a_network(field: str) -> None:
     spec = _network_spec(parser().parse_args(["network", "create", "mesh", *NETWORK[field]]))
     assert field in spec
     assert field in NetworkSpec.parse(normalise_spec(spec)).given
+
+
+def test_a_nought_that_is_said_is_a_value() -> None:
+    said = parser().parse_args(
+        ["cgroup", "set", "batch", "--memory-swappiness", "0", "--blkio-weight", "300"]
+    )
+    assert _cgroup_spec(said) == {"memory_swappiness": 0, "blkio_weight": 300}
+    assert _network_spec(parser().parse_args(["network", "create", "mesh", "--mtu", "0"])) == {"mtu": 0}
 
 
 @pytest.mark.parametrize("field", CONTAINER)

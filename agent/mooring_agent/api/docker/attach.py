@@ -29,7 +29,7 @@ _CHOSEN_STREAMS = (1, 42)
 
 def stream_type(request: Request, tty: bool) -> str:
     """The content type of a process's output."""
-    newer = request.version is None or request.version >= _MULTIPLEXED
+    newer = not request.is_before(_MULTIPLEXED)
     return MULTIPLEXED_STREAM if newer and not tty else RAW_STREAM
 
 
@@ -65,7 +65,7 @@ class AttachCalls:
         headers = handshake.accepted(request)
         query = request.query
         # As dockerd: before this version all of a container was attached to.
-        whole = request.version is not None and request.version < _CHOSEN_STREAMS
+        whole = request.is_before(_CHOSEN_STREAMS)
         attached = await self._attached(
             request,
             stdin=whole or query.flag("stdin"),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ...images.registry.credentials import parse_registry_config
 from ..building import begun_build
 from ..jsontext import parsed
 from ..messages import Reply, Request, Stream, encode, json_response
+from ..progress import Begun
 from ..query import Query
 from ..router import Need, Route
 from .networks import network_named
@@ -55,7 +56,7 @@ class BuildCalls:
         return Stream(self._rendered(events, options, quiet))
 
     async def _rendered(
-        self, events: AsyncGenerator[dict[str, Any]], options: BuildOptions, quiet: bool
+        self, events: Begun[dict[str, Any]], options: BuildOptions, quiet: bool
     ) -> AsyncIterator[bytes]:
         try:
             async for event in events:

@@ -64,7 +64,7 @@ class DiskUsageCalls:
         cache = await self._engine.builds.cache() if "build-cache" in wanted else None
         if cache is not None:
             answer["BuildCache"] = _cached(cache)
-        if request.version is not None and request.version < _NO_SUM:
+        if request.is_before(_NO_SUM):
             answer["BuilderSize"] = cache.size if cache is not None else 0
         return json_response(answer)
 

@@ -260,8 +260,7 @@ def summary(image: Image, shown: list[str], users: int, shared: int = -1) -> dic
 
 def virtual_size(image: Image, request: Request) -> dict[str, int]:
     """The second name of an image's size, which API 1.44 has done away with."""
-    older = request.version is not None and request.version < _ONE_SIZE
-    return {"VirtualSize": image.size} if older else {}
+    return {"VirtualSize": image.size} if request.is_before(_ONE_SIZE) else {}
 
 
 def _config(image: Image) -> dict[str, Any]:

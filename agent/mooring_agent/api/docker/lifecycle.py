@@ -132,7 +132,7 @@ class LifecycleCalls:
             finally:
                 waiting.cancel()
 
-        if request.version is not None and request.version < _EARLY_HEADERS:
+        if request.is_before(_EARLY_HEADERS):
             return Response(200, b"".join([piece async for piece in answer()]), "application/json")
         return Stream(answer())
 

@@ -94,7 +94,7 @@ class VolumeCalls:
         filters = request.query.filters(_PRUNE_FILTERS)
         everything = _truth(filters.get("all", ()), "all")
         # Before API 1.42 all of them were meant.
-        if "all" not in filters and request.version is not None and request.version < _ANONYMOUS_ONLY:
+        if "all" not in filters and request.is_before(_ANONYMOUS_ONLY):
             everything = True
         removed, freed = [], 0
         for view in self._volumes.list():

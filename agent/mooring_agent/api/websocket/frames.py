@@ -38,7 +38,6 @@ class CloseCode(IntEnum):
     """Why a connection ends, RFC 6455, 7.4.1."""
 
     NORMAL = 1000
-    GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     INVALID_DATA = 1007
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.waiting import eventually
+from mooring_agent.api import connection
 from mooring_agent.api.router import Route
 from mooring_agent.api.server import Server
 from mooring_agent.api.tls import listener, transport
@@ -95,6 +96,17 @@ def test_a_half_closed_client_still_gets_its_answer(dial: Callable[..., TlsWire]
         wire.end_input()
         assert wire.answer().json() == "done"
         assert wire.rest() == b""
+
+
+def test_who_does_not_read_the_last_answer_is_cut_off(
+    server: Served, dial: Callable[..., TlsWire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(transport, "FLUSH_SECONDS", 0.1)
+    with dial(receive_buffer=4096) as wire:
+        wire.ask("GET", "/huge", Connection="close")
+        wire.head()
+        eventually(lambda: not server.server._connections)
 
 
 def test_much_data_in(dial: Callable[..., TlsWire]) -> None:
