@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
-from harness.host import missing_feature
 from integration.network import frames
 from integration.network.conftest import Serve
 from integration.network.topology import Container, Host
 from mooring_agent.linux import bpf, tc
 from mooring_agent.linux.bpfcode import Assembler
 from mooring_agent.linux.rtnetlink import RouteSocket
+from mooring_agent.network import ingress
 from mooring_agent.network.portguard import NAME, PREFERENCE
 
 pytestmark = pytest.mark.root
@@ -28,19 +28,8 @@ def mac(container: Container) -> str:
 
 
 def take_off_guard(host: Host, cable: str) -> None:
-    """Take the guard off the outer end of a cable, wherever it hangs."""
-    if missing_feature("tcx") is not None:
-        host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
-        return
-
-    def detach() -> None:
-        index = socket.if_nametoindex(cable)
-        [number] = bpf.ingress_programs(index)
-        program = bpf.program_by_id(number)
-        bpf.detach_at_ingress(index, program)
-        os.close(program)
-
-    host.inside(detach)
+    """Take the guard off the outer end of a cable that was laid when a container waited for it."""
+    host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
 
 
 def drops_everything() -> bytes:
@@ -181,12 +170,10 @@ def test_guard_that_was_taken_off_is_missed_and_put_back(
     assert host.call("check") == []
 
 
-@pytest.mark.kernel("tcx")
 def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Container, Container]) -> None:
     liar, victim = pair
     cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
     host.kill_agent()
-    host.run("tc", "qdisc", "add", "dev", cable, "clsact")
     program = bpf.load_packet_program(drops_everything(), NAME)
     host.inside(partial(hang_filter, cable, program))
     os.close(program)
@@ -197,7 +184,39 @@ def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Contain
     lie = frames.ethernet(OTHER, 0x0800, frames.udp(address))
     truth = frames.ethernet(own, 0x0800, frames.udp(address))
     assert frames.received(liar, victim, lie, truth) == [False, True]
+    assert host.call("check") == []
+
+
+@pytest.mark.kernel("tcx")
+def test_guard_of_a_cable_that_was_laid_ahead_is_taken_up_missed_and_put_back(
+    host: Host, pair: tuple[Container, Container]
+) -> None:
+    liar, victim = pair
+    cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
+    own, address = mac(liar), str(host.call("endpoints", liar.id)[0]["ipv4"])
+    lie = frames.ethernet(OTHER, 0x0800, frames.udp(address))
+    truth = frames.ethernet(own, 0x0800, frames.udp(address))
+    host.kill_agent()
+    program = bpf.load_packet_program(drops_everything(), NAME)
+    host.inside(lambda: ingress.enlist(socket.if_nametoindex(cable), program, NAME))
+    os.close(program)
+
+    host.start_agent()
+    assert frames.received(liar, victim, lie, truth) == [False, True]
     assert host.run("tc", "filter", "show", "dev", cable, "ingress") == ""
+
+    def detach() -> None:
+        index = socket.if_nametoindex(cable)
+        [number] = bpf.ingress_programs(index)
+        program = bpf.program_by_id(number)
+        bpf.detach_at_ingress(index, program)
+        os.close(program)
+
+    host.inside(detach)
+    assert len(host.call("check")) == 1
+    host.call("repair")
+    assert frames.received(liar, victim, lie, truth) == [False, True]
+    assert host.call("check") == []
 
 
 def test_guard_outlives_the_agent_and_the_next_one_takes_it_up(host: Host) -> None:
