@@ -146,27 +146,18 @@ class BridgeDriver:
         """See `Driver.lays_ahead`."""
         return True
 
-    def lay(
-        self,
-        netlink: RouteSocket,
-        network: Network,
-        host_ifname: str,
-        pid: int,
-        ifname: str,
-        *,
-        ahead: bool = False,
-    ) -> Cable:
+    def lay(self, netlink: RouteSocket, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
         """See `Driver.lay`. Raises Conflict if even a further bridge has no room."""
         bridge = self._bridge_with_room(netlink, network)
         try:
-            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard, ahead=ahead)
+            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard)
         except OSError as error:
             if error.errno != errno.EXFULL:
                 raise
         self._rooms[network.name].left = 0
         try:
             bridge = self._bridge_with_room(netlink, network)
-            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard, ahead=ahead)
+            return veths.lay(netlink, bridge, network, host_ifname, pid, ifname, self._guard)
         except OSError as error:
             if error.errno != errno.EXFULL:
                 raise

@@ -50,7 +50,7 @@ class Cabling:
         if not driver.lays_ahead(network):
             return None
         try:
-            return driver.lay(self._netlink(), network, veths.spare_ifname(), pid, "eth0", ahead=True)
+            return driver.lay(self._netlink(), network, veths.spare_ifname(), pid, "eth0")
         except (OSError, MooringError):
             return None  # `plug` will find out, and say what is wrong
 

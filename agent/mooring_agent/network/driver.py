@@ -69,18 +69,8 @@ class Driver(Protocol):
     def lays_ahead(self, network: Network) -> bool:
         """Whether cables may be laid before it is known whose they will be."""
 
-    def lay(
-        self,
-        netlink: RouteSocket,
-        network: Network,
-        host_ifname: str,
-        pid: int,
-        ifname: str,
-        *,
-        ahead: bool = False,
-    ) -> Cable:
+    def lay(self, netlink: RouteSocket, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
         """Lead a cable into the network namespace of process `pid`, its inner end down and called `ifname`.
-        Nobody waits for it if it is laid `ahead`.
 
         Raises OSError as the kernel gives it, MooringError where there is more to say.
         """

@@ -83,16 +83,7 @@ class MacvlanDriver:
         """See `Driver.lays_ahead`: with passthru there is one interface in all."""
         return network.mode != "passthru"
 
-    def lay(
-        self,
-        netlink: RouteSocket,
-        network: Network,
-        host_ifname: str,
-        pid: int,
-        ifname: str,
-        *,
-        ahead: bool = False,
-    ) -> Cable:
+    def lay(self, netlink: RouteSocket, network: Network, host_ifname: str, pid: int, ifname: str) -> Cable:
         """See `Driver.lay`."""
         parent = require_parent(netlink, network.name, network.parent)
         if not parent.up:

@@ -60,8 +60,6 @@ def lay(
     pid: int,
     ifname: str,
     guard: PortGuard,
-    *,
-    ahead: bool,
 ) -> Cable:
     """Make a cable from a bridge to the network namespace of process `pid`, its inner end called `ifname`.
 
@@ -72,7 +70,7 @@ def lay(
         rtnetlink.veth_add(host_ifname, master=bridge, peer_name=ifname, peer_pid=pid, mtu=network.mtu)
     )
     outer = socket.index(host_ifname)
-    guard.install(socket, outer, unhurried=ahead)
+    guard.install(socket, outer)
     messages = [rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
     if os.path.exists(rtnetlink.IPV6_SETTINGS):
         messages.append(rtnetlink.link_local_off(host_ifname))

@@ -9,6 +9,8 @@ from functools import partial
 
 import pytest
 
+from harness.host import missing_feature
+from harness.waiting import eventually
 from integration.network import frames
 from integration.network.conftest import Serve
 from integration.network.topology import Container, Host
@@ -28,8 +30,20 @@ def mac(container: Container) -> str:
 
 
 def take_off_guard(host: Host, cable: str) -> None:
-    """Take the guard off the outer end of a cable that was laid when a container waited for it."""
+    """Take the guard off the outer end of a cable, wherever it hangs."""
     host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
+    host.inside(lambda: take_off_list(cable))
+
+
+def take_off_list(cable: str) -> None:
+    """Take all programs off an interface's own list."""
+    if missing_feature("tcx") is not None:
+        return
+    index = socket.if_nametoindex(cable)
+    for number in bpf.ingress_programs(index):
+        program = bpf.program_by_id(number)
+        bpf.detach_at_ingress(index, program)
+        os.close(program)
 
 
 def drops_everything() -> bytes:
@@ -188,7 +202,33 @@ def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Contain
 
 
 @pytest.mark.kernel("tcx")
-def test_guard_of_a_cable_that_was_laid_ahead_is_taken_up_missed_and_put_back(
+def test_guard_moves_to_where_it_costs_less_when_nobody_waits(
+    host: Host, pair: tuple[Container, Container]
+) -> None:
+    liar, victim = pair
+    own, address = mac(liar), str(host.call("endpoints", liar.id)[0]["ipv4"])
+    other = str(host.call("endpoints", victim.id)[0]["ipv4"])
+    for container in pair:
+        cable = str(host.call("endpoints", container.id)[0]["host_ifname"])
+
+        def moved(cable: str = cable) -> bool:
+            filters = host.run("tc", "filter", "show", "dev", cable, "ingress")
+            return host.inside(lambda: ingress.is_listed(socket.if_nametoindex(cable), NAME)) and not filters
+
+        eventually(moved, 20)
+    assert host.call("check") == []
+    lies, truths = forged(own, address, other), honest(own, address, other)
+
+    arrived = frames.received(liar, victim, *lies.values(), *truths.values())
+
+    assert dict(zip([*lies, *truths], arrived, strict=True)) == {
+        **dict.fromkeys(lies, False),
+        **dict.fromkeys(truths, True),
+    }
+
+
+@pytest.mark.kernel("tcx")
+def test_guard_that_had_moved_is_taken_up_missed_and_put_back(
     host: Host, pair: tuple[Container, Container]
 ) -> None:
     liar, victim = pair
@@ -205,14 +245,7 @@ def test_guard_of_a_cable_that_was_laid_ahead_is_taken_up_missed_and_put_back(
     assert frames.received(liar, victim, lie, truth) == [False, True]
     assert host.run("tc", "filter", "show", "dev", cable, "ingress") == ""
 
-    def detach() -> None:
-        index = socket.if_nametoindex(cable)
-        [number] = bpf.ingress_programs(index)
-        program = bpf.program_by_id(number)
-        bpf.detach_at_ingress(index, program)
-        os.close(program)
-
-    host.inside(detach)
+    host.inside(lambda: take_off_list(cable))
     assert len(host.call("check")) == 1
     host.call("repair")
     assert frames.received(liar, victim, lie, truth) == [False, True]
