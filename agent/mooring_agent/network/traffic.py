@@ -18,6 +18,9 @@ from .shaping import NO_LIMITS, Limits
 
 logger = logging.getLogger(__name__)
 
+_UNDISTURBED = 5.0  # seconds after the last container has come, until guards are moved to where they stay
+_APART = 0.5  # seconds between two of them: each keeps the agent for 10 ms
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -52,6 +55,8 @@ class Traffic:
         self._ports: dict[
             tuple[str, str], int
         ] = {}  # by container and network: the interface that is guarded
+        self._unsettled: set[int] = set()  # those of them whose guard has a better place
+        self._timer: asyncio.TimerHandle | None = None
 
     def classes(self, endpoints: Iterable[Endpoint]) -> dict[str, str]:
         """The classes of what comes from the addresses of these endpoints, of those that have one."""
@@ -84,6 +89,9 @@ class Traffic:
         self._admit(endpoint, ifindex, terms)
         if limits != NO_LIMITS:
             self._shape(netlink, host_ifname, limits)
+        if self.guard.can_settle(ifindex):
+            self._unsettled.add(ifindex)
+            self._settle_after(_UNDISTURBED, netlink)
 
     def require_unlimited(self, endpoint: Endpoint, terms: Terms | None = None) -> None:
         """Refuse limits where there is no outer end that could carry them out. Raises InvalidSpec."""
@@ -166,12 +174,34 @@ class Traffic:
         self._queues.clear()
         self.guard.dismiss(self._ports.values())
         self._ports.clear()
+        self._unsettled.clear()
 
     async def close(self) -> None:
         """Let go of the guard, when what is under way is done; what is plugged in stays as it is."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._going:
             await asyncio.wait(list(self._going.values()))
         self.guard.close()
+
+    def _settle_after(self, seconds: float, netlink: RouteSocket) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._settle_one, netlink)
+
+    def _settle_one(self, netlink: RouteSocket) -> None:
+        """Move the guard of one cable; the next one follows."""
+        self._timer = None
+        self._unsettled.intersection_update(self._ports.values())
+        if not self._unsettled:
+            return
+        ifindex = self._unsettled.pop()
+        try:
+            self.guard.settle(netlink, ifindex)
+        except OSError as error:  # its container has just ended; a guard that is missed is put back
+            logger.info("guard not moved interface=%s error=%r", ifindex, str(error))
+        if self._unsettled:
+            self._settle_after(_APART, netlink)
 
     def _limits(self, endpoint: Endpoint) -> Limits:
         return self._terms_of(endpoint.container_id).on(endpoint.network)

@@ -10,12 +10,14 @@ from functools import partial
 import pytest
 
 from harness.host import missing_feature
+from harness.waiting import eventually
 from integration.network import frames
 from integration.network.conftest import Serve
 from integration.network.topology import Container, Host
 from mooring_agent.linux import bpf, tc
 from mooring_agent.linux.bpfcode import Assembler
 from mooring_agent.linux.rtnetlink import RouteSocket
+from mooring_agent.network import ingress
 from mooring_agent.network.portguard import NAME, PREFERENCE
 
 pytestmark = pytest.mark.root
@@ -29,18 +31,19 @@ def mac(container: Container) -> str:
 
 def take_off_guard(host: Host, cable: str) -> None:
     """Take the guard off the outer end of a cable, wherever it hangs."""
-    if missing_feature("tcx") is not None:
-        host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
-        return
+    host.run("tc", "qdisc", "delete", "dev", cable, "clsact")
+    host.inside(lambda: take_off_list(cable))
 
-    def detach() -> None:
-        index = socket.if_nametoindex(cable)
-        [number] = bpf.ingress_programs(index)
+
+def take_off_list(cable: str) -> None:
+    """Take all programs off an interface's own list."""
+    if missing_feature("tcx") is not None:
+        return
+    index = socket.if_nametoindex(cable)
+    for number in bpf.ingress_programs(index):
         program = bpf.program_by_id(number)
         bpf.detach_at_ingress(index, program)
         os.close(program)
-
-    host.inside(detach)
 
 
 def drops_everything() -> bytes:
@@ -181,12 +184,10 @@ def test_guard_that_was_taken_off_is_missed_and_put_back(
     assert host.call("check") == []
 
 
-@pytest.mark.kernel("tcx")
 def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Container, Container]) -> None:
     liar, victim = pair
     cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
     host.kill_agent()
-    host.run("tc", "qdisc", "add", "dev", cable, "clsact")
     program = bpf.load_packet_program(drops_everything(), NAME)
     host.inside(partial(hang_filter, cable, program))
     os.close(program)
@@ -197,7 +198,58 @@ def test_guard_of_an_earlier_version_is_replaced(host: Host, pair: tuple[Contain
     lie = frames.ethernet(OTHER, 0x0800, frames.udp(address))
     truth = frames.ethernet(own, 0x0800, frames.udp(address))
     assert frames.received(liar, victim, lie, truth) == [False, True]
+    assert host.call("check") == []
+
+
+@pytest.mark.kernel("tcx")
+def test_guard_moves_to_where_it_costs_less_when_nobody_waits(
+    host: Host, pair: tuple[Container, Container]
+) -> None:
+    liar, victim = pair
+    own, address = mac(liar), str(host.call("endpoints", liar.id)[0]["ipv4"])
+    other = str(host.call("endpoints", victim.id)[0]["ipv4"])
+    for container in pair:
+        cable = str(host.call("endpoints", container.id)[0]["host_ifname"])
+
+        def moved(cable: str = cable) -> bool:
+            filters = host.run("tc", "filter", "show", "dev", cable, "ingress")
+            return host.inside(lambda: ingress.is_listed(socket.if_nametoindex(cable), NAME)) and not filters
+
+        eventually(moved, 20)
+    assert host.call("check") == []
+    lies, truths = forged(own, address, other), honest(own, address, other)
+
+    arrived = frames.received(liar, victim, *lies.values(), *truths.values())
+
+    assert dict(zip([*lies, *truths], arrived, strict=True)) == {
+        **dict.fromkeys(lies, False),
+        **dict.fromkeys(truths, True),
+    }
+
+
+@pytest.mark.kernel("tcx")
+def test_guard_that_had_moved_is_taken_up_missed_and_put_back(
+    host: Host, pair: tuple[Container, Container]
+) -> None:
+    liar, victim = pair
+    cable = str(host.call("endpoints", liar.id)[0]["host_ifname"])
+    own, address = mac(liar), str(host.call("endpoints", liar.id)[0]["ipv4"])
+    lie = frames.ethernet(OTHER, 0x0800, frames.udp(address))
+    truth = frames.ethernet(own, 0x0800, frames.udp(address))
+    host.kill_agent()
+    program = bpf.load_packet_program(drops_everything(), NAME)
+    host.inside(lambda: ingress.enlist(socket.if_nametoindex(cable), program, NAME))
+    os.close(program)
+
+    host.start_agent()
+    assert frames.received(liar, victim, lie, truth) == [False, True]
     assert host.run("tc", "filter", "show", "dev", cable, "ingress") == ""
+
+    host.inside(lambda: take_off_list(cable))
+    assert len(host.call("check")) == 1
+    host.call("repair")
+    assert frames.received(liar, victim, lie, truth) == [False, True]
+    assert host.call("check") == []
 
 
 def test_guard_outlives_the_agent_and_the_next_one_takes_it_up(host: Host) -> None:
