@@ -12,7 +12,7 @@ the agent itself sits in does not matter. In a container the top of the mounts i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ _LIMITS: dict[tuple[str, int], Controller] = {
     ("pids", 1): v1_pids,
     ("pids", 2): v2_pids,
     ("blkio", 1): v1_blkio,
-    ("io", 2): v2_io.BlockIo(),
+    ("io", 2): v2_io.BlockIo(v2_io.COST_WEIGHT),
 }
 
 _DISKS = (
@@ -100,14 +100,23 @@ class Hierarchy:
         self.places = {place.controller: place for place in places}
         self.controllers = {name: Path(place.mount) for name, place in self.places.items()}
         self.own = own or {}
-        self.limits = {
+        self._limits = {
             name: _LIMITS[name, place.version]
             for name, place in self.places.items()
             if (name, place.version) in _LIMITS
         }
-        if "io" in self.places:
-            self.limits["io"] = v2_io.BlockIo(v2_io.weight_file(self.places["io"].mount))
+        self._weights_known = "io" not in self.places
         self._swap_accounting: bool | None = None
+
+    @property
+    def limits(self) -> Mapping[str, Controller]:
+        """What plans and reads each controller's files. Which file of version 2 has the weights is known once
+        a group has the controller, which on a new host is not before the agent has made one.
+        """
+        if not self._weights_known and (file := v2_io.weight_file(self.places["io"].mount)) is not None:
+            self._limits["io"] = v2_io.BlockIo(file)
+            self._weights_known = True
+        return self._limits
 
     @property
     def can_rename(self) -> bool:

@@ -7,8 +7,6 @@ killed in between leaves at most a place that no spec asks for, which the next o
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import AddressTaken, MooringError
 from ..failpoints import reached
 from ..network.records import Endpoint
@@ -124,28 +122,25 @@ class Attaching:
             return
         if before is not None:
             await self._networks.unplug(before, container.pid)
-        await self._networks.connect(
-            endpoint,
-            container.pid,
-            endpoint.ifname,
-            default_routes=(),
-            sysctls=network.sysctls,
-            link_local=network.link_local,
-        )
+        await self._plug(container.pid, endpoint, network)
 
     async def _restore(self, container: Container, network: NetworkAttachment, before: Endpoint) -> None:
         """Give it the place back that it had."""
         endpoint = self._networks.allocate(before.network, container.id, before.ipv4, before.ipv6, before.mac)
         if container.running and container.pid is not None:
             await self._networks.unplug(endpoint, container.pid)
-            await self._networks.connect(
-                endpoint,
-                container.pid,
-                endpoint.ifname,
-                default_routes=(),
-                sysctls=network.sysctls,
-                link_local=network.link_local,
-            )
+            await self._plug(container.pid, endpoint, network)
+
+    async def _plug(self, pid: int, endpoint: Endpoint, network: NetworkAttachment) -> None:
+        """Give a running container an interface; `_arrange` sees to its default routes."""
+        await self._networks.connect(
+            endpoint,
+            pid,
+            endpoint.ifname,
+            default_routes=(),
+            sysctls=network.sysctls,
+            link_local=network.link_local,
+        )
 
     def _arrange(self, container: Container, spec: ContainerSpec) -> None:
         """Its endpoints are those of a spec from now on, and its default routes lead as that says."""
@@ -158,11 +153,6 @@ class Attaching:
         """Its endpoints on the networks of a spec, in their order there."""
         known = {endpoint.network: endpoint for endpoint in self._networks.endpoints(container.id)}
         return tuple(known[network.name] for network in spec.networks if network.name in known)
-
-
-def _settings(network: NetworkAttachment) -> dict[str, Any]:
-    """What an attachment says of the interface besides the endpoint's own."""
-    return {"sysctls": network.sysctls, "link_local": network.link_local}
 
 
 def _fits(network: NetworkAttachment, endpoint: Endpoint, former: dict[str, NetworkAttachment]) -> bool:

@@ -92,6 +92,11 @@ class Container:
         """The host name inside, unless that is the host's."""
         return self.spec.hostname or self.lent_hostname or self.id[:12]
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What each event about it tells; labels never hide whose it is."""
+        return {**self.spec.labels, "name": self.name, "image": self.spec.image}
+
     def settle_check(self) -> None:
         """Find out what its check is, after a change of its spec. Raises InvalidSpec."""
         if self.spec.healthcheck is not None or self.image_health:

@@ -30,7 +30,7 @@ from ..linux import syscalls
 from ..linux.paths import openat2
 from ..runtime.join import start_time
 from ..runtime.mounts import Bind, BindRoot, Overlay
-from ..runtime.users import UnknownUser, resolve
+from ..runtime.users import UnknownUser, read_accounts, resolve
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
 from .apart import in_thread, mounted
@@ -47,7 +47,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _READ_ONLY = "is read-only there"
 _NOBODY_NAMED = "0"  # the user of a container for which neither its spec nor its image names one
-_LONGEST_ACCOUNTS = 4 << 20  # bytes
 _LOOK_EVERY = 16 << 20  # bytes that are written between two looks at how much room is left
 _LEFT_FREE = 20  # the part of the disk that is left alone is one in so many
 
@@ -390,24 +389,19 @@ def _unpack(
 def _ids(root: int, container: str, user: str) -> tuple[int, int]:
     """The numbers of a user and its group in a container's own files. Raises Conflict if there is none."""
     try:
-        found = resolve(user, _text(root, b"etc/passwd"), _text(root, b"etc/group"))
+        found = resolve(user, _accounts(root, b"etc/passwd"), _accounts(root, b"etc/group"))
     except UnknownUser as error:
         raise Conflict(f"container {container} cannot be given files of its user {user}: {error}") from None
     return found.uid, found.gid
 
 
-def _text(root: int, path: bytes) -> str:
-    """A file of a container, of which nobody reads more than is sensible; "" if there is none."""
+def _accounts(root: int, path: bytes) -> str:
+    """The passwd(5) or group(5) of a container, "" if there is none."""
     try:
         fd = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
-    with open(fd, "rb") as file:
-        return file.read(_LONGEST_ACCOUNTS).decode("utf-8", "replace") if _is_file(fd) else ""
-
-
-def _is_file(fd: int) -> bool:
-    return stat.S_ISREG(os.fstat(fd).st_mode)
+    return read_accounts(fd)
 
 
 def _check_kinds(directory: int, spool: BinaryIO) -> None:

@@ -463,8 +463,7 @@ class Containers:
         return self._watch
 
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
-        common = {**container.spec.labels, "name": container.name, "image": container.spec.image}
-        self._events.publish("container", action, container.id, {**common, **attributes})
+        self._events.publish("container", action, container.id, {**container.attributes, **attributes})
 
 
 _ADJECTIVES = (

@@ -418,12 +418,11 @@ class Execs:
 
     def _tell(self, process: Exec, container: Container, action: str, **attributes: str) -> None:
         """Tell what has happened to it, in Docker's words. There are too many probes to remember them."""
-        common = {**container.spec.labels, "name": container.name, "image": container.spec.image}
         self._events.publish(
             "container",
             action,
             container.id,
-            {**common, "execID": process.id, **attributes},
+            {**container.attributes, "execID": process.id, **attributes},
             remember=not process.spec.probe,
         )
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import logging
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound
@@ -19,6 +21,8 @@ from .launching import Launching, resources_of
 from .outcome import Action, outcome
 from .resources import CgroupSpec, check_name, compare
 
+logger = logging.getLogger(__name__)
+
 # Names that the containers' own groups and the launchers' have.
 _RESERVED = re.compile(r"[0-9a-f]{64}|slot-.*")
 _REMOVE_TIMEOUT = 5.0
@@ -26,11 +30,12 @@ _REMOVE_TIMEOUT = 5.0
 
 @dataclass
 class Declared:
-    """One declared group."""
+    """One declared group. Its limits are not all `in_force` when the host no longer has what they need."""
 
     name: str
     spec: CgroupSpec
     created_at: float
+    in_force: bool = True
 
 
 class Groups:
@@ -53,9 +58,18 @@ class Groups:
         }
 
     def restore(self) -> None:
-        """Make again what a reboot has taken, and put right what somebody has changed."""
+        """Make again what a reboot has taken, and put right what somebody has changed.
+
+        A limit that the host cannot give any more, such as that of a disk that is gone, is logged, since it
+        must not keep the agent from starting. Who declares the group again is told, or gets it.
+        """
         for declared in self._groups.values():
-            self._apply(declared.name, declared.spec)
+            try:
+                group = self._group(declared.name)
+                group.create()
+                group.apply(resources_of(declared.spec, passed_over=partial(_not_in_force, declared)))
+            except MooringError as error:
+                _not_in_force(declared, error)
 
     def exists(self, name: str) -> bool:
         """Whether a group of this name is declared."""
@@ -103,9 +117,11 @@ class Groups:
         actions = [Action("update", "cgroup", name, str(change)) for change in changes]
         if not changes and not self._group(name).exists():
             actions = [Action("create", "cgroup", name, "it is declared, but was gone")]
+        elif not changes and not existing.in_force:
+            actions = [Action("update", "cgroup", name, "its limits were not all in force")]
         if actions and not dry_run:
             self._apply(name, wanted)
-            existing.spec = wanted
+            existing.spec, existing.in_force = wanted, True
             self._connection.execute(
                 "UPDATE cgroups SET spec = ? WHERE name = ?", (json.dumps(wanted.given), name)
             )
@@ -157,3 +173,8 @@ class Groups:
 
     def _group(self, name: str) -> Any:
         return self._launching.hierarchy.group(self._path(name))
+
+
+def _not_in_force(declared: Declared, error: MooringError) -> None:
+    declared.in_force = False
+    logger.error("cgroup limit not in force name=%s error=%r", declared.name, error.message)

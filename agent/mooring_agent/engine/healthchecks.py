@@ -365,8 +365,9 @@ class HealthChecks:
             "health container=%s status=%s was=%s output=%r",
             *(container.name, health.status, before.status, health.output[:200]),
         )
-        attributes = {**container.spec.labels, "name": container.name, "image": container.spec.image}
-        self._events.publish("container", f"health_status: {health.status}", container.id, attributes)
+        self._events.publish(
+            "container", f"health_status: {health.status}", container.id, container.attributes
+        )
         self._turned(container)
 
     def _turned(self, container: Container) -> None:

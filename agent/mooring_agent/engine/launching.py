@@ -253,7 +253,9 @@ def root_is_shared(mountinfo: str) -> bool:
     return False
 
 
-def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
+def resources_of(
+    spec: ContainerSpec | CgroupSpec, passed_over: Callable[[Conflict], None] | None = None
+) -> Resources:
     """The limits that a spec asks for."""
     return Resources(
         memory=spec.memory,
@@ -269,11 +271,11 @@ def resources_of(spec: ContainerSpec | CgroupSpec) -> Resources:
         cpu_rt_period=spec.cpu_rt_period,
         cpu_rt_runtime=spec.cpu_rt_runtime,
         blkio_weight=spec.blkio_weight,
-        blkio_weight_device=disks("blkio_weight_device", spec.blkio_weight_device),
-        device_read_bps=disks("device_read_bps", spec.device_read_bps),
-        device_write_bps=disks("device_write_bps", spec.device_write_bps),
-        device_read_iops=disks("device_read_iops", spec.device_read_iops),
-        device_write_iops=disks("device_write_iops", spec.device_write_iops),
+        blkio_weight_device=disks("blkio_weight_device", spec.blkio_weight_device, passed_over),
+        device_read_bps=disks("device_read_bps", spec.device_read_bps, passed_over),
+        device_write_bps=disks("device_write_bps", spec.device_write_bps, passed_over),
+        device_read_iops=disks("device_read_iops", spec.device_read_iops, passed_over),
+        device_write_iops=disks("device_write_iops", spec.device_write_iops, passed_over),
     )
 
 

@@ -468,5 +468,4 @@ class Lifecycle:
             self._registry.save_run(container)
 
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
-        common = {**container.spec.labels, "name": container.name, "image": container.spec.image}
-        self._events.publish("container", action, container.id, {**common, **attributes})
+        self._events.publish("container", action, container.id, {**container.attributes, **attributes})

@@ -10,7 +10,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
 from ..linux.inotify import DirectoryWatch
@@ -280,9 +280,7 @@ async def follow(
     While it waits, its event is among `wakers`, so that whoever ends the container can wake it. However
     slowly the pieces are taken, rotation takes none away that were written since the call.
     """
-    number, changed = watch.add(directory, reader.keep)
-    wakers.add(changed)
-    try:
+    with _watched(reader, directory, watch, wakers) as changed:
         while True:
             changed.clear()
             over = ended()
@@ -294,10 +292,6 @@ async def follow(
                 await asyncio.wait_for(changed.wait(), _RECHECK)
             except TimeoutError:
                 continue
-    finally:
-        wakers.discard(changed)
-        watch.remove(number, changed)
-        reader.close()
 
 
 async def begun(
@@ -309,15 +303,22 @@ async def begun(
 ) -> None:
     """Return when there is anything in a log, or `ended` holds, or after so many seconds."""
     reader = LogReader(directory)
-    number, changed = watch.add(directory, reader.keep)
-    wakers.add(changed)
-    try:
+    with suppress(TimeoutError), _watched(reader, directory, watch, wakers) as changed:
         async with asyncio.timeout(within):
             while reader.end() <= _EMPTY and not ended():
                 await changed.wait()
                 changed.clear()
-    except TimeoutError:
-        pass
+
+
+@contextmanager
+def _watched(
+    reader: LogReader, directory: str, watch: DirectoryWatch, wakers: set[asyncio.Event]
+) -> Iterator[asyncio.Event]:
+    """What is set when there may be more to read, or to notice; the reader is closed after it."""
+    number, changed = watch.add(directory, reader.keep)
+    wakers.add(changed)
+    try:
+        yield changed
     finally:
         wakers.discard(changed)
         watch.remove(number, changed)

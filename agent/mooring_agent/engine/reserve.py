@@ -102,6 +102,7 @@ class Reserve:
         """The keeper is there: keep launchers of `shape` from now on."""
         self._client, self._shape = client, shape
         self._fill_after(_QUIET_SECONDS)
+        self._shrink_later(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """The keeper is gone, and its launchers with it, or the agent is about to end."""
@@ -109,6 +110,7 @@ class Reserve:
         for timer in (self._timer, self._shrinking):
             if timer is not None:
                 timer.cancel()
+        self._shrinking = None
         if self._filling is not None:
             self._filling.cancel()
         for berth in self._berths:

@@ -148,8 +148,7 @@ class Switching:
             await self._set(new, new.spec.ports, old)
             self.started(new)
             reached("switch.moved")
-            common = {**new.spec.labels, "name": new.name, "image": new.spec.image}
-            self._events.publish("container", "switch", new.id, {**common, "from": old.id})
+            self._events.publish("container", "switch", new.id, {**new.attributes, "from": old.id})
         left = await self.drain(old, new.spec.drain, lambda: new.running)
         reached("switch.drained")
         if not new.running:

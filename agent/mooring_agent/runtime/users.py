@@ -124,6 +124,11 @@ def _read(path: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
         return ""
+    return read_accounts(descriptor)
+
+
+def read_accounts(descriptor: int) -> str:
+    """The text of an open passwd(5) or group(5), which is closed; "" for what is no file."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.host import cgroup_mounts
+from harness.unix_http import ApiError
 from harness.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.kernel("cgroup_v1")]
@@ -199,3 +201,34 @@ def test_real_time_that_the_group_above_has_not_is_refused_in_words(agent: Agent
     agent.docker("rm", "-f", "greedy")
     assert done.returncode != 0
     assert "cpu.rt_runtime_us" in done.stderr
+
+
+def test_an_agent_starts_though_a_disk_of_a_declared_group_is_gone(
+    agent: AgentUnderTest, disk: str, tmp_path: Path
+) -> None:
+    node, number = tmp_path / "disk", os.stat(disk).st_rdev
+    os.mknod(node, 0o600 | stat.S_IFBLK, number)
+    spec = {"memory": "64m", "device_read_bps": {str(node): "1m"}}
+    group = f"{agent.config.cgroup_parent}/tenants"
+    rates = Path(f"/sys/fs/cgroup/blkio/{group}/blkio.throttle.read_bps_device")
+    try:
+        agent.api("PUT", "/mooring/v1/cgroups/tenants", spec)
+        agent.terminate()
+        node.unlink()
+        for mount in ("memory", "blkio"):  # as after a reboot
+            Path(f"/sys/fs/cgroup/{mount}/{group}").rmdir()
+
+        agent.start()
+
+        assert Path(f"/sys/fs/cgroup/memory/{group}/memory.limit_in_bytes").read_text() == f"{64 << 20}\n"
+        assert rates.read_text() == ""
+        with pytest.raises(ApiError, match=r"device_read_bps names .*/disk, which cannot be used"):
+            agent.api("PUT", "/mooring/v1/cgroups/tenants", spec)
+
+        os.mknod(node, 0o600 | stat.S_IFBLK, number)
+        put = agent.api("PUT", "/mooring/v1/cgroups/tenants", spec)
+        assert [action["reason"] for action in put["actions"]] == ["its limits were not all in force"]
+        assert rates.read_text() == f"{os.major(number)}:{os.minor(number)} {1 << 20}\n"
+        assert agent.api("PUT", "/mooring/v1/cgroups/tenants", spec)["actions"] == []
+    finally:
+        agent.api("DELETE", "/mooring/v1/cgroups/tenants")

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mooring_agent.cgroups.hierarchy import Hierarchy, Place
 from mooring_agent.cgroups.resources import DeviceLimit, Resources, Setting
 from mooring_agent.cgroups.v1 import blkio, cpu, memory
 from mooring_agent.cgroups.v2.io import BFQ_WEIGHT, COST_WEIGHT, MAX, BlockIo
@@ -155,3 +158,15 @@ def test_real_time_is_lifted_around_a_change_of_its_period() -> None:
 def test_values_that_make_no_sense(resources: Resources, sentence: str) -> None:
     with pytest.raises(InvalidSpec, match=sentence):
         resources.check()
+
+
+@pytest.mark.parametrize("file", [BFQ_WEIGHT, COST_WEIGHT])
+def test_the_first_group_with_the_controller_tells_the_file_of_weights(tmp_path: Path, file: str) -> None:
+    hierarchy = Hierarchy("v2", [Place("io", 2, str(tmp_path))])
+    (tmp_path / "init.scope").mkdir()
+    assert hierarchy.limits["io"].FILES == (MAX, COST_WEIGHT)
+
+    (tmp_path / "mooring").mkdir()
+    for name in (MAX, file):
+        (tmp_path / "mooring" / name).touch()
+    assert hierarchy.settings(Resources(blkio_weight=1000))[0].file == file

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mooring_agent.cgroups.hierarchy import check_path, detect
-from mooring_agent.cgroups.resources import Resources, Setting
+from mooring_agent.cgroups.resources import DeviceLimit, Resources, Setting
 from mooring_agent.errors import InvalidSpec, NotSupported
 
 
@@ -134,6 +134,15 @@ def test_a_limit_without_its_controller_is_refused(tmp_path: Path) -> None:
     ):
         hierarchy.settings(Resources(pids_limit=5))
     assert hierarchy.settings(Resources()) == ()
+
+
+def test_a_host_that_limits_no_disks_takes_all_other_limits(tmp_path: Path) -> None:
+    hierarchy = detect(v1_line(tmp_path / "pids", "pids"), "2:pids:/\n")
+
+    assert hierarchy.settings(Resources(pids_limit=5)) == (Setting("pids", "pids.max", "5"),)
+    for asked in (Resources(blkio_weight=10), Resources(device_read_bps=(DeviceLimit("8:0", 1),))):
+        with pytest.raises(NotSupported, match=r"neither the cgroup controller blkio \(v1\) nor io"):
+            hierarchy.settings(asked)
 
 
 def test_swap_needs_a_kernel_that_accounts_it(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.clock import Clock
 from mooring_agent.engine.container import Container
 from mooring_agent.engine.events import EventBus
 from mooring_agent.engine.health import Check, Health, Probe
@@ -20,31 +20,6 @@ from mooring_agent.engine.healthchecks import HealthChecks
 from mooring_agent.engine.healthrecords import HealthRecords
 from mooring_agent.engine.resources import ContainerSpec
 from mooring_agent.errors import Unavailable
-
-
-class _Selector(selectors.DefaultSelector):
-    """Nothing ever happens but that time passes."""
-
-    loop: Any
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        found = super().select(0)
-        if not found and timeout:
-            self.loop.now += timeout
-        return found
-
-
-class Clock(asyncio.SelectorEventLoop):
-    """A loop that never waits."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        selector = _Selector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
 
 
 class Registry:

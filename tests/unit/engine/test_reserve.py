@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, cast
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_agent.engine.reserve import Demand
+from harness.clock import Clock
+from mooring_agent.engine.reserve import Demand, Reserve
+from mooring_agent.keeper import messages
+from mooring_agent.runtime.plan import Shape
 
 _USUAL, _MOST = 16, 62
 _MINUTES = 60.0
@@ -73,3 +79,47 @@ def test_it_is_one_of_two_numbers_and_ends_as_the_usual_one(
             getattr(demand, step)(now)
         assert demand.size(now) in (usual, usual + more)
     assert demand.size(now + 600) == usual
+
+
+class _Keeper:
+    """A client of a keeper that has any number of launchers."""
+
+    asked_at = 0.0
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._changed = asyncio.Event()
+
+    async def request(self, message: object) -> Any:
+        self.waiting += 1 if isinstance(message, messages.Acquire) else -1
+        self._changed.set()
+        return messages.Slot("slot", 1), ()
+
+    async def until(self, waiting: int) -> None:
+        """Wait until so many launchers are with the agent."""
+        async with asyncio.timeout(700):
+            while self.waiting != waiting:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def test_those_of_a_burst_are_given_up_though_the_keeper_was_away() -> None:
+    shape = Shape(("mnt",))
+
+    async def scene() -> None:
+        before, after = cast(Any, _Keeper()), cast(Any, _Keeper())
+        kept = Reserve(cast(Any, None), 1, 3)
+        kept.open(before, shape)
+        await before.until(1)
+        assert kept.take_waiting(before, shape, None) is not None
+        assert kept.take_waiting(before, shape, None) is None
+        await before.until(1 + 3)
+        kept.close()
+
+        kept.open(after, shape)
+        await after.until(3)
+        await after.until(1)
+        kept.close()
+
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(scene())

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring_agent.runtime.users import Identity, UnknownUser, resolve
+from mooring_agent.runtime.users import Identity, UnknownUser, read_accounts, resolve
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
@@ -120,3 +123,13 @@ def test_a_group_may_come_without_members(line: str) -> None:
 def test_a_group_is_taken_once() -> None:
     group = "a:x:5:web\nb:x:5:web,web\nweb:x:1001:web"
     assert resolve("web", PASSWD, group).groups == (5,)
+
+
+def test_accounts_are_read_from_a_file_alone_and_it_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "passwd"
+    file.write_text(PASSWD)
+    for path, text in ((file, PASSWD), (tmp_path, "")):
+        descriptor = os.open(path, os.O_RDONLY)
+        assert read_accounts(descriptor) == text
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)

@@ -29,10 +29,12 @@ _KEYS = {
 }
 
 
-def weight_file(mount: str) -> str:
-    """The file of weights that groups of the tree at `mount` have; any group with the controller tells."""
+def weight_file(mount: str) -> str | None:
+    """The file of weights that groups of the tree at `mount` have; None while none has the controller."""
     with os.scandir(mount) as entries:
         groups = [entry.path for entry in entries if entry.is_dir()]
+    if not any(os.path.exists(f"{group}/{MAX}") for group in groups):
+        return None
     return BFQ_WEIGHT if any(os.path.exists(f"{group}/{BFQ_WEIGHT}") for group in groups) else COST_WEIGHT
 
 
