@@ -120,8 +120,8 @@ need_compose() {
     say "fetching Docker Compose 2 into .venv/bin"
     local scratch
     scratch=$(mktemp -d)
-    if (cd "$scratch" && { _download_compose || _download_compose_of_next_release; }) >/dev/null 2>&1 &&
-        dpkg-deb -x "$scratch"/docker-compose*.deb "$scratch/files"; then
+    if (cd "$scratch" && { _download_compose || _download_of_release "$_compose_release" docker-compose; }) \
+        >/dev/null 2>&1 && dpkg-deb -x "$scratch"/docker-compose*.deb "$scratch/files"; then
         find "$scratch/files" -path '*/cli-plugins/docker-compose' -type f \
             -exec install -m 755 {} "$venv/bin/docker-compose" \;
     fi
@@ -142,66 +142,50 @@ _download_compose() {
     return 1
 }
 
-# With package lists of its own, so that the host's apt hears of no other release.
-_download_compose_of_next_release() {
-    local mirror codename options
-    # shellcheck disable=SC1091  # the host's own
-    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME-}")
-    # shellcheck disable=SC2016  # a variable of apt-get's
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
-        "Codename: $codename" 'Component: main' | head -n 1)
-    [[ -n $mirror ]] || return 1
-    mkdir -p lists/partial cache/archives/partial
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-        "$mirror" "$_compose_release" >sources.list
-    options=(
-        -o "Dir::Etc::sourcelist=$PWD/sources.list" -o Dir::Etc::sourceparts=/dev/null
-        -o "Dir::State::lists=$PWD/lists" -o "Dir::Cache=$PWD/cache" -o APT::Sandbox::User=root
-    )
-    _apt_get "${options[@]}" update && _apt_get "${options[@]}" download docker-compose
-}
-
-# The tests compare answers with them. A release of Debian has those of its own dockerd and of all before; a later
-# one's are taken from where this host's packages come from, apart from its own lists.
+# The tests compare answers with them. A release of Debian has those of its own dockerd and of all before.
 need_api_descriptions() {
-    local newest=1.47 target=$venv/share/docker-api scratch suite mirror
+    local newest=1.47 target=$venv/share/docker-api scratch release
     if [[ -f $target/v$newest.yaml.gz || $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
         return 0
     fi
     say "fetching the published descriptions of the Docker Engine API into .venv/share"
     scratch=$(mktemp -d)
     apt-cache show docker-doc >/dev/null 2>&1 || _apt_get update || true
-    _unpack_api_descriptions "$scratch" "$target" || true
-    # shellcheck disable=SC2016  # $(…) is apt's own here
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-        awk '$2 == "Debian" && $3 == "main" && $1 !~ /security/ { print $1; exit }')
-    for suite in testing unstable stable; do
-        [[ -n $mirror && ! -f $target/v$newest.yaml.gz ]] || break
-        mkdir -p "$scratch/$suite/lists/partial" "$scratch/$suite/cache/archives/partial"
-        printf 'deb [signed-by=%s] %s %s main\n' /usr/share/keyrings/debian-archive-keyring.gpg "$mirror" "$suite" \
-            >"$scratch/$suite/sources.list"
-        local apart=(
-            -o APT::Sandbox::User=root -o Acquire::Languages=none
-            -o "Dir::Etc::sourcelist=$scratch/$suite/sources.list" -o Dir::Etc::sourceparts=-
-            -o "Dir::State::lists=$scratch/$suite/lists" -o "Dir::Cache=$scratch/$suite/cache"
-        )
-        if _apt_get "${apart[@]}" update; then
-            _unpack_api_descriptions "$scratch/$suite" "$target" "${apart[@]}" || true
-        fi
+    (cd "$scratch" && _apt_get download docker-doc) >/dev/null 2>&1 && _unpack_api_descriptions "$scratch" "$target"
+    for release in testing unstable stable; do
+        [[ ! -f $target/v$newest.yaml.gz ]] || break
+        mkdir "$scratch/$release"
+        (cd "$scratch/$release" && _download_of_release "$release" docker-doc) >/dev/null 2>&1 &&
+            _unpack_api_descriptions "$scratch/$release" "$target"
     done
     rm -rf "$scratch"
     [[ -f $target/v$newest.yaml.gz ]] ||
         say "the description of version $newest could not be fetched: the tests that read it will be skipped"
 }
 
-# DIRECTORY TARGET OPTION...: what docker-doc has of them, through apt with these options.
-_unpack_api_descriptions() (
-    cd "$1" || return
-    _apt_get "${@:3}" download docker-doc 2>/dev/null || return
-    dpkg-deb --extract docker-doc_*.deb unpacked || return
-    mkdir -p "$2"
-    cp unpacked/usr/share/doc/docker-doc/api/v1.*.yaml.gz "$2"
-)
+# DIRECTORY TARGET: what the docker-doc that lies in DIRECTORY has of them.
+_unpack_api_descriptions() {
+    dpkg-deb --extract "$1"/docker-doc_*.deb "$1/unpacked" && mkdir -p "$2" &&
+        cp "$1"/unpacked/usr/share/doc/docker-doc/api/v1.*.yaml.gz "$2"
+}
+
+# RELEASE PACKAGE: download a package of another release of Debian, from where this host's packages come, into the
+# current directory; with package lists of its own, so that the host's apt hears of no other release.
+_download_of_release() {
+    local mirror apart
+    # shellcheck disable=SC2016  # $(…) is apt's own here
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(COMPONENT)' 'Created-By: Packages' |
+        awk '$2 == "Debian" && $3 == "main" && $1 !~ /security/ { print $1; exit }')
+    [[ -n $mirror ]] || return 1
+    mkdir -p lists/partial cache/archives/partial
+    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$1" >sources.list
+    apart=(
+        -o APT::Sandbox::User=root -o Acquire::Languages=none
+        -o "Dir::Etc::sourcelist=$PWD/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o "Dir::State::lists=$PWD/lists" -o "Dir::Cache=$PWD/cache"
+    )
+    _apt_get "${apart[@]}" update && _apt_get "${apart[@]}" download "$2"
+}
 
 _python_suits() {
     "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1

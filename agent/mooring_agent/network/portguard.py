@@ -94,9 +94,12 @@ class PortGuard:
         else:
             ingress.hang_filter(netlink, ifindex, PREFERENCE, self._program, NAME)
 
-    def can_settle(self, ifindex: int) -> bool:
-        """Whether there is a better place for an interface's guard, which costs its frames less."""
-        return self._has_lists() and not ingress.is_listed(ifindex, NAME)
+    @property
+    def can_settle(self) -> bool:
+        """Whether there is a better place for guards than the first one, which costs frames less."""
+        if self._lists is None:
+            self._lists = ingress.has_lists()
+        return self._lists
 
     def settle(self, netlink: RouteSocket, ifindex: int) -> None:
         """Move an interface's guard there, without a gap: for 10 ms, in which no interface can be changed.
@@ -148,13 +151,8 @@ class PortGuard:
                 os.close(descriptor)
         self._map = self._program = -1
 
-    def _has_lists(self) -> bool:
-        if self._lists is None:
-            self._lists = ingress.has_lists()
-        return self._lists
-
     def _is_listed(self, ifindex: int) -> bool:
-        return self._has_lists() and ingress.is_listed(ifindex, NAME)
+        return self.can_settle and ingress.is_listed(ifindex, NAME)
 
     def _open(self) -> None:
         if self._program != -1:

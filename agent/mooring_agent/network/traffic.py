@@ -89,7 +89,7 @@ class Traffic:
         self._admit(endpoint, ifindex, terms)
         if limits != NO_LIMITS:
             self._shape(netlink, host_ifname, limits)
-        if self.guard.can_settle(ifindex):
+        if self.guard.can_settle:
             self._unsettled.add(ifindex)
             self._settle_after(_UNDISTURBED, netlink)
 

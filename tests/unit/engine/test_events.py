@@ -79,7 +79,7 @@ def test_until_ends_a_subscription_by_itself() -> None:
     async def work(bus: EventBus) -> None:
         found: list[str] = []
         begun = time.monotonic()
-        task = asyncio.ensure_future(collect(bus, found, until=time.time() + 0.1))
+        task = asyncio.ensure_future(collect(bus, found, until=time.time() + 1))
         await asyncio.sleep(0.01)
         bus.publish("container", "early", "id")
         await task

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterable
 from typing import cast
 
 import pytest
 
+from harness.clock import Clock
 from mooring_agent.linux.rtnetlink import RouteSocket
 from mooring_agent.network.portguard import PortGuard, Sender
 from mooring_agent.network.records import Endpoint
@@ -26,9 +28,15 @@ class Ports(PortGuard):
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[int, Sender] = {}
+        self.settled: list[int] = []
 
     def admit(self, ifindex: int, sender: Sender) -> None:
         self.known[ifindex] = sender
+
+    can_settle = False
+
+    def settle(self, netlink: RouteSocket, ifindex: int) -> None:
+        self.settled.append(ifindex)
 
     def dismiss(self, ifindexes: Iterable[int]) -> None:
         for ifindex in ifindexes:
@@ -62,3 +70,26 @@ def test_each_network_has_its_port_until_it_is_released(traffic: Traffic, ports:
     traffic.forget([WEB])
     traffic.forget([WEB])
     assert not ports.known
+
+
+def test_guards_move_one_by_one_when_no_container_comes(
+    traffic: Traffic, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ports, "can_settle", True)
+
+    async def scenario() -> None:
+        for number in range(3):
+            endpoint = dataclasses.replace(WEB, container_id=f"c{number}")
+            traffic.admit(NO_SOCKET, endpoint, WEB.host_ifname, 10 + number)
+            await asyncio.sleep(4)
+        assert ports.settled == []
+        traffic.forget([dataclasses.replace(WEB, container_id="c1")])
+        await asyncio.sleep(1.1)
+        assert len(ports.settled) == 1
+        await asyncio.sleep(0.6)
+        assert sorted(ports.settled) == [10, 12]
+        await asyncio.sleep(60)
+        assert len(ports.settled) == 2
+
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(scenario())
