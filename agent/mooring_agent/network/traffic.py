@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -160,7 +161,7 @@ class Traffic:
         found = [
             f"interface {name} of network {endpoint.network} does not keep its container from false senders"
             for name, endpoint in present.items()
-            if not self.guard.is_on(netlink, links[name])
+            if self._is_unguarded(netlink, links[name])
         ]
         wanted = [(name, self._limits(endpoint)) for name, endpoint in present.items()]
         for name in shaping.unlike(netlink, self._prefix, wanted):
@@ -183,6 +184,14 @@ class Traffic:
         if self._going:
             await asyncio.wait(list(self._going.values()))
         self.guard.close()
+
+    def _is_unguarded(self, netlink: RouteSocket, ifindex: int) -> bool:
+        try:
+            return not self.guard.is_on(netlink, ifindex)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False  # it has gone since it was listed
 
     def _settle_after(self, seconds: float, netlink: RouteSocket) -> None:
         if self._timer is not None:

@@ -28,10 +28,11 @@ class Mailbox:
 
     While a cell runs, a full one makes the reader wait, so that a flood is slowed down at its source. Between
     cells nobody takes anything out: then the oldest is dropped, so that a program in the background is never
-    held up by a notebook.
+    held up by a notebook. What is kept is half of what a cell shows (`output.Limits`): the rest is for the
+    cell's own.
     """
 
-    def __init__(self, *, attended_limit: int = 4 << 20, idle_limit: int = 1 << 20) -> None:
+    def __init__(self, *, attended_limit: int = 4 << 20, idle_limit: int = 1 << 19) -> None:
         self._attended_limit = attended_limit
         self._idle_limit = idle_limit
         self._condition = threading.Condition()

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 from collections.abc import Iterable
 from typing import cast
 
 import pytest
 
 from harness.clock import Clock
-from mooring_agent.linux.rtnetlink import RouteSocket
+from mooring_agent.linux.rtnetlink import Link, RouteSocket
 from mooring_agent.network.portguard import PortGuard, Sender
 from mooring_agent.network.records import Endpoint
 from mooring_agent.network.traffic import PLAIN_TERMS, Traffic
@@ -29,11 +30,15 @@ class Ports(PortGuard):
         super().__init__()
         self.known: dict[int, Sender] = {}
         self.settled: list[int] = []
+        self.missing = errno.ENODEV
 
     def admit(self, ifindex: int, sender: Sender) -> None:
         self.known[ifindex] = sender
 
     can_settle = False
+
+    def is_on(self, netlink: RouteSocket, ifindex: int) -> bool:
+        raise OSError(self.missing, "bpf")
 
     def settle(self, netlink: RouteSocket, ifindex: int) -> None:
         self.settled.append(ifindex)
@@ -93,3 +98,21 @@ def test_guards_move_one_by_one_when_no_container_comes(
 
     with asyncio.Runner(loop_factory=Clock) as runner:
         runner.run(scenario())
+
+
+class Links:
+    """What a kernel says of its interfaces."""
+
+    def links(self) -> list[Link]:
+        return [Link(10, WEB.host_ifname, "veth", WEB.mac, True, 1500, 2, True)]
+
+    def dump(self, request: bytes) -> list[bytes]:
+        return []
+
+
+def test_cable_that_goes_while_it_is_looked_at_is_no_difference(traffic: Traffic, ports: Ports) -> None:
+    netlink = cast(RouteSocket, Links())
+    assert traffic.differences(netlink, [WEB]) == []
+    ports.missing = errno.EPERM
+    with pytest.raises(PermissionError):
+        traffic.differences(netlink, [WEB])
