@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..failpoints import reached
+from ..linux import lean
 from ..runtime.join import start_time
 from ..runtime.launch import GOING, in_words
 from ..runtime.plan import Shape
@@ -271,7 +272,7 @@ class Starts:
         self._processes.expect_start(child)
         if self._prepared.pop(launcher.slot, None) is None:
             self._follow(start)
-        send(launcher.channel, b"plan" if plan else b"go", [*plan, *given])
+        send(launcher.channel, b"plan" if plan else lean.WORD, [*plan, *given])
         close(given)
         reached("keeper.handed")
 

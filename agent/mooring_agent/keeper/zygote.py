@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ..linux import syscalls
+from ..linux import lean, syscalls
 from ..runtime.join import run_joiner
 from ..runtime.launch import rehearse, run_launcher
 from ..runtime.plan import Shape
@@ -106,6 +106,7 @@ class Zygote:
             gc.disable()
             gc.freeze()
             _become(ZYGOTE_NAME, channel.fileno())
+            lean.survey()
             for _ in range(_REHEARSALS):
                 rehearse()
             while True:

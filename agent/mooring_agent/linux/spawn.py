@@ -10,36 +10,21 @@ contexts, makecontext(3), each of which is one call of the C library.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import signal
 from collections.abc import Mapping, Sequence
 
+from .contexts import Region, available, environment_strings, libc, strings
 from .syscalls import CLONE_PARENT
+
+__all__ = ["available", "rehearse", "spawn_sibling"]
 
 _CLONE_VM = 0x100  # linux/sched.h
 _CLONE_VFORK = 0x4000
-# ucontext_t has 968 bytes on x86-64 and 4,560 on aarch64 (glibc, sys/ucontext.h).
-_CONTEXT_SIZE = 0x2000
-_STACK_SIZE = 0x4000
-_PIECE = _CONTEXT_SIZE + _STACK_SIZE
 _EXIT_FAILED = 127
-
-_libc = ctypes.PyDLL(None, use_errno=True)
-# musl has none of them.
-available = all(hasattr(_libc, name) for name in ("clone", "getcontext", "makecontext", "setcontext"))
-
-
-class _Stack(ctypes.Structure):
-    """stack_t of sigaltstack(2)."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-class _Context(ctypes.Structure):
-    """The beginning of ucontext_t, which is alike on all machines."""
-
-    _fields_ = (("flags", ctypes.c_ulong), ("link", ctypes.c_void_p), ("stack", _Stack))
+_STACK_SIZE = 0x6000
+# The calls of the child's chain.
+_CALLS = 3
 
 
 def spawn_sibling(path: str, argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, int]:
@@ -49,10 +34,10 @@ def spawn_sibling(path: str, argv: Sequence[str], environment: Mapping[str, str]
     reap. Signals must be at their defaults, and the caller single-threaded. Raises OSError when there can be
     no process.
     """
-    chain = _Chain(path, argv, environment, _rehearsed.pop() if _rehearsed else _new_memory())
+    chain = _Chain(path, argv, environment, _rehearsed.pop() if _rehearsed else _new_region())
     ctypes.set_errno(0)
-    pid: int = _libc.clone(
-        _libc.setcontext,
+    pid: int = libc.clone(
+        libc.setcontext,
         ctypes.c_void_p(chain.stack),
         ctypes.c_int(_CLONE_VM | _CLONE_VFORK | CLONE_PARENT | signal.SIGCHLD),
         ctypes.c_void_p(chain.first),
@@ -65,59 +50,37 @@ def spawn_sibling(path: str, argv: Sequence[str], environment: Mapping[str, str]
 
 def rehearse() -> None:
     """Do all of it but the clone, which has the pages that it needs made and copied while nobody waits."""
-    memory = _new_memory()
-    memory[3 * _PIECE : 4 * _PIECE] = bytes(_PIECE)
-    _Chain("/proc", ("rehearsal",), {"PATH": "/proc"}, memory)
-    _rehearsed[:] = [memory]
+    region = _new_region()
+    region.put(bytes(_STACK_SIZE))
+    _Chain("/proc", ("rehearsal",), {"PATH": "/proc"}, region)
+    _rehearsed[:] = [region]
 
 
 # The memory of the last rehearsal, for the chain that is played.
-_rehearsed: list[mmap.mmap] = []
+_rehearsed: list[Region] = []
 
 
-def _new_memory() -> mmap.mmap:
-    return mmap.mmap(-1, 4 * _PIECE)
+def _new_region() -> Region:
+    return Region(_CALLS, _STACK_SIZE)
 
 
 class _Chain:
-    """The contexts of the child, and what they refer to: `first` begins with them, on `stack`."""
+    """The calls of the child, and what they refer to: `first` begins with them, on `stack`."""
 
     def __init__(
-        self, path: str, argv: Sequence[str], environment: Mapping[str, str], memory: mmap.mmap
+        self, path: str, argv: Sequence[str], environment: Mapping[str, str], region: Region
     ) -> None:
-        self._anchor = ctypes.c_char.from_buffer(memory)
+        self._region = region
         self._given = (
-            ctypes.c_char_p(_whole(os.fsencode(path))),
-            _strings([os.fsencode(each) for each in argv]),
-            _strings([os.fsencode(f"{name}={value}") for name, value in environment.items()]),
+            ctypes.c_char_p(*strings([os.fsencode(path)])),
+            _array(strings(os.fsencode(each) for each in argv)),
+            _array(environment_strings(environment)),
         )
-        start = ctypes.addressof(self._anchor)
-        leave = _make_context(start, None, "_exit", ctypes.c_int(_EXIT_FAILED))
-        run = _make_context(start + _PIECE, leave, "execve", *self._given)
-        self.first = _make_context(start + 2 * _PIECE, run, "setsid")
-        self.stack = start + 4 * _PIECE
+        exit_code = ctypes.c_int(_EXIT_FAILED)
+        self.first = region.chain([("setsid",), ("execve", *self._given), ("_exit", exit_code)])
+        self.stack = region.end
 
 
-def _make_context(address: int, link: int | None, name: str, *given: object) -> int:
-    """A context at `address` that calls a function of the C library and then goes on with `link`."""
-    pointer = ctypes.c_void_p(address)
-    if _libc.getcontext(pointer) != 0:
-        raise OSError(ctypes.get_errno(), "getcontext failed")
-    context = _Context.from_address(address)
-    context.link = link
-    context.stack.base = address + _CONTEXT_SIZE
-    context.stack.size = _STACK_SIZE
-    _libc.makecontext(pointer, getattr(_libc, name), len(given), *given)
-    return address
-
-
-def _strings(values: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+def _array(values: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
     """A char *[] that ends with NULL."""
-    return (ctypes.c_char_p * (len(values) + 1))(*map(_whole, values), None)
-
-
-def _whole(value: bytes) -> bytes:
-    """The value, unless it would be cut off."""
-    if 0 in value:
-        raise ValueError("a text with NUL cannot be handed to a program")
-    return value
+    return (ctypes.c_char_p * (len(values) + 1))(*values, None)

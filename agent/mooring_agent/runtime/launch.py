@@ -18,7 +18,7 @@ import socket
 import stat
 import time
 
-from ..linux import keys, netlink, syscalls
+from ..linux import keys, lean, netlink, syscalls
 from . import hooks, mounts, process, stage, standard
 from .idmaps import acting_as, maps_of, outside
 from .plan import LaunchPlan, Process, Shape
@@ -54,15 +54,23 @@ def run_launcher(
 
 def report(channel: socket.socket, error: BaseException) -> int:
     """Tell the keeper why there will be no process; return the exit status to leave with."""
-    exit_code = error.exit_code if isinstance(error, process.CannotRun) else 125
-    message = {"error": in_words(error)[:_REPORT_MAX], "exit_code": exit_code}
-    if isinstance(error, process.Stale):
-        message["gone"] = True
     try:
-        channel.send(json.dumps(message).encode())
+        channel.send(_report_of(error))
     except OSError:
         return _EXIT_UNREPORTED
-    return exit_code
+    return _exit_code(error)
+
+
+def _report_of(error: BaseException) -> bytes:
+    """What the keeper is told of it."""
+    message: dict[str, object] = {"error": in_words(error)[:_REPORT_MAX], "exit_code": _exit_code(error)}
+    if isinstance(error, process.Stale):
+        message["gone"] = True
+    return json.dumps(message).encode()
+
+
+def _exit_code(error: BaseException) -> int:
+    return error.exit_code if isinstance(error, process.CannotRun) else 125
 
 
 def in_words(error: BaseException) -> str:
@@ -216,16 +224,20 @@ def _mount_point(path: str) -> str:
 
 class _Word:
     """Waits, when it is called for the first time, until the process is to be started, and says that it is
-    going.
+    going: without Python's memory where that is possible.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._given = False
 
-    def __call__(self) -> None:
+    def __call__(self, path: str, args: tuple[str, ...], environment: dict[str, str]) -> None:
         if self._given:
             return
+        if lean.can_wait(path) and process.may_be_executed(path):
+            # One that is started anew will say why it cannot be executed.
+            failed = _report_of(process.Stale(f"exec: {path!r} cannot be executed"))
+            lean.execute_at_word(self._channel.fileno(), path, args, environment, GOING, failed)
         if not self._channel.recv(64):
             raise _Unused
         self._given = True

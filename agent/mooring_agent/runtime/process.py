@@ -190,15 +190,16 @@ def become(
     last_capability: int,
     install_filter: Callable[[], None] | None,
     keep: int,
-    ready: Callable[[], None] | None = None,
+    ready: Callable[[str, tuple[str, ...], dict[str, str]], None] | None = None,
 ) -> None:
     """Turn into the process; does not return. `keep` is the one descriptor that stays open until execve.
-    `ready` is called when nothing else is left to be done. Raises CannotRun or OSError.
+    `ready` is called with what execve(2) takes when nothing else is left to be done. Raises CannotRun or
+    OSError.
     """
 
     def run(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
         if ready is not None:
-            ready()
+            ready(path, args, environment)
         os.execve(path, args, environment)
 
     _execute(process.args, _settle(process, last_capability, install_filter, (keep,)), run)
@@ -221,8 +222,7 @@ def spawn(
     """
 
     def run(path: str, args: tuple[str, ...], environment: dict[str, str]) -> int:
-        # As far as it can be known before there is a process.
-        if not stat.S_ISREG(os.stat(path).st_mode) or not os.access(path, os.X_OK):
+        if not may_be_executed(path):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         pid, failure = spawn_sibling(path, args, environment)
         tell(pid)
@@ -431,6 +431,11 @@ def _execute(
             if error.errno != errno.EACCES:
                 break
     raise _cannot_execute(args[0], found.errno if found else None)
+
+
+def may_be_executed(path: str) -> bool:
+    """Whether it is a program, as far as it can be known before there is a process. Raises OSError."""
+    return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
 
 
 def find_executable(process: Process) -> None:

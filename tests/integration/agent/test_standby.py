@@ -81,6 +81,18 @@ def test_rules_hold_for_the_third_that_they_name(agent: AgentUnderTest) -> None:
     agent.api("DELETE", "/mooring/v1/networks/shop")
 
 
+@pytest.mark.parametrize("call", ["munmap", "rt_sigprocmask"])
+def test_what_its_filter_keeps_from_waiting_starts_all_the_same(agent: AgentUnderTest, call: str) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": [call], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    for name in ("one", "two", "three", "four"):
+        # A static busybox's sleep needs neither.
+        assert put(agent, name, seccomp=profile)["state"] == "running"
+    remove(agent, "one", "two", "three", "four")
+
+
 def test_nobody_sees_it(agent: AgentUnderTest) -> None:
     standing_by(agent)
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,41 @@ def test_it_goes_when_it_is_told_to(shared: KeeperUnderTest) -> None:
 
         assert (await session.ended(order.id)).exit_code == 6
         assert shared.output(order.id) == b"out\n"
+
+    shared.run(work)
+
+
+def test_it_waits_without_python_s_memory(shared: KeeperUnderTest) -> None:
+    def anonymous_kib(pid: int) -> int:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+    async def work(session: Session) -> None:
+        order, pid = await prepare(session, "sleep", "60")
+
+        await until(lambda: anonymous_kib(pid) < 512)
+
+        await session.client.launch(order, None)
+        assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+        await session.client.request(messages.Signal(order.id, signal.SIGKILL))
+        await session.ended(order.id)
+
+    shared.run(work)
+
+
+def test_one_that_cannot_be_executed_after_all_is_gone(shared: KeeperUnderTest) -> None:
+    script = shared.rootfs / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+
+    async def work(session: Session) -> None:
+        order, _ = await prepare(session, "/script")
+
+        with pytest.raises(Unavailable, match="cannot be executed"):
+            await session.client.launch(order, None)
+
+        # Its group has the container's name, and goes with what the engine has of the container.
+        await until(lambda: left_of(shared, order) <= {order.id})
 
     shared.run(work)
 
