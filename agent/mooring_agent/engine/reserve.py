@@ -51,31 +51,37 @@ class Berth:
 
 @dataclass
 class Demand:
-    """How many launchers ought to wait: as a rule `usual`, and `most` for some minutes after a burst that
-    took more. Moments are those of one clock, in seconds.
+    """How many launchers ought to wait: as a rule `usual`, and for some minutes after a burst that took more
+    as many as it took, at most `most`. Moments are those of one clock, in seconds.
     """
 
     usual: int
     most: int
-    at_once: int = 0  # taken since the last quiet moment
+    at_once: int = 0  # wanted since the last quiet moment
+    burst: int = 0  # wanted in the greatest burst since there has been none for a while
     until: float = -math.inf
 
     def size(self, now: float) -> int:
         """How many there should be."""
-        return self.most if now < self.until else self.usual
+        return min(max(self.burst, self.usual), self.most) if now < self.until else self.usual
 
     def taken(self, now: float) -> None:
         """One of those that wait is taken."""
         self.at_once += 1
         if self.at_once > self.usual:
-            self.until = now + _BURSTS_WITHIN
+            self._grow(now)
 
     def missed(self, now: float) -> None:
         """One was wanted, and none waits: after so many that is a burst, else they are for another network,
         or not there yet.
         """
         if self.at_once >= max(self.usual, 1):
-            self.until = now + _BURSTS_WITHIN
+            self.at_once += 1
+            self._grow(now)
+
+    def _grow(self, now: float) -> None:
+        self.burst = max(self.burst if now < self.until else 0, self.at_once)
+        self.until = now + _BURSTS_WITHIN
 
     def quiet(self) -> None:
         """Nobody wants one at the moment."""
@@ -83,13 +89,16 @@ class Demand:
 
 
 class Reserve:
-    """Launchers of one shape, `usual` or for a while after a burst `most`. It is empty while the keeper is
-    away.
+    """Launchers of one shape, `usual` or for a while as many as bursts take. The keeper's own are `pool` then
+    or fewer, so that both together are never more than twice that. It is empty while the keeper is away.
     """
 
-    def __init__(self, networks: NetworkService, usual: int, most: int) -> None:
+    def __init__(self, networks: NetworkService, usual: int, pool: int) -> None:
         self._networks = networks
-        self._demand = Demand(usual, most)
+        self._pool = pool
+        # Some stay with the keeper, for containers of another shape or network.
+        self._demand = Demand(usual, 2 * pool - max(pool // 4, min(pool, 1)))
+        self._left_to_keeper = pool
         self._shape: Shape | None = None
         self._client: KeeperClient | None = None
         self._berths: list[Berth] = []
@@ -99,8 +108,8 @@ class Reserve:
         self._filling: asyncio.Task[None] | None = None
 
     def open(self, client: KeeperClient, shape: Shape) -> None:
-        """The keeper is there: keep launchers of `shape` from now on."""
-        self._client, self._shape = client, shape
+        """The keeper is there, and keeps `pool` itself: keep launchers of `shape` from now on."""
+        self._client, self._shape, self._left_to_keeper = client, shape, self._pool
         self._fill_after(_QUIET_SECONDS)
         self._shrink_later(asyncio.get_running_loop().time())
 
@@ -179,6 +188,7 @@ class Reserve:
                 wrong = [berth for berth in self._berths if berth.network != self._network]
                 size = self.size
                 if len(self._berths) == size and not wrong:
+                    await self._share(client, shape)
                     return
                 if len(self._berths) >= max(size, 1):
                     superfluous = (wrong or self._berths)[0]
@@ -199,12 +209,21 @@ class Reserve:
                 self._berths.append(Berth(berth.slot, berth.pid, cable))
                 await asyncio.sleep(0)
                 if client.asked_at != asked_at:  # somebody is about something: this can wait
+                    await self._share(client, shape)
                     self._fill_after(_QUIET_SECONDS)
                     return
         except MooringError as error:
             logger.info("reserve of launchers rests error=%r", error.message)
             if self._client is not None:
                 self._fill_after(_PAUSE_AFTER_FAILURE)
+
+
+    async def _share(self, client: KeeperClient, shape: Shape) -> None:
+        """Have the keeper keep no more than what the bound leaves to it."""
+        left = min(self._pool, 2 * self._pool - len(self._berths))
+        if left != self._left_to_keeper:
+            self._left_to_keeper = left
+            await client.request(messages.Configure(vars(shape), left))
 
 
 async def acquire(client: KeeperClient, shape: Shape) -> Berth:

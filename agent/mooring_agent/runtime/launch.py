@@ -234,7 +234,7 @@ class _Word:
     def __call__(self, path: str, args: tuple[str, ...], environment: dict[str, str]) -> None:
         if self._given:
             return
-        if lean.can_wait(path) and process.may_be_executed(path):
+        if not self._is_there() and lean.can_wait(path) and process.may_be_executed(path):
             # One that is started anew will say why it cannot be executed.
             failed = _report_of(process.Stale(f"exec: {path!r} cannot be executed"))
             lean.execute_at_word(self._channel.fileno(), path, args, environment, GOING, failed)
@@ -242,6 +242,13 @@ class _Word:
             raise _Unused
         self._given = True
         self._channel.send(GOING)
+
+    def _is_there(self) -> bool:
+        try:
+            self._channel.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
 
 
 def _take_limits(plan: LaunchPlan, shape: Shape, slot: str) -> None:

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 # As many as a pool and a reserve of launchers serve at once.
 _WANTED = 128  # kept ready; a burst that outruns the thread makes its own
 _LOW = 32  # left when more are made
-_PAUSE = 0.02  # seconds from the first taking to the making of new ones: a burst comes first
+_PAUSE = 0.02  # seconds without a taking until new ones are made: a burst comes first
 
 _Made = TypeVar("_Made")
 
@@ -26,6 +26,7 @@ class Spares(Generic[_Made]):
         """`make` makes one; it is called by several threads, and may raise OSError."""
         self._make = make
         self._ready: deque[_Made] = deque()
+        self._taken = 0
         self._needed = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -39,6 +40,7 @@ class Spares(Generic[_Made]):
             made = self._ready.popleft()
         except IndexError:
             made = self._make()
+        self._taken += 1
         if len(self._ready) < _LOW:  # waking it costs whoever waits for the container
             self._needed.set()
         return made
@@ -50,8 +52,18 @@ class Spares(Generic[_Made]):
         if self._thread is not None:
             self._thread.join()
 
+    def _await_quiet(self) -> None:
+        """Return when nobody takes any, or none are left."""
+        taken = -1
+        while taken != self._taken:
+            taken = self._taken
+            self._closed.wait(_PAUSE)
+            if not self._ready:
+                return
+
     def _run(self) -> None:
-        while self._needed.wait() and not self._closed.wait(_PAUSE):
+        while self._needed.wait() and not self._closed.is_set():
+            self._await_quiet()
             self._needed.clear()
             if self._closed.is_set():  # between the two: then the call to wake up has just been cleared
                 return

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from hypothesis import given
@@ -40,7 +41,23 @@ def test_bursts_that_go_on_keep_them() -> None:
     demand = Demand(_USUAL, _MOST)
     for minute in range(0, 60, 9):
         _burst(demand, 50, now=minute * _MINUTES)
-    assert demand.size(60 * _MINUTES) == _MOST
+    assert demand.size(60 * _MINUTES) == 50
+
+
+def test_they_are_as_many_as_the_greatest_burst_took_within_bounds() -> None:
+    demand = Demand(_USUAL, _MOST)
+    for starts in (20, 40, 30):
+        _burst(demand, starts, now=0.0)
+    assert demand.size(0.0) == 40
+    _burst(demand, 500, now=0.0)
+    assert demand.size(0.0) == _MOST
+
+
+def test_what_was_long_ago_does_not_count() -> None:
+    demand = Demand(_USUAL, _MOST)
+    _burst(demand, 50, now=0.0)
+    _burst(demand, 20, now=11 * _MINUTES)
+    assert demand.size(11 * _MINUTES) == 20
 
 
 def test_they_are_given_up_after_the_last_burst() -> None:
@@ -48,7 +65,7 @@ def test_they_are_given_up_after_the_last_burst() -> None:
     _burst(demand, 50, now=0.0)
     for minute in range(1, 10):  # single ones need no more than the usual number
         _burst(demand, 3, now=minute * _MINUTES)
-    assert demand.size(9 * _MINUTES) == _MOST
+    assert demand.size(9 * _MINUTES) == 50
     assert demand.size(11 * _MINUTES) == _USUAL
 
 
@@ -66,7 +83,7 @@ def test_nobody_gets_more_for_asking_for_another_network() -> None:
     st.integers(0, 20),
     st.lists(st.tuples(st.sampled_from(["taken", "missed", "quiet"]), st.floats(0, 1000)), max_size=60),
 )
-def test_it_is_one_of_two_numbers_and_ends_as_the_usual_one(
+def test_it_stays_within_its_bounds_and_ends_as_the_usual_one(
     usual: int, more: int, steps: list[tuple[str, float]]
 ) -> None:
     demand = Demand(usual, usual + more)
@@ -77,8 +94,11 @@ def test_it_is_one_of_two_numbers_and_ends_as_the_usual_one(
             demand.quiet()
         else:
             getattr(demand, step)(now)
-        assert demand.size(now) in (usual, usual + more)
+        assert usual <= demand.size(now) <= usual + more
     assert demand.size(now + 600) == usual
+
+
+_POOL = 4
 
 
 class _Keeper:
@@ -88,19 +108,28 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.pool = _POOL
         self._changed = asyncio.Event()
 
     async def request(self, message: object) -> Any:
-        self.waiting += 1 if isinstance(message, messages.Acquire) else -1
+        if isinstance(message, messages.Configure):
+            self.pool = message.size
+        else:
+            self.waiting += 1 if isinstance(message, messages.Acquire) else -1
         self._changed.set()
         return messages.Slot("slot", 1), ()
 
-    async def until(self, waiting: int) -> None:
-        """Wait until so many launchers are with the agent."""
+    async def until(self, waiting: int, pool: int | None = None) -> None:
+        """Wait until so many launchers are with the agent, and so many are to be kept here."""
         async with asyncio.timeout(700):
-            while self.waiting != waiting:
+            while self.waiting != waiting or pool not in (None, self.pool):
                 self._changed.clear()
                 await self._changed.wait()
+
+
+def _play(scene: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(scene)
 
 
 def test_those_of_a_burst_are_given_up_though_the_keeper_was_away() -> None:
@@ -108,11 +137,12 @@ def test_those_of_a_burst_are_given_up_though_the_keeper_was_away() -> None:
 
     async def scene() -> None:
         before, after = cast(Any, _Keeper()), cast(Any, _Keeper())
-        kept = Reserve(cast(Any, None), 1, 3)
+        kept = Reserve(cast(Any, None), 1, _POOL)
         kept.open(before, shape)
         await before.until(1)
         assert kept.take_waiting(before, shape, None) is not None
-        assert kept.take_waiting(before, shape, None) is None
+        for _ in range(2):
+            assert kept.take_waiting(before, shape, None) is None
         await before.until(1 + 3)
         kept.close()
 
@@ -121,5 +151,23 @@ def test_those_of_a_burst_are_given_up_though_the_keeper_was_away() -> None:
         await after.until(1)
         kept.close()
 
-    with asyncio.Runner(loop_factory=Clock) as runner:
-        runner.run(scene())
+    _play(scene())
+
+
+def test_the_keeper_keeps_the_fewer_the_more_wait_here() -> None:
+    shape = Shape(("mnt",))
+
+    async def scene() -> None:
+        keeper = cast(Any, _Keeper())
+        kept = Reserve(cast(Any, None), 1, _POOL)
+        kept.open(keeper, shape)
+        await keeper.until(1, pool=_POOL)
+        kept.take_waiting(keeper, shape, None)
+        for _ in range(20):
+            kept.take_waiting(keeper, shape, None)
+        most = 2 * _POOL - 1
+        await keeper.until(1 + most, pool=1)
+        await keeper.until(1 + 1, pool=_POOL)
+        kept.close()
+
+    _play(scene())
