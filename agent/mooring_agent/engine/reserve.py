@@ -217,7 +217,6 @@ class Reserve:
             if self._client is not None:
                 self._fill_after(_PAUSE_AFTER_FAILURE)
 
-
     async def _share(self, client: KeeperClient, shape: Shape) -> None:
         """Have the keeper keep no more than what the bound leaves to it."""
         left = min(self._pool, 2 * self._pool - len(self._berths))
