@@ -255,6 +255,13 @@ def _declared(commands: Commands) -> None:
     networkarguments.key(group)
     _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    volume.add_argument(
+        "--opt",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="mount it from elsewhere: type, device and o, such as type=nfs o=addr=server,rw device=:/srv",
+    )
     _, cgroup = _kind(commands, "cgroup", "cgroups", "set")
     for option, kind in (
         ("memory", str),

@@ -97,7 +97,7 @@ options:
       - What is mounted into the container, each as a string V(SOURCE:TARGET) or V(SOURCE:TARGET:ro), where
         the source is an absolute path of the host or the name of a volume.
       - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
-        C(read_only); of a C(tmpfs) also C(size) and C(options), a list such as V([mode=755, exec]), without
+        C(read_only); of a C(tmpfs) also C(size), in bytes or such as V(64m) or V(50%), and C(options), a list such as V([mode=755, exec]), without
         which it is V(nosuid), V(nodev), V(noexec) and open to all users; of a C(bind) C(idmap), see
         O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), C(recursive), and
         C(create_host_path), with which each start makes a directory where the source is missing.

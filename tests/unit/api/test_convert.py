@@ -187,6 +187,20 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
         ),
         (
             {},
+            {"Tmpfs": {"/run": "size=50%,nr_inodes=1k,mode=700,uid=5"}},
+            {
+                "volumes": [
+                    {
+                        "type": "tmpfs",
+                        "target": "/run",
+                        "size": "50%",
+                        "options": ["nr_inodes=1k", "mode=700", "uid=5"],
+                    }
+                ]
+            },
+        ),
+        (
+            {},
             {"Mounts": [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 5}}]},
             {"volumes": [{"type": "tmpfs", "target": "/t", "size": 5}]},
         ),

@@ -45,7 +45,7 @@ _EXTRA = frozenset(
         *("Isolation", "Runtime", "Tmpfs", "VolumeDriver", "VolumesFrom"),
     }
 )
-_CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_labels"})
+_CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_specs"})
 _MOUNTS = {
     "volume": frozenset({"type", "source", "target", "read_only", "nocopy"}),
     "tmpfs": frozenset({"type", "target", "read_only", "size", "options"}),
@@ -58,6 +58,7 @@ _LOG = frozenset({"driver", "max_size", "max_files"})
 _LOG_DRIVERS = ("json-file", "local", "none")
 _NETWORK = frozenset({"internal", "labels", "ipv4", "ipv6"})
 _VOLUME = frozenset({"Name", "Driver", "Labels"})
+_VOLUME_SPEC = frozenset({"labels"})
 _EXEC = frozenset(
     {
         *("AttachStdin", "AttachStdout", "AttachStderr", "DetachKeys", "Tty", "ConsoleSize", "Detach"),
@@ -76,8 +77,9 @@ def admit(asked: Conversion, owner: Owner, container: Mine, network: Mine) -> No
         _own(reference.partition(":")[0], container, owner)
     for target, _ in asked.links:
         _own(target, container, owner)
-    for volume in asked.volume_labels:
+    for volume, spec in asked.volume_specs.items():
         _named(volume, "a volume", owner)
+        _only(spec, _VOLUME_SPEC, owner, "volumes: ")
     for key, value in asked.spec.items():
         if key in HARMLESS:
             continue

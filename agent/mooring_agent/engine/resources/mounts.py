@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mooring_agent.engine.resources import names
 from mooring_agent.engine.resources.declared import Declared, Part, option
-from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, WordSet, refusal
+from mooring_agent.engine.resources.options import Bool, Choice, Items, Size, Text, Type, WordSet, refusal
 from mooring_agent.errors import InvalidSpec
 
 PROPAGATIONS = ("rprivate", "private", "rslave", "slave", "rshared", "shared")
@@ -42,6 +42,29 @@ def tmpfs_option(text: str, where: str) -> str:
     )
 
 
+class TmpfsSize(Type[int | str]):
+    """What bounds a tmpfs: a size as `Size` has it, or a part of the host's memory such as "50%", tmpfs(5).
+
+    0 and 0% mean that nothing is set.
+    """
+
+    _size = Size()
+    _percent = re.compile(r"([0-9]{1,4})%")
+
+    def parse(self, value: object, where: str) -> int | str | None:
+        """See `Type.parse`."""
+        if not isinstance(value, str) or not value.endswith("%"):
+            return self._size.parse(value, where)
+        match = self._percent.fullmatch(value)
+        if match is None:
+            raise refusal(where, value, 'a part of the memory such as "50%"')
+        return f"{int(match[1])}%" if int(match[1]) else None
+
+    def show(self, value: int | str) -> str:
+        """See `Type.show`."""
+        return value if isinstance(value, str) else self._size.show(value)
+
+
 def _subpath(text: str, where: str) -> str:
     """A relative path without "//", "/./" and trailing slash, which does not begin outside."""
     path = posixpath.normpath(text)
@@ -55,14 +78,15 @@ class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
 
     `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size`
-    (bytes) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files of a bind to a container
-    with mapped users as if their owners were mapped too, as those of a volume always are. `propagation` says
-    whether mounts below a bind that are made later come through to the other side, mount_namespaces(7), and
-    `recursive` whether those that are there already come along. With `create_host_path` each start makes a
-    directory where the source of a bind is missing. A volume that is empty when the container is made gets
-    what the image has at `target`, unless `nocopy` is set. `subpath` mounts what is there inside of the
-    volume, whose links are followed within it, and nothing is copied. `relabel` asks for SELinux labels,
-    shared or private: on a host without SELinux, where files have none, it changes nothing.
+    (bytes, or a part of the memory) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files
+    of a bind to a container with mapped users as if their owners were mapped too, as those of a volume always
+    are. `propagation` says whether mounts below a bind that are made later come through to the other side,
+    mount_namespaces(7), and `recursive` whether those that are there already come along. With
+    `create_host_path` each start makes a directory where the source of a bind is missing. A volume that is
+    empty when the container is made gets what the image has at `target`, unless `nocopy` is set. `subpath`
+    mounts what is there inside of the volume, whose links are followed within it, and nothing is copied.
+    `relabel` asks for SELinux labels, shared or private: on a host without SELinux, where files have none, it
+    changes nothing.
     """
 
     KIND: ClassVar[str] = "volume"
@@ -71,7 +95,7 @@ class VolumeMount(Declared):
     source: str | None = option(Text("an absolute path of the host or the name of a volume"))
     target: str = option(Text("an absolute path inside the container", names.absolute_path), required=True)
     read_only: bool = option(Bool(), default=False)
-    size: int | None = option(Size())
+    size: int | str | None = option(TmpfsSize())
     options: tuple[str, ...] = option(WordSet(Text("an option of tmpfs", tmpfs_option)), default=())
     idmap: bool = option(Bool(), default=False)
     propagation: str = option(Choice(*PROPAGATIONS), default=PROPAGATIONS[0])
