@@ -153,6 +153,13 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--name", default="", metavar="NAME")
     networkarguments.published(run)
     run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
+    run.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="type=bind|volume|tmpfs|image,source=…,target=…",
+        help="the same with more to be said, such as image-subpath=, volume-opt=",
+    )
     run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")

@@ -191,7 +191,7 @@ def _mounts(container: Container, volumes: Mapping[str, Source]) -> list[Bind]:
             Bind(
                 source.path if source else volume.source or "",
                 volume.target,
-                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only else 0,
+                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only or volume.type == "image" else 0,
                 recursive=False,
                 subpath=volume.subpath or "",
                 namespace=source.namespace if source else "",

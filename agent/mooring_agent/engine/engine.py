@@ -109,7 +109,9 @@ class Engine:
             self._reserve,
             self.snapshotter,
             self.networks,
-            VolumeMounts(self.volumes, self.registry, config.run_root / "volume"),
+            VolumeMounts(
+                self.volumes, self.images, self.snapshotter, self.registry, config.run_root / "volume"
+            ),
             self._mount_points,
             self.naming,
         )

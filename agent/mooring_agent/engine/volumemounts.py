@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes whose driver has options: each is mounted in a mount namespace of its own while somebody uses it.
+"""Volumes whose driver has options, and images: each is mounted in a mount namespace of its own while
+somebody uses it.
 
 Nothing of it is on the host, where a killed agent would leave it. The namespace has nothing but the volume,
 which is its root, and no process: it is there as long as this agent has it open. Launchers clone the volume
@@ -16,7 +17,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,12 +25,14 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from ..errors import Unavailable
-from ..failpoints import reached
+from ..images.store import ImageStore
 from ..linux import syscalls
 from ..runtime.join import start_time
 from ..runtime.mounts import Borrow, MountOperation
+from ..storage.snapshotter import Snapshotter
 from .apart import in_thread
 from .container import Container
+from .imagemounts import layer_tree
 from .registry import Registry
 from .volumeoptions import IN_MEMORY, compile_mount, meaning
 from .volumes import Volumes
@@ -72,16 +75,25 @@ class VolumeMounts:
     over which they are, in namespaces of their own.
     """
 
-    def __init__(self, volumes: Volumes, registry: Registry, place: Path) -> None:
+    def __init__(
+        self,
+        volumes: Volumes,
+        images: ImageStore,
+        snapshotter: Snapshotter,
+        registry: Registry,
+        place: Path,
+    ) -> None:
         self._volumes = volumes
+        self._images = images
+        self._snapshotter = snapshotter
         self._registry = registry
         self._place = place
         self._held: dict[str, _Held] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def has_any(self, container: Container) -> bool:
-        """Whether a container has a volume that is to be mounted."""
-        return any(self._volumes.driver_opts(name) for _, name in container.volumes)
+        """Whether a container has a volume that is to be mounted, or an image."""
+        return bool(container.images) or any(self._volumes.driver_opts(name) for _, name in container.volumes)
 
     def is_in_memory(self, name: str) -> bool:
         """Whether what is in a volume goes with its last user."""
@@ -90,17 +102,20 @@ class VolumeMounts:
     async def hold(
         self, container: Container, *, user: str = "", only: Collection[str] | None = None
     ) -> dict[str, Source]:
-        """The volumes of a container by their targets (`only` some of these), mounted until its, or `user`'s,
-        `release`.
+        """The volumes and images of a container by their targets (`only` some of these), mounted until its,
+        or `user`'s, `release`.
 
-        Raises NotFound, and what keeps a volume from being mounted; then none of them is held.
+        Raises NotFound, and what keeps one from being mounted; then none of them is held.
         """
         user = user or container.id
         found: dict[str, Source] = {}
         try:
             for target, name in container.volumes:
                 if only is None or target in only:
-                    found[target] = await self._hold(name, user)
+                    found[target] = await self._volume(name, user)
+            for target, image_id in container.images:
+                if only is None or target in only:
+                    found[target] = await self._hold(image_id, user, partial(self._mount_image, image_id))
         except BaseException:
             self.release(user)
             raise
@@ -127,22 +142,41 @@ class VolumeMounts:
                 # What is unmounted with it may have much to write.
                 threading.Thread(target=held.close, name="mooring-unmount", daemon=True).start()
 
-    async def _hold(self, name: str, user: str) -> Source:
+    async def _volume(self, name: str, user: str) -> Source:
         path = self._volumes.path(name)
-        options = self._volumes.driver_opts(name)
-        if not options:
+        if not self._volumes.driver_opts(name):
             return Source(str(path), path)
-        lock = self._locks.setdefault(name, asyncio.Lock())
+        return await self._hold(name, user, partial(self._mount_volume, name, user))
+
+    async def _hold(self, key: str, user: str, mount: Callable[[], Awaitable[_Held]]) -> Source:
+        """A volume by its name or an image by its ID, which has a colon in it."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            held = self._held.get(name)
+            held = self._held.get(key)
             if held is None:
-                held = await self._mount(name, options, user)
-                self._held[name] = held
+                self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                held = await mount()
+                self._held[key] = held
             held.users.add(user)
             return held.source()
 
-    async def _mount(self, name: str, options: Mapping[str, str], user: str) -> _Held:
-        self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def _mount_image(self, image_id: str) -> _Held:
+        place = str(self._place)
+        what = f"image {image_id[7:19]}"
+        operation = layer_tree(self._images, self._snapshotter, image_id, place)
+
+        def mount() -> _Held:
+            try:
+                return _apart(operation, place)
+            except OSError as error:
+                raise Unavailable(
+                    f"{what} cannot be mounted ({error}): see what the kernel has logged (dmesg)"
+                ) from error
+
+        return await _in_time(mount, what)
+
+    async def _mount_volume(self, name: str, user: str) -> _Held:
+        options = self._volumes.driver_opts(name)
         place = str(self._place)
         if options["type"] in IN_MEMORY:
             having = [one for one in self._registry if one.running and one.id != user and _has(one, name)]
@@ -155,9 +189,7 @@ class VolumeMounts:
             except OSError as error:
                 raise meaning(name, options, error) from error
 
-        found = await _in_time(mount, name)
-        reached("volume.mounted")
-        return found
+        return await _in_time(mount, f"volume {name}")
 
     async def _take_over(self, name: str, having: list[Container], place: str) -> _Held:
         """What one of the containers has of a volume in memory, from before this agent."""
@@ -168,7 +200,9 @@ class VolumeMounts:
                 if volume.source != name or volume.type != "volume" or not whole:
                     continue
                 with suppress(OSError):  # it ended meanwhile, or has something else there now
-                    return await _in_time(partial(_clone_of, container, volume.target, place), name)
+                    return await _in_time(
+                        partial(_clone_of, container, volume.target, place), f"volume {name}"
+                    )
         raise Unavailable(
             f"volume {name} is in the memory of container {having[0].name}, which has had it since before "
             "this agent was started, and in a way that others cannot share: stop that container first"
@@ -224,7 +258,7 @@ def _apart(operation: MountOperation, place: str) -> _Held:
     return _Held(namespace, top)
 
 
-async def _in_time(mount: Callable[[], _Held], name: str) -> _Held:
+async def _in_time(mount: Callable[[], _Held], what: str) -> _Held:
     """What is mounted in a thread of its own; what comes too late is unmounted again. Raises Unavailable."""
     lock = threading.Lock()
     made: list[_Held] = []
@@ -244,7 +278,7 @@ async def _in_time(mount: Callable[[], _Held], name: str) -> _Held:
         return made.pop()
     except TimeoutError:
         raise Unavailable(
-            f"volume {name} was not mounted within {_PATIENCE:g} s: its server or device does not answer; "
+            f"{what} was not mounted within {_PATIENCE:g} s: its server or device does not answer; "
             "see to that, then start the container again"
         ) from None
     finally:

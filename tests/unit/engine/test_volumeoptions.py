@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -104,21 +105,19 @@ def test_a_refusal_names_the_volume_type_device_and_errno_and_no_secret(
     assert "secret" not in error.message
 
 
+_WORDS = ["", "none", "bind", "nfs", "cifs", "tmpfs", "/srv", "addr=h", "ro,,bind", "remount"]
+
+
 @given(
     options=st.dictionaries(
-        st.sampled_from(["type", "device", "o", "size", "Type", "x"]),
-        st.sampled_from(
-            ["", "none", "bind", "nfs", "cifs", "tmpfs", "/srv", "addr=h", "ro,,bind", "remount"]
-        ),
-        max_size=4,
+        st.sampled_from(["type", "device", "o", "size", "Type", "x"]), st.sampled_from(_WORDS), max_size=4
     )
 )
 def test_options_are_a_mount_or_an_error(options: dict[str, str]) -> None:
-    try:
+    with suppress(InvalidSpec, NotSupported):
         spec = VolumeSpec.parse({"driver_opts": options})
         assert VolumeSpec.parse(spec.given) == spec
         if spec.driver_opts:
             mount: Any = compile_mount("data", spec.driver_opts, lambda host: "192.0.2.1")
-            assert mount.target == "/" and mount.source
-    except MooringError as error:
-        assert error.message
+            assert mount.target == "/"
+            assert mount.source

@@ -49,6 +49,7 @@ _CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "
 _MOUNTS = {
     "volume": frozenset({"type", "source", "target", "read_only", "nocopy"}),
     "tmpfs": frozenset({"type", "target", "read_only", "size", "options"}),
+    "image": frozenset({"type", "source", "target", "read_only", "subpath"}),
 }
 _ATTACHMENT = frozenset(
     {"name", "aliases", "links", "ipv4_address", "ipv6_address", "mac_address", "default_route"}

@@ -83,13 +83,15 @@ def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str,
             _bind_options(volume, mapping(value, inner) or {}, inner)
         elif key == "VolumeOptions":
             spec = _volume_options(volume, mapping(value, inner) or {}, inner)
+        elif key == "ImageOptions":
+            _image_options(volume, mapping(value, inner) or {}, inner)
         elif key == "Consistency":
             if value not in (None, *_PLAIN_MODES):
                 raise unsupported(inner, value)
         elif asks(value):
             raise unsupported(inner, value)
-    if volume.get("type") not in ("bind", "volume", "tmpfs"):
-        raise refused(f"{where}.Type", volume.get("type"), "bind, volume or tmpfs")
+    if volume.get("type") not in ("bind", "volume", "tmpfs", "image"):
+        raise refused(f"{where}.Type", volume.get("type"), "bind, volume, tmpfs or image")
     if "target" not in volume:
         raise InvalidSpec(f"option {where}.Target is missing: give the path inside the container")
     return volume, spec
@@ -128,6 +130,15 @@ def _volume_options(volume: dict[str, Any], options: dict[str, Any], where: str)
         elif asks(value):
             raise unsupported(inner, value)
     return spec
+
+
+def _image_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
+    for key, value in options.items():
+        if key == "Subpath":
+            if path := text(value, f"{where}.{key}"):
+                volume["subpath"] = path
+        elif asks(value):
+            raise unsupported(f"{where}.{key}", value)
 
 
 def _driver_config(driver: dict[str, Any], where: str) -> dict[str, Any]:

@@ -136,12 +136,6 @@ class Argv(Type[tuple[str, ...]]):
         return shlex.join(value) or "[]"
 
 
-def _image(text: str, where: str) -> str:
-    if not text or text != text.strip() or any(letter.isspace() for letter in text):
-        raise refusal(where, text, 'the name of an image such as "busybox" or "registry/web:2", or its id')
-    return text
-
-
 def _variable(text: str, where: str) -> str:
     if not text or "=" in text:
         raise refusal(where, text, "the name of a variable, without a value")
@@ -176,7 +170,7 @@ class ContainerSpec(Declared):
 
     KIND: ClassVar[str] = "container"
 
-    image: str = option(Text("the name of an image", _image), required=True)
+    image: str = option(Text("the name of an image", names.image), required=True)
     pull: str = option(Choice("missing", "always", "newer", "never"), default="missing", live=True)
     command: tuple[str, ...] | None = option(Argv())
     entrypoint: tuple[str, ...] | None = option(Argv())

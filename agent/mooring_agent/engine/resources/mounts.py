@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The volumes of a container: "SRC:DST[:ro]" or mappings, each a bind mount, a named volume or a tmpfs."""
+"""The volumes of a container: "SRC:DST[:ro]" or mappings, each a bind mount, a named volume, a
+tmpfs or an image.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,13 @@ _TMPFS_VALUES = {
     "nr_inodes": re.compile(r"[0-9]+[kmg]?", re.IGNORECASE),
     "nr_blocks": re.compile(r"[0-9]+[kmg]?", re.IGNORECASE),
     "mpol": re.compile(r"[a-z]+(=[a-z]+)?(:[0-9,-]+)?"),
+}
+
+
+_SOURCES = {
+    "bind": "the absolute path of the host",
+    "volume": "the name of the volume",
+    "image": "the image",
 }
 
 
@@ -77,22 +86,22 @@ def _subpath(text: str, where: str) -> str:
 class VolumeMount(Declared):
     """Something that is mounted at `target` inside a container.
 
-    `source` is an absolute path of the host (bind), the name of a volume (volume) or None (tmpfs). `size`
-    (bytes, or a part of the memory) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files
-    of a bind to a container with mapped users as if their owners were mapped too, as those of a volume always
-    are. `propagation` says whether mounts below a bind that are made later come through to the other side,
-    mount_namespaces(7), and `recursive` whether those that are there already come along. With
-    `create_host_path` each start makes a directory where the source of a bind is missing. A volume that is
-    empty when the container is made gets what the image has at `target`, unless `nocopy` is set. `subpath`
-    mounts what is there inside of the volume, whose links are followed within it, and nothing is copied.
-    `relabel` asks for SELinux labels, shared or private: on a host without SELinux, where files have none, it
-    changes nothing.
+    `source` is an absolute path of the host (bind), the name of a volume (volume), an image (image), of which
+    the container has what it is when it is made, read-only, or None (tmpfs). `size` (bytes, or a part of the
+    memory) bounds a tmpfs, `options` are further ones of it. `idmap` shows the files of a bind to a container
+    with mapped users as if their owners were mapped too, as those of a volume always are. `propagation` says
+    whether mounts below a bind that are made later come through to the other side, mount_namespaces(7), and
+    `recursive` whether those that are there already come along. With `create_host_path` each start makes a
+    directory where the source of a bind is missing. A volume that is empty when the container is made gets
+    what the image has at `target`, unless `nocopy` is set. `subpath` mounts what is there inside of the
+    volume or image, whose links are followed within it, and nothing is copied. `relabel` asks for SELinux
+    labels, shared or private: on a host without SELinux, where files have none, it changes nothing.
     """
 
     KIND: ClassVar[str] = "volume"
 
-    type: str = option(Choice("bind", "volume", "tmpfs"), required=True)
-    source: str | None = option(Text("an absolute path of the host or the name of a volume"))
+    type: str = option(Choice("bind", "volume", "tmpfs", "image"), required=True)
+    source: str | None = option(Text("an absolute path of the host, the name of a volume or an image"))
     target: str = option(Text("an absolute path inside the container", names.absolute_path), required=True)
     read_only: bool = option(Bool(), default=False)
     size: int | str | None = option(TmpfsSize())
@@ -102,7 +111,7 @@ class VolumeMount(Declared):
     recursive: bool = option(Bool(), default=True)
     create_host_path: bool = option(Bool(), default=False)
     nocopy: bool = option(Bool(), default=False)
-    subpath: str | None = option(Text("a path inside of the volume", _subpath))
+    subpath: str | None = option(Text("a path inside of the volume or image", _subpath))
     relabel: str | None = option(Choice("shared", "private"))
 
     def check(self, prefix: str) -> None:
@@ -116,7 +125,7 @@ class VolumeMount(Declared):
         if self.type == "tmpfs" and self.source is not None:
             raise refusal(f"{prefix}source", self.source, "no source for a tmpfs")
         if self.type != "tmpfs" and self.source is None:
-            what = "the absolute path of the host" if self.type == "bind" else "the name of the volume"
+            what = _SOURCES[self.type]
             raise InvalidSpec(f"{prefix}source is missing; give {what} to mount at {self.target}")
         if self.size is not None and self.type != "tmpfs":
             raise refusal(
@@ -137,9 +146,9 @@ class VolumeMount(Declared):
 
         if self.create_host_path and self.type != "bind":
             raise refusal(f"{prefix}create_host_path", True, f"it with a bind: a {self.type} has no path")
-        if self.subpath is not None and self.type != "volume":
-            raise refusal(f"{prefix}subpath", self.subpath, "it with a volume alone")
-        if self.relabel is not None and self.type == "tmpfs":
+        if self.subpath is not None and self.type not in ("volume", "image"):
+            raise refusal(f"{prefix}subpath", self.subpath, "it with a volume or an image alone")
+        if self.relabel is not None and self.type not in ("bind", "volume"):
             raise refusal(f"{prefix}relabel", self.relabel, "it with a bind or a volume")
         if self.nocopy and self.type != "volume":
             raise refusal(f"{prefix}nocopy", True, f"it with a volume: a {self.type} gets nothing copied")
@@ -177,6 +186,8 @@ class Mount(Part[VolumeMount]):
             return mount
         if mount.type == "bind":
             source = names.absolute_path(mount.source, f"{where}.source")
+        elif mount.type == "image":
+            source = names.image(mount.source, f"{where}.source")
         else:
             source = names.resource_name("volume", mount.source, f"{where}.source")
         return VolumeMount.parse_part({**mount.given, "source": source}, where)
