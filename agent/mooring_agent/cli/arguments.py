@@ -220,6 +220,12 @@ def _confinement(run: argparse.ArgumentParser) -> None:
     run.add_argument("--device-cgroup-rule", action="append", default=[], metavar='"c 10:200 rwm"')
     run.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
     run.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument(
+        *("--storage-opt", "--storage-size"),
+        default="",
+        metavar="[size=]SIZE",
+        help="what it may write beside its volumes, on a btrfs with quotas",
+    )
     run.add_argument("--shm-size", metavar="SIZE", help='of /dev/shm (default: "64m")')
     run.add_argument("--group-add", action="append", default=[], metavar="GROUP")
     run.add_argument("--oom-score-adj", type=int, metavar="NUMBER")

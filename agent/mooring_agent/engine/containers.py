@@ -34,7 +34,7 @@ from .lifecycle import Lifecycle
 from .livechanges import LiveChanges
 from .logs import LogChunk, LogReader, Selection, read_lines
 from .logs import follow as follow_log
-from .mountpoints import prepare_layer
+from .mountpoints import limit_layer, prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, options_of
@@ -182,6 +182,8 @@ class Containers:
         """Give it its addresses, its layer and its directory."""
         self._attaching.allocate(container, may_wait=may_wait)
         prepare_layer(self._snapshotter, container.id, image.chain_id)
+        if container.spec.storage_size is not None:
+            limit_layer(self._snapshotter, container)
         self._launching.homes.make(container.id)
 
     async def start(self, reference: str) -> None:

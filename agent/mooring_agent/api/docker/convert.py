@@ -286,7 +286,7 @@ _HOST: Rules = {
     "Runtime": both(only(*RUNTIMES), kept(text)),
     "SecurityOpt": convert_security.security_options,
     "ShmSize": takes("shm_size", integer),
-    "StorageOpt": NEVER,
+    "StorageOpt": both(convert_limits.storage, kept(pairs)),
     "Sysctls": takes("sysctls", pairs),
     "Tmpfs": both(convert_mounts.tmpfs, kept(pairs)),
     "UTSMode": convert_security.mode("uts", "private"),
