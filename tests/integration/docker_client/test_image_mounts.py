@@ -70,6 +70,14 @@ def test_an_image_of_one_layer_is_mounted(agent: AgentUnderTest, client: Any) ->
     assert output(agent, client, mount, "ls", "/image") == output(agent, client, mount, "ls", "/image")
 
 
+def test_the_docker_client_mounts_an_image(agent: AgentUnderTest, image: str) -> None:
+    """It sends the type in any version of the API, and the part from 1.48 on alone."""
+    shown = agent.docker(
+        "run", "--rm", "--mount", f"type=image,source={image},target=/at", "busybox", "cat", "/at/data/file"
+    )
+    assert shown.stdout == "upper\n"
+
+
 @pytest.mark.parametrize(
     ("subpath", "path", "content"),
     [

@@ -301,3 +301,13 @@ def test_a_volume_with_a_mount_on_its_directory_is_filled(agent: AgentUnderTest,
         assert not [name for name in os.listdir(place) if name.startswith(".")]
     finally:
         subprocess.run(["umount", str(place)], check=True, timeout=60)
+
+
+def test_a_tmpfs_takes_a_part_of_the_memory(agent: AgentUnderTest, tidy: None) -> None:
+    script = "df -k /t | tail -1; grep MemTotal /proc/meminfo; stat -c '%u %a' /t; df -i /t | tail -1"
+    options = "size=25%,nr_inodes=1k,uid=5,mode=750"
+    shown = agent.docker("run", "--rm", "--tmpfs", f"/t:{options}", "busybox", "sh", "-c", script).stdout
+    size, memory, owner, inodes = shown.splitlines()
+    assert abs(int(size.split()[1]) / int(memory.split()[1]) - 0.25) < 0.01
+    assert owner == "5 750"
+    assert inodes.split()[1] == "1024"

@@ -180,25 +180,10 @@ def test_what_a_client_always_sends_asks_for_nothing() -> None:
                 ]
             },
         ),
-        ({}, {"StorageOpt": {"size": "1.5G"}}, {"storage_size": 3 << 29}),
         (
             {},
             {"Tmpfs": {"/run": "rw,size=1m"}},
             {"volumes": [{"type": "tmpfs", "target": "/run", "size": 1 << 20}]},
-        ),
-        (
-            {},
-            {"Tmpfs": {"/run": "size=50%,nr_inodes=1k,mode=700,uid=5"}},
-            {
-                "volumes": [
-                    {
-                        "type": "tmpfs",
-                        "target": "/run",
-                        "size": "50%",
-                        "options": ["nr_inodes=1k", "mode=700", "uid=5"],
-                    }
-                ]
-            },
         ),
         (
             {},
