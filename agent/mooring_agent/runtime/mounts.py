@@ -15,13 +15,13 @@ from typing import Any
 from ..linux import syscalls
 from .borrow import Borrow, within
 from .copy_up import copy_tree
-from .idmaps import IdMap, user_namespace
+from .idmaps import IdMap
 from .mount_attributes import Attributes, attribute_names
 from .mounts_cgroups import ControlGroups
 from .mounts_devices import Link, Node
 from .mounts_masks import Mask, ReadOnly, Seal
 from .mounts_operation import NULL_DEVICE, MountOperation
-from .mounts_roots import BindRoot, Overlay, idmapped_tree
+from .mounts_roots import BindRoot, Overlay, idmapped_tree, map_ids
 from .mounts_targets import (
     CLONE,
     EMPTY_TO_EMPTY,
@@ -220,13 +220,8 @@ class Bind(MountOperation):
         if self.set or self.clear or self.tree_set or self.tree_clear:
             Attributes(self.set, self.clear, self.tree_set, self.tree_clear).apply(tree)
         if self.uid_map:
-            syscalls.mount_setattr(
-                tree,
-                "",
-                syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if self.map_tree else 0),
-                set_=syscalls.MOUNT_ATTR_IDMAP,
-                user_namespace=user_namespace(self.uid_map, self.gid_map),
-            )
+            below = syscalls.AT_RECURSIVE if self.map_tree else 0
+            map_ids(tree, self.source, self.uid_map, self.gid_map, below)
         if self.propagation:
             set_propagation(tree, self.propagation)
 

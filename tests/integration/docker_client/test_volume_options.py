@@ -229,6 +229,15 @@ def test_a_part_is_mounted_and_the_whole_for_users_of_its_own(
     assert agent.docker("exec", "mapped", "stat", "-c", "%u", "/v/file").stdout == "0\n"
 
 
+def test_a_file_system_that_cannot_be_shown_with_other_owners_is_said(
+    agent: AgentUnderTest, client: Any
+) -> None:
+    make(client, "raw", {"type": "ramfs", "device": "ramfs"})
+    mapped = {"image": "busybox", "command": SLEEP, "userns": "auto", "volumes": ["raw:/v"]}
+    with pytest.raises(ApiError, match=r"/v.*cannot map ids on its file system: expected ext4"):
+        agent.api("PUT", "/mooring/v1/containers/unmapped", mapped)
+
+
 def test_a_mount_makes_the_volume_with_its_options(
     agent: AgentUnderTest, directory: Path, tidy: None
 ) -> None:
