@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,18 @@ def test_containers_share_one_tmpfs_that_goes_with_the_last(client: Any) -> None
     two.remove(force=True)
     three.remove(force=True)
     assert run(client, ["memory:/v"], "ls /v") == ""
+
+
+def test_containers_that_start_at_once_share_one_tmpfs(client: Any) -> None:
+    make(client, "memory", TMPFS)
+    made = [client.containers.create("busybox", SLEEP, volumes=["memory:/v"]) for _ in range(6)]
+    with ThreadPoolExecutor(len(made)) as pool:
+        for _ in range(3):
+            list(pool.map(lambda one: one.start(), made))
+            for number, container in enumerate(made):
+                said(container, "touch", f"/v/{number}")
+            assert {said(container, "ls", "/v") for container in made} == {"0\n1\n2\n3\n4\n5\n"}
+            list(pool.map(lambda one: one.stop(timeout=0), made))
 
 
 def test_what_is_in_memory_outlives_the_agent_and_is_shared_after_that(
