@@ -153,6 +153,13 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--name", default="", metavar="NAME")
     networkarguments.published(run)
     run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
+    run.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="type=bind|volume|tmpfs|image,source=…,target=…",
+        help="the same with more to be said, such as image-subpath=, volume-opt=",
+    )
     run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     run.add_argument("--hostname", default="", metavar="NAME")
@@ -213,6 +220,12 @@ def _confinement(run: argparse.ArgumentParser) -> None:
     run.add_argument("--device-cgroup-rule", action="append", default=[], metavar='"c 10:200 rwm"')
     run.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]")
     run.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument(
+        *("--storage-opt", "--storage-size"),
+        default="",
+        metavar="[size=]SIZE",
+        help="what it may write beside its volumes, on a btrfs with quotas",
+    )
     run.add_argument("--shm-size", metavar="SIZE", help='of /dev/shm (default: "64m")')
     run.add_argument("--group-add", action="append", default=[], metavar="GROUP")
     run.add_argument("--oom-score-adj", type=int, metavar="NUMBER")
@@ -255,6 +268,13 @@ def _declared(commands: Commands) -> None:
     networkarguments.key(group)
     _, volume = _kind(commands, "volume", "volumes", "create")
     volume.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    volume.add_argument(
+        "--opt",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="mount it from elsewhere: type, device and o, such as type=nfs o=addr=server,rw device=:/srv",
+    )
     _, cgroup = _kind(commands, "cgroup", "cgroups", "set")
     for option, kind in (
         ("memory", str),

@@ -30,6 +30,7 @@ def confinement(arguments: argparse.Namespace) -> dict[str, Any]:
         "Privileged": arguments.privileged,
         "SecurityOpt": options,
         "ShmSize": Size().parse(arguments.shm_size, "--shm-size") if arguments.shm_size else None,
+        "StorageOpt": _storage(arguments.storage_opt),
         "Sysctls": dict(_pair(item, "--sysctl") for item in arguments.sysctl),
         "UTSMode": arguments.uts,
         "Ulimits": [
@@ -68,3 +69,8 @@ def _pair(item: str, option: str) -> tuple[str, str]:
     if not mark:
         raise InvalidSpec(f"{option} {item} has no value: expected NAME=VALUE")
     return name, value
+
+
+def _storage(given: str) -> dict[str, str]:
+    """SIZE, or docker's words for it: size=SIZE."""
+    return {"size": given.removeprefix("size=")} if given else {}

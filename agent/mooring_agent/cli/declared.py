@@ -141,7 +141,8 @@ def _host(item: str) -> tuple[str, dict[str, Any]]:
 
 
 def _volume_spec(arguments: argparse.Namespace) -> dict[str, Any]:
-    return _given({"labels": _labels(arguments)})
+    options = dict(pair(item, "--opt") for item in arguments.opt)
+    return _given({"labels": _labels(arguments), "driver_opts": options})
 
 
 def _cgroup_spec(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -160,7 +161,9 @@ def _network_row(view: dict[str, Any]) -> Sequence[str]:
 
 
 def _volume_row(view: dict[str, Any]) -> Sequence[str]:
-    return view["name"], view["path"], age(view["created_at"])
+    options = view["driver_opts"]
+    place = f"{options['device']} ({options['type']})" if options else view["path"]
+    return view["name"], place, age(view["created_at"])
 
 
 def _cgroup_row(view: dict[str, Any]) -> Sequence[str]:

@@ -24,6 +24,7 @@ from .containers import change, client_of
 from .health import healthcheck
 from .images import pair
 from .limits import host_config
+from .mountarguments import mounts
 from .networking import beyond_docker, names, networking, ports
 from .terminal import pump, raw_mode, watch_size, window_size
 
@@ -173,6 +174,7 @@ def _body(arguments: argparse.Namespace) -> dict[str, Any]:
     host: dict[str, Any] = {
         "AutoRemove": arguments.rm,
         "Binds": arguments.volume,
+        "Mounts": mounts(arguments.mount),
         "CapAdd": arguments.cap_add,
         "CapDrop": arguments.cap_drop,
         "CgroupParent": arguments.cgroup,

@@ -26,7 +26,7 @@ from .registry import Registry
 from .reserve import Berth, Reserve, acquire, release
 from .resources import ContainerSpec
 from .resources.attachments import is_alone, preferred_networks
-from .volumes import Volumes
+from .volumemounts import VolumeMounts
 
 # How long what has been prepared waits for its start.
 _PATIENCE = 2.0
@@ -57,7 +57,7 @@ class Berthing:
         reserve: Reserve,
         snapshotter: Snapshotter,
         networks: NetworkService,
-        volumes: Volumes,
+        volume_mounts: VolumeMounts,
         mount_points: MountPoints,
         naming: Naming,
     ) -> None:
@@ -66,13 +66,12 @@ class Berthing:
         self._reserve = reserve
         self._snapshotter = snapshotter
         self._networks = networks
-        self._volumes = volumes
         self._mount_points = mount_points
         self._naming = naming
         self._preparing: dict[str, tuple[Container, asyncio.Task[_Prepared | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._giving_up = Background()
-        self.sources = MountSources(snapshotter, volumes, launching.directory)
+        self.sources = MountSources(snapshotter, volume_mounts, launching.directory)
 
     # Ahead of a start
 
@@ -85,8 +84,8 @@ class Berthing:
         """Begin with what a start will need, up to the execve: whoever has made a container has been
         answered, and mostly asks for its start next. What is not started soon is given up.
 
-        Only where a launcher waits in the reserve, and nothing is bound that its owner may yet replace; else
-        False. Whoever writes to the container's layer has to `forget` it.
+        Only where a launcher waits in the reserve, and nothing is bound that its owner may yet replace, nor
+        mounted before it is to be; else False. Whoever writes to the container's layer has to `forget` it.
         """
         if (
             container.id in self._preparing
@@ -94,6 +93,7 @@ class Berthing:
             or container.lock.locked()
             or not is_plain(container.spec)
             or any(volume.type == "bind" for volume in container.spec.volumes)
+            or self.sources.volumes.has_any(container)
             or len(self._preparing) >= self._reserve.size
         ):
             return False
@@ -271,8 +271,8 @@ class Berthing:
             points = self._mount_points.above(parent, rootfs.lower)
             if points is not None:
                 rootfs = replace(rootfs, lower=(points, *rootfs.lower))
-        paths = self._volumes.paths(container.volumes)
-        return self._launching.plan(container, rootfs, paths, around)
+        volumes = await self.sources.volumes.hold(container)
+        return self._launching.plan(container, rootfs, volumes, around)
 
 
 def _network_of(container: Container) -> str | None:

@@ -129,6 +129,13 @@ def check_users(name: str, spec: ContainerSpec) -> None:
     """Raise NotSupported where the kernel cannot map the users of a container and show it its layers."""
     if spec.userns.mode == "host":
         return
+    image = next((volume for volume in spec.volumes if volume.type == "image"), None)
+    if image is not None:
+        raise NotSupported(
+            f"container {name} is to have users of its own, and {image.source} mounted at {image.target}: "
+            "the kernel cannot show the files of an image with other owners there; copy them into the image, "
+            "or leave userns out"
+        )
     release = tuple(int(part) for part in re.findall(r"[0-9]+", os.uname().release)[:2])
     if release < _IDMAPPED_OVERLAY:
         raise NotSupported(

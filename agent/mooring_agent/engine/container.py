@@ -63,6 +63,7 @@ class Container:
     group: str = ""
     replaces: str = ""
     volumes: tuple[tuple[str, str], ...] = ()
+    images: tuple[tuple[str, str], ...] = ()  # target and ID of those that are mounted
     ports: tuple[PortMapping, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     joins: tuple[tuple[str, str], ...] = ()
@@ -168,6 +169,7 @@ class Container:
         "group",
         "replaces",
         "volumes",
+        "images",
         "joins",
         "first_id",
         "lent_hostname",
@@ -204,7 +206,7 @@ class Container:
         resolved = json.loads(row["resolved"])
         for name in ("argv", "env"):
             resolved[name] = tuple(resolved[name])
-        for name in ("volumes", "joins"):
+        for name in ("volumes", "images", "joins"):
             resolved[name] = tuple((one, other) for one, other in resolved.get(name, ()))
         container = cls(
             id=row["id"],

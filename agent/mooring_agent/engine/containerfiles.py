@@ -14,7 +14,7 @@ import os
 import posixpath
 import stat
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -38,7 +38,7 @@ from .container import Container
 from .containers import Containers
 from .imageworkers import streamed
 from .mountsources import make_host_paths
-from .volumes import Volumes
+from .volumemounts import Source
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -69,12 +69,10 @@ class ContainerFiles:
         self,
         containers: Containers,
         snapshotter: Snapshotter,
-        volumes: Volumes,
         directory_of: Callable[[Container], Path],
     ) -> None:
         self._containers = containers
         self._snapshotter = snapshotter
-        self._volumes = volumes
         self._directory_of = directory_of
 
     async def status(self, reference: str, path: str) -> FileStatus:
@@ -166,30 +164,40 @@ class ContainerFiles:
         """The same for one that does not run; the caller has its lock, so that it is not started."""
         await self._containers.lifecycle.berthing.forget(container)  # which has its layers mounted, too
         rootfs = self._snapshotter.rootfs(container.id)
-        paths = self._volumes.paths(container.volumes)
-        mounts = [
-            Bind(
-                paths.get(volume.target, volume.source or ""),
-                volume.target,
-                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only else 0,
-                recursive=False,
-                subpath=volume.subpath or "",
-            )
-            for volume in container.spec.volumes
-            if volume.type != "tmpfs"
-        ]
         if rootfs.bind_source is not None:
             layers: Overlay | BindRoot = BindRoot(str(rootfs.bind_source))
         else:
             layers = Overlay(tuple(map(str, rootfs.lower)), str(rootfs.upper or ""), str(rootfs.work or ""))
         place = str(self._directory_of(container))
+        async with self._containers.lifecycle.berthing.sources.volumes.held(container, "files") as volumes:
+            mounts = _mounts(container, volumes)
 
-        def inside() -> T:
-            make_host_paths(container)
-            with mounted(layers, place, mounts) as root:
-                return work(root)
+            def inside() -> T:
+                make_host_paths(container)
+                with mounted(layers, place, mounts) as root:
+                    return work(root)
 
-        return await in_thread(lambda: _told(container, inside))
+            return await in_thread(lambda: _told(container, inside))
+
+
+def _mounts(container: Container, volumes: Mapping[str, Source]) -> list[Bind]:
+    """The mounts of a container at rest: what is in memory is not there."""
+    mounts = []
+    for volume in container.spec.volumes:
+        if volume.type == "tmpfs":
+            continue
+        source = volumes.get(volume.target)
+        mounts.append(
+            Bind(
+                source.path if source else volume.source or "",
+                volume.target,
+                set=syscalls.MOUNT_ATTR_RDONLY if volume.read_only or volume.type == "image" else 0,
+                recursive=False,
+                subpath=volume.subpath or "",
+                namespace=source.namespace if source else "",
+            )
+        )
+    return mounts
 
 
 def _told(container: Container, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

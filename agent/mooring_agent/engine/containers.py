@@ -34,7 +34,7 @@ from .lifecycle import Lifecycle
 from .livechanges import LiveChanges
 from .logs import LogChunk, LogReader, Selection, read_lines
 from .logs import follow as follow_log
-from .mountpoints import prepare_layer
+from .mountpoints import limit_layer, prepare_layer
 from .oci import merged_argv, merged_environment
 from .registry import Registry
 from .resources import ContainerSpec, check_name, options_of
@@ -113,12 +113,13 @@ class Containers:
         check_runnable(image)
         if await self._unpack_again(image):
             self.registry.require_free(name)
+        mounted = await self._images_to_mount(name, spec)
         self._check_host(name, spec)
         made_ahead = None if self._networks.is_in_rules(name) else self._standby.take(spec, image)
         container = made_ahead if made_ahead is not None else self._make(spec, image, name)
         container.name, container.created_at = name, time.time()
         container.auto_remove, container.managed = auto_remove, managed
-        container.extra, container.replaces = extra or {}, replaces
+        container.extra, container.replaces, container.images = extra or {}, replaces, mounted
         try:
             if made_ahead is None:
                 await self._equip_or_make_room(container, image)
@@ -154,6 +155,17 @@ class Containers:
         await asyncio.to_thread(self._images.ensure_unpacked, image)
         return True
 
+    async def _images_to_mount(self, name: str, spec: ContainerSpec) -> tuple[tuple[str, str], ...]:
+        """Target and ID of the images that are to be mounted, whose layers are there then."""
+        found = []
+        for volume in spec.volumes:
+            if volume.type == "image" and volume.source is not None:
+                image = self._images.get(volume.source)
+                if await self._unpack_again(image):
+                    self.registry.require_free(name)
+                found.append((volume.target, image.id))
+        return tuple(found)
+
     async def vacate(self) -> None:
         """Undo what has been made ahead of any request: whoever removes a network or an image needs that."""
         await self._standby.vacate()
@@ -170,14 +182,17 @@ class Containers:
         """Give it its addresses, its layer and its directory."""
         self._attaching.allocate(container, may_wait=may_wait)
         prepare_layer(self._snapshotter, container.id, image.chain_id)
+        if container.spec.storage_size is not None:
+            limit_layer(self._snapshotter, container)
         self._launching.homes.make(container.id)
 
     async def start(self, reference: str) -> None:
         """Run it, unless it runs. One that is to be removed at its end is so too if it cannot begin."""
         container = self.get(reference)
         try:
-            with suppress(NotFound):  # an image that only its containers hold on to
-                await self._unpack_again(self._images.get(container.image_id))
+            for image_id in (container.image_id, *(id for _, id in container.images)):
+                with suppress(NotFound):  # an image that only its containers hold on to
+                    await self._unpack_again(self._images.get(image_id))
             if not self._attaching.is_complete(container):
                 await self.vacate()  # what stands by may have the address
             await self.lifecycle.start(container)
@@ -369,8 +384,10 @@ class Containers:
         return self._launching.hierarchy.group(container.group).usage()
 
     def using_image(self) -> frozenset[str]:
-        """The ids of images that containers were made from."""
-        return frozenset(container.image_id for container in self.registry)
+        """The ids of images that containers were made from, and of those that they have mounted."""
+        return frozenset(
+            id for one in self.registry for id in (one.image_id, *(mounted for _, mounted in one.images))
+        )
 
     def using_volume(self, name: str) -> builtins.list[str]:
         """The names of the containers that have a volume."""

@@ -60,6 +60,7 @@ from .resources import PortMapping
 from .sweeping import Sweeping
 from .switching import Switching
 from .terms import terms_of
+from .volumemounts import VolumeMounts
 from .volumes import Volumes
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ class Engine:
             self._reserve,
             self.snapshotter,
             self.networks,
-            self.volumes,
+            VolumeMounts(
+                self.volumes, self.images, self.snapshotter, self.registry, config.run_root / "volume"
+            ),
             self._mount_points,
             self.naming,
         )
@@ -171,9 +174,7 @@ class Engine:
             self.containers, self.registry, self.images, self.image_service, self.switching, self.health
         )
         self.commits = Commits(self.containers, self.images, self.events)
-        self.files = ContainerFiles(
-            self.containers, self.snapshotter, self.volumes, self._launching.directory
-        )
+        self.files = ContainerFiles(self.containers, self.snapshotter, self._launching.directory)
         self.containers.desired = self.desired
         self._documents = self._make_documents()
         self._flusher: asyncio.Task[None] | None = None

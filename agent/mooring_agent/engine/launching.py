@@ -49,6 +49,7 @@ from .resources import CgroupSpec, ContainerSpec
 from .resources.namespaces import IdRange
 from .resources.resolving import HOST_GATEWAY
 from .resources.security import UNCONFINED
+from .volumemounts import Source
 
 _STANDARD_NAMESPACES = ("mnt", "pid", "net", "uts", "ipc", "cgroup")
 
@@ -198,13 +199,16 @@ class Launching:
         self,
         container: Container,
         rootfs: Rootfs,
-        volume_paths: Mapping[str, str],
+        volumes: Mapping[str, Source],
         around: Surroundings = PLAIN,
         mounts: Iterable[Mapping[str, Any]] = (),
     ) -> LaunchPlan:
-        """The launch plan of a container; `mounts` are further ones, as the runtime-spec has them."""
+        """The launch plan of a container. `volumes` are its volumes by their targets; `mounts` are further
+        mounts, as the runtime-spec has them.
+        """
         files = around.files_of or container.id
-        config = runtime_config(container, str(self.etc_directory(files)), volume_paths, around)
+        paths = {target: source.path for target, source in volumes.items()}
+        config = runtime_config(container, str(self.etc_directory(files)), paths, around)
         config["mounts"] += mounts
         settings = self.hierarchy.settings(resources_of(container.spec))
         if around is not PLAIN and self.hierarchy.device_settings():
@@ -218,9 +222,9 @@ class Launching:
             group_settings=self._indexed(settings),
             seccomp=self.seccomp_path(container.spec),
         )
-        subpaths = {volume.target: volume.subpath for volume in container.spec.volumes if volume.subpath}
-        if subpaths:
-            plan = replace(plan, mounts=tuple(_narrowed(mount, subpaths) for mount in plan.mounts))
+        changes = _beyond_the_spec(container.spec, volumes)
+        if changes:
+            plan = replace(plan, mounts=tuple(_changed(mount, changes) for mount in plan.mounts))
         if around is PLAIN:
             return plan
         shared = (Borrow(around.memory_of, "/dev/shm", "/dev/shm"),) if around.memory_of else ()
@@ -307,10 +311,23 @@ def _id_map(ids: Iterable[IdRange]) -> tuple[tuple[int, int, int], ...]:
     return tuple((one.container, one.host, one.size) for one in ids)
 
 
-def _narrowed(mount: MountOperation, subpaths: Mapping[str, str]) -> MountOperation:
-    """A mount of a part of a volume, for which the runtime-spec has no word."""
-    if isinstance(mount, Bind) and mount.target in subpaths:
-        return replace(mount, subpath=subpaths[mount.target])
+def _beyond_the_spec(spec: ContainerSpec, volumes: Mapping[str, Source]) -> dict[str, dict[str, str]]:
+    """What of mounts the runtime-spec has no word for, by their targets: a part of a volume is mounted, or
+    the volume is in another mount namespace.
+    """
+    changes: dict[str, dict[str, str]] = {}
+    for volume in spec.volumes:
+        source = volumes.get(volume.target)
+        said = {"subpath": volume.subpath or "", "namespace": source.namespace if source else ""}
+        if any(said.values()):
+            changes[volume.target] = said
+    return changes
+
+
+def _changed(mount: MountOperation, changes: Mapping[str, dict[str, str]]) -> MountOperation:
+    if isinstance(mount, Bind) and mount.target in changes:
+        change = changes[mount.target]
+        return replace(mount, subpath=change["subpath"], namespace=change["namespace"])
     return mount
 
 

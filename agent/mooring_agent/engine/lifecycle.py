@@ -228,6 +228,8 @@ class Lifecycle:
             reached("start.saved")
         finally:
             early = self._launches.pop(container.id)
+            if not container.running:
+                self.berthing.sources.volumes.release(container.id)
         self._publish(container, "start")
         self.switching.started(container)
         container.wake()
@@ -255,6 +257,7 @@ class Lifecycle:
         container.pid = None
         container.status = "restarting" if restarts(container) else "exited"
         container.oom_killed = self._oom_killed(container)
+        self.berthing.sources.volumes.release(container.id)
         self._unsettled.add(container.id)
         self._registry.save_run(container)
         reached("end.saved")

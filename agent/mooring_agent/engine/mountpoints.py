@@ -17,10 +17,11 @@ import uuid
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import NotFound
+from ..errors import MooringError, NotFound
 from ..images.ingest import commit_or_share, is_there, temporary_snapshot
 from ..storage.changes import is_opaque, is_whiteout
 from ..storage.snapshotter import Snapshotter
+from .container import Container
 
 _FILES = ("hosts", "hostname", "resolv.conf")
 _DIRECTORIES = ("dev", "proc", "sys")
@@ -93,6 +94,17 @@ def prepare_layer(snapshots: Snapshotter, key: str, chain_id: str | None) -> Non
         except NotFound:
             if attempt == _ATTEMPTS:
                 raise
+
+
+def limit_layer(snapshots: Snapshotter, container: Container) -> None:
+    """Bound what a container may write to its layer. Raises NotSupported, Unavailable."""
+    try:
+        snapshots.limit(container.id, container.spec.storage_size or 0)
+    except MooringError as error:
+        error.put_before(
+            f"container {container.name} has storage_size (--storage-opt size), which cannot be had: "
+        )
+        raise
 
 
 def _complete(root: Path) -> None:

@@ -2,10 +2,11 @@
 """What is mounted into a container, made ready before it is: directories of the host that are missing, and
 volumes that begin with what the image has at their place.
 
-Such a volume is filled once, while it is empty. What the image has is copied beside it first; when that is
-whole it gets another name, and is moved into the volume piece by piece. Whoever is killed on the way has
-left a copy that is thrown away, or one that is moved to its end. Nothing that is in the volume is replaced,
-and its directory stays the same for whoever has it mounted.
+Such a volume is filled once, while it is empty. What the image has is copied beside it first, or within it
+where it is on another mount; when that is whole and on the disk it gets another name, and is moved into the
+volume piece by piece. Whoever is killed on the way has left a copy that is thrown away, or one that is moved
+to its end. Nothing that is in the volume is replaced, and its directory stays the same for whoever has it
+mounted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -24,27 +26,33 @@ from ..failpoints import reached
 from ..images.archive import archive_directory, xattrs_of
 from ..images.layers import NO_SPACE, apply_layer
 from ..linux.paths import openat2
+from ..linux.syscalls import syncfs
 from ..runtime.mounts import BindRoot, Overlay
 from ..storage.snapshotter import Rootfs, Snapshotter, UnpackTarget, WhiteoutStyle
 from .apart import EMPTY, in_thread, mounted
 from .container import Container
-from .volumes import Volumes
+from .volumemounts import VolumeMounts
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 # Beside the directory of a volume: a copy that grows, and one that is whole.
-_DRAFT, _COPY = "_draft", "_copy"
+_BESIDE = ("_draft", "_copy")
+# The same within one that nothing can be moved into from beside it.
+_WITHIN = (".mooring-draft", ".mooring-copy")
 
 
 class MountSources:
     """Makes them ready; `directory_of` gives each container a work place."""
 
     def __init__(
-        self, snapshotter: Snapshotter, volumes: Volumes, directory_of: Callable[[Container], Path]
+        self,
+        snapshotter: Snapshotter,
+        volume_mounts: VolumeMounts,
+        directory_of: Callable[[Container], Path],
     ) -> None:
         self._snapshotter = snapshotter
-        self._volumes = volumes
+        self.volumes = volume_mounts
         self._directory_of = directory_of
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -58,29 +66,96 @@ class MountSources:
             await self.fill(container)  # the agent that made it was killed
 
     async def fill(self, container: Container) -> None:
-        """Give empty volumes of a container what its image has at their places; it has never run."""
-        paths = self._volumes.paths(container.volumes)
-        for volume in container.spec.volumes:
-            if volume.type != "volume" or volume.nocopy or volume.subpath is not None:
-                continue
-            directory = Path(paths[volume.target])
-            lock = self._locks.setdefault(str(directory), asyncio.Lock())
-            async with lock:
-                await self._fill(container, volume.target, directory)
+        """Give empty volumes of a container what its image has at their places; it has never run. Those in
+        memory are left as they are, since they would lose it with their last user.
+        """
+        names = dict(container.volumes)
+        wanted = [
+            volume.target
+            for volume in container.spec.volumes
+            if volume.type == "volume"
+            and not volume.nocopy
+            and volume.subpath is None
+            and not self.volumes.is_in_memory(names[volume.target])
+        ]
+        if wanted and self.volumes.has_any(container):
+            wanted = await self._found_in_image(container, wanted)  # nothing is mounted for nothing
+        if wanted:
+            async with self.volumes.held(container, "fill", only=wanted) as sources:
+                for target in wanted:
+                    lock = self._locks.setdefault(names[target], asyncio.Lock())
+                    async with lock:
+                        await self._fill(container, target, sources[target].directory)
         container.filled = True
+
+    async def _found_in_image(self, container: Container, targets: list[str]) -> list[str]:
+        rootfs = self._snapshotter.rootfs(container.id)
+        place = str(self._directory_of(container))
+        try:
+            return await in_thread(lambda: _directories(rootfs, place, targets))
+        except OSError as error:
+            raise _meaning(container, targets[0], error) from error
 
     async def _fill(self, container: Container, target: str, directory: Path) -> None:
         try:
-            if not _is_empty(directory) and not (directory.parent / _COPY).exists():
+            drafts = _drafts_of(directory)
+            if not drafts.are_wanted():
                 return
             rootfs = self._snapshotter.rootfs(container.id)
             place = str(self._directory_of(container))
-            await in_thread(lambda: _fill(rootfs, place, target, directory))
+            await in_thread(lambda: _fill(rootfs, place, target, drafts))
         except OSError as error:
             raise _meaning(container, target, error) from error
         except MooringError as error:
             error.put_before(f"container {container.name}: the volume at {target} cannot be filled: ")
             raise
+
+
+@dataclass(frozen=True)
+class _Drafts:
+    """Where the content of a volume is drafted and kept whole before it is moved to `directory`."""
+
+    directory: Path
+    draft: Path
+    copy: Path
+
+    def are_wanted(self) -> bool:
+        """Whether the volume is empty, or a copy is left that has not been moved to its end."""
+        if self.copy.exists():
+            return True
+        own = {self.draft.name, self.copy.name} if self.draft.parent == self.directory else set()
+        with os.scandir(self.directory) as found:
+            return all(entry.name in own for entry in found)
+
+
+def _drafts_of(directory: Path) -> _Drafts:
+    """Beside a volume that is a directory on the mount of its parent: nothing can be moved from one mount to
+    another, not even of the same file system.
+    """
+    if not _is_apart(directory) and _mount_at(directory) == _mount_at(directory.parent):
+        draft, copy = (directory.parent / name for name in _BESIDE)
+        return _Drafts(directory, draft, copy)
+    if not _is_apart(directory):  # somebody has mounted something there since it was drafted
+        for name in _BESIDE:
+            if (directory.parent / name).exists():
+                shutil.rmtree(directory.parent / name)
+    draft, copy = (directory / name for name in _WITHIN)
+    return _Drafts(directory, draft, copy)
+
+
+def _is_apart(directory: Path) -> bool:
+    """Whether it is one of a volume that is mounted in a namespace of its own, and has nothing beside it."""
+    return directory.is_relative_to("/proc/self/fd")
+
+
+def _mount_at(directory: Path) -> str:
+    """The number of the mount that a directory is on, proc_pid_fdinfo(5)."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+    finally:
+        os.close(fd)
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def make_host_paths(container: Container) -> None:
@@ -97,15 +172,16 @@ def make_host_paths(container: Container) -> None:
             ) from error
 
 
-def _fill(rootfs: Rootfs, place: str, target: str, directory: Path) -> None:
+def _fill(rootfs: Rootfs, place: str, target: str, drafts: _Drafts) -> None:
     """Copy, unless there is a whole copy already, and move it into the volume."""
-    draft, copy = directory.parent / _DRAFT, directory.parent / _COPY
+    draft, copy = drafts.draft, drafts.copy
     if not copy.exists():
         if draft.exists():
             shutil.rmtree(draft)
         try:
             if not _draw(rootfs, place, target, draft):
                 return
+            _write_out(draft)
         except BaseException:
             if draft.exists():
                 shutil.rmtree(draft)
@@ -113,18 +189,47 @@ def _fill(rootfs: Rootfs, place: str, target: str, directory: Path) -> None:
         reached("volume.drafted")
         draft.rename(copy)
     reached("volume.copied")
-    _move(copy, directory)
+    _move(copy, drafts.directory)
+
+
+def _write_out(draft: Path) -> None:
+    """Have a draft on the disk: its new name might be there before its files' content otherwise."""
+    fd = os.open(draft, _DIRECTORY)
+    try:
+        if os.listdir(fd):
+            syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def _directories(rootfs: Rootfs, place: str, targets: list[str]) -> list[str]:
+    """Those of the paths at which the image has a directory."""
+    with mounted(_image_of(rootfs, place), place) as root:
+        found = []
+        for target in targets:
+            source = _open_in(root, target)
+            if source >= 0:
+                os.close(source)
+                found.append(target)
+        return found
+
+
+def _open_in(root: int, target: str) -> int:
+    """The directory that an image has at a path, links followed within it; -1 if there is none."""
+    try:
+        return openat2(root, os.fsencode(target), _DIRECTORY)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return -1
+        raise
 
 
 def _draw(rootfs: Rootfs, place: str, target: str, draft: Path) -> bool:
-    """Copy what the image has at a path, links followed within it; False if it has no directory there."""
+    """Copy what the image has at a path; False if it has no directory there."""
     with mounted(_image_of(rootfs, place), place) as root:
-        try:
-            source = openat2(root, os.fsencode(target), _DIRECTORY)
-        except OSError as error:
-            if error.errno in _NOTHING_THERE:
-                return False
-            raise
+        source = _open_in(root, target)
+        if source < 0:
+            return False
         try:
             draft.mkdir(mode=0o700)
             pieces = archive_directory(Path(f"/proc/self/fd/{source}"))
@@ -177,16 +282,14 @@ def _move_one(source: int, target: int, name: str) -> None:
 
 
 def _take_attributes(source: int, target: int) -> None:
-    found = os.fstat(source)
-    os.fchown(target, found.st_uid, found.st_gid)
-    os.fchmod(target, stat.S_IMODE(found.st_mode))
+    found, there = os.fstat(source), os.fstat(target)
+    # A server may refuse even a change that is none.
+    if (found.st_uid, found.st_gid) != (there.st_uid, there.st_gid):
+        os.fchown(target, found.st_uid, found.st_gid)
+    if found.st_mode != there.st_mode:
+        os.fchmod(target, stat.S_IMODE(found.st_mode))
     for name, value in xattrs_of(source).items():
         os.setxattr(target, name, value)
-
-
-def _is_empty(directory: Path) -> bool:
-    with os.scandir(directory) as found:
-        return next(found, None) is None
 
 
 def _meaning(container: Container, target: str, error: OSError) -> MooringError:

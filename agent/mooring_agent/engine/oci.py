@@ -32,7 +32,7 @@ def runtime_config(
     """The config of `container`.
 
     `etc_directory` has its hosts, hostname and resolv.conf; `volume_paths` maps the target of each named
-    volume to its directory on the host; `around` is what a container that is no plain one needs besides.
+    volume and each image to its directory; `around` is what a container that is no plain one needs besides.
     """
     spec = container.spec
     capabilities = list(capabilities_of(spec))
@@ -156,7 +156,7 @@ def _volumes(container: Container, volume_paths: Mapping[str, str]) -> list[dict
             options = ["rbind" if volume.recursive else "bind", volume.propagation, *options]
         else:
             source = volume_paths[volume.target]
-            options = ["rbind", *options]
+            options = ["rbind", *(["rro"] if volume.type == "image" else options)]
         mounts.append({"destination": volume.target, "type": "bind", "source": source, "options": options})
     return mounts
 

@@ -43,6 +43,8 @@ class Sweeping:
         snapshots = self._snapshotter.list()
         self._mount_points.sweep([one.key for one in snapshots if one.kind is SnapshotKind.COMMITTED])
         for snapshot in snapshots:
+            if snapshot.kind is SnapshotKind.VIEW:  # one that was looked up, see `imagemounts`
+                self._snapshotter.remove(snapshot.key)
             if snapshot.kind is SnapshotKind.ACTIVE and _is_id(snapshot.key) and snapshot.key not in known:
                 self._snapshotter.remove(snapshot.key)
         self._volumes.sweep()

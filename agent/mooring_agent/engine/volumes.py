@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Volume:
         return {
             "name": self.name,
             "labels": dict(self.spec.labels),
+            "driver_opts": dict(self.spec.driver_opts),
             "path": str(self.path),
             "anonymous": self.anonymous,
             "managed": self.managed,
@@ -83,7 +84,9 @@ class Volumes:
         return [volume.view() for volume in self._volumes.values()]
 
     async def put(self, name: str, spec: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Declare a volume; its labels may change, its content never does."""
+        """Declare a volume; its labels may change, its content never does. Where it is mounted from changes
+        only while no container has it: else Conflict.
+        """
         check_name("volume", name)
         wanted = VolumeSpec.parse(spec, name=name)
         existing = self._volumes.get(name)
@@ -98,6 +101,11 @@ class Volumes:
             )
         changes = compare(existing.spec, wanted)
         before = existing.spec.given
+        if any(change.field == "driver_opts" for change in changes) and (users := self._users_of(name)):
+            raise Conflict(
+                f"volume {name} is in use by container {', '.join(users)}, and its driver_opts are to "
+                "change: remove the container first, or declare a volume with another name"
+            )
         if changes and not dry_run:
             existing.spec = wanted
             self._connection.execute(
@@ -139,9 +147,13 @@ class Volumes:
             self._unmade.discard(name)
         return name
 
-    def paths(self, volumes: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Target → directory on the host, for pairs of target and volume name. Raises NotFound."""
-        return {target: str(self._get(name).path) for target, name in volumes}
+    def path(self, name: str) -> Path:
+        """Its directory below the data root. Raises NotFound."""
+        return self._get(name).path
+
+    def driver_opts(self, name: str) -> Mapping[str, str]:
+        """Where it is mounted from; empty for one that is a directory. Raises NotFound."""
+        return self._get(name).spec.driver_opts
 
     @contextmanager
     def made_with(self, registry: Registry) -> Iterator[None]:

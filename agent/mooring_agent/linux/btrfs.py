@@ -29,6 +29,10 @@ _SUBVOL_CREATE_V2 = _iow(24, _ARGUMENTS.size)
 _SUBVOL_GETFLAGS = (2 << 30) | (8 << 16) | (0x94 << 8) | 25  # _IOR(…, 25, __u64)
 _SUBVOL_SETFLAGS = _iow(26, 8)
 _SNAP_DESTROY_V2 = _iow(63, _ARGUMENTS.size)
+# struct btrfs_ioctl_qgroup_limit_args: qgroupid, then flags, max_rfer, max_excl, rsv_rfer, rsv_excl.
+_QGROUP_LIMIT_ARGUMENTS = struct.Struct("=6Q")
+_QGROUP_LIMIT = (2 << 30) | (_QGROUP_LIMIT_ARGUMENTS.size << 16) | (0x94 << 8) | 43  # _IOR
+_QGROUP_LIMIT_MAX_EXCL = 1 << 1
 _SUBVOL_RDONLY = 1 << 1
 
 
@@ -65,6 +69,18 @@ def set_read_only(fd: int, read_only: bool) -> None:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", wanted))
     except OSError as error:
         raise OSError(error.errno, f"BTRFS_IOC_SUBVOL_SETFLAGS: {error.strerror}") from None
+
+
+def limit_own(fd: int, size: int) -> None:
+    """Bound what only the subvolume open as `fd` has, and shares with none, to `size` bytes: whoever writes
+    more gets EDQUOT. BTRFS_IOC_QGROUP_LIMIT; ENOTCONN where the file system has no quotas.
+    """
+    # Number 0 is the group of the subvolume itself.
+    arguments = _QGROUP_LIMIT_ARGUMENTS.pack(0, _QGROUP_LIMIT_MAX_EXCL, 0, size, 0, 0)
+    try:
+        fcntl.ioctl(fd, _QGROUP_LIMIT, arguments)
+    except OSError as error:
+        raise OSError(error.errno, f"BTRFS_IOC_QGROUP_LIMIT: {error.strerror}") from None
 
 
 def _flags(fd: int) -> int:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..linux import syscalls
@@ -11,6 +13,26 @@ from .mounts_operation import MountOperation
 from .mounts_targets import ensure_directory
 
 _INSIDE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+
+
+@contextmanager
+def within(namespace: str) -> Iterator[None]:
+    """This thread in the mount namespace at the path `namespace` for a while. Its working directory is the
+    root of its own namespace afterwards. Raises OSError.
+    """
+    own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        other = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(other, syscalls.CLONE_NEWNS)
+        finally:
+            os.close(other)
+        try:
+            yield
+        finally:
+            syscalls.setns(own, syscalls.CLONE_NEWNS)
+    finally:
+        os.close(own)
 
 
 @dataclass(frozen=True)
@@ -31,17 +53,8 @@ class Borrow(MountOperation):
 
     def execute(self, root: int) -> None:
         """Clone it there, attach it here. Changes the working directory."""
-        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        other = os.open(self.namespace, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.setns(other, syscalls.CLONE_NEWNS)
-            try:
-                tree = self._clone()
-            finally:
-                syscalls.setns(own, syscalls.CLONE_NEWNS)
-        finally:
-            os.close(own)
-            os.close(other)
+        with within(self.namespace):
+            tree = self._clone()
         target = ensure_directory(root, self.target)
         try:
             flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..linux import syscalls
-from .borrow import Borrow
+from .borrow import Borrow, within
 from .copy_up import copy_tree
-from .idmaps import IdMap, user_namespace
+from .idmaps import IdMap
 from .mount_attributes import Attributes, attribute_names
 from .mounts_cgroups import ControlGroups
 from .mounts_devices import Link, Node
 from .mounts_masks import Mask, ReadOnly, Seal
 from .mounts_operation import NULL_DEVICE, MountOperation
-from .mounts_roots import BindRoot, Overlay, idmapped_tree
+from .mounts_roots import BindRoot, Overlay, idmapped_tree, map_ids
 from .mounts_targets import (
     CLONE,
     EMPTY_TO_EMPTY,
@@ -156,7 +156,8 @@ class Bind(MountOperation):
     With `of_host` the source is cloned in the host's mount namespace: in one that belongs to a user namespace
     what covers the host's directories cannot be left out.
 
-    With `subpath` it is what is there inside of the source that is bound, see `open_source`.
+    With `namespace`, the path of a mount namespace, the source is a path there. With `subpath` it is what is
+    there inside of the source that is bound, see `open_source`.
     `copy_symlink` makes the same link where the source is one. Without `follow_source` or `follow_target` a
     symbolic link is bound, or covered, itself.
     """
@@ -177,6 +178,7 @@ class Bind(MountOperation):
     follow_source: bool = True
     follow_target: bool = True
     subpath: str = ""
+    namespace: str = ""
 
     def describe(self) -> str:
         """One line for people."""
@@ -218,32 +220,21 @@ class Bind(MountOperation):
         if self.set or self.clear or self.tree_set or self.tree_clear:
             Attributes(self.set, self.clear, self.tree_set, self.tree_clear).apply(tree)
         if self.uid_map:
-            syscalls.mount_setattr(
-                tree,
-                "",
-                syscalls.AT_EMPTY_PATH | (syscalls.AT_RECURSIVE if self.map_tree else 0),
-                set_=syscalls.MOUNT_ATTR_IDMAP,
-                user_namespace=user_namespace(self.uid_map, self.gid_map),
-            )
+            below = syscalls.AT_RECURSIVE if self.map_tree else 0
+            map_ids(tree, self.source, self.uid_map, self.gid_map, below)
         if self.propagation:
             set_propagation(tree, self.propagation)
 
     def _clone(self, flags: int) -> int:
+        if self.namespace:
+            with within(self.namespace):
+                return self._open(flags)
         if not (self.of_host or self.propagation & syscalls.MS_SHARED):
             return self._open(flags)
-        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        host = os.open(f"/proc/{_parent()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            # What is mounted in a launcher's own namespace is a slave: it hears of the host's mounts and says
-            # nothing of its own. Only a clone of the host's mount is its peer.
-            syscalls.setns(host, syscalls.CLONE_NEWNS)
-            try:
-                return self._open(flags)
-            finally:
-                syscalls.setns(own, syscalls.CLONE_NEWNS)
-        finally:
-            os.close(own)
-            os.close(host)
+        # What is mounted in a launcher's own namespace is a slave: it hears of the host's mounts and says
+        # nothing of its own. Only a clone of the host's mount is its peer.
+        with within(f"/proc/{_parent()}/ns/mnt"):
+            return self._open(flags)
 
     def _open(self, flags: int) -> int:
         if not self.subpath:

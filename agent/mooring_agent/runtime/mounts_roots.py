@@ -112,15 +112,26 @@ def idmapped_tree(source: str, uids: IdMap, gids: IdMap) -> int:
     """
     tree = syscalls.open_tree(syscalls.AT_FDCWD, source, CLONE)
     try:
+        map_ids(tree, source, uids, gids)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def map_ids(tree: int, source: str, uids: IdMap, gids: IdMap, flags: int = 0) -> None:
+    """Have the detached mount `tree`, a clone of the one at `source`, show ids on disk as those the maps give
+    for them; with AT_RECURSIVE in `flags` the mounts below it, too. Raises OSError as `idmapped_tree`.
+    """
+    try:
         syscalls.mount_setattr(
             tree,
             "",
-            syscalls.AT_EMPTY_PATH,
+            syscalls.AT_EMPTY_PATH | flags,
             set_=syscalls.MOUNT_ATTR_IDMAP,
             user_namespace=user_namespace(uids, gids),
         )
     except OSError as error:
-        os.close(tree)
         reason = error.strerror
         if error.errno == errno.EINVAL:
             reason = (
@@ -128,7 +139,6 @@ def idmapped_tree(source: str, uids: IdMap, gids: IdMap) -> int:
                 "Linux 6.3 on; keep it on one of these, or do without users of its own"
             )
         raise OSError(error.errno, f"idmapped mount of {source}: {reason}") from None
-    return tree
 
 
 def _plain(path: str) -> str:

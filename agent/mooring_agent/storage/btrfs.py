@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mooring_agent.errors import InvalidSpec
+from mooring_agent.errors import InvalidSpec, NotSupported, Unavailable
 from mooring_agent.linux import btrfs
 from mooring_agent.linux.paths import open_directory
 from mooring_agent.linux.syscalls import file_system_type
@@ -99,6 +99,21 @@ class BtrfsSnapshotter(RecordedSnapshotter):
 
     def _target(self, record: Record) -> UnpackTarget:
         return UnpackTarget(self._path(record), WhiteoutStyle.DELETE, ())
+
+    def limit(self, key: str, size: int) -> None:
+        """See Snapshotter: a limit of the group that a subvolume has where quotas are enabled."""
+        with self._lock:
+            record = self._records.active(key)
+        try:
+            with _opened(self._layers_fd, str(record.number)) as fd:
+                btrfs.limit_own(fd, size)
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                raise NotSupported(
+                    f"the btrfs of {self._root} has no quotas: enable them with 'btrfs quota enable "
+                    f"{self._root}'"
+                ) from None
+            raise Unavailable(f"a layer in {self._root} cannot be bounded: {error}") from error
 
     def _seal(self, record: Record) -> None:
         try:

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from mooring_agent.errors import InvalidSpec
+from mooring_agent.errors import InvalidSpec, NotSupported
 from mooring_agent.storage.changes import overlay_changes
 from mooring_agent.storage.recorded import RecordedSnapshotter
 from mooring_agent.storage.records import Record
@@ -114,6 +114,15 @@ class OverlaySnapshotter(RecordedSnapshotter):
 
     def _target(self, record: Record) -> UnpackTarget:
         return UnpackTarget(self._path(record), WhiteoutStyle.OVERLAY, self._chain(record.parent))
+
+    def limit(self, key: str, size: int) -> None:
+        """See Snapshotter: an upper layer is a directory like others, of which there may be no more than fits
+        on the disk.
+        """
+        raise NotSupported(
+            f"the layers in {self._root} are plain directories, which have no bound: use the storage driver "
+            "btrfs, on a btrfs with quotas (mkfs.btrfs, btrfs quota enable, --data-root there)"
+        )
 
     def _seal(self, record: Record) -> None:
         self._trash.discard(self._works_fd, str(record.number))

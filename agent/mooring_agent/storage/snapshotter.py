@@ -197,6 +197,12 @@ class Snapshotter(Protocol):
         """Create the active snapshot `key` on the committed `parent` (None: empty); returns its rootfs."""
         ...
 
+    def limit(self, key: str, size: int) -> None:
+        """Bound what the active snapshot `key` has beyond its parent to `size` bytes, for as long as it is
+        there; who writes more gets EDQUOT. Raises NotSupported, which says what the file system lacks.
+        """
+        ...
+
     def view(self, key: str, parent: str) -> Rootfs:
         """Create the read-only snapshot `key` of the committed `parent`."""
         ...

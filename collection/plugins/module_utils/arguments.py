@@ -104,6 +104,7 @@ CONTAINER: Arguments = {
     "ulimits": {"type": "dict"},
     "sysctls": {"type": "dict"},
     "shm_size": {"type": "str"},
+    "storage_size": {"type": "str"},
     "group_add": {"type": "list", "elements": "str"},
     "oom_score_adj": {"type": "int"},
     "domainname": {"type": "str"},

@@ -28,7 +28,10 @@ options:
     type: dict
   volumes:
     description:
-      - Named volumes by their names, each with C(labels) or nothing.
+      - Named volumes by their names, each with C(labels), C(driver_opts) or nothing.
+      - With C(driver_opts) a volume is mounted while a container uses it, from C(device), which has the file
+        system C(type), with the mount options C(o); a directory of the host has the type V(none) and the
+        option V(bind). They change only while no container has the volume.
     type: dict
   cgroups:
     description:
@@ -66,6 +69,11 @@ EXAMPLES = r"""
         memory: 256m
     volumes:
       site: {}
+      archive:
+        driver_opts:
+          type: nfs
+          o: addr=files.example.org,rw,nfsvers=4
+          device: ":/srv/archive"
     containers:
       web1:
         image: busybox

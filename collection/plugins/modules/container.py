@@ -96,13 +96,16 @@ options:
     description:
       - What is mounted into the container, each as a string V(SOURCE:TARGET) or V(SOURCE:TARGET:ro), where
         the source is an absolute path of the host or the name of a volume.
-      - Or each as a dictionary with C(type) (C(bind), C(volume) or C(tmpfs)), C(source), C(target),
-        C(read_only); of a C(tmpfs) also C(size) and C(options), a list such as V([mode=755, exec]), without
-        which it is V(nosuid), V(nodev), V(noexec) and open to all users; of a C(bind) C(idmap), see
-        O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without the V(r)), C(recursive), and
-        C(create_host_path), with which each start makes a directory where the source is missing.
+      - Or each as a dictionary with C(type) (C(bind), C(volume), C(tmpfs) or C(image)), C(source), C(target),
+        C(read_only); of a C(tmpfs) also C(size), in bytes or such as V(64m) or V(50%), and C(options), a list
+        such as V([mode=755, exec]), without which it is V(nosuid), V(nodev), V(noexec) and open to all users;
+        of a C(bind) C(idmap), see O(userns), C(propagation) (V(rprivate), V(rslave), V(rshared), or without
+        the V(r)), C(recursive), and C(create_host_path), with which each start makes a directory where the
+        source is missing.
       - A volume that is empty when the container is made gets what the image has at its target, unless it has
         C(nocopy). With C(subpath) what is there inside of the volume is mounted, and nothing copied to it.
+      - An C(image) is shown as it is when the container is made, read-only, or with C(subpath) a part of it.
+        It cannot be removed while the container is there.
       - C(relabel) (V(shared) or V(private)) changes nothing on a host without SELinux, and is an error on
         one with it.
     type: list
@@ -279,6 +282,11 @@ options:
   shm_size:
     description:
       - The size of C(/dev/shm), as in O(memory). Without this option it is 64 MiB.
+    type: str
+  storage_size:
+    description:
+      - What the container may write beside its volumes, as in O(memory). It needs an agent whose data root is
+        on a btrfs with quotas enabled.
     type: str
   group_add:
     description:

@@ -206,7 +206,7 @@ def test_a_read_only_root_with_a_tmpfs(agent: AgentUnderTest) -> None:
         (["--security-opt", "frobnicate=x"], "expected one of apparmor"),
         (["--pid", "container:nosuch"], "container nosuch, which does not exist"),
         (["--init", "--pid", "host"], "another process is the first one"),
-        (["--storage-opt", "size=1g"], "HostConfig.StorageOpt"),
+        (["--storage-opt", "size=1g"], "storage_size"),
         (["--gpus", "all"], "HostConfig.DeviceRequests"),
         (["--group-add", "nosuchgroup"], "unable to find group nosuchgroup"),
     ],

@@ -24,7 +24,7 @@ def volumes(site: Site) -> Iterator[Path]:
     """Return where volumes are; those of a case are removed after it."""
     yield site.agent.config.data_root / "volumes"
     site.revive()
-    for name in ("whole", "cut"):
+    for name in ("whole", "cut", "bound"):
         site.agent.request("DELETE", f"/containers/{name}?force=1")
         site.agent.request("DELETE", f"/volumes/{name}?force=1")
 
@@ -62,4 +62,31 @@ def test_a_volume_whose_filling_was_cut_off_is_whole_before_the_first_start(
     assert os.listdir(volumes / "cut") == ["_data"]
     assert tree(volumes / "cut/_data") == tree(volumes / "whole/_data")
     done = site.agent.request("POST", "/mooring/v1/containers/cut/exec", {"argv": ["echo", "here"]})
+    assert done.json()["stdout"] == "here\n"
+
+
+@pytest.mark.parametrize("point", ["volume.drafted", "volume.copied", "volume.moved:5", "start.launched"])
+def test_a_directory_of_the_host_is_whole_too_and_nothing_stays_mounted(
+    site: Site, volumes: Path, tmp_path: Path, point: str
+) -> None:
+    """A volume with options is filled within, and mounted for its containers alone."""
+    assert create(site, "whole").status == 201
+    options = {"type": "none", "o": "bind", "device": str(tmp_path)}
+    made = site.agent.request("POST", "/volumes/create", {"Name": "bound", "DriverOpts": options})
+    assert made.status == 201
+    site.arm(point)
+
+    def run(site: Site, name: str) -> Response:
+        create(site, name)
+        return site.agent.request("POST", f"/containers/{name}/start")
+
+    answer = site.during(run, "bound")
+    site.reached()
+    site.disarm()
+    assert answer.result(60) is None
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    site.revive()
+    assert site.agent.request("POST", "/containers/bound/start").status in (204, 304)
+    assert tree(tmp_path) == tree(volumes / "whole/_data")
+    done = site.agent.request("POST", "/mooring/v1/containers/bound/exec", {"argv": ["echo", "here"]})
     assert done.json()["stdout"] == "here\n"

@@ -143,9 +143,15 @@ def volumes(ask: Session) -> None:
     ask("POST", "/volumes/create", {"Name": "described", "Labels": {"a": "b"}})
     ask("GET", "/volumes")
     ask("GET", "/volumes/described")
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+    ask("POST", "/volumes/create", {"Name": "elsewhere", "Driver": "local", "DriverOpts": options})
+    ask("POST", "/volumes/create", {"Name": "wrong", "DriverOpts": {"type": "nfs"}}, status=400)
+    ask("GET", "/volumes")
+    ask("GET", "/volumes/elsewhere")
     ask("GET", "/volumes/absent", status=404)
     ask("GET", "/system/df")
     ask("DELETE", "/volumes/described")
+    ask("DELETE", "/volumes/elsewhere")
     ask("POST", "/volumes/create", {})
     ask("POST", "/volumes/prune")
 

@@ -54,7 +54,7 @@ _GOOD: dict[str, tuple[str, dict[str, Any]]] = {
     "/networks/create": ("", {"Name": "bad"}),
     "/networks/{id}/connect": ("", {"Container": "aim"}),
     "/networks/{id}/disconnect": ("", {"Container": "aim"}),
-    "/volumes/create": ("", {"Name": "bad"}),
+    "/volumes/create": ("", {"Name": "bad", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}),
     "/commit": ("?container=aim", {}),
 }
 

@@ -325,3 +325,36 @@ services:
         finally:
             client.kill()
     assert shop.states()["shop-server-1"]["State"] == "exited"
+
+
+def test_volumes_are_mounted_from_where_their_options_say(shop: Project, tmp_path: Path) -> None:
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/file").write_text("of the host\n")
+    shop.write(
+        f"""
+services:
+  one:
+    image: busybox
+    init: true
+    command: ["sh", "-c", "cat /sources/file; echo shared >/scratch/note; exec sleep 600"]
+    volumes: ["sources:/sources", "scratch:/scratch"]
+    healthcheck: {{test: ["CMD", "test", "-s", "/scratch/note"], interval: 200ms}}
+  two:
+    image: busybox
+    depends_on: {{one: {{condition: service_healthy}}}}
+    command: ["sh", "-c", "cat /scratch/note; df -k /scratch | tail -1"]
+    volumes: ["scratch:/scratch:ro"]
+volumes:
+  sources:
+    driver: local
+    driver_opts: {{type: none, o: bind, device: {tmp_path}/sources}}
+  scratch:
+    driver_opts: {{type: tmpfs, o: "size=3m,mode=700", device: tmpfs}}
+"""
+    )
+    shop("up", "--detach")
+    shop.agent.docker("wait", "shop-two-1")
+    assert shop("logs", "--no-log-prefix", "one") == "of the host\n"
+    assert "3072" in shop("logs", "--no-log-prefix", "two")
+    shop("down", "--volumes", "--timeout", "0")
+    assert (tmp_path / "sources/file").exists()

@@ -268,7 +268,7 @@ def test_events(agent: AgentUnderTest) -> None:
     ("arguments", "part"),
     [
         (["run", "--gpus", "all", "busybox", "true"], "HostConfig.DeviceRequests"),
-        (["run", "--storage-opt", "size=1g", "busybox", "true"], "HostConfig.StorageOpt"),
+        (["run", "--storage-opt", "size=1g", "busybox", "true"], "storage_size"),
         (["run", "--dns", "nowhere", "busybox", "true"], "nowhere"),
         (["run", "--log-driver", "syslog", "busybox", "true"], "HostConfig.LogConfig.Type"),
         (["run", "no-such-image", "true"], "no-such-image"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,27 @@ COPY --from=one /d /d
     assert build(agent, context).id == built.id
     put(agent, "built", image=built.id)
     assert inside(agent, "built", "cat /x /d/f") == "x\nf\n"
+
+
+def test_a_layer_is_bounded_where_the_file_system_has_quotas(agent: AgentUnderTest, btrfs_root: Path) -> None:
+    bounded = ("run", "--name", "bounded", "--storage-opt", "size=8m", "busybox", "sh", "-c")
+    fill = "dd if=/dev/urandom of=/file bs=1M count=%d conv=fsync && echo done"
+    refused = agent.docker(*bounded, fill % 4, check=False)
+    assert refused.returncode == 125
+    for words in ("storage_size", "has no quotas", "btrfs quota enable"):
+        assert words in refused.stderr
+    subprocess.run(["btrfs", "quota", "enable", str(btrfs_root)], check=True, timeout=60)
+    try:
+        subprocess.run(["btrfs", "quota", "rescan", "-w", str(btrfs_root)], check=True, timeout=60)
+        assert agent.docker(*bounded, fill % 4).stdout == "done\n"
+        view = agent.api("GET", "/containers/bounded/json")["HostConfig"]
+        assert view["StorageOpt"] == {"size": "8m"}
+        agent.restart()
+        agent.docker("rm", "bounded")
+        full = agent.docker(*bounded, fill % 16, check=False)
+        assert "quota exceeded" in full.stderr
+        # Volumes are not part of it, nor is what others write.
+        inside(agent, "told", "dd if=/dev/urandom of=/file bs=1M count=16 conv=fsync")
+        agent.docker("rm", "bounded")
+    finally:
+        subprocess.run(["btrfs", "quota", "disable", str(btrfs_root)], check=True, timeout=60)

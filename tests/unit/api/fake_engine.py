@@ -300,6 +300,7 @@ class FakeDeclared:
             "name": name,
             "path": f"/volumes/{name}",
             "labels": {},
+            "driver_opts": {},
             "created_at": None,
             "anonymous": True,
         }
@@ -369,7 +370,7 @@ class FakeEngine:
         self.events = EventBus()
         self.containers = FakeContainers(self.events)
         self.execs = FakeExecs(self.containers)
-        self.volumes = FakeDeclared("volume", path="/volumes/x", anonymous=False)
+        self.volumes = FakeDeclared("volume", path="/volumes/x", anonymous=False, driver_opts={})
         self.volumes.users_of = self.containers.using_volume
         self.groups = FakeDeclared("cgroup")
         self.image_service = FakeImages()

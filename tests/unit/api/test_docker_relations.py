@@ -107,7 +107,7 @@ def test_values_are_shown_as_they_were_given(api: Served) -> None:
         (
             {"Mounts": [{"Type": "volume", "Target": "/d", "VolumeOptions": {"Labels": {"a": "b"}}}]},
             NotSupported,
-            "VolumeOptions.Labels",
+            "Mounts[0].VolumeOptions",
         ),
     ],
 )

@@ -167,6 +167,11 @@ def test_volumes(api: Served) -> None:
     assert api.call("DELETE", "/volumes/vol").status == 404
     assert api.call("DELETE", "/volumes/vol?force=1").status == 204
     assert api.call("POST", "/volumes/create", {"Driver": "nfs"}).status == 501
+    options = {"type": "nfs", "o": "addr=192.0.2.1,rw", "device": ":/srv"}
+    assert api.call("POST", "/volumes/create", {"Name": "far", "DriverOpts": options}).status == 201
+    assert api.call("GET", "/volumes/far").json()["Options"] == options
+    pruned = api.call("POST", "/volumes/prune?filters=%7B%22all%22%3A%5B%221%22%5D%7D").json()
+    assert pruned["VolumesDeleted"] == []
 
 
 def test_events(api: Served) -> None:

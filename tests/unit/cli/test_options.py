@@ -11,7 +11,7 @@ import pytest
 from mooring_agent.api.docker.convert import convert
 from mooring_agent.cli.arguments import parser
 from mooring_agent.cli.containers import update
-from mooring_agent.cli.declared import _cgroup_spec, _network_spec
+from mooring_agent.cli.declared import _cgroup_spec, _network_spec, _volume_spec
 from mooring_agent.cli.networking import beyond_docker, place
 from mooring_agent.cli.run import _body
 from mooring_agent.engine.resources import ContainerSpec, NetworkAttachment, NetworkSpec, PortMapping
@@ -117,6 +117,7 @@ CONTAINER: dict[str, Words] = {
     "ulimits": ("--ulimit", "nofile=5:6"),
     "sysctls": ("--sysctl", "net.core.somaxconn=9"),
     "shm_size": ("--shm-size", "1m"),
+    "storage_size": ("--storage-opt", "size=1g"),
     "group_add": ("--group-add", "7"),
     "oom_score_adj": ("--oom-score-adj", "5"),
     "pid": ("--pid", "host"),
@@ -283,3 +284,12 @@ def test_hosts_of_overlays_that_are_not_understood(text: str) -> None:
 def test_updates_that_say_nothing_or_two_things(words: Words, why: str) -> None:
     with pytest.raises(InvalidSpec, match=why):
         update(parser().parse_args(["update", "web1", *words]))
+
+
+def test_a_volume_is_declared_with_the_options_of_its_driver() -> None:
+    words = ("--opt", "type=nfs", "--opt", "o=addr=files,rw", "--opt", "device=:/srv", "--label", "a=b")
+    arguments = parser().parse_args(["volume", "create", "data", *words])
+    assert _volume_spec(arguments) == {
+        "labels": {"a": "b"},
+        "driver_opts": {"type": "nfs", "o": "addr=files,rw", "device": ":/srv"},
+    }

@@ -7,7 +7,11 @@ import os
 import stat
 from pathlib import Path
 
-from mooring_agent.engine.mountsources import _move
+import pytest
+
+from mooring_agent.engine import mountsources
+from mooring_agent.engine.mountsources import _drafts_of, _fill, _move
+from mooring_agent.storage.snapshotter import Rootfs
 
 
 def test_what_is_in_a_volume_already_stays_and_the_rest_comes(tmp_path: Path) -> None:
@@ -35,3 +39,28 @@ def test_what_is_in_a_volume_already_stays_and_the_rest_comes(tmp_path: Path) ->
     }
     assert (volume / "both").read_text() == (volume / "as-file").read_text() == "container"
     assert os.readlink(volume / "link") == "nowhere"
+
+
+def test_what_was_drafted_is_on_the_disk_before_it_has_the_name_of_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave empty files under it."""
+    volume = tmp_path / "_data"
+    volume.mkdir()
+    synced = []
+
+    def draw(rootfs: Rootfs, place: str, target: str, draft: Path) -> bool:
+        draft.mkdir()
+        (draft / "file").write_text("content")
+        return True
+
+    monkeypatch.setattr(mountsources, "_draw", draw)
+    monkeypatch.setattr(
+        mountsources, "syncfs", lambda fd: synced.append((os.listdir(fd), sorted(os.listdir(tmp_path))))
+    )
+
+    _fill(Rootfs((tmp_path,), None, None), "", "/at", _drafts_of(volume))
+
+    assert synced == [(["file"], ["_data", "_draft"])]
+    assert (volume / "file").read_text() == "content"
+    assert os.listdir(tmp_path) == ["_data"]

@@ -52,6 +52,10 @@ def parsed(**options: Any) -> ContainerSpec:
             },
         ),
         (
+            {"volumes": [{"type": "tmpfs", "target": "/run", "size": "050%"}]},
+            {"volumes": [{"type": "tmpfs", "target": "/run", "size": "50%"}]},
+        ),
+        (
             {"volumes": [{"type": "tmpfs", "target": "/run", "options": ["mode=755", "exec"]}]},
             {"volumes": [{"type": "tmpfs", "target": "/run", "options": ["exec", "mode=755"]}]},
         ),

@@ -189,6 +189,7 @@ CONTAINERS = st.fixed_dictionaries(
             st.sampled_from(["net.ipv4.ip_forward", "kernel.shmmax", "net/core/somaxconn"]), TEXTS, max_size=2
         ),
         "shm_size": SIZES,
+        "storage_size": SIZES,
         "group_add": st.lists(st.sampled_from([7, "audio", "007"]), max_size=3),
         "oom_score_adj": st.integers(-1000, 1000),
         "domainname": st.just("example.org"),

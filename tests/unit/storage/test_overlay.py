@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring_agent.errors import InvalidSpec, NotFound, Unavailable
+from mooring_agent.errors import InvalidSpec, NotFound, NotSupported, Unavailable
 from mooring_agent.storage import recorded
 from mooring_agent.storage.overlay import OverlaySnapshotter
 from mooring_agent.storage.records import Records
@@ -175,3 +175,11 @@ def test_a_database_of_an_older_agent_is_taken(tmp_path: Path) -> None:
         add_layer(snapshots, "another", "layer", {"a": "1"})
     finally:
         snapshots.close()
+
+
+def test_a_layer_cannot_be_bounded_and_the_error_says_what_can(tmp_path: Path) -> None:
+    snapshots = OverlaySnapshotter(tmp_path)
+    snapshots.prepare("c1", None)
+    with pytest.raises(NotSupported, match=r"plain directories.*btrfs quota enable"):
+        snapshots.limit("c1", 1 << 20)
+    snapshots.close()

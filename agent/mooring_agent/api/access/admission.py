@@ -34,7 +34,7 @@ HARMLESS = frozenset(
         *("memory", "memory_reservation", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems"),
         *("memory_swappiness", "blkio_weight"),
         *("pids_limit", "shm_size", "restart", "healthcheck", "stop_signal", "stop_timeout"),
-        *("cap_drop", "no_new_privileges", "read_only", "init", "group_add"),
+        *("storage_size", "cap_drop", "no_new_privileges", "read_only", "init", "group_add"),
     }
 )
 # Of what is kept for `docker inspect`; PublishAllPorts takes ports that are free.
@@ -42,13 +42,14 @@ _EXTRA = frozenset(
     {
         *("AttachStderr", "AttachStdin", "AttachStdout", "StdinOnce", "ConsoleSize", "ContainerIDFile"),
         *("CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "ExposedPorts", "PublishAllPorts"),
-        *("Isolation", "Runtime", "Tmpfs", "VolumeDriver", "VolumesFrom"),
+        *("Isolation", "Runtime", "StorageOpt", "Tmpfs", "VolumeDriver", "VolumesFrom"),
     }
 )
-_CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_labels"})
+_CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_specs"})
 _MOUNTS = {
     "volume": frozenset({"type", "source", "target", "read_only", "nocopy"}),
     "tmpfs": frozenset({"type", "target", "read_only", "size", "options"}),
+    "image": frozenset({"type", "source", "target", "read_only", "subpath"}),
 }
 _ATTACHMENT = frozenset(
     {"name", "aliases", "links", "ipv4_address", "ipv6_address", "mac_address", "default_route"}
@@ -58,6 +59,7 @@ _LOG = frozenset({"driver", "max_size", "max_files"})
 _LOG_DRIVERS = ("json-file", "local", "none")
 _NETWORK = frozenset({"internal", "labels", "ipv4", "ipv6"})
 _VOLUME = frozenset({"Name", "Driver", "Labels"})
+_VOLUME_SPEC = frozenset({"labels"})
 _EXEC = frozenset(
     {
         *("AttachStdin", "AttachStdout", "AttachStderr", "DetachKeys", "Tty", "ConsoleSize", "Detach"),
@@ -76,8 +78,9 @@ def admit(asked: Conversion, owner: Owner, container: Mine, network: Mine) -> No
         _own(reference.partition(":")[0], container, owner)
     for target, _ in asked.links:
         _own(target, container, owner)
-    for volume in asked.volume_labels:
+    for volume, spec in asked.volume_specs.items():
         _named(volume, "a volume", owner)
+        _only(spec, _VOLUME_SPEC, owner, "volumes: ")
     for key, value in asked.spec.items():
         if key in HARMLESS:
             continue

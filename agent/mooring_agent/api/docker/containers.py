@@ -69,10 +69,10 @@ class ContainerCalls:
             await link(self._engine, converted.links, name, spec)
         take_volumes(self._engine, converted.extra.get("VolumesFrom", []), spec, converted.anonymous)
         made = self._name_volumes((*converted.anonymous, *(image.config.get("Volumes") or ())), spec)
-        labelled = self._to_label(converted)
+        new = self._new_volumes(converted)
         try:
-            for volume, labels in labelled.items():
-                await self._engine.volumes.put(volume, {"labels": labels})
+            for volume, volume_spec in new.items():
+                await self._engine.volumes.put(volume, volume_spec)
             container = await self._containers.create(
                 ContainerSpec.parse(spec, name=name),
                 name=name,
@@ -81,7 +81,7 @@ class ContainerCalls:
             )
         except MooringError as error:
             await self._engine.volumes.drop_anonymous(made.values())
-            for volume in labelled:
+            for volume in new:
                 await self._engine.volumes.delete(volume)
             if isinstance(error, NotFound):
                 # Clients take a 404 of this call for a missing image, and would try to pull it.
@@ -100,12 +100,12 @@ class ContainerCalls:
         if free:
             spec["ports"] = [*spec.get("ports", ()), *free]
 
-    def _to_label(self, converted: Conversion) -> Mapping[str, dict[str, str]]:
-        """The labels of volumes that are to be made with them, as far as they are not there."""
-        if not converted.volume_labels:
+    def _new_volumes(self, converted: Conversion) -> Mapping[str, dict[str, Any]]:
+        """The volumes that it says more of than their names, as far as they are not there."""
+        if not converted.volume_specs:
             return {}
         there = {view["name"] for view in self._engine.volumes.list()}
-        return {name: labels for name, labels in converted.volume_labels.items() if name not in there}
+        return {name: spec for name, spec in converted.volume_specs.items() if name not in there}
 
     def _discard_ports(self, spec: dict[str, Any]) -> list[str]:
         """Leave ports out that its networks give no way in for, as docker does; returns the warnings. Those

@@ -48,7 +48,7 @@ _SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 class Conversion:
     """A body in our words. `anonymous` are targets that want a new volume without a name, `links` other
     containers with the names that they are to have for this one, on a network that both are on,
-    `volume_labels` those of volumes that are made with it.
+    `volume_specs` what volumes are made with it that are not there yet.
     """
 
     spec: dict[str, Any]
@@ -56,7 +56,7 @@ class Conversion:
     auto_remove: bool
     anonymous: tuple[str, ...]
     links: tuple[tuple[str, str], ...] = ()
-    volume_labels: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    volume_specs: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def convert(body: Mapping[str, Any]) -> Conversion:
@@ -83,7 +83,7 @@ def convert(body: Mapping[str, Any]) -> Conversion:
     if draft.auto_remove and draft.spec.get("restart", "no") != "no":
         raise InvalidSpec("option AutoRemove cannot be combined with a restart policy; leave one of them out")
     return Conversion(
-        draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links), draft.volume_labels
+        draft.spec, draft.extra, draft.auto_remove, anonymous, tuple(draft.links), draft.volume_specs
     )
 
 
@@ -286,7 +286,7 @@ _HOST: Rules = {
     "Runtime": both(only(*RUNTIMES), kept(text)),
     "SecurityOpt": convert_security.security_options,
     "ShmSize": takes("shm_size", integer),
-    "StorageOpt": NEVER,
+    "StorageOpt": both(convert_limits.storage, kept(pairs)),
     "Sysctls": takes("sysctls", pairs),
     "Tmpfs": both(convert_mounts.tmpfs, kept(pairs)),
     "UTSMode": convert_security.mode("uts", "private"),

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...engine.resources.options import Size
 from ...errors import InvalidSpec
-from .rules import Draft, Rule, integer, objects, refused, text
+from .rules import Draft, Rule, integer, objects, pairs, refused, text, unsupported
 
 _NANO = 1_000_000_000
 _DEFAULT_CPU_PERIOD = 100_000  # microseconds, Documentation/scheduler/sched-bwc.rst
@@ -41,6 +42,14 @@ def period(draft: Draft, value: Any, where: str) -> None:
         draft.extra["CpuPeriod"] = period
         if "CpuQuota" in draft.extra:
             draft.spec["cpus"] = draft.extra["CpuQuota"] / period
+
+
+def storage(draft: Draft, value: Any, where: str) -> None:
+    """StorageOpt: the size of the container's own layer, as docker's units have it."""
+    for name, given in (pairs(value, where) or {}).items():
+        if name != "size":
+            raise unsupported(f"{where}.{name}", given, "size is all that a layer can be given")
+        draft.spec["storage_size"] = Size().parse(given, f"option {where}.size")
 
 
 def pids(draft: Draft, value: Any, where: str) -> None:

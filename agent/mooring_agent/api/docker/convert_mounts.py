@@ -51,20 +51,20 @@ def binds(draft: Draft, value: Any, where: str) -> None:
 def mounts(draft: Draft, value: Any, where: str) -> None:
     """HostConfig.Mounts."""
     for number, mount in enumerate(objects(value, where) or []):
-        volume, labels = _mount(mount, f"{where}[{number}]")
+        volume, spec = _mount(mount, f"{where}[{number}]")
         draft.volumes.append(volume)
-        if labels:
+        if spec:
             if "source" not in volume:
                 raise unsupported(
-                    f"{where}[{number}].VolumeOptions.Labels", labels, "name the volume that is to have them"
+                    f"{where}[{number}].VolumeOptions", spec, "name the volume that is to have them"
                 )
-            draft.volume_labels[volume["source"]] = labels
+            draft.volume_specs[volume["source"]] = spec
 
 
-def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The volume, and the labels that it is made with if it is not there yet."""
+def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The volume, and the spec that it is made with if it is not there yet."""
     volume: dict[str, Any] = {}
-    labels: dict[str, str] = {}
+    spec: dict[str, Any] = {}
     for key, value in mount.items():
         inner = f"{where}.{key}"
         if key == "Type":
@@ -82,17 +82,19 @@ def _mount(mount: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str,
         elif key == "BindOptions":
             _bind_options(volume, mapping(value, inner) or {}, inner)
         elif key == "VolumeOptions":
-            labels = _volume_options(volume, mapping(value, inner) or {}, inner)
+            spec = _volume_options(volume, mapping(value, inner) or {}, inner)
+        elif key == "ImageOptions":
+            _image_options(volume, mapping(value, inner) or {}, inner)
         elif key == "Consistency":
             if value not in (None, *_PLAIN_MODES):
                 raise unsupported(inner, value)
         elif asks(value):
             raise unsupported(inner, value)
-    if volume.get("type") not in ("bind", "volume", "tmpfs"):
-        raise refused(f"{where}.Type", volume.get("type"), "bind, volume or tmpfs")
+    if volume.get("type") not in ("bind", "volume", "tmpfs", "image"):
+        raise refused(f"{where}.Type", volume.get("type"), "bind, volume, tmpfs or image")
     if "target" not in volume:
         raise InvalidSpec(f"option {where}.Target is missing: give the path inside the container")
-    return volume, labels
+    return volume, spec
 
 
 def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
@@ -110,25 +112,44 @@ def _bind_options(volume: dict[str, Any], options: dict[str, Any], where: str) -
             raise unsupported(f"{where}.{key}", value)
 
 
-def _volume_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
+def _volume_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {}
     for key, value in options.items():
+        inner = f"{where}.{key}"
         if key == "DriverConfig":
-            driver = mapping(value, f"{where}.{key}") or {}
-            for part, setting in driver.items():
-                if asks(setting) and not (part == "Name" and setting == "local"):
-                    raise unsupported(f"{where}.{key}.{part}", setting)
+            spec |= _driver_config(mapping(value, inner) or {}, inner)
         elif key == "Labels":
-            labels = pairs(value, f"{where}.{key}") or {}
+            if labels := pairs(value, inner):
+                spec["labels"] = labels
         elif key == "NoCopy":
-            if boolean(value, f"{where}.{key}"):
+            if boolean(value, inner):
                 volume["nocopy"] = True
         elif key == "Subpath":
+            if path := text(value, inner):
+                volume["subpath"] = path
+        elif asks(value):
+            raise unsupported(inner, value)
+    return spec
+
+
+def _image_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
+    for key, value in options.items():
+        if key == "Subpath":
             if path := text(value, f"{where}.{key}"):
                 volume["subpath"] = path
         elif asks(value):
             raise unsupported(f"{where}.{key}", value)
-    return labels
+
+
+def _driver_config(driver: dict[str, Any], where: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {}
+    for key, value in driver.items():
+        if key == "Options":
+            if options := pairs(value, f"{where}.{key}"):
+                spec["driver_opts"] = options
+        elif asks(value) and not (key == "Name" and value == "local"):
+            raise unsupported(f"{where}.{key}", value)
+    return spec
 
 
 def _tmpfs_options(volume: dict[str, Any], options: dict[str, Any], where: str) -> None:
@@ -165,12 +186,14 @@ def tmpfs(draft: Draft, value: Any, where: str) -> None:
         draft.volumes.append(volume)
 
 
-def _tmpfs_size(given: str, where: str) -> int:
-    """A size as tmpfs(5) takes it, but no percentage."""
+def _tmpfs_size(given: str, where: str) -> int | str:
+    """A size as tmpfs(5) takes it."""
+    if given.endswith("%"):
+        return given
     factor = _UNITS.get(given[-1:].lower(), 1)
     digits = given if factor == 1 else given[:-1]
     if not digits.isascii() or not digits.isdigit():
-        raise refused(where, f"size={given}", "size=BYTES, or with k, m or g")
+        raise refused(where, f"size={given}", "size=BYTES, or with k, m, g or %")
     return int(digits) * factor
 
 

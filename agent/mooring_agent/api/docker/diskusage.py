@@ -92,6 +92,8 @@ class DiskUsageCalls:
         users = Counter(name for container in self._engine.containers.list() for _, name in container.volumes)
         entries = []
         for view in self._engine.volumes.list():
+            if view["driver_opts"]:
+                continue  # its content is not on this disk
             size = await asyncio.to_thread(measured, Path(view["path"]))
             usage = {"Size": size, "RefCount": users[view["name"]]}
             entries.append(render(view) | {"UsageData": usage})

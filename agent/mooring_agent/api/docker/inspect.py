@@ -229,17 +229,24 @@ def _binds(container: Container) -> list[str] | None:
 
 def _mounts(container: Container) -> list[dict[str, Any]] | None:
     """What cannot be said as a bind."""
-    mounts = [
-        {
-            "Type": "volume",
-            "Source": volume.source,
-            "Target": volume.target,
-            "ReadOnly": volume.read_only,
-            "VolumeOptions": {"NoCopy": volume.nocopy, "Subpath": volume.subpath},
-        }
-        for volume in container.spec.volumes
-        if volume.subpath is not None
-    ]
+    mounts = []
+    for volume in container.spec.volumes:
+        options: dict[str, Any]
+        if volume.type == "image":
+            options = {"ImageOptions": {"Subpath": volume.subpath} if volume.subpath else {}}
+        elif volume.subpath is not None:
+            options = {"VolumeOptions": {"NoCopy": volume.nocopy, "Subpath": volume.subpath}}
+        else:
+            continue
+        mounts.append(
+            {
+                "Type": volume.type,
+                "Source": volume.source,
+                "Target": volume.target,
+                "ReadOnly": volume.read_only,
+                **options,
+            }
+        )
     return mounts or None
 
 

@@ -45,6 +45,8 @@ def confinement(container: Container) -> dict[str, Any]:
         "MaskedPaths": _paths(spec.masked_paths, MASKED_PATHS, spec),
         "ReadonlyPaths": _paths(spec.readonly_paths, READ_ONLY_PATHS, spec),
     }
+    if spec.storage_size is not None:
+        fields["StorageOpt"] = container.extra.get("StorageOpt") or {"size": str(spec.storage_size)}
     if spec.sysctls:
         fields["Sysctls"] = dict(spec.sysctls)
     if "init" in spec.given_fields:

@@ -169,7 +169,7 @@ def bind_mode(volume: VolumeMount) -> str:
 
 
 def mounts(container: Container, volumes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The mount points: binds, volumes and tmpfs."""
+    """The mount points: binds, volumes, tmpfs and images."""
     shown = []
     for volume in container.spec.volumes:
         point: dict[str, Any] = {"Type": volume.type}
@@ -178,11 +178,13 @@ def mounts(container: Container, volumes: Mapping[str, str]) -> list[dict[str, A
             point["Source"] = volumes.get(volume.source, "")
         else:
             point["Source"] = volume.source or ""
+        if volume.type == "image":
+            point["Name"] = point["Source"]
         point["Destination"] = volume.target
         if volume.type == "volume":
             point["Driver"] = "local"
         point["Mode"] = bind_mode(volume)
-        point["RW"] = not volume.read_only
+        point["RW"] = not (volume.read_only or volume.type == "image")
         point["Propagation"] = volume.propagation if volume.type == "bind" else ""
         shown.append(point)
     return shown

@@ -28,7 +28,7 @@ class Draft:
     links: list[tuple[str, str]] = field(default_factory=list)
     mac: str = ""
     ports: list[dict[str, Any]] = field(default_factory=list)
-    volume_labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    volume_specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     volume_driver: str = ""
     auto_remove: bool = False
     no_network: bool = False

@@ -59,13 +59,16 @@ class VolumeCalls:
 
     async def create(self, request: Request) -> Reply:
         """Make one, or answer with the one of that name."""
-        body = canonical(await request.json(), ("Name", "Driver", "Labels"))
+        body = canonical(await request.json(), ("Name", "Driver", "Labels", "DriverOpts"))
         name = text(body.get("Name"), "Name") or secrets.token_hex(32)
         spec: dict[str, Any] = {}
         for key, value in body.items():
             if key == "Labels":
                 if labels := pairs(value, key):
                     spec["labels"] = labels
+            elif key == "DriverOpts":
+                if options := pairs(value, key):
+                    spec["driver_opts"] = options
             elif key == "Driver":
                 if value not in (None, "", "local"):
                     raise unsupported(key, value, "use local")
@@ -102,7 +105,8 @@ class VolumeCalls:
             wanted = all(has_label(labels, value) for value in filters.get("label", ()))
             spared = any(has_label(labels, value) for value in filters.get("label!", ()))
             nameless = view["anonymous"] or _ANONYMOUS in labels
-            if not wanted or spared or not (everything or nameless):
+            # One that is mounted from elsewhere would free nothing, and is left, as dockerd does.
+            if not wanted or spared or view["driver_opts"] or not (everything or nameless):
                 continue
             if self._engine.containers.using_volume(view["name"]):
                 continue
@@ -164,5 +168,5 @@ def render(view: dict[str, Any]) -> dict[str, Any]:
         "CreatedAt": rfc3339_seconds(created) if isinstance(created, int | float) else created or NEVER,
         "Labels": view.get("labels") or {},
         "Scope": "local",
-        "Options": None,
+        "Options": view["driver_opts"] or None,
     }

@@ -136,12 +136,6 @@ class Argv(Type[tuple[str, ...]]):
         return shlex.join(value) or "[]"
 
 
-def _image(text: str, where: str) -> str:
-    if not text or text != text.strip() or any(letter.isspace() for letter in text):
-        raise refusal(where, text, 'the name of an image such as "busybox" or "registry/web:2", or its id')
-    return text
-
-
 def _variable(text: str, where: str) -> str:
     if not text or "=" in text:
         raise refusal(where, text, "the name of a variable, without a value")
@@ -170,13 +164,14 @@ class ContainerSpec(Declared):
     together, -1 without limit, as Docker counts it. With `oom_kill_disable` its processes wait for memory at
     the limit instead of being killed. `cpu_rt_runtime` of each `cpu_rt_period` microseconds are for real-time
     tasks. `blkio_…` weigh its share of disks, `device_…` are bytes or operations a second of single disks.
-    `pull` is when the image is pulled. `ready_timeout` is how long a successor that starts first may take to
-    answer, `drain` how long connections of before may last, both in seconds.
+    `storage_size` bounds what it may write beside its volumes. `pull` is when the image is pulled.
+    `ready_timeout` is how long a successor that starts first may take to answer, `drain` how long connections
+    of before may last, both in seconds.
     """
 
     KIND: ClassVar[str] = "container"
 
-    image: str = option(Text("the name of an image", _image), required=True)
+    image: str = option(Text("the name of an image", names.image), required=True)
     pull: str = option(Choice("missing", "always", "newer", "never"), default="missing", live=True)
     command: tuple[str, ...] | None = option(Argv())
     entrypoint: tuple[str, ...] | None = option(Argv())
@@ -242,6 +237,7 @@ class ContainerSpec(Declared):
     ulimits: Mapping[str, Ulimit] = option(Ulimits(), default={})
     sysctls: Mapping[str, str] = option(Sysctls(), default={})
     shm_size: int = option(Size(), default=_SHM_SIZE)
+    storage_size: int | None = option(Size())
     group_add: tuple[str, ...] = option(WordSet(Text("a group", names.group)), default=())
     oom_score_adj: int = option(Integer(-1000, 1000, what="a number"), default=0)
     domainname: str | None = option(Text("a domain name", names.hostname))

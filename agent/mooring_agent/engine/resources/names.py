@@ -31,6 +31,13 @@ _CPU_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _SIGNALS = {item.name.removeprefix("SIG"): int(item) for item in signal.Signals}
 
 
+def image(text: str, where: str) -> str:
+    """The name of an image, or its id; what it names is the store's to say."""
+    if not text or any(letter.isspace() for letter in text):
+        raise refusal(where, text, 'the name of an image such as "busybox" or "registry/web:2", or its id')
+    return text
+
+
 def check_name(kind: str, name: object) -> str:
     """Return the name of a container, network, volume or cgroup; raise InvalidSpec if it is not one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:

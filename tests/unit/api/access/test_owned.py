@@ -194,6 +194,20 @@ def test_what_is_others_is_as_if_it_were_not_there(carol: Served, root: Served, 
         {"HostConfig": {"Binds": ["carol:/data"]}},
         {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/x"}]}},
         {"HostConfig": {"Mounts": [{"Type": "volume", "Source": "dave-data", "Target": "/x"}]}},
+        {
+            "HostConfig": {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Source": "carol-data",
+                        "Target": "/x",
+                        "VolumeOptions": {
+                            "DriverConfig": {"Options": {"type": "none", "o": "bind", "device": "/etc"}}
+                        },
+                    }
+                ]
+            }
+        },
         {"HostConfig": {"VolumesFrom": ["dave-web"]}},
         {"HostConfig": {"NetworkMode": "host"}},
         {"HostConfig": {"NetworkMode": "container:dave-web"}},
@@ -303,7 +317,11 @@ def test_what_stays_within_a_container_is_let_in(carol: Served, body: Any) -> No
         ("POST", "/networks/create", {"Name": "carol-n", "IPAM": {"Config": [{"Subnet": "192.0.2.0/24"}]}}),
         ("POST", "/volumes/create", {"Name": "dave-data"}),
         ("POST", "/volumes/create", {}),
-        ("POST", "/volumes/create", {"Name": "carol-d", "DriverOpts": {"type": "none", "device": "/"}}),
+        (
+            "POST",
+            "/volumes/create",
+            {"Name": "carol-d", "DriverOpts": {"type": "none", "o": "bind", "device": "/"}},
+        ),
         ("POST", "/images/create?fromImage=web", None),
         ("POST", "/build?t=carol-web", b"FROM web:1"),
         ("POST", "/commit?container=carol-web", None),

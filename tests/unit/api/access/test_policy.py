@@ -143,6 +143,17 @@ def test_no_instruction_for_builds_upon_an_image_is_told() -> None:
     assert hidden({"OnBuild": None}) == {"OnBuild": None}
 
 
+@pytest.mark.parametrize("key", ["Options", "driver_opts"])
+def test_a_reader_sees_no_password_of_a_volume(key: str) -> None:
+    options = {"type": "cifs", "device": "//server/share", "o": "ro,username=me,password=secret"}
+    reply = json_response([{key: options}, {key: None}])
+    assert json.loads(without_values(reply).body) == [
+        {key: options | {"o": f"ro,username={HIDDEN},password={HIDDEN}"}},
+        {key: None},
+    ]
+    assert hidden({key: {"parent": "eth0"}}) == {key: {"parent": "eth0"}}
+
+
 ENVIRONMENT = st.lists(st.text()) | st.dictionaries(st.text(), st.text())
 
 
