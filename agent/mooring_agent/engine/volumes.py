@@ -6,8 +6,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import logging
+import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,13 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cgroups.mountinfo import unescape
 from ..errors import Conflict, NotFound
+from ..failpoints import reached
 from ..state.database import Database
 from .container import rfc3339
 from .events import EventBus
 from .outcome import Action, outcome
 from .registry import Registry
 from .resources import VolumeSpec, check_name, compare
+
+_log = logging.getLogger(__name__)
+
+# Volumes that are being removed: this, a token and the name. No volume's name begins with a dot.
+_DOOMED = ".removed-"
+_TOKEN = 16  # characters
 
 
 @dataclass
@@ -172,17 +183,30 @@ class Volumes:
             self._unmade.discard(name)
             volume = self._volumes.get(name)
             if volume is not None and volume.anonymous and not {*self._users_of(name)} - {of}:
-                await self._remove(volume)
+                try:
+                    await self._remove(volume)
+                except Conflict as error:  # its container goes all the same
+                    _log.warning("%s", error.message)
 
     def sweep(self) -> None:
-        """Remove the directory of a volume that a killed agent was about to make. Nothing is in it yet."""
+        """Remove what a killed agent was about to remove, and the directory of a volume that it was about to
+        make. Nothing is in that yet.
+        """
         if not self._directory.is_dir():
             return
+        doomed = []
         for entry in self._directory.iterdir():
-            if entry.name not in self._volumes:
+            if entry.name.startswith(_DOOMED):
+                doomed.append(entry)
+                volume = self._volumes.get(entry.name[len(_DOOMED) + _TOKEN + 1 :])
+                if volume is not None and not volume.path.exists():
+                    self._forget(volume)
+            elif entry.name not in self._volumes:
                 with suppress(OSError):  # what has content stays: somebody has put it there
                     (entry / "_data").rmdir()
                     entry.rmdir()
+        if doomed:
+            threading.Thread(target=_clear_away, args=doomed, name="mooring-volumes", daemon=True).start()
 
     def managed(self) -> builtins.list[str]:
         """Names of those that were declared."""
@@ -208,10 +232,43 @@ class Volumes:
         self._events.publish("volume", "create", name, {"driver": "local"})
 
     async def _remove(self, volume: Volume) -> None:
+        """Raises Conflict while the host has something mounted there, whose content would go too."""
+        place = volume.path.parent
+        mounted = _mounted_below(place)
+        if mounted:
+            raise Conflict(
+                f"volume {volume.name}: the host has something mounted at {mounted[0]}, whose content is not "
+                "the volume's: unmount it first"
+            )
+        # Under another name it is in no new volume's way, and a killed agent's successor goes on with it.
+        doomed = self._directory / f"{_DOOMED}{secrets.token_hex(_TOKEN // 2)}-{volume.name}"
+        with suppress(FileNotFoundError):  # somebody has removed it by hand
+            place.rename(doomed)
+        reached("volume.doomed")
+        self._forget(volume)
+        await asyncio.to_thread(_clear_away, doomed)
+        self._events.publish("volume", "destroy", volume.name, {"driver": "local"})
+
+    def _forget(self, volume: Volume) -> None:
         self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
         del self._volumes[volume.name]
-        await asyncio.to_thread(shutil.rmtree, volume.path.parent)
-        self._events.publish("volume", "destroy", volume.name, {"driver": "local"})
 
     def _path(self, name: str) -> Path:
         return self._directory / name / "_data"
+
+
+def _mounted_below(directory: Path) -> builtins.list[str]:
+    """Where the host has something mounted there."""
+    top = f"{os.path.realpath(directory)}/"
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [point for point in (unescape(line.split(" ")[4]) for line in lines) if point.startswith(top)]
+
+
+def _clear_away(*directories: Path) -> None:
+    for directory in directories:
+        try:
+            shutil.rmtree(directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # a file that may not be changed, chattr(1)
+            _log.warning("what is left of a removed volume stays in %s: %s", directory, error)

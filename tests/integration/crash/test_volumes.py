@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.unix_http import Response
+from harness.waiting import eventually
 
 from .site import Site
 
@@ -32,6 +34,10 @@ def volumes(site: Site) -> Iterator[Path]:
 def create(site: Site, name: str) -> Response:
     body = {"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"Binds": [f"{name}:{TARGET}"]}}
     return site.agent.request("POST", f"/containers/create?name={name}", body)
+
+
+def remove(site: Site, name: str) -> Response:
+    return site.agent.request("DELETE", f"/volumes/{name}")
 
 
 def tree(directory: Path) -> dict[str, Any]:
@@ -90,3 +96,35 @@ def test_a_directory_of_the_host_is_whole_too_and_nothing_stays_mounted(
     assert tree(tmp_path) == tree(volumes / "whole/_data")
     done = site.agent.request("POST", "/mooring/v1/containers/bound/exec", {"argv": ["echo", "here"]})
     assert done.json()["stdout"] == "here\n"
+
+
+def test_a_removal_that_was_cut_off_is_done_to_its_end(site: Site, volumes: Path) -> None:
+    assert site.agent.request("POST", "/volumes/create", {"Name": "cut"}).status == 201
+    (volumes / "cut/_data/content").write_text("secret")
+    site.arm("volume.doomed")
+    answer = site.during(remove, "cut")
+    site.reached()
+    site.disarm()
+    assert answer.result(60) is None
+    site.revive()
+    assert site.agent.request("GET", "/volumes/cut").status == 404
+    eventually(lambda: not any(name.startswith(".") for name in os.listdir(volumes)), what="its end")
+    assert site.agent.request("POST", "/volumes/create", {"Name": "cut"}).status == 201
+    assert os.listdir(volumes / "cut/_data") == []
+
+
+def test_a_volume_with_something_mounted_in_it_is_not_removed(site: Site, volumes: Path) -> None:
+    assert site.agent.request("POST", "/volumes/create", {"Name": "cut"}).status == 201
+    place = volumes / "cut/_data/disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True, timeout=30)
+    try:
+        (place / "content").write_text("mine")
+        answer = site.agent.request("DELETE", "/volumes/cut")
+        assert answer.status == 409
+        assert f"mounted at {place}" in answer.json()["message"]
+        assert (place / "content").read_text() == "mine"
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=30)
+    assert site.agent.request("DELETE", "/volumes/cut").status == 204
+    assert not (volumes / "cut").exists()
