@@ -26,6 +26,7 @@ from .attaching import Attaching
 from .confinement import check_capabilities, check_relabelling, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
+from .forwarding.forwarding import Forwarding
 from .groups import Groups
 from .health import image_part
 from .joining import Joining
@@ -67,10 +68,12 @@ class Containers:
         joining: Joining,
         attaching: Attaching,
         live: LiveChanges,
+        forwarding: Forwarding,
     ) -> None:
         self.registry = registry
         self._attaching = attaching
         self.live = live
+        self.forwarding = forwarding
         self._joining = joining
         self.lifecycle = lifecycle
         self._launching = launching
@@ -133,10 +136,11 @@ class Containers:
         except BaseException:
             self._discard(container)
             raise
-        if named:
+        if named or spec.log.forwarded:
             try:
                 async with container.lock:  # whoever finds it meanwhile and wants it gone has to wait
                     await self.lifecycle.berthing.sources.fill(container)
+                    await self.forwarding.begin(container)
             except BaseException:
                 with suppress(NotFound):  # somebody else has removed it
                     await self.remove(container.id, force=True, volumes=True)
@@ -238,6 +242,7 @@ class Containers:
                 return
             await self.lifecycle.release(container)
             reached("remove.released")
+            await self.forwarding.finish(container)
             if volumes or container.auto_remove:  # while there is a container that they belong to
                 await self._volumes.drop_anonymous((name for _, name in container.volumes), of=container.name)
             self.registry.remove(container)
@@ -312,7 +317,7 @@ class Containers:
         return Attachment(
             container,
             self._launching.log_directory(container),
-            self._directory_watch(),
+            self.directory_watch(),
             logs=logs,
             stream=stream,
             streams=streams,
@@ -342,17 +347,21 @@ class Containers:
             return follow_log(
                 reader,
                 directory,
-                self._directory_watch(),
+                self.directory_watch(),
                 lambda: container.status not in FOLLOWED or container.removed,
                 container.wakers,
             )
 
         if not follow:
-            await first_words(container, directory, self._directory_watch())
+            await first_words(container, directory, self.directory_watch())
         selection = Selection(streams, tail, since, until)
         async with aclosing(read_lines(directory, selection, following if follow else None)) as lines:
             async for line in lines:
                 yield line
+
+    def log_attributes(self, container: Container) -> dict[str, str]:
+        """What its log options want to be told with its output."""
+        return self.forwarding.attributes(container)
 
     async def top(self, reference: str) -> builtins.list[int]:
         """The process ids (on the host) of its processes."""
@@ -414,6 +423,8 @@ class Containers:
         """What of a spec depends on this host."""
         self._launching.hierarchy.settings(resources_of(spec))
         self.lifecycle.switching.require_way_in(name, spec)
+        if spec.log.forwarded:
+            self.forwarding.check_host(name, spec.log)
         if spec.cap_add or spec.cap_drop:
             check_capabilities(name, spec)
         if not spec.given_fields.isdisjoint(_OF_THE_HOST):
@@ -457,7 +468,8 @@ class Containers:
                 return name
         return f"{name}_{secrets.token_hex(3)}"
 
-    def _directory_watch(self) -> DirectoryWatch:
+    def directory_watch(self) -> DirectoryWatch:
+        """What tells of changes in containers' directories."""
         if self._watch is None:
             self._watch = DirectoryWatch()
         return self._watch

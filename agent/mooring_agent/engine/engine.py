@@ -39,6 +39,7 @@ from .desired import DesiredContainers
 from .document import Documents
 from .events import EventBus
 from .execs import Execs
+from .forwarding.forwarding import Forwarding
 from .groups import Groups
 from .healthchecks import HealthChecks
 from .healthrecords import HealthRecords
@@ -119,6 +120,9 @@ class Engine:
             self.registry, self._launching, berthing, self.switching, self.events, joining, self._attaching
         )
         self.health.restart = self.lifecycle.end_unhealthy
+        self.forwarding = Forwarding(
+            self._launching, self.events, self.images, lambda: self.containers.directory_watch()
+        )
         self.live = LiveChanges(
             self.registry,
             self.lifecycle,
@@ -128,6 +132,7 @@ class Engine:
             self.events,
             self.naming,
             self.health,
+            self.forwarding,
         )
         self.containers = Containers(
             self.registry,
@@ -142,6 +147,7 @@ class Engine:
             joining,
             self._attaching,
             self.live,
+            self.forwarding,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
         self._build_runs = BuildRuns(
@@ -213,6 +219,7 @@ class Engine:
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        await self.forwarding.start(self.registry)
         for container in self.registry:
             if not self._attaching.is_settled(container):
                 await self.live.settle(container)
@@ -235,6 +242,7 @@ class Engine:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
         self.health.close()
+        await self.forwarding.close()
         self.desired.close()
         await self.builds.close()
         await self.containers.vacate()
@@ -282,7 +290,7 @@ class Engine:
         await self._for_all(lambda container: self.containers.remove(container.id, force=True))
 
     async def _for_all(self, work: Callable[[Container], Awaitable[None]]) -> None:
-        """Do it for every container, several at a time. Raises the first failure, at the end."""
+        """Do it for all, several at a time. Raises the first failure, at the end."""
         remaining = iter(self.registry)
         failures: list[MooringError] = []
 

@@ -83,9 +83,10 @@ CONTAINER: Arguments = {
     "log": {
         "type": "dict",
         "options": {
-            "driver": {"type": "str", "choices": ["json-file", "local", "none"]},
+            "driver": {"type": "str", "choices": ["json-file", "local", "none", "journald", "syslog"]},
             "max_size": {"type": "str"},
             "max_files": {"type": "int"},
+            "options": {"type": "dict"},
         },
     },
     "cap_add": {"type": "list", "elements": "str"},

@@ -185,15 +185,16 @@ options:
     type: int
   log:
     description:
-      - How much of the container's output is kept. Changed live.
+      - Where the container's output goes, and how much of it is kept. Changed live.
     type: dict
     suboptions:
       driver:
         description:
           - What clients of Docker's API see. V(json-file) and V(local) are the same; with V(none) they are
-            shown no output but by attaching.
+            shown no output but by attaching. With V(journald) and V(syslog) it is sent on as well, from what
+            is kept.
         type: str
-        choices: [json-file, local, none]
+        choices: [json-file, local, none, journald, syslog]
       max_size:
         description:
           - The size at which another file is begun, as in O(memory).
@@ -202,6 +203,11 @@ options:
         description:
           - The number of files that are kept.
         type: int
+      options:
+        description:
+          - Options of the driver by the names that they have in Docker, such as C(tag), C(labels) and
+            C(syslog-address).
+        type: dict
   cap_add:
     description:
       - Capabilities beyond the default ones, such as V(NET_ADMIN), or V(ALL).

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.resources.limits import CPU_LIST
 from ..timestamps import NEVER, rfc3339_seconds
-from . import convert_health
+from . import convert_health, convert_logs
 from .convert import RUNTIMES
 from .convert_limits import shown_devices
 from .convert_networks import DEFAULT_NETWORK
@@ -158,7 +158,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Binds": _binds(container),
         "Mounts": _mounts(container),
         "ContainerIDFile": extra.get("ContainerIDFile", ""),
-        "LogConfig": {"Type": spec.log.driver, "Config": _log_config(container)},
+        "LogConfig": convert_logs.shown(spec.log, extra.get("LogConfig")),
         "NetworkMode": network_mode(container),
         "PortBindings": _port_bindings(container),
         "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
@@ -261,14 +261,6 @@ def _tmpfs(container: Container) -> dict[str, str]:
         for volume in container.spec.volumes
         if volume.type == "tmpfs"
     }
-
-
-def _log_config(container: Container) -> dict[str, str]:
-    if "log" not in container.spec.given_fields:
-        return {}
-    log, given = container.spec.log, container.spec.log.given_fields
-    shown = {"max-size": ("max_size", log.max_size), "max-file": ("max_files", log.max_files)}
-    return {option: str(value) for option, (name, value) in shown.items() if name in given}
 
 
 def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:

@@ -13,6 +13,7 @@ from mooring_agent.engine.resources.attachments import Attachments, NetworkAttac
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
 from mooring_agent.engine.resources.health import Healthcheck
+from mooring_agent.engine.resources.logdrivers import LogOptions
 from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
 from mooring_agent.engine.resources.namespaces import (
     ClockOffsets,
@@ -47,7 +48,6 @@ from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
 _POLICIES = ("no", "always", "unless-stopped", "on-failure")
-LOG_DRIVERS = ("json-file", "local", "none")
 _RETRIES = Integer(0, 2**31 - 1, what="a number of attempts")
 
 
@@ -88,26 +88,6 @@ class Restart(Type[RestartPolicy]):
     def dump(self, value: RestartPolicy) -> str:
         """See `Type.dump`."""
         return str(value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogOptions(Declared):
-    """How much of a container's output is kept: `max_files` files of `max_size` bytes.
-
-    The `driver` says what clients of Docker's API see: json-file and local are the same here, and with none
-    nobody is shown what a container wrote but who is attached to it.
-    """
-
-    KIND: ClassVar[str] = "log"
-
-    driver: str = option(Choice(*LOG_DRIVERS), default="json-file", live=True)
-    max_size: int = option(Size(4096), default=16 * MIB)
-    max_files: int = option(Integer(1, 1000, what="a number of files"), default=3)
-
-    def __str__(self) -> str:
-        """Return "3 files of 16m"."""
-        kept = f"{self.max_files} files of {Size().show(self.max_size)}"
-        return kept if self.driver == "json-file" else f"{self.driver}, {kept}"
 
 
 class Argv(Type[tuple[str, ...]]):
