@@ -155,6 +155,9 @@ def _processes(commands: Commands) -> None:
     run.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
     run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    run.add_argument(
+        "--annotation", action="append", default=[], metavar="K=V", help="for the OCI runtime's config"
+    )
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
     networkarguments.networking(run)

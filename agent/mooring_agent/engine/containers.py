@@ -377,6 +377,10 @@ class Containers:
             raise Conflict(f"container {container.name} is not running: it uses nothing")
         return self._launching.hierarchy.group(container.group).usage()
 
+    async def io_stats(self, reference: str) -> Any:
+        """What its control group has read from disks and written to them (cgroups `IoCount`s)."""
+        return self._launching.hierarchy.group(self.get(reference).group).io_stat()
+
     def using_image(self) -> frozenset[str]:
         """The ids of images that containers were made from."""
         return frozenset(container.image_id for container in self.registry)

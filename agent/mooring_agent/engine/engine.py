@@ -67,8 +67,7 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_PERIOD = 1.0
 _ENDED_AT_ONCE = 64
-# How many launchers wait with the agent as a rule; after a burst there are as many as with the keeper.
-_RESERVE = 16
+_RESERVE = 16  # launchers that wait with the agent as a rule; after a burst as many as with the keeper
 
 
 class Engine:

@@ -52,6 +52,7 @@ CONTAINER: Arguments = {
     "user": {"type": "str"},
     "hostname": {"type": "str"},
     **LABELS,
+    "annotations": {"type": "dict"},
     "tty": {"type": "bool"},
     "interactive": {"type": "bool"},
     "volumes": {"type": "list", "elements": "raw"},

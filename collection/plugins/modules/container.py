@@ -84,6 +84,10 @@ options:
     description:
       - Labels, for finding the container. Changed live.
     type: dict
+  annotations:
+    description:
+      - Annotations in the OCI runtime's config, also to be seen in Docker's API.
+    type: dict
   tty:
     description:
       - Give the container a terminal.

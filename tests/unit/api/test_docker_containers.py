@@ -402,4 +402,6 @@ def test_top(api: Served) -> None:
     answer = api.call("GET", "/containers/web1/top").json()
     assert answer["Titles"][1] == "PID"
     assert answer["Processes"][0][1] == "1"
-    assert api.call("GET", "/containers/web1/top?ps_args=aux").status == 400
+    refused = api.call("GET", "/containers/web1/top?ps_args=-o+user%3DPID")
+    assert refused.status == 400
+    assert "user=PID" in refused.json()["message"]

@@ -66,6 +66,7 @@ CONTAINER: dict[str, Words] = {
     "hostname": ("--hostname", "web"),
     "domainname": ("--domainname", "example.org"),
     "labels": ("-l", "a=b"),
+    "annotations": ("--annotation", "a=b"),
     "tty": ("-t",),
     "interactive": ("-i",),
     "volumes": ("-v", "data:/data"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # From this version on the multiplexed stream has a content type of its own.
 _MULTIPLEXED = (1, 42)
+# From this version on a websocket's messages are binary.
+_BINARY_MESSAGES = (1, 28)
 # From this version on a websocket attaches to the streams that are asked for.
 _CHOSEN_STREAMS = (1, 42)
 
@@ -75,7 +77,7 @@ class AttachCalls:
         )
 
         async def serve(raw: RawStream) -> None:
-            channel = Channel(raw)
+            channel = Channel(raw, text=request.is_before(_BINARY_MESSAGES))
             await attached.carry(channel, framed=False, listens=channel.listens)
             await channel.close()
 

@@ -212,7 +212,7 @@ _RESOURCES: Rules = {
 
 _HOST: Rules = {
     **_RESOURCES,
-    "Annotations": NEVER,
+    "Annotations": takes("annotations", pairs),
     "AutoRemove": _auto_remove,
     "Binds": convert_mounts.binds,
     "CapAdd": takes("cap_add", texts),

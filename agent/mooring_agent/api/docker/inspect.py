@@ -114,7 +114,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     config: dict[str, Any] = {
         "Hostname": container.hostname,
         "Domainname": spec.domainname or "",
-        "User": container.user,
+        "User": _user(container, image_config),
         "AttachStdin": bool(extra.get("AttachStdin")),
         "AttachStdout": bool(extra.get("AttachStdout")),
         "AttachStderr": bool(extra.get("AttachStderr")),
@@ -138,6 +138,13 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     if "stop_timeout" in spec.given_fields:
         config["StopTimeout"] = spec.stop_timeout
     return config
+
+
+def _user(container: Container, image_config: Mapping[str, Any]) -> str:
+    """Who was asked for, by the container or by its image; nobody is root."""
+    if container.spec.user is not None or "User" in image_config:
+        return container.spec.user or image_config["User"] or ""
+    return "" if container.user == "0" else container.user
 
 
 def _inherited_command(container: Container, image_config: Mapping[str, Any]) -> list[str] | None:
@@ -164,6 +171,7 @@ def _host_config(container: Container) -> dict[str, Any]:
         "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
         "AutoRemove": container.auto_remove,
         "VolumeDriver": extra.get("VolumeDriver", ""),
+        "Annotations": dict(spec.annotations),
         "VolumesFrom": extra.get("VolumesFrom"),
         "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
         "CapAdd": list(spec.cap_add) or None,

@@ -137,6 +137,7 @@ _LOG = LogOptions()
 _HEALTHCHECK = Part(Healthcheck)
 _HOSTS_USERS = UserNamespace()
 _SHM_SIZE = 64 * MIB  # Docker's, and that of the launchers that wait
+_OWN_ANNOTATIONS = "org.mooring."
 _PATH = Text("an absolute path inside the container", names.absolute_path)
 
 
@@ -166,6 +167,7 @@ class ContainerSpec(Declared):
     user: str | None = option(Text("a user", names.user))
     hostname: str | None = option(Text("a host name", names.hostname))
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
+    annotations: Mapping[str, str] = option(Pairs("annotations"), default={})
     tty: bool = option(Bool(), default=False)
     interactive: bool = option(Bool(), default=False)
     volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
@@ -243,6 +245,12 @@ class ContainerSpec(Declared):
             if name in self.env:
                 raise InvalidSpec(
                     f"{prefix}env_unset names {name}, which env sets; remove it from one of them"
+                )
+        for name in self.annotations:
+            if name.startswith(_OWN_ANNOTATIONS):
+                raise InvalidSpec(
+                    f"{prefix}annotations has {name}, and those of {_OWN_ANNOTATIONS}… are this agent's own; "
+                    "choose another name"
                 )
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         limits.check_real_time(self.cpu_rt_period, self.cpu_rt_runtime, prefix)
