@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from . import interface
 from .resources import CpuStat, IoCount, Usage
 
-# Of version 1, with the groups inside where there is such a file. A kernel counts for a policy that is at work on
-# a disk: BFQ where it is the scheduler, the throttle, in newer kernels, from the first limit on.
+# Of version 1, with the groups inside where there is such a file. A kernel counts for a policy that is at
+# work on a disk: BFQ where it is the scheduler, the throttle, in newer kernels, from the first limit on.
 _IO_FILES = (
     ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
     ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),

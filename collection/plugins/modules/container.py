@@ -195,8 +195,7 @@ options:
       driver:
         description:
           - What clients of Docker's API see. V(json-file) and V(local) are the same; with V(none) they are
-            shown no output but by attaching. With V(journald) and V(syslog) it is sent on as well, from what
-            is kept.
+            shown no output but by attaching. With V(journald) and V(syslog) it is sent on as well.
         type: str
         choices: [json-file, local, none, journald, syslog]
       max_size:

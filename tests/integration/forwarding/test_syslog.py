@@ -17,6 +17,7 @@ from harness.authority import Authority
 from harness.claims import free_port
 from harness.syslog_server import SyslogServer, parse
 from harness.waiting import eventually
+from mooring_agent.failpoints import VARIABLE
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -130,6 +131,26 @@ def test_a_flood_loses_no_line_to_kills_of_the_agent(
     turns = [index for index in range(1, len(order)) if order[index] != order[index - 1] + 1]
     assert len(turns) <= 3
     assert all(order[index] <= order[index - 1] for index in turns)
+
+
+@pytest.mark.parametrize("point", ["forwarding.sent", "forwarding.settled"])
+def test_a_kill_between_sending_and_keeping_the_place_loses_no_line(
+    start_agent: Callable[..., AgentUnderTest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, point: str
+) -> None:
+    switch = tmp_path / "point"
+    monkeypatch.setenv(VARIABLE, str(switch))
+    agent = start_agent()
+    with SyslogServer("tcp") as server:
+        switch.write_text(f"{point}:3")
+        log = ["--log-driver=syslog", f"--log-opt=syslog-address={server.address}"]
+        agent.docker("run", "-d", *log, "busybox", "seq", "40000", check=False)
+        assert agent.process is not None
+        agent.process.wait(30)
+        agent.process = None
+        agent.start()
+        eventually(lambda: server.messages()[-1:] and server.messages()[-1].endswith(b": 40000"), timeout=30)
+        texts = [parse(message, modern=False).text for message in server.messages()]
+    assert set(texts) == {str(number) for number in range(1, 40_001)}
 
 
 def test_a_server_that_goes_and_returns_gets_what_was_written_meanwhile(agent: AgentUnderTest) -> None:

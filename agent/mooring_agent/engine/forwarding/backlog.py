@@ -13,10 +13,10 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ..logs import INDEX, SUFFIXES, LineAssembler, LogChunk, segments
+from ..logs import INDEX, LINE_MAX, SUFFIXES, LineAssembler, LogChunk, segments
 from .origin import Line
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Backlog:
         self._segment = min(self.sent[0][0], self.sent[1][0])
         self._index_offset = 0
         self._offsets = {1: 0, 2: 0}
+        self._taken = 0  # of the piece at the index's offset
         self._assembler = LineAssembler()
         # By stream, pieces of segments that are read and of which no line is given yet.
         self._spans: dict[int, deque[list[int]]] = {1: deque(), 2: deque()}
@@ -77,7 +78,8 @@ class Backlog:
         """The next lines, of about so many bytes; none where there are none now."""
         lines: list[Line] = []
         while size > 0 or not lines:
-            chunks = self._read_some(size)
+            # What is read may be no line yet: then as much more as makes one, or a part of one.
+            chunks = self._read_some(size if size > 0 else LINE_MAX)
             if chunks is None:
                 break
             for chunk in chunks:
@@ -122,7 +124,7 @@ class Backlog:
                 gone = False
             except FileNotFoundError:
                 chunks, gone = [], True
-            if self._index_offset != begun:
+            if chunks or self._index_offset != begun:
                 return chunks
             later = [number for number in segments(self._directory) if number > self._segment]
             if not later:
@@ -132,7 +134,8 @@ class Backlog:
             skipped = later[0] - self._segment - (0 if gone else 1)
             if skipped:
                 self._lose(skipped)
-            self._segment, self._index_offset, self._offsets = later[0], 0, {1: 0, 2: 0}
+            self._segment, self._index_offset, self._taken = later[0], 0, 0
+            self._offsets = {1: 0, 2: 0}
 
     def _at_end(self) -> bool:
         try:
@@ -148,48 +151,50 @@ class Backlog:
             spans.clear()
 
     def _read_segment(self, size: int) -> list[LogChunk]:
-        """Pieces of the segment at hand, of about so many bytes. Raises FileNotFoundError."""
+        """Pieces of the segment at hand, of at most so many bytes. Raises FileNotFoundError."""
         base = f"{self._directory}/{self._segment}"
-        with open(f"{base}.idx", "rb", buffering=0) as file:
-            content = os.pread(file.fileno(), _INDEX_CHUNK, self._index_offset)
-        entries = []
-        lengths = {1: 0, 2: 0}
-        for moment, length, stream in INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size]):
-            entries.append((moment, length, stream))
-            if stream in SUFFIXES:  # a power cut leaves zeros
-                lengths[stream] += length
-                if self._offsets[stream] + lengths[stream] > self._begin(stream):
-                    size -= length
-            if size <= 0:
-                break
-        data = {}
-        for stream, length in lengths.items():
-            if length:
-                with open(f"{base}.{SUFFIXES[stream]}", "rb", buffering=0) as file:
-                    start = max(self._offsets[stream], self._begin(stream))
-                    wanted = self._offsets[stream] + length - start
-                    data[stream] = (start, os.pread(file.fileno(), wanted, start) if wanted > 0 else b"")
-        self._index_offset += len(entries) * INDEX.size
-        return list(self._cut(entries, data))
+        chunks: list[LogChunk] = []
+        with ExitStack() as opened:
+            index, *data = (
+                opened.enter_context(open(f"{base}.{suffix}", "rb", buffering=0)).fileno()
+                for suffix in ("idx", *SUFFIXES.values())
+            )
+            content = os.pread(index, _INDEX_CHUNK, self._index_offset)
+            entries = INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size])
+            for moment, length, stream in entries:
+                if size <= 0:
+                    break
+                if stream in SUFFIXES:  # a power cut leaves zeros
+                    piece = self._read_piece(data[stream - 1], stream, length - self._taken, size)
+                    if piece:
+                        chunks.append(LogChunk(moment, stream, piece))
+                        size -= len(piece)
+                    if self._taken:
+                        break
+                self._index_offset += INDEX.size
+        return chunks
+
+    def _read_piece(self, file: int, stream: int, length: int, size: int) -> bytes:
+        """What of a piece is not sent, or its beginning where that is more than `size`: then `_taken` says
+        how much of the piece has been read.
+        """
+        begun = self._offsets[stream]
+        start, end = max(begun, self._begin(stream)), begun + length
+        wanted = min(end - start, size)
+        piece = os.pread(file, wanted, start) if wanted > 0 else b""
+        if piece:
+            self._note_span(stream, start, start + len(piece))
+        if 0 < wanted == len(piece) < end - start:
+            self._offsets[stream] = start + wanted
+            self._taken += start + wanted - begun
+        else:
+            self._offsets[stream], self._taken = end, 0
+        return piece
 
     def _begin(self, stream: int) -> int:
         """The offset in the segment at hand from which a stream is not sent."""
         segment, offset = self.sent[stream - 1]
         return offset if segment == self._segment else (1 << 62) if segment > self._segment else 0
-
-    def _cut(
-        self, entries: list[tuple[int, int, int]], data: dict[int, tuple[int, bytes]]
-    ) -> Iterator[LogChunk]:
-        for moment, length, stream in entries:
-            if stream not in SUFFIXES:
-                continue
-            base, content = data.get(stream, (0, b""))
-            start = max(self._offsets[stream], base)
-            self._offsets[stream] += length
-            piece = content[start - base : self._offsets[stream] - base]
-            if piece and self._offsets[stream] > base:
-                self._note_span(stream, start, start + len(piece))
-                yield LogChunk(moment, stream, piece)
 
     def _note_span(self, stream: int, start: int, end: int) -> None:
         spans = self._spans[stream]

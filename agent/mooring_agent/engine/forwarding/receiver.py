@@ -19,7 +19,7 @@ from .shipment import Shipment
 logger = logging.getLogger(__name__)
 
 # So much of one container's log is sent before it is the next one's turn, and before the event loop's.
-_TURN = 64 << 10
+_TURN = 16 << 10
 _BACKOFF = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # How long what was sent may be unacknowledged until that is asked again: at first, and at most.
 _ASK_FIRST, _ASK_LAST = 0.02, 1.0
@@ -72,6 +72,7 @@ class Receiver:
 
     def forget(self, shipment: Shipment) -> None:
         """A container's log is not to be sent any more."""
+        shipment.over = True
         self._waiting.pop(shipment, None)
         self._under_way = deque(each for each in self._under_way if each[1] is not shipment)
 
@@ -177,6 +178,8 @@ class Receiver:
         after = shipment.after
         sent = await link.send(shipment.messages)
         reached("forwarding.sent")
+        if shipment.over:
+            return
         shipment.under_way += 1
         self._under_way.append((sent, shipment, after))
         self._tell_lost(shipment)

@@ -36,6 +36,8 @@ class Shipment:
         """Set while all that is there has been taken by the receiver."""
         self.under_way = 0
         """Parts of the log that are sent and not acknowledged."""
+        self.over = False
+        """Set when nothing more of it is to be sent to this receiver."""
         self._encoder = encoder
         self._after = backlog.sent
         self._made_for: tuple[str, int] | None = None
