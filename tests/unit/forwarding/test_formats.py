@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import struct
+import time
+from collections.abc import Callable, Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,11 +25,32 @@ LINES = st.builds(
 )
 
 
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return a function that sets the time zone of this test."""
+
+    def choose(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield choose
+    monkeypatch.undo()
+    time.tzset()
+
+
 def encode(options: dict[str, str], line: Line, *, stream: bool = False, secured: bool = False) -> bytes:
     return syslog.encoder(options, ORIGIN, stream=stream, secured=secured)(line)
 
 
-def test_syslog_by_bytes() -> None:
+def test_times_are_local_and_say_so_where_they_can(zone: Callable[[str], None]) -> None:
+    zone("UTC-5:30")
+    line = Line(MOMENT, 1, b"hello")
+    assert b"Nov 26 18:53:02 " in encode({}, line)
+    assert b" 2026-11-26T18:53:02+05:30 " in encode({"syslog-format": "rfc5424"}, line)
+
+
+def test_syslog_by_bytes(zone: Callable[[str], None]) -> None:
+    zone("UTC")
     line = Line(MOMENT, 2, b"hello")
     micros = encode({"syslog-format": "rfc5424micro", "syslog-facility": "user"}, line)
     assert micros == b"<11>1 2026-11-26T13:23:02.723602Z host web1/tag 42 web1/tag - hello"
