@@ -186,6 +186,20 @@ def test_a_server_that_is_not_there_holds_up_nobody(agent: AgentUnderTest) -> No
     assert "log not sent" in agent.log_tail()
 
 
+def test_what_was_rotated_away_meanwhile_is_told(agent: AgentUnderTest) -> None:
+    port = free_port()
+    since = str(int(time.time()))
+    run(agent, f"tcp://127.0.0.1:{port}", "seq 20000", "cache-max-size=8k", "cache-max-file=2")
+    with SyslogServer("tcp", port=port) as server:
+        eventually(lambda: server.messages()[-1:] and server.messages()[-1].endswith(b": 20000"), timeout=30)
+        numbers = [int(parse(message, modern=False).text) for message in server.messages()]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == 20_000
+    assert 0 < len(numbers) < 10_000
+    events = ["events", "--since", since, "--until", "0s", "--filter", "event=log_lost"]
+    eventually(lambda: "rotated away" in agent.docker(*events).stdout)
+
+
 def test_many_containers_share_a_connection_and_each_is_heard(agent: AgentUnderTest) -> None:
     with SyslogServer("tcp") as server:
         log = ["--log-driver=syslog", f"--log-opt=syslog-address={server.address}", "--log-opt=tag={{.Name}}"]
