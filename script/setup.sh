@@ -22,7 +22,7 @@ test_packages=(
     iproute2 nftables libseccomp2 dnsmasq-base busybox-static mmdebstrap debian-archive-keyring
     openssh-server openssh-client zstd procps curl wrk ca-certificates podman tini btrfs-progs libisal2
     docker-registry skopeo openssl apache2-utils squashfs-tools buildah git apt-utils gpg gpgconf
-    iptables ufw firewalld dbus
+    iptables ufw firewalld dbus systemd
 )
 
 say() {
@@ -46,6 +46,7 @@ _package_present() {
     docker.io) command -v dockerd ;;
     lxc) command -v lxc-start ;;
     dbus) command -v dbus-daemon ;;
+    systemd) [[ -x /lib/systemd/systemd-journald ]] && command -v journalctl ;;
     docker-registry | skopeo | openssl | mmdebstrap | zstd | curl | wrk | iperf3 | runc | crun | podman | umoci | gcc | shellcheck) command -v "$1" ;;
     *) [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]] ;;
     esac >/dev/null 2>&1

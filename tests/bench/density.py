@@ -351,14 +351,18 @@ class _Density:
     # What it looks at
 
     def _daemons(self) -> list[int]:
+        found = self._without_zygote()
+        return [*found, processes.zygote_of(found[1])]
+
+    def _without_zygote(self) -> list[int]:
+        """Agent, keeper and guardian; a keeper that has just begun has no zygote yet."""
         host = self._agent.api("GET", "/mooring/v1/host")
-        keeper = host["keeper"]["pid"]
-        return [host["agent"]["pid"], keeper, host["keeper"]["guardian_pid"], processes.zygote_of(keeper)]
+        return [host["agent"]["pid"], host["keeper"]["pid"], host["keeper"]["guardian_pid"]]
 
     def _census(self) -> dict[str, int]:
         """What there is of everything that a container has, by kind; launchers that wait have some too."""
         config = self._agent.config
-        agent, keeper, guardian, _ = self._daemons()
+        agent, keeper, guardian = self._without_zygote()
         parents = peers.groups(config.cgroup_parent)
         return {
             "containers": len(self._agent.api("GET", "/mooring/v1/containers")),

@@ -134,6 +134,7 @@ CONTAINER: dict[str, Any] = {
     "entrypoint": ["/bin/sh"],
     "env": {"A": "b"},
     "labels": {"x": "y"},
+    "annotations": {"x": "y"},
     "user": "www:audio",
     "workdir": "/tmp",
     "hostname": "box",

@@ -99,8 +99,9 @@ class Application:
             except Forbidden:
                 policy.note_refusal(request)
                 raise
+        request.looks_only = allowed is Need.READ
         reply = await route.call(request)
-        if allowed is Need.READ and type(reply) is Response:
+        if request.looks_only and type(reply) is Response:
             reply = without_values(reply)
         return reply
 

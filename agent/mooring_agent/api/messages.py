@@ -62,7 +62,8 @@ class RawStream(Protocol):
 class Request:
     """One HTTP request. `path` is as it was sent (percent-encoded), `params` are decoded.
 
-    `abandon`: cancel the call when the client goes away. `peer` is who asks.
+    `abandon`: cancel the call when the client goes away. `peer` is who asks; with `looks_only` they may read
+    and do nothing else.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Request:
     declared_length: int | None = None
     abandon: bool = False
     peer: Peer | None = None
+    looks_only: bool = False
 
     @property
     def body(self) -> AsyncIterator[bytes]:

@@ -8,7 +8,16 @@ import os
 from collections.abc import Mapping
 
 from . import interface
-from .resources import CpuStat, Usage
+from .resources import CpuStat, IoCount, Usage
+
+# Of version 1, with the groups inside where there is such a file. A kernel counts for a policy that is at
+# work on a disk: BFQ where it is the scheduler, the throttle, in newer kernels, from the first limit on.
+_IO_FILES = (
+    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
+    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
+    ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"),
+)
+_OPERATIONS = {"Read": "r", "Write": "w", "Discard": "d"}
 
 
 class Accounts:
@@ -33,6 +42,8 @@ class Accounts:
         self._cpu_usage = path("cpuacct", "cpuacct.usage", "cpu.stat")
         self._cpu_times = path("cpuacct", "cpuacct.stat", "cpu.stat")
         self._throttling = path("cpu", "cpu.stat", "cpu.stat")
+        self._io_directory = directories.get("blkio") or directories.get("io")
+        self._io_version = versions[self._io_directory] if self._io_directory is not None else 0
         self._pids = path("pids", "pids.current", "pids.current")
 
     def usage(self) -> Usage:
@@ -70,6 +81,19 @@ class Accounts:
         """The counter `oom_kill` (v1 since Linux 4.13)."""
         return _keyed(self._memory_events).get("oom_kill", 0)
 
+    def io_stat(self) -> tuple[IoCount, ...]:
+        """What was read from disks and written to them; nothing where the kernel does not tell."""
+        if self._io_version == 2:
+            return parse_io_stat(interface.read_if_there(f"{self._io_directory}/io.stat") or "")
+        for moved, done in _IO_FILES if self._io_version == 1 else ():
+            found = parse_throttled(
+                interface.read_if_there(f"{self._io_directory}/{moved}") or "",
+                interface.read_if_there(f"{self._io_directory}/{done}") or "",
+            )
+            if found:
+                return found
+        return ()
+
     def _cpu_ns(self) -> int | None:
         if self._version.get("cpuacct") == 1:
             return _number(self._cpu_usage)
@@ -81,6 +105,40 @@ class Accounts:
         for directory in self._directories:
             if not os.path.isdir(directory):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+
+
+def parse_io_stat(text: str) -> tuple[IoCount, ...]:
+    """io.stat of version 2: "MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N dbytes=N dios=N"."""
+    counts = []
+    for line in text.splitlines():
+        device, *words = line.split()
+        values = {
+            key: int(value) for key, _, value in (word.partition("=") for word in words) if value.isdigit()
+        }
+        for operation, letter in _OPERATIONS.items():
+            if f"{letter}bytes" in values:
+                counts.append(
+                    IoCount(device, operation, values[f"{letter}bytes"], values.get(f"{letter}ios", 0))
+                )
+    return tuple(counts)
+
+
+def parse_throttled(moved: str, done: str) -> tuple[IoCount, ...]:
+    """blkio.….io_service_bytes and …io_serviced of version 1: "MAJOR:MINOR OPERATION N"."""
+    times = _operations(done)
+    return tuple(
+        IoCount(device, operation, count, times.get((device, operation), 0))
+        for (device, operation), count in _operations(moved).items()
+    )
+
+
+def _operations(text: str) -> dict[tuple[str, str], int]:
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3:
+            found[words[0], words[1]] = int(words[2])
+    return found
 
 
 def _number(path: str | None) -> int | None:

@@ -22,7 +22,7 @@ from . import interface, tree
 from .accounts import Accounts
 from .controller import Controller, Refusal
 from .devices import DEFAULT_RULES, DeviceRule
-from .resources import CpuStat, Resources, Setting, Usage
+from .resources import CpuStat, IoCount, Resources, Setting, Usage
 from .v1 import cpuset as v1_cpuset
 from .v1 import devices as v1_devices
 from .v1 import freezer as v1_freezer
@@ -286,6 +286,10 @@ class Group:
     def usage(self) -> Usage:
         """What the group uses now: five small reads that make the kernel gather no statistics."""
         return self._read(self._accounts.usage)
+
+    def io_stat(self) -> tuple[IoCount, ...]:
+        """What was read from disks and written to them, a disk and an operation each."""
+        return self._read(self._accounts.io_stat)
 
     def cpu_stat(self) -> CpuStat:
         """User and system time, and throttling by the quota."""

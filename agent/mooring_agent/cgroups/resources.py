@@ -196,6 +196,18 @@ class CpuStat:
     throttled_ns: int = 0
 
 
+@dataclass(frozen=True)
+class IoCount:
+    """What was done on one disk, "MAJOR:MINOR": the `operation` in the kernel's word (Read, Write, Discard;
+    in version 1 also Sync, Async and Total), how many bytes it moved and how often it was done.
+    """
+
+    device: str
+    operation: str
+    bytes: int
+    count: int
+
+
 def describe_bytes(count: int) -> str:
     """`67108864` as "64 MiB (67108864 bytes)": for messages, exact and readable."""
     for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):

@@ -162,6 +162,9 @@ def _processes(commands: Commands) -> None:
     )
     run.add_argument("--tmpfs", action="append", default=[], metavar="TARGET[:size=…,mode=…,exec]")
     run.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
+    run.add_argument(
+        "--annotation", action="append", default=[], metavar="K=V", help="for the OCI runtime's config"
+    )
     run.add_argument("--hostname", default="", metavar="NAME")
     run.add_argument("--domainname", default="", metavar="NAME")
     networkarguments.networking(run)
@@ -181,13 +184,13 @@ def _processes(commands: Commands) -> None:
     run.add_argument("--stop-timeout", type=int, metavar="SECONDS")
     healtharguments.health(run)
     run.add_argument("--drain", type=int, metavar="SECONDS", help="how long its connections may last then")
-    run.add_argument("--log-driver", metavar="json-file|local|none")
+    run.add_argument("--log-driver", metavar="json-file|local|none|journald|syslog")
     run.add_argument(
         "--log-opt",
         action="append",
         default=[],
-        metavar="max-size=SIZE|max-file=N",
-        help="what is kept of its output",
+        metavar="NAME=VALUE",
+        help="max-size and max-file of what is kept of its output; the driver's own, such as syslog-address",
     )
     run.add_argument("--cap-add", action="append", default=[], metavar="NAME")
     run.add_argument("--cap-drop", action="append", default=[], metavar="NAME")

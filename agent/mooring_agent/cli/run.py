@@ -172,6 +172,7 @@ def _variables(given: list[str], *, unset: bool = False) -> list[str]:
 def _body(arguments: argparse.Namespace) -> dict[str, Any]:
     restart, _, retries = arguments.restart.partition(":")
     host: dict[str, Any] = {
+        "Annotations": dict(pair(item, "--annotation") for item in arguments.annotation),
         "AutoRemove": arguments.rm,
         "Binds": arguments.volume,
         "Mounts": mounts(arguments.mount),

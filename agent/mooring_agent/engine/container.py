@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ..linux.inotify import Waker
 from ..network.records import Endpoint
 from .health import Check, Health, settled
 from .resources import ContainerSpec, PortMapping
@@ -74,7 +75,7 @@ class Container:
 
     # Of this agent, not of the state file.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    wakers: set[asyncio.Event] = field(default_factory=set, init=False)
+    wakers: set[Waker] = field(default_factory=set, init=False)
     ended: list[asyncio.Future[int]] = field(default_factory=list, init=False)
     removed: bool = field(default=False, init=False)
     filled: bool = field(default=False, init=False)  # whether its volumes have what its image has for them

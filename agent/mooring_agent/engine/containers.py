@@ -26,6 +26,8 @@ from .attaching import Attaching
 from .confinement import check_capabilities, check_relabelling, is_plain
 from .container import FOLLOWED, Container
 from .events import EventBus
+from .forwarding.forwarding import Forwarding
+from .givennames import free_name
 from .groups import Groups
 from .health import image_part
 from .joining import Joining
@@ -45,7 +47,6 @@ from .volumes import Volumes
 if TYPE_CHECKING:
     from .desired import DesiredContainers
 
-_NAME_ATTEMPTS = 8
 # Options whose values are there on this host, or not.
 _OF_THE_HOST = ("apparmor", "devices", "init", "seccomp", "selinux", "ulimits", "userns")
 
@@ -67,10 +68,12 @@ class Containers:
         joining: Joining,
         attaching: Attaching,
         live: LiveChanges,
+        forwarding: Forwarding,
     ) -> None:
         self.registry = registry
         self._attaching = attaching
         self.live = live
+        self.forwarding = forwarding
         self._joining = joining
         self.lifecycle = lifecycle
         self._launching = launching
@@ -134,10 +137,11 @@ class Containers:
         except BaseException:
             self._discard(container)
             raise
-        if named:
+        if named or spec.log.forwarded:
             try:
                 async with container.lock:  # whoever finds it meanwhile and wants it gone has to wait
                     await self.lifecycle.berthing.sources.fill(container)
+                    await self.forwarding.begin(container)
             except BaseException:
                 with suppress(NotFound):  # somebody else has removed it
                     await self.remove(container.id, force=True, volumes=True)
@@ -253,6 +257,7 @@ class Containers:
                 return
             await self.lifecycle.release(container)
             reached("remove.released")
+            await self.forwarding.finish(container)
             if volumes or container.auto_remove:  # while there is a container that they belong to
                 await self._volumes.drop_anonymous((name for _, name in container.volumes), of=container.name)
             self.registry.remove(container)
@@ -327,7 +332,7 @@ class Containers:
         return Attachment(
             container,
             self._launching.log_directory(container),
-            self._directory_watch(),
+            self.directory_watch(),
             logs=logs,
             stream=stream,
             streams=streams,
@@ -357,17 +362,21 @@ class Containers:
             return follow_log(
                 reader,
                 directory,
-                self._directory_watch(),
+                self.directory_watch(),
                 lambda: container.status not in FOLLOWED or container.removed,
                 container.wakers,
             )
 
         if not follow:
-            await first_words(container, directory, self._directory_watch())
+            await first_words(container, directory, self.directory_watch())
         selection = Selection(streams, tail, since, until)
         async with aclosing(read_lines(directory, selection, following if follow else None)) as lines:
             async for line in lines:
                 yield line
+
+    def log_attributes(self, container: Container) -> dict[str, str]:
+        """What its log options want to be told with its output."""
+        return self.forwarding.attributes(container)
 
     async def top(self, reference: str) -> builtins.list[int]:
         """The process ids (on the host) of its processes."""
@@ -382,6 +391,10 @@ class Containers:
         if not container.running:
             raise Conflict(f"container {container.name} is not running: it uses nothing")
         return self._launching.hierarchy.group(container.group).usage()
+
+    async def io_stats(self, reference: str) -> Any:
+        """What its control group has read from disks and written to them (cgroups `IoCount`s)."""
+        return self._launching.hierarchy.group(self.get(reference).group).io_stat()
 
     def using_image(self) -> frozenset[str]:
         """The ids of images that containers were made from, and of those that they have mounted."""
@@ -431,6 +444,8 @@ class Containers:
         """What of a spec depends on this host."""
         self._launching.hierarchy.settings(resources_of(spec))
         self.lifecycle.switching.require_way_in(name, spec)
+        if spec.log.forwarded:
+            self.forwarding.check_host(name, spec.log)
         if spec.cap_add or spec.cap_drop:
             check_capabilities(name, spec)
         if not spec.given_fields.isdisjoint(_OF_THE_HOST):
@@ -461,36 +476,21 @@ class Containers:
 
     async def _vanish(self, container: Container) -> None:
         """Auto-remove, which whoever removes it by hand may overtake."""
-        try:
+        with suppress(NotFound):
             await self.remove(container.id, volumes=True)
-        except NotFound:
-            return
 
     def free_name(self) -> str:
         """A name for a container that was given none; it is not kept for it."""
-        for _ in range(_NAME_ATTEMPTS):
-            name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
-            if self.registry.find(name) is None:
-                return name
-        return f"{name}_{secrets.token_hex(3)}"
+        return free_name(lambda name: self.registry.find(name) is None)
 
-    def _directory_watch(self) -> DirectoryWatch:
+    def directory_watch(self) -> DirectoryWatch:
+        """What tells of changes in containers' directories."""
         if self._watch is None:
             self._watch = DirectoryWatch()
         return self._watch
 
     def _publish(self, container: Container, action: str, **attributes: str) -> None:
         self._events.publish("container", action, container.id, {**container.attributes, **attributes})
-
-
-_ADJECTIVES = (
-    "able", "brave", "calm", "deep", "eager", "fair", "gentle", "handy", "keen", "lively", "mellow",
-    "neat", "proud", "quiet", "ready", "steady", "tidy", "vivid",
-)  # fmt: skip
-_NOUNS = (
-    "anchor", "beacon", "buoy", "cleat", "dinghy", "ferry", "gale", "harbour", "inlet", "jetty",
-    "keel", "lagoon", "mast", "oar", "pier", "quay", "reef", "tide",
-)  # fmt: skip
 
 
 def spec_view(spec: ContainerSpec) -> dict[str, Any]:

@@ -7,13 +7,12 @@ import asyncio
 import logging
 import os
 import platform
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .. import __version__
 from ..cgroups import hierarchy as cgroups
 from ..config import AgentConfig
-from ..errors import MooringError, NotFound
+from ..errors import MooringError
 from ..images.image import Image, Progress
 from ..images.peering.settings import PeerSettings
 from ..images.platform import Platform
@@ -39,6 +38,7 @@ from .desired import DesiredContainers
 from .document import Documents
 from .events import EventBus
 from .execs import Execs
+from .forwarding.forwarding import Forwarding
 from .groups import Groups
 from .healthchecks import HealthChecks
 from .healthrecords import HealthRecords
@@ -59,6 +59,7 @@ from .reserve import Reserve
 from .resources import PortMapping
 from .sweeping import Sweeping
 from .switching import Switching
+from .teardown import remove_all
 from .terms import terms_of
 from .volumemounts import VolumeMounts
 from .volumes import Volumes
@@ -66,9 +67,7 @@ from .volumes import Volumes
 logger = logging.getLogger(__name__)
 
 _FLUSH_PERIOD = 1.0
-_ENDED_AT_ONCE = 64
-# How many launchers wait with the agent as a rule; after a burst there are as many as with the keeper.
-_RESERVE = 16
+_RESERVE = 16  # launchers that wait with the agent as a rule; after a burst as many as with the keeper
 
 
 class Engine:
@@ -122,6 +121,9 @@ class Engine:
             self.registry, self._launching, berthing, self.switching, self.events, joining, self._attaching
         )
         self.health.restart = self.lifecycle.end_unhealthy
+        self.forwarding = Forwarding(
+            self._launching, self.events, self.images, lambda: self.containers.directory_watch()
+        )
         self.live = LiveChanges(
             self.registry,
             self.lifecycle,
@@ -131,6 +133,7 @@ class Engine:
             self.events,
             self.naming,
             self.health,
+            self.forwarding,
         )
         self.containers = Containers(
             self.registry,
@@ -145,6 +148,7 @@ class Engine:
             joining,
             self._attaching,
             self.live,
+            self.forwarding,
         )
         self.execs = Execs(self.registry, self.lifecycle, self._launching, self.events)
         self._build_runs = BuildRuns(
@@ -208,12 +212,12 @@ class Engine:
         self.lifecycle.link = KeeperLink(
             self.config.run_root,
             shape,
-            self.config.pool - self._reserve.size,
             self._reserve,
             self._process_ended,
             self._take_inventory,
         )
         await self.lifecycle.link.start()
+        await self.forwarding.start(self.registry)
         for container in self.registry:
             if not self._attaching.is_settled(container):
                 await self.live.settle(container)
@@ -236,6 +240,7 @@ class Engine:
         """Let go of everything; containers run on."""
         self.lifecycle.stopping = True
         self.health.close()
+        await self.forwarding.close()
         self.desired.close()
         await self.builds.close()
         await self.containers.vacate()
@@ -256,7 +261,7 @@ class Engine:
         """Stop and remove every container, and take every network and cgroup from the kernel. Images stay."""
         await self.builds.close()
         await self.containers.vacate()
-        await self._remove_all()
+        await remove_all(self.containers, self.lifecycle)
         for name in self.groups.names():
             await self.groups.delete(name)
         await self.naming.service.teardown()
@@ -266,39 +271,6 @@ class Engine:
         await link.request(messages.Configure(vars(link.shape), 0))
         await asyncio.to_thread(self.hierarchy.group(self.config.cgroup_parent).remove, 5.0)
         await link.end_keeper()
-
-    async def _remove_all(self) -> None:
-        """Remove every container, first all processes, then the rest. Raises the first failure once all
-        others are gone.
-
-        The kernel empties a memory group at its removal for every file system that is mounted anywhere
-        (mm/list_lru.c, memcg_reparent_list_lrus), so those of the containers go before the groups: one
-        container after the other would be quadratic.
-        """
-        self.lifecycle.stopping = True  # what follows an end follows below
-        try:
-            await self._for_all(lambda container: self.lifecycle.stop(container, 0, "KILL"))
-        finally:
-            self.lifecycle.stopping = False
-        await self._for_all(lambda container: self.containers.remove(container.id, force=True))
-
-    async def _for_all(self, work: Callable[[Container], Awaitable[None]]) -> None:
-        """Do it for every container, several at a time. Raises the first failure, at the end."""
-        remaining = iter(self.registry)
-        failures: list[MooringError] = []
-
-        async def worker() -> None:
-            for container in remaining:
-                try:
-                    await work(container)
-                except NotFound:
-                    continue  # its own end has removed it
-                except MooringError as error:
-                    failures.append(error)
-
-        await asyncio.gather(*(worker() for _ in range(_ENDED_AT_ONCE)))
-        if failures:
-            raise failures[0]
 
     async def apply_state(self, document: dict[str, Any], *, dry_run: bool, prune: bool) -> dict[str, Any]:
         """Bring the host to a document. See `document.Documents.apply`."""

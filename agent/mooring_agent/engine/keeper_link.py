@@ -36,14 +36,12 @@ class KeeperLink:
         self,
         run_root: Path,
         shape: Shape,
-        pool_size: int,
         reserve: Reserve,
         on_exit: Callable[[messages.Exited], None],
         on_inventory: Callable[[list[dict[str, Any]]], Awaitable[None]],
     ) -> None:
         self.client = KeeperClient(run_root)
         self.shape = shape
-        self._pool_size = pool_size
         self._reserve = reserve
         self._on_inventory = on_inventory
         self._ready = asyncio.Event()
@@ -108,7 +106,7 @@ class KeeperLink:
         await self.client.connect()
         try:
             await self._renew()
-            await self.client.request(messages.Configure(vars(self.shape), self._pool_size))
+            await self.client.request(messages.Configure(vars(self.shape), self._reserve.left_to_keeper))
             await self._take_inventory()
             if not self.client.connected:
                 raise KeeperLost("keeper has gone while it was asked what it has")

@@ -16,6 +16,7 @@ from ..network.service import NetworkService
 from .attaching import Attaching
 from .container import Container
 from .events import EventBus
+from .forwarding.forwarding import Forwarding
 from .health import settled
 from .healthchecks import HealthChecks
 from .launching import Launching, resources_of
@@ -43,6 +44,7 @@ class LiveChanges:
         events: EventBus,
         naming: Naming,
         health: HealthChecks,
+        forwarding: Forwarding,
     ) -> None:
         self._registry = registry
         self._lifecycle = lifecycle
@@ -52,6 +54,7 @@ class LiveChanges:
         self._events = events
         self._naming = naming
         self._health = health
+        self._forwarding = forwarding
 
     async def apply(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
         """Bring a container to a spec that differs from its own in live options only; all or nothing."""
@@ -116,6 +119,8 @@ class LiveChanges:
         fields = {change.field for change in compare(container.spec, wanted)}
         if "ports" in fields:
             self._lifecycle.switching.require_way_in(container.name, wanted)
+        if "log" in fields:
+            self._forwarding.check_host(container.name, wanted.log)
         if "networks" in fields:
             # What has been prepared for a start has an address that may be another one's soon.
             await self._lifecycle.berthing.forget(container)
@@ -139,7 +144,10 @@ class LiveChanges:
         if "stop_signal" in fields:
             container.stop_signal = wanted.stop_signal or "TERM"
             self._registry.save_resolved(container)
+        log = container.spec.log
         self._registry.save_spec(container, wanted, managed=managed)
+        if "log" in fields:
+            await self._forwarding.change(container, log)
         if "networks" in fields:
             await self._attaching.settle(container)
         if "healthcheck" in fields:

@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
-from ..linux.inotify import DirectoryWatch
+from ..linux.inotify import DirectoryWatch, Waker
 
-_INDEX = struct.Struct("<QIBxxx")
-_SUFFIXES = {1: "out", 2: "err"}
-_INDEX_CHUNK = _INDEX.size * 4096
+INDEX = struct.Struct("<QIBxxx")
+SUFFIXES = {1: "out", 2: "err"}
+_INDEX_CHUNK = INDEX.size * 4096
 _PIECE_MAX = 1 << 20
 # As docker's: what has no newline for longer is given in parts, so that nobody has to hold all of it.
 LINE_MAX = 16 << 10
@@ -64,7 +64,7 @@ class LogReader:
             entries = self._entries()
             for _, length, stream in entries:
                 self._offsets[stream] += length
-            self._index_offset = len(entries) * _INDEX.size
+            self._index_offset = len(entries) * INDEX.size
 
     def end(self) -> Position:
         """Where the log ends now."""
@@ -93,7 +93,7 @@ class LogReader:
                 if stream in streams:
                     missing -= os.pread(self._data[stream], length, self._offsets[stream]).count(b"\n")
                 if missing <= 0:
-                    self._index_offset = position * _INDEX.size
+                    self._index_offset = position * INDEX.size
                     return {stream: self._begun_line(stream) for stream in streams}
         return {}
 
@@ -135,8 +135,8 @@ class LogReader:
     def _entries(self) -> list[tuple[int, int, int]]:
         """The entries of the index; what a power cut has put there in their place is of no stream."""
         content = os.pread(self._index, os.fstat(self._index).st_size, 0)
-        entries = _INDEX.iter_unpack(content[: len(content) - len(content) % _INDEX.size])
-        return [entry if entry[2] in _SUFFIXES else (0, 0, 1) for entry in entries]
+        entries = INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size])
+        return [entry if entry[2] in SUFFIXES else (0, 0, 1) for entry in entries]
 
     def _begun_line(self, stream: int) -> bytes:
         """What of a line is before the position, as far as it can matter: a cut may come within the line of
@@ -148,7 +148,7 @@ class LogReader:
                 break
             with (
                 suppress(FileNotFoundError),
-                open(f"{self._directory}/{number}.{_SUFFIXES[stream]}", "rb") as file,
+                open(f"{self._directory}/{number}.{SUFFIXES[stream]}", "rb") as file,
             ):
                 before = _last_bytes(file.fileno(), os.fstat(file.fileno()).st_size) + before
         return before[before.rfind(b"\n") + 1 :]
@@ -157,12 +157,12 @@ class LogReader:
         while True:
             size = _INDEX_CHUNK if limit is None else min(_INDEX_CHUNK, max(0, limit - self._index_offset))
             content = os.pread(self._index, size, self._index_offset)
-            whole = len(content) - len(content) % _INDEX.size
+            whole = len(content) - len(content) % INDEX.size
             if not whole:
                 return
-            for moment, length, stream in _INDEX.iter_unpack(content[:whole]):
-                self._index_offset += _INDEX.size
-                while length and stream in _SUFFIXES:
+            for moment, length, stream in INDEX.iter_unpack(content[:whole]):
+                self._index_offset += INDEX.size
+                while length and stream in SUFFIXES:
                     data = os.pread(self._data[stream], min(length, _PIECE_MAX), self._offsets[stream])
                     if not data:
                         break
@@ -188,7 +188,7 @@ class LogReader:
         return False
 
     def _unread(self) -> bool:
-        return os.fstat(self._index).st_size - self._index_offset >= _INDEX.size
+        return os.fstat(self._index).st_size - self._index_offset >= INDEX.size
 
     def _open(self, number: int) -> None:
         """Go to the beginning of a segment. Raises FileNotFoundError, and stays where it is then."""
@@ -203,24 +203,29 @@ class LogReader:
         base = f"{self._directory}/{number}"
         opened: list[int] = []
         try:
-            for suffix in ("idx", *_SUFFIXES.values()):
+            for suffix in ("idx", *SUFFIXES.values()):
                 opened.append(os.open(f"{base}.{suffix}", os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             for descriptor in opened:
                 os.close(descriptor)
             raise
         index, *data = opened
-        return index, dict(zip(_SUFFIXES, data, strict=True))
+        return index, dict(zip(SUFFIXES, data, strict=True))
 
     def _segments(self) -> list[int]:
         return sorted({*self._listed(), *self._kept})
 
     def _listed(self) -> list[int]:
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:
-            return []
-        return sorted(int(name[:-4]) for name in names if name.endswith(".idx"))
+        return segments(self._directory)
+
+
+def segments(directory: str) -> list[int]:
+    """The numbers of a log's segments that are there, oldest first."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[:-4]) for name in names if name.endswith(".idx"))
 
 
 def _last_bytes(descriptor: int, end: int) -> bytes:
@@ -273,7 +278,7 @@ async def follow(
     directory: str,
     watch: DirectoryWatch,
     ended: Callable[[], bool],
-    wakers: set[asyncio.Event],
+    wakers: set[Waker],
 ) -> AsyncGenerator[LogChunk]:
     """Every piece from the reader's position on, until `ended` holds and all is delivered.
 
@@ -298,7 +303,7 @@ async def begun(
     directory: str,
     watch: DirectoryWatch,
     ended: Callable[[], bool],
-    wakers: set[asyncio.Event],
+    wakers: set[Waker],
     within: float,
 ) -> None:
     """Return when there is anything in a log, or `ended` holds, or after so many seconds."""
@@ -312,7 +317,7 @@ async def begun(
 
 @contextmanager
 def _watched(
-    reader: LogReader, directory: str, watch: DirectoryWatch, wakers: set[asyncio.Event]
+    reader: LogReader, directory: str, watch: DirectoryWatch, wakers: set[Waker]
 ) -> Iterator[asyncio.Event]:
     """What is set when there may be more to read, or to notice; the reader is closed after it."""
     number, changed = watch.add(directory, reader.keep)

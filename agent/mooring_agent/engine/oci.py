@@ -57,7 +57,7 @@ def runtime_config(
             *_etc_mounts(container, etc_directory),
             *_volumes(container, volume_paths),
         ],
-        "annotations": {USER_ANNOTATION: container.user},
+        "annotations": {**spec.annotations, USER_ANNOTATION: container.user},
         "linux": {
             "namespaces": [{"type": kind} for kind in namespaces],
             "maskedPaths": list(MASKED_PATHS),

@@ -89,8 +89,8 @@ class Demand:
 
 
 class Reserve:
-    """Launchers of one shape, `usual` or for a while as many as bursts take. The keeper's own are `pool` then
-    or fewer, so that both together are never more than twice that. It is empty while the keeper is away.
+    """Launchers of one shape, `usual` or for a while as many as bursts take. With the keeper's own they are
+    `pool` at rest, and never more than twice that. It is empty while the keeper is away.
     """
 
     def __init__(self, networks: NetworkService, usual: int, pool: int) -> None:
@@ -98,7 +98,7 @@ class Reserve:
         self._pool = pool
         # Some stay with the keeper, for containers of another shape or network.
         self._demand = Demand(usual, 2 * pool - max(pool // 4, min(pool, 1)))
-        self._left_to_keeper = pool
+        self.left_to_keeper = pool - usual
         self._shape: Shape | None = None
         self._client: KeeperClient | None = None
         self._berths: list[Berth] = []
@@ -108,8 +108,8 @@ class Reserve:
         self._filling: asyncio.Task[None] | None = None
 
     def open(self, client: KeeperClient, shape: Shape) -> None:
-        """The keeper is there, and keeps `pool` itself: keep launchers of `shape` from now on."""
-        self._client, self._shape, self._left_to_keeper = client, shape, self._pool
+        """The keeper is there, and keeps `left_to_keeper`: keep launchers of `shape` from now on."""
+        self._client, self._shape = client, shape
         self._fill_after(_QUIET_SECONDS)
         self._shrink_later(asyncio.get_running_loop().time())
 
@@ -219,9 +219,9 @@ class Reserve:
 
     async def _share(self, client: KeeperClient, shape: Shape) -> None:
         """Have the keeper keep no more than what the bound leaves to it."""
-        left = min(self._pool, 2 * self._pool - len(self._berths))
-        if left != self._left_to_keeper:
-            self._left_to_keeper = left
+        left = min(self._pool - self._demand.usual, 2 * self._pool - len(self._berths))
+        if left != self.left_to_keeper:
+            self.left_to_keeper = left
             await client.request(messages.Configure(vars(shape), left))
 
 

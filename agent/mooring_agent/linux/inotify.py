@@ -9,6 +9,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from typing import Protocol
 
 IN_MODIFY = 0x2
 IN_CREATE = 0x100
@@ -20,30 +21,42 @@ _EVENT = struct.Struct("=iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Waker(Protocol):
+    """Who is told that something has changed, as an `asyncio.Event` is."""
+
+    def set(self) -> None:
+        """Take note of it; never waits."""
+
+
 class DirectoryWatch:
     """Any number of waiters on any number of directories, with a single inotify instance."""
 
     def __init__(self) -> None:
         self._descriptor = _check(_libc.inotify_init1(ctypes.c_int(_FLAGS)), "inotify_init1")
-        self._waiters: dict[int, set[asyncio.Event]] = {}
-        self._creation_calls: dict[asyncio.Event, Callable[[], None]] = {}
+        self._waiters: dict[int, set[Waker]] = {}
+        self._creation_calls: dict[Waker, Callable[[], None]] = {}
         asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
 
     def add(self, directory: str, created: Callable[[], None]) -> tuple[int, asyncio.Event]:
         """An event that is set at every change of a file in `directory` from now on, and the watch to
         `remove`. `created` is called at once when a file appears there.
         """
+        event = asyncio.Event()
+        watch = self.wake(directory, event)
+        self._creation_calls[event] = created
+        return watch, event
+
+    def wake(self, directory: str, waker: Waker) -> int:
+        """Have `waker` told of every change of a file in `directory` from now on; the watch to `remove`."""
         mask = ctypes.c_uint32(IN_MODIFY | IN_CREATE | IN_DELETE_SELF)
         watch = _check(
             _libc.inotify_add_watch(ctypes.c_int(self._descriptor), os.fsencode(directory), mask),
             f"inotify_add_watch {directory}",
         )
-        event = asyncio.Event()
-        self._waiters.setdefault(watch, set()).add(event)
-        self._creation_calls[event] = created
-        return watch, event
+        self._waiters.setdefault(watch, set()).add(waker)
+        return watch
 
-    def remove(self, watch: int, event: asyncio.Event) -> None:
+    def remove(self, watch: int, event: Waker) -> None:
         """End one waiter; the last one of a directory ends its watch."""
         self._creation_calls.pop(event, None)
         waiters = self._waiters.get(watch)
@@ -71,7 +84,7 @@ class DirectoryWatch:
             offset += _EVENT.size + length
             for event in self._waiters.get(watch, ()):
                 event.set()
-                if mask & IN_CREATE:
+                if mask & IN_CREATE and event in self._creation_calls:
                     self._creation_calls[event]()
 
 

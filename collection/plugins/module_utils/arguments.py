@@ -52,6 +52,7 @@ CONTAINER: Arguments = {
     "user": {"type": "str"},
     "hostname": {"type": "str"},
     **LABELS,
+    "annotations": {"type": "dict"},
     "tty": {"type": "bool"},
     "interactive": {"type": "bool"},
     "volumes": {"type": "list", "elements": "raw"},
@@ -83,9 +84,10 @@ CONTAINER: Arguments = {
     "log": {
         "type": "dict",
         "options": {
-            "driver": {"type": "str", "choices": ["json-file", "local", "none"]},
+            "driver": {"type": "str", "choices": ["json-file", "local", "none", "journald", "syslog"]},
             "max_size": {"type": "str"},
             "max_files": {"type": "int"},
+            "options": {"type": "dict"},
         },
     },
     "cap_add": {"type": "list", "elements": "str"},

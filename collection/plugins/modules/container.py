@@ -84,6 +84,10 @@ options:
     description:
       - Labels, for finding the container. Changed live.
     type: dict
+  annotations:
+    description:
+      - Annotations in the OCI runtime's config, also to be seen in Docker's API.
+    type: dict
   tty:
     description:
       - Give the container a terminal.
@@ -186,25 +190,6 @@ options:
     description:
       - The seconds after which a container that was asked to end is killed. Changed live.
     type: int
-  log:
-    description:
-      - How much of the container's output is kept. Changed live.
-    type: dict
-    suboptions:
-      driver:
-        description:
-          - What clients of Docker's API see. V(json-file) and V(local) are the same; with V(none) they are
-            shown no output but by attaching.
-        type: str
-        choices: [json-file, local, none]
-      max_size:
-        description:
-          - The size at which another file is begun, as in O(memory).
-        type: str
-      max_files:
-        description:
-          - The number of files that are kept.
-        type: int
   cap_add:
     description:
       - Capabilities beyond the default ones, such as V(NET_ADMIN), or V(ALL).
@@ -367,6 +352,7 @@ extends_documentation_fragment:
   - mooring.fleet.agent
   - mooring.fleet.health
   - mooring.fleet.limits
+  - mooring.fleet.log
 seealso:
   - module: mooring.fleet.apply
   - module: mooring.fleet.container_info

@@ -270,7 +270,7 @@ def test_events(agent: AgentUnderTest) -> None:
         (["run", "--gpus", "all", "busybox", "true"], "HostConfig.DeviceRequests"),
         (["run", "--storage-opt", "size=1g", "busybox", "true"], "storage_size"),
         (["run", "--dns", "nowhere", "busybox", "true"], "nowhere"),
-        (["run", "--log-driver", "syslog", "busybox", "true"], "HostConfig.LogConfig.Type"),
+        (["run", "--log-driver", "fluentd", "busybox", "true"], "HostConfig.LogConfig.Type"),
         (["run", "no-such-image", "true"], "no-such-image"),
         (["run", "--name", "a/b", "busybox", "true"], "a/b"),
         (["run", "-p", "99999:80", "busybox", "true"], "99999"),

@@ -99,6 +99,18 @@ def test_the_streams_are_those_that_were_asked_for(run: Callable[..., str], atta
     assert closing(channel) == 1000  # without `stream` it ends with what was there
 
 
+def test_messages_of_old_versions_are_text(run: Callable[..., str], attach: Attach) -> None:
+    channel = attach(run("cat", OpenStdin=True), version="1.27", stream="1")
+    channel.send_binary("größe ".encode() + b"\xff\n")
+    heard = ""
+    while not heard.endswith("\n"):
+        opcode, data = channel.recv_data()
+        assert opcode == websocket.ABNF.OPCODE_TEXT
+        heard += data.decode()
+    assert heard == "größe \ufffd\n"
+    channel.close()
+
+
 def test_the_end_of_the_container_closes_the_websocket(run: Callable[..., str], attach: Attach) -> None:
     channel = attach(
         run("sh", "-c", "read line; echo bye", OpenStdin=True), stdin="1", stdout="1", stream="1"

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mooring_agent.cgroups.resources import Usage
+from mooring_agent.cgroups.resources import IoCount, Usage
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.container import Container
 from mooring_agent.engine.containerfiles import FileStatus
 from mooring_agent.engine.events import EventBus
 from mooring_agent.engine.execplans import ExecSpec
 from mooring_agent.engine.execs import Exec
+from mooring_agent.engine.forwarding.origin import attributes_of
 from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome
 from mooring_agent.engine.resources import ContainerSpec, check_name, merge
@@ -207,6 +208,12 @@ class FakeContainers:
 
     async def stats(self, reference: str) -> Usage:
         return Usage(memory_bytes=1000, memory_max_usage=2000, cpu_ns=5000, pids=3)
+
+    async def io_stats(self, reference: str) -> tuple[IoCount, ...]:
+        return (IoCount("8:0", "Read", 4096, 1), IoCount("8:0", "Write", 8192, 2))
+
+    def log_attributes(self, container: Container) -> dict[str, str]:
+        return attributes_of(container, {})
 
 
 class FakeExecs:

@@ -297,7 +297,7 @@ def test_keys_count_in_any_case_as_they_do_with_go() -> None:
         ({"DeviceRequests": [{"Driver": "nvidia"}]}, "HostConfig.DeviceRequests"),
         ({"StorageOpt": {"dm.basesize": "1g"}}, "HostConfig.StorageOpt.dm.basesize"),
         ({"Devices": [{"PathOnHost": "/dev/x", "Wing": 1}]}, "HostConfig.Devices[0].Wing"),
-        ({"LogConfig": {"Type": "syslog"}}, "HostConfig.LogConfig.Type"),
+        ({"LogConfig": {"Type": "fluentd"}}, "HostConfig.LogConfig.Type"),
         ({"LogConfig": {"Config": {"compress": "true"}}}, "HostConfig.LogConfig.Config.compress"),
         ({"Binds": ["/a:/b:U"]}, "HostConfig.Binds"),
         (

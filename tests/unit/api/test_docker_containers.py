@@ -120,7 +120,7 @@ def test_inspect_shows_what_was_asked_for(api: Served) -> None:
         "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
         "81/tcp": [{"HostIp": "", "HostPort": ""}],
     }
-    assert kept["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1048576", "max-file": "2"}}
+    assert kept["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
     assert settings["Ports"]["81/tcp"] == [{"HostIp": "0.0.0.0", "HostPort": "40000"}]
     assert settings["Networks"]["bridge"]["IPAddress"] == settings["IPAddress"] == "10.1.0.2"
     assert [mount["Destination"] for mount in shown["Mounts"]] == ["/b", "/c", "/t"]
@@ -402,4 +402,6 @@ def test_top(api: Served) -> None:
     answer = api.call("GET", "/containers/web1/top").json()
     assert answer["Titles"][1] == "PID"
     assert answer["Processes"][0][1] == "1"
-    assert api.call("GET", "/containers/web1/top?ps_args=aux").status == 400
+    refused = api.call("GET", "/containers/web1/top?ps_args=-o+user%3DPID")
+    assert refused.status == 400
+    assert "user=PID" in refused.json()["message"]

@@ -101,7 +101,7 @@ def test_values_are_shown_as_they_were_given(api: Served) -> None:
     ("host", "error", "named"),
     [
         ({"LogConfig": {"Type": "asdf"}}, InvalidSpec, "logger: no log driver named 'asdf' is registered"),
-        ({"LogConfig": {"Type": "syslog"}}, NotSupported, "syslog"),
+        ({"LogConfig": {"Type": "fluentd"}}, NotSupported, "fluentd"),
         ({"Runtime": "kata"}, NotSupported, "HostConfig.Runtime"),
         ({"VolumeDriver": "nfs", "Binds": ["data:/data"]}, NotSupported, "HostConfig.VolumeDriver"),
         (

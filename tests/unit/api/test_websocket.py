@@ -259,3 +259,17 @@ def test_who_breaks_the_protocol_is_told_so() -> None:
         assert raw.out == close_frame(1002, "a client's frame must be masked")
 
     asyncio.run(conversation())
+
+
+def test_texts_are_utf8_wherever_output_is_cut() -> None:
+    async def conversation() -> None:
+        raw = Raw()
+        channel = Channel(raw, text=True)
+        euro = "€".encode()
+        for piece in (b"a" + euro[:1], euro[1:2], euro[2:] + b"\xff", euro[:2]):
+            await channel.write(piece)
+        await channel.close()
+        said = [b"a", "€\ufffd".encode(), "\ufffd".encode()]
+        assert raw.out == b"".join(frame(Opcode.TEXT, each) for each in said) + close_frame(1000)
+
+    asyncio.run(conversation())

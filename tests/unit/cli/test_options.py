@@ -15,8 +15,8 @@ from mooring_agent.cli.declared import _cgroup_spec, _network_spec, _volume_spec
 from mooring_agent.cli.networking import beyond_docker, place
 from mooring_agent.cli.run import _body
 from mooring_agent.engine.resources import ContainerSpec, NetworkAttachment, NetworkSpec, PortMapping
-from mooring_agent.engine.resources.container import LogOptions
 from mooring_agent.engine.resources.declared import Declared, options_of
+from mooring_agent.engine.resources.logdrivers import LogOptions
 from mooring_agent.engine.resources.traffic import NetworkLimit
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.network.specs import normalise_spec
@@ -66,6 +66,7 @@ CONTAINER: dict[str, Words] = {
     "hostname": ("--hostname", "web"),
     "domainname": ("--domainname", "example.org"),
     "labels": ("-l", "a=b"),
+    "annotations": ("--annotation", "a=b"),
     "tty": ("-t",),
     "interactive": ("-i",),
     "volumes": ("-v", "data:/data"),
@@ -167,6 +168,7 @@ LOG: dict[str, Words] = {
     "driver": ("--log-driver", "none"),
     "max_size": ("--log-opt", "max-size=1m"),
     "max_files": ("--log-opt", "max-file=5"),
+    "options": ("--log-opt", "tag={{.Name}}"),
 }
 
 

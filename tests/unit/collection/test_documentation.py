@@ -27,7 +27,7 @@ from mooring_agent.engine.resources import (
     NetworkSpec,
     options_of,
 )
-from mooring_agent.engine.resources.container import LogOptions
+from mooring_agent.engine.resources.logdrivers import LogOptions
 from mooring_agent.engine.resources.state import SECTIONS
 
 COLLECTION = Path(__file__).parents[3] / "collection"

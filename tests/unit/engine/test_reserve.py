@@ -108,7 +108,7 @@ class _Keeper:
 
     def __init__(self) -> None:
         self.waiting = 0
-        self.pool = _POOL
+        self.pool = -1
         self._changed = asyncio.Event()
 
     async def request(self, message: object) -> Any:
@@ -161,13 +161,14 @@ def test_the_keeper_keeps_the_fewer_the_more_wait_here() -> None:
         keeper = cast(Any, _Keeper())
         kept = Reserve(cast(Any, None), 1, _POOL)
         kept.open(keeper, shape)
-        await keeper.until(1, pool=_POOL)
+        await keeper.until(1, pool=-1)
+        assert kept.left_to_keeper == _POOL - 1
         kept.take_waiting(keeper, shape, None)
         for _ in range(20):
             kept.take_waiting(keeper, shape, None)
         most = 2 * _POOL - 1
         await keeper.until(1 + most, pool=1)
-        await keeper.until(1 + 1, pool=_POOL)
+        await keeper.until(1 + 1, pool=_POOL - 1)
         kept.close()
 
     _play(scene())

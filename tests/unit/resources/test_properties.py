@@ -132,6 +132,7 @@ CONTAINERS = st.fixed_dictionaries(
         "user": st.sampled_from([1000, "root", "007:users", "www-data:33"]),
         "hostname": st.from_regex(r"[a-z]{1,8}(\.[a-z]{1,8})?", fullmatch=True),
         "labels": PAIRS,
+        "annotations": PAIRS,
         "tty": st.booleans(),
         "interactive": st.booleans(),
         "volumes": VOLUMES,

@@ -42,7 +42,7 @@ _EXTRA = frozenset(
     {
         *("AttachStderr", "AttachStdin", "AttachStdout", "StdinOnce", "ConsoleSize", "ContainerIDFile"),
         *("CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "ExposedPorts", "PublishAllPorts"),
-        *("Isolation", "Runtime", "StorageOpt", "Tmpfs", "VolumeDriver", "VolumesFrom"),
+        *("Isolation", "LogConfig", "Runtime", "StorageOpt", "Tmpfs", "VolumeDriver", "VolumesFrom"),
     }
 )
 _CONVERSION = frozenset({"spec", "extra", "auto_remove", "anonymous", "links", "volume_specs"})
@@ -55,7 +55,7 @@ _ATTACHMENT = frozenset(
     {"name", "aliases", "links", "ipv4_address", "ipv6_address", "mac_address", "default_route"}
 )
 _PORT = frozenset({"container", "protocol", "host", "host_ip"})
-_LOG = frozenset({"driver", "max_size", "max_files"})
+_LOG = frozenset({"driver", "max_size", "max_files", "options"})
 _LOG_DRIVERS = ("json-file", "local", "none")
 _NETWORK = frozenset({"internal", "labels", "ipv4", "ipv6"})
 _VOLUME = frozenset({"Name", "Driver", "Labels"})

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 from ...errors import Conflict, InvalidSpec, NotSupported
 from ..duplex import ProcessStreams, carry, frame
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # From this version on the multiplexed stream has a content type of its own.
 _MULTIPLEXED = (1, 42)
+# From this version on a websocket's messages are binary.
+_BINARY_MESSAGES = (1, 28)
 # From this version on a websocket attaches to the streams that are asked for.
 _CHOSEN_STREAMS = (1, 42)
 
@@ -74,7 +77,7 @@ class AttachCalls:
         )
 
         async def serve(raw: RawStream) -> None:
-            channel = Channel(raw)
+            channel = Channel(raw, text=request.is_before(_BINARY_MESSAGES))
             await attached.carry(channel, framed=False, listens=channel.listens)
             await channel.close()
 
@@ -121,7 +124,7 @@ class AttachCalls:
             lines,
             framed=not container.spec.tty,
             timestamps=query.flag("timestamps"),
-            details=query.flag("details"),
+            details=_details(self._containers.log_attributes(container)) if query.flag("details") else None,
         )
         return Stream(rendered, stream_type(request, container.spec.tty))
 
@@ -188,12 +191,17 @@ class UntilStarted:
 
 def _require_log(container: Container) -> None:
     """Raise NotSupported where nobody is to see what a container wrote but who is attached to it."""
-    if container.spec.log.driver == "none":
+    if not container.spec.log.shown:
         # Wording of dockerd, and what to do.
         raise NotSupported(
             "configured logging driver does not support reading: that of container "
-            f"{container.name} is none; attach to it"
+            f"{container.name} is {container.spec.log.driver}; attach to it"
         )
+
+
+def _details(attributes: Mapping[str, str]) -> str:
+    """What stands before each line with `details`, as dockerd writes it; nothing where there are none."""
+    return ",".join(f"{quote_plus(name)}={quote_plus(attributes[name])}" for name in sorted(attributes))
 
 
 def _tail(text: str) -> int | None:
@@ -202,16 +210,15 @@ def _tail(text: str) -> int | None:
 
 
 async def _rendered(
-    lines: AsyncIterator[LogChunk], *, framed: bool, timestamps: bool, details: bool
+    lines: AsyncIterator[LogChunk], *, framed: bool, timestamps: bool, details: str | None
 ) -> AsyncIterator[bytes]:
     begun: set[int] = set()  # streams in the middle of a line
     try:
         async for chunk in lines:
             data = chunk.data
             if chunk.stream not in begun:
-                # Details are the labels of the log driver, of which there are none: their place stays empty.
                 prefix = (rfc3339(chunk.time_ns, fixed=True) + " " if timestamps else "") + (
-                    " " if details else ""
+                    "" if details is None else details + " "
                 )
                 data = prefix.encode("ascii") + data
             if data.endswith(b"\n"):

@@ -13,11 +13,12 @@ from ...engine.resources import ContainerSpec
 from ...engine.resources.attachments import is_alone
 from ...errors import Conflict, InvalidSpec, MooringError, NotFound
 from ...images.platform import Platform
+from ..access.ownership import Forbidden
 from ..messages import Reply, Request, json_response, no_content
 from ..query import Filters
 from ..router import Need, Route
 from ..timestamps import moment_or_span
-from . import listing, processes
+from . import hostps, listing, processes
 from .convert import Conversion, convert, convert_update
 from .images import docker_get
 from .inspect import Surroundings, exposed_ports, inspect
@@ -191,12 +192,22 @@ class ContainerCalls:
         return {view["name"]: view["path"] for view in self._engine.volumes.list()}
 
     async def top(self, request: Request) -> Reply:
-        """The processes of a running container, as `ps -ef` lists them."""
+        """The processes of a running container, as `ps -ef` lists them, or as the host's ps does with other
+        arguments.
+        """
         arguments = request.query.text("ps_args")
-        if arguments not in _PLAIN_PS:
-            raise InvalidSpec(f"ps_args={arguments!r} is not supported: leave it out or give -ef")
-        rows = processes.table(await self._containers.top(request.params["id"]))
-        return json_response({"Titles": processes.TITLES, "Processes": rows})
+        if arguments in _PLAIN_PS:
+            rows = processes.table(await self._containers.top(request.params["id"]))
+            return json_response({"Titles": processes.TITLES, "Processes": rows})
+        if request.looks_only:
+            raise Forbidden(
+                f"ps_args={arguments!r} may show variables of processes, which are hidden from who may read "
+                "only; leave it out or give -ef"
+            )
+        chosen = hostps.words(arguments)
+        pids = await self._containers.top(request.params["id"])
+        titles, rows = hostps.table(await hostps.run(chosen, pids), pids)
+        return json_response({"Titles": titles, "Processes": rows})
 
     async def rename(self, request: Request) -> Reply:
         """Give it another name."""

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...engine.resources.container import LOG_DRIVERS
 from ...errors import InvalidSpec
-from . import convert_health, convert_limits, convert_mounts, convert_networks, convert_security
+from . import convert_health, convert_limits, convert_logs, convert_mounts, convert_networks, convert_security
 from .rules import (
     NEVER,
     Draft,
@@ -35,13 +34,6 @@ from .rules import (
 
 RUNTIMES = ("mooring", "runc", "io.containerd.runc.v2")
 """Names of the one runtime; the latter are what clients call the default one of dockerd."""
-
-_KIB = 1024
-# Those of dockerd that this agent has not; any other name is none at all.
-_LOG_DRIVERS_OF_DOCKER = (
-    *("awslogs", "etwlogs", "fluentd", "gcplogs", "gelf", "journald", "logentries", "splunk", "syslog"),
-)
-_SIZES = {"": 1, "b": 1, "k": _KIB, "m": _KIB**2, "g": _KIB**3}
 
 
 @dataclass(frozen=True)
@@ -174,39 +166,6 @@ def _auto_remove(draft: Draft, value: Any, where: str) -> None:
     draft.auto_remove = bool(boolean(value, where))
 
 
-def _log(draft: Draft, value: Any, where: str) -> None:
-    config = mapping(value, where) or {}
-    driver = text(config.get("Type"), f"{where}.Type") or "json-file"
-    if driver in _LOG_DRIVERS_OF_DOCKER:
-        raise unsupported(f"{where}.Type", driver, f"use {' or '.join(LOG_DRIVERS)}")
-    if driver not in LOG_DRIVERS:
-        # Wording of dockerd's logger: clients compare it.
-        raise InvalidSpec(f"logger: no log driver named '{driver}' is registered")
-    log: dict[str, Any] = {} if driver == "json-file" else {"driver": driver}
-    for key, setting in (pairs(config.get("Config"), f"{where}.Config") or {}).items():
-        if key == "max-size":
-            log["max_size"] = _size(setting, f"{where}.Config.{key}")
-        elif key == "max-file":
-            log["max_files"] = setting
-        else:
-            raise unsupported(f"{where}.Config.{key}", setting)
-    if log:
-        draft.spec["log"] = log
-
-
-def _size(value: str, where: str) -> int:
-    """A size as go-units' RAMInBytes reads it."""
-    number = value.strip().lower().removesuffix("b").removesuffix("i")
-    unit = number[-1:] if number[-1:] in "kmg" else ""
-    try:
-        size = int(float(number.removesuffix(unit)) * _SIZES[unit])
-    except (ValueError, OverflowError):
-        raise refused(where, value, 'a size such as "10m"') from None
-    if size <= 0:
-        raise refused(where, value, 'a size such as "10m"')
-    return size
-
-
 def _volume_driver(draft: Draft, value: Any, where: str) -> None:
     """Who makes the volumes that are not there yet; it asks for nothing where there are none."""
     draft.volume_driver = text(value, where) or ""
@@ -253,7 +212,7 @@ _RESOURCES: Rules = {
 
 _HOST: Rules = {
     **_RESOURCES,
-    "Annotations": NEVER,
+    "Annotations": takes("annotations", pairs),
     "AutoRemove": _auto_remove,
     "Binds": convert_mounts.binds,
     "CapAdd": takes("cap_add", texts),
@@ -271,7 +230,7 @@ _HOST: Rules = {
     "IpcMode": convert_security.mode("ipc", "private"),
     "Isolation": both(only("default"), kept(text)),
     "Links": convert_networks.host_links,
-    "LogConfig": _log,
+    "LogConfig": convert_logs.log,
     "MaskedPaths": convert_security.paths("masked_paths"),
     "Mounts": convert_mounts.mounts,
     "NetworkMode": convert_networks.mode,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...images.image import Image
     from ...images.pruning import Removed
 
-_FILTERS = ("before", "dangling", "label", "reference", "since")
+_FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
 # From this version on an image's size has one name.
 _ONE_SIZE = (1, 44)
@@ -57,6 +57,7 @@ class ImageCalls:
             name: [(await self._images.get(value)).created_at for value in filters.get(name, ())]
             for name in ("before", "since")
         }
+        until = [moment_or_span(value, "until", time()) for value in filters.get("until", ())]
         shared: dict[str, int] = {}
         if request.query.flag("shared-size"):
             shared = {each.image.id: each.shared for each in (await self._images.usage()).images}
@@ -65,6 +66,8 @@ class ImageCalls:
             if any(image.created_at >= moment for moment in bounds["before"]) or any(
                 image.created_at <= moment for moment in bounds["since"]
             ):
+                continue
+            if any(moment is not None and image.created_at > moment for moment in until):
                 continue
             names = _names_to_show(image, filters)
             if names is not None and _has_labels(image, filters.get("label", ())):

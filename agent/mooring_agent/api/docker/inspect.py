@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.resources.limits import CPU_LIST
 from ..timestamps import NEVER, rfc3339_seconds
-from . import convert_health
+from . import convert_health, convert_logs
 from .convert import RUNTIMES
 from .convert_limits import shown_devices
 from .convert_networks import DEFAULT_NETWORK
@@ -114,7 +114,7 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     config: dict[str, Any] = {
         "Hostname": container.hostname,
         "Domainname": spec.domainname or "",
-        "User": container.user,
+        "User": _user(container, image_config),
         "AttachStdin": bool(extra.get("AttachStdin")),
         "AttachStdout": bool(extra.get("AttachStdout")),
         "AttachStderr": bool(extra.get("AttachStderr")),
@@ -140,6 +140,13 @@ def _config(container: Container, image_config: Mapping[str, Any]) -> dict[str, 
     return config
 
 
+def _user(container: Container, image_config: Mapping[str, Any]) -> str:
+    """Who was asked for, by the container or by its image; nobody is root."""
+    if container.spec.user is not None or "User" in image_config:
+        return container.spec.user or image_config["User"] or ""
+    return "" if container.user == "0" else container.user
+
+
 def _inherited_command(container: Container, image_config: Mapping[str, Any]) -> list[str] | None:
     """The image's command holds unless another entrypoint was given."""
     return None if container.spec.entrypoint is not None else image_config.get("Cmd")
@@ -158,12 +165,13 @@ def _host_config(container: Container) -> dict[str, Any]:
         "Binds": _binds(container),
         "Mounts": _mounts(container),
         "ContainerIDFile": extra.get("ContainerIDFile", ""),
-        "LogConfig": {"Type": spec.log.driver, "Config": _log_config(container)},
+        "LogConfig": convert_logs.shown(spec.log, extra.get("LogConfig")),
         "NetworkMode": network_mode(container),
         "PortBindings": _port_bindings(container),
         "RestartPolicy": {"Name": spec.restart.name, "MaximumRetryCount": spec.restart.max_retries},
         "AutoRemove": container.auto_remove,
         "VolumeDriver": extra.get("VolumeDriver", ""),
+        "Annotations": dict(spec.annotations),
         "VolumesFrom": extra.get("VolumesFrom"),
         "ConsoleSize": extra.get("ConsoleSize", [0, 0]),
         "CapAdd": list(spec.cap_add) or None,
@@ -268,14 +276,6 @@ def _tmpfs(container: Container) -> dict[str, str]:
         for volume in container.spec.volumes
         if volume.type == "tmpfs"
     }
-
-
-def _log_config(container: Container) -> dict[str, str]:
-    if "log" not in container.spec.given_fields:
-        return {}
-    log, given = container.spec.log, container.spec.log.given_fields
-    shown = {"max-size": ("max_size", log.max_size), "max-file": ("max_files", log.max_files)}
-    return {option: str(value) for option, (name, value) in shown.items() if name in given}
 
 
 def _port_bindings(container: Container) -> dict[str, list[dict[str, str]]]:

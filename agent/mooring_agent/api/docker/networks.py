@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import NetworkAttachment
 from ...errors import Conflict, InvalidSpec, NotFound, NotSupported
 from ..messages import Reply, Request, Response, json_response, no_content
 from ..router import Need, Route
-from ..timestamps import NEVER, rfc3339_seconds
+from ..timestamps import NEVER, moment_or_span, rfc3339_seconds
 from . import convert_networks
 from .render import HOST_NETWORKS, endpoint_id, has_label, network_id
 from .rules import asks, boolean, canonical, mapping, objects, pairs, refused, text, unsupported
@@ -111,14 +112,17 @@ class NetworkCalls:
     async def prune(self, request: Request) -> Reply:
         """Remove the networks that no container is on."""
         filters = request.query.filters(("label", "label!", "until"))
-        if "until" in filters:
-            raise unsupported("filters.until", list(filters["until"]))
+        until = filters.get("until", ())
+        if len(until) > 1:
+            raise InvalidSpec(f"filter until is given {len(until)} times: expected one time or span")
+        before = moment_or_span(until[0], "until", time()) if until else None
         removed = []
         for view in self._engine.network_list():
             labels = view.get("labels") or {}
             wanted = all(has_label(labels, value) for value in filters.get("label", ()))
             spared = any(has_label(labels, value) for value in filters.get("label!", ()))
-            if self._dangling(view["name"]) and wanted and not spared:
+            old = before is None or view["created_at"] < before
+            if self._dangling(view["name"]) and wanted and not spared and old:
                 await self._engine.network_delete(view["name"], dry_run=False)
                 removed.append(view["name"])
         return json_response({"NetworksDeleted": removed or None})

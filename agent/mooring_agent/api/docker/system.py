@@ -12,7 +12,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from ... import __version__
-from ...engine.resources.container import LOG_DRIVERS
+from ...engine.resources.logdrivers import LOG_DRIVERS
 from ..messages import Reply, Request, Response, json_response
 from ..router import NEWEST_API, OLDEST_API, Need, Route
 from ..timestamps import rfc3339_seconds

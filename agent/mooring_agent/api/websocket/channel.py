@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 
 from ..messages import ClientDisconnected, RawStream
 from .frames import Close, CloseCode, Data, Decoder, Opcode, Ping, ProtocolError, close_frame, frame
 
 
 class Channel:
-    """Reads what the client's messages say, one after the other, and writes binary messages.
+    """Reads what the client's messages say, one after the other, and writes messages: binary ones, or with
+    `text` such whose bytes are UTF-8, in which what is none is the replacement character.
 
     A websocket ends as a whole: a client that sends a Close listens no longer, and `listens` is false then.
     One that merely ends its side of the connection does.
     """
 
-    def __init__(self, raw: RawStream) -> None:
+    def __init__(self, raw: RawStream, *, text: bool = False) -> None:
         self._raw = raw
+        self._text = codecs.getincrementaldecoder("utf-8")("replace") if text else None
         self._decoder = Decoder()
         # One writes at a time: output, or the answer to a Ping or a Close.
         self._writing = asyncio.Lock()
@@ -55,13 +58,18 @@ class Channel:
         async with self._writing:
             if self._closed:
                 raise ClientDisconnected("the client has closed its websocket")
-            await self._raw.write(frame(Opcode.BINARY, data))
+            if self._text is None:
+                await self._raw.write(frame(Opcode.BINARY, data))
+            elif said := self._text.decode(data):  # a character may go on in the next piece
+                await self._raw.write(frame(Opcode.TEXT, said.encode()))
 
     async def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Say that nothing more comes, once."""
         async with self._writing:
             if not self._closed:
                 self._closed = True
+                if self._text is not None and (rest := self._text.decode(b"", final=True)):
+                    await self._raw.write(frame(Opcode.TEXT, rest.encode()))
                 await self._raw.write(close_frame(code, reason))
 
     async def _answer(self, ping: Ping) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from mooring_agent.engine.resources.attachments import NetworkAttachment
 from mooring_agent.engine.resources.cgroup import CgroupSpec
-from mooring_agent.engine.resources.container import ContainerSpec, LogOptions, RestartPolicy
+from mooring_agent.engine.resources.container import ContainerSpec, RestartPolicy
 from mooring_agent.engine.resources.declared import Declared, FieldChange, compare, merge, options_of
 from mooring_agent.engine.resources.health import Healthcheck
+from mooring_agent.engine.resources.logdrivers import LogOptions
 from mooring_agent.engine.resources.mounts import VolumeMount
 from mooring_agent.engine.resources.names import check_name, signal_number
 from mooring_agent.engine.resources.network import NetworkSpec

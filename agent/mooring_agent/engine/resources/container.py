@@ -13,6 +13,7 @@ from mooring_agent.engine.resources.attachments import Attachments, NetworkAttac
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
 from mooring_agent.engine.resources.health import Healthcheck
+from mooring_agent.engine.resources.logdrivers import LogOptions
 from mooring_agent.engine.resources.mounts import Mounts, VolumeMount
 from mooring_agent.engine.resources.namespaces import (
     ClockOffsets,
@@ -47,7 +48,6 @@ from mooring_agent.engine.resources.ulimits import Ulimit, Ulimits
 from mooring_agent.errors import InvalidSpec
 
 _POLICIES = ("no", "always", "unless-stopped", "on-failure")
-LOG_DRIVERS = ("json-file", "local", "none")
 _RETRIES = Integer(0, 2**31 - 1, what="a number of attempts")
 
 
@@ -88,26 +88,6 @@ class Restart(Type[RestartPolicy]):
     def dump(self, value: RestartPolicy) -> str:
         """See `Type.dump`."""
         return str(value)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogOptions(Declared):
-    """How much of a container's output is kept: `max_files` files of `max_size` bytes.
-
-    The `driver` says what clients of Docker's API see: json-file and local are the same here, and with none
-    nobody is shown what a container wrote but who is attached to it.
-    """
-
-    KIND: ClassVar[str] = "log"
-
-    driver: str = option(Choice(*LOG_DRIVERS), default="json-file", live=True)
-    max_size: int = option(Size(4096), default=16 * MIB)
-    max_files: int = option(Integer(1, 1000, what="a number of files"), default=3)
-
-    def __str__(self) -> str:
-        """Return "3 files of 16m"."""
-        kept = f"{self.max_files} files of {Size().show(self.max_size)}"
-        return kept if self.driver == "json-file" else f"{self.driver}, {kept}"
 
 
 class Argv(Type[tuple[str, ...]]):
@@ -151,6 +131,7 @@ _LOG = LogOptions()
 _HEALTHCHECK = Part(Healthcheck)
 _HOSTS_USERS = UserNamespace()
 _SHM_SIZE = 64 * MIB  # Docker's, and that of the launchers that wait
+_OWN_ANNOTATIONS = "org.mooring."
 _PATH = Text("an absolute path inside the container", names.absolute_path)
 
 
@@ -181,6 +162,7 @@ class ContainerSpec(Declared):
     user: str | None = option(Text("a user", names.user))
     hostname: str | None = option(Text("a host name", names.hostname))
     labels: Mapping[str, str] = option(Pairs("labels"), default={}, live=True)
+    annotations: Mapping[str, str] = option(Pairs("annotations"), default={})
     tty: bool = option(Bool(), default=False)
     interactive: bool = option(Bool(), default=False)
     volumes: tuple[VolumeMount, ...] = option(Mounts(), default=())
@@ -259,6 +241,12 @@ class ContainerSpec(Declared):
             if name in self.env:
                 raise InvalidSpec(
                     f"{prefix}env_unset names {name}, which env sets; remove it from one of them"
+                )
+        for name in self.annotations:
+            if name.startswith(_OWN_ANNOTATIONS):
+                raise InvalidSpec(
+                    f"{prefix}annotations has {name}, and those of {_OWN_ANNOTATIONS}… are this agent's own; "
+                    "choose another name"
                 )
         limits.check_memory(self.memory, self.memory_reservation, self.memory_swap, prefix)
         limits.check_real_time(self.cpu_rt_period, self.cpu_rt_runtime, prefix)

@@ -85,6 +85,7 @@ def test_every_option_is_harmless_checked_or_refused() -> None:
             "sysctls",
             "time_offsets",
             "ulimits",
+            "annotations",
             "update_order",
             "userns",
         ),

@@ -266,6 +266,17 @@ def test_a_reader_looks_and_sees_no_values(owner: Served, reader: Served) -> Non
         assert answer.headers["content-length"] == str(len(answer.body))
 
 
+def test_a_reader_has_no_arguments_of_ps(owner: Served, reader: Served) -> None:
+    assert owner.call("POST", "/containers/create?name=web1", {"Image": "web:1"}).status == 201
+    assert owner.call("POST", "/containers/web1/start").status == 204
+    assert reader.call("GET", "/containers/web1/top").status == 200
+    for arguments in ("auxe", "-o+pid"):
+        assert owner.call("GET", f"/containers/web1/top?ps_args={arguments}").status == 200
+        refused = reader.call("GET", f"/containers/web1/top?ps_args={arguments}")
+        assert refused.status == 403
+        assert "ps_args" in refused.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
