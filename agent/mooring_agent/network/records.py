@@ -41,7 +41,8 @@ class Network:
     `reserved_names`, for people. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
     `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
-    Of an `overlay` the subnets are this host's slices.
+    Of an `overlay` the subnets are this host's slices. One that is `waiting` has no part of the host yet, and
+    gets it when somebody comes onto it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Network:
     reachable_from: tuple[str, ...] = ()
     overlay: Overlay | None = None
     reserved_names: Mapping[IPAddress, str] = field(default_factory=dict)
+    waiting: bool = False
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:

@@ -154,6 +154,7 @@ def _network(row: sqlite3.Row) -> Network:
         rules=parse_rules(settings.get("rules", ()), f"network {row['name']}: rules"),
         reachable_from=tuple(settings.get("reachable_from", ())),
         overlay=restored(settings["overlay"]) if "overlay" in settings else None,
+        waiting=settings.get("waiting", False),
     )
 
 
@@ -170,6 +171,8 @@ def _settings(network: Network) -> str:
         "reachable_from": list(network.reachable_from),
         "overlay": None if network.overlay is None else network.overlay.view(),
     }
+    if network.waiting:
+        settings["waiting"] = True
     return json.dumps({name: value for name, value in settings.items() if value not in (None, "", [])})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import NetworkAttachment
-from ...errors import Conflict, InvalidSpec, NotFound, NotSupported
+from ...errors import Conflict, InvalidSpec, NotFound, NotSupported, Predefined
 from ..messages import Reply, Request, Response, json_response, no_content
 from ..router import Need, Route
 from ..timestamps import NEVER, rfc3339_seconds
@@ -81,7 +81,7 @@ class NetworkCalls:
         """Remove one that nobody is on."""
         name = find_network(self._engine, request.params["id"])["name"]
         if name in _PREDEFINED:
-            raise Conflict(f"{name} is a pre-defined network and cannot be removed")
+            raise Predefined(f"{name} is a pre-defined network and cannot be removed")
         await self._engine.network_delete(name, dry_run=False)
         return no_content()
 
@@ -228,7 +228,7 @@ def network_spec(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if name is None:
         raise InvalidSpec("option Name is missing: give the network a name")
     if name in (*_PREDEFINED, "default"):
-        raise NotSupported(f"the name {name} is that of a pre-defined network; choose another name")
+        raise Predefined(f"the name {name} is that of a pre-defined network; choose another name")
     spec: dict[str, Any] = {}
     for key, value in body.items():
         if key == "Driver":
