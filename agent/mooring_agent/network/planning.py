@@ -59,6 +59,7 @@ def _plan(
     overlaydevice.seen_from_here(netlink, given, name)
     own = config.bridge_prefix, overlay.device_name(config.bridge_prefix)
     links = {link.name for link in netlink.links() if link.name.startswith(own)}
+    links.update(other.bridge for other in others if other.bridge_name)
     if "parent" in given:
         links.add(require_parent(netlink, name, given["parent"]).name)
     planned: list[Subnet | None] = []
@@ -140,7 +141,7 @@ def decide(
         nat=given.get("nat", True),
         internal=given.get("internal", False),
         labels=given.get("labels", {}),
-        bridge=bridge if driver != "macvlan" else "",
+        bridge=given.get("bridge_name", bridge) if driver != "macvlan" else "",
         created_at=time.time(),
         reserved=reserved,
         reserved_names=names,
@@ -150,6 +151,11 @@ def decide(
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
         overlay=across,
+        bridge_name=given.get("bridge_name", ""),
+        port_isolation=given.get("port_isolation", False),
+        interface_prefix=given.get("interface_prefix", ""),
+        publish_address=given.get("publish_address", ""),
+        attachable=given.get("attachable", False),
     )
 
 
@@ -186,6 +192,7 @@ def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> 
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
         overlay=across,
+        attachable=given.get("attachable", False),
     )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which networks there are, in the state file and on the host: added, changed, forgotten.
 
-The network that containers are on which name none is there from the start, with its subnet, for those who look
-for it. Until somebody comes onto it, it waits: it costs the host nothing.
+The network that containers are on which name none is there from the start, with its subnet, for those who
+look for it. Until somebody comes onto it, it waits: it costs the host nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..errors import Conflict, MooringError, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound
 from ..linux.rtnetlink import RouteSocket
 from . import making, planning, specs
 from .config import NetworkConfig
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 class Register:
-    """All networks of an agent, by their names in `known`; `ensured` are those whose part of the host has been
-    seen to. `netlink` gives the agent's own socket of the host's namespace.
+    """All networks of an agent, by their names in `known`; `ensured` are those whose part of the host has
+    been seen to. `netlink` gives the agent's own socket of the host's namespace.
     """
 
     def __init__(
@@ -109,6 +109,17 @@ class Register:
         used = {network.number for network in self} | self._retiring
         number = next(number for number in range(len(used) + 1) if number not in used)
         bridge = f"{self._config.bridge_prefix}{number}"
+        if normal.get("bridge_name", "").startswith(self._config.bridge_prefix):
+            raise InvalidSpec(
+                f"network option bridge_name is {normal['bridge_name']}: names that begin with "
+                f"{self._config.bridge_prefix} are those that this agent gives itself; choose another one"
+            )
+        holder = next((other.name for other in self if other.bridge == normal.get("bridge_name")), None)
+        if holder is not None:
+            raise Conflict(
+                f"network {name} cannot have the bridge {normal['bridge_name']}, which is that of network "
+                f"{holder}; choose another bridge_name"
+            )
         decided = planning.decide(name, normal, subnets, number, bridge, self._netlink())
         network = dataclasses.replace(decided, waiting=waiting)
         self._make_way(network)
@@ -144,8 +155,8 @@ class Register:
         return True
 
     def foresee_default(self) -> None:
-        """Decide on the default network, unless it is there. Where that is not possible now, whoever comes onto
-        it will hear why.
+        """Decide on the default network, unless it is there. Where that is not possible now, whoever comes
+        onto it will hear why.
         """
         if specs.DEFAULT_NETWORK in self.known:
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from .drift import DriftWatch, KeptTable, Tell
 from .driver import Sight
 from .drivers import make_drivers
 from .firewall import Firewall
-from .leases import Leases
+from .leases import Leases, free_ifname
 from .obstacles import Obstacles
 from .overlaykeys import OverlayKeys
 from .published import PublishedPorts
@@ -272,6 +273,13 @@ class NetworkService:
         """
         return self._cabling.lay_ahead(self.get(name), pid) if name in self._settled else None
 
+    def interface_names(self, endpoints: Sequence[Endpoint]) -> builtins.list[str]:
+        """What the interfaces of a container that is about to start are called, in this order."""
+        names: builtins.list[str] = []
+        for endpoint in endpoints:
+            names.append(free_ifname(self.get(endpoint.network), names))
+        return names
+
     def default_routes(
         self, endpoints: Sequence[Endpoint], preferred: Collection[str] = ()
     ) -> dict[str, tuple[int, ...]]:
@@ -338,12 +346,17 @@ class NetworkService:
         It is that on its first network that the firewall knows and that is not internal.
         """
         known = [
-            endpoint
-            for endpoint in endpoints
-            if self._networks.driver(self.get(endpoint.network)).filtered
+            endpoint for endpoint in endpoints if self._networks.driver(self.get(endpoint.network)).filtered
         ]
         known.sort(key=lambda endpoint: self.get(endpoint.network).internal)
         return next((endpoint.addresses[0] for endpoint in known), "")
+
+    def bound(self, endpoints: Sequence[Endpoint], mappings: Collection[M]) -> builtins.list[M]:
+        """Mappings that name no address of the host, at that which the network says that they lead to."""
+        address = self.port_address(endpoints)
+        found = next((one.network for one in endpoints if address in one.addresses), None)
+        default = "" if found is None else self.get(found).publish_address
+        return [one if one.host_ip else dataclasses.replace(one, host_ip=default) for one in mappings]
 
     async def publish(
         self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None

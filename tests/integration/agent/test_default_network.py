@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network that containers are on which name none: there from the start, and without a device until then."""
+"""The network of containers that name none: there from the start, and without a device until then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def bridge(agent: AgentUnderTest) -> dict[str, Any]:
 
 def has_device(name: str) -> bool:
     return subprocess.run(("ip", "link", "show", name), capture_output=True, check=False).returncode == 0
-
 
 
 @pytest.mark.docker
