@@ -71,7 +71,8 @@ def test_import_tells_its_errors_in_the_stream(api: Served) -> None:
     [
         ("fromImage=BUSYBOX", 400, "lower case"),
         ("fromImage=busybox&platform=a/b/c/d", 400, "a/b/c/d"),
-        ("fromSrc=http://x/y.tar", 501, "fromSrc"),
+        ("fromSrc=ftp://x/y.tar", 400, "ftp://x/y.tar"),
+        ("fromSrc=127.0.0.1:1/y.tar", 503, "http://127.0.0.1:1/y.tar cannot be fetched"),
         ("fromSrc=-&repo=x&changes=RUN%20x", 400, "RUN x"),
         ("fromSrc=-&repo=x&platform=windows/amd64", 501, "windows/amd64"),
     ],
