@@ -135,8 +135,8 @@ options:
     type: int
   bridge_name:
     description:
-      - What the bridge is called on the host. Without it the agent gives it a name of its own. A device of that
-        name which is none of this network is an error, and is left alone.
+      - What the bridge is called on the host. Without it the agent gives it a name of its own. A device of
+        that name which is none of this network is an error, and is left alone.
     type: str
   port_isolation:
     description:
