@@ -2,8 +2,7 @@
 """One thin function a system call: call it, and raise OSError with the call's name where it fails.
 
 Only what Python's `os` lacks on 3.11 is here. The C library is called through PyDLL, which keeps the
-interpreter lock: each call is short, and a raw clone must not be surrounded by lock traffic. One that may
-wait for a disk goes through `_waiting`, which lets other threads go on.
+interpreter lock: each call is short, and a raw clone must not be surrounded by lock traffic.
 """
 
 from __future__ import annotations
@@ -149,8 +148,7 @@ _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
 _ATTEMPTS = 128
-_libc = ctypes.PyDLL(None, use_errno=True)
-_waiting = ctypes.CDLL(None, use_errno=True)
+_libc, _waiting = ctypes.PyDLL(None, use_errno=True), ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _NULL = ctypes.c_void_p(None)
@@ -228,9 +226,7 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """umount2(2). The last one of an overlay waits until the disk has all that is to be written there
-    (sync_filesystem() in the kernel), which may take seconds.
-    """
+    """umount2(2); the last one of an overlay may take seconds, since it waits for the disk (syncfs(2))."""
     _check(_waiting.umount2(_path(target), ctypes.c_int(flags)), "umount", target)
 
 
