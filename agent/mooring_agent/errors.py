@@ -55,6 +55,13 @@ class Denied(MooringError):
     code = "denied"
 
 
+class Predefined(MooringError):
+    """The named thing is always there, and what was asked for would take it away."""
+
+    status = 403
+    code = "predefined"
+
+
 class NotFound(MooringError):
     """The named thing does not exist."""
 

@@ -90,14 +90,14 @@ class Application:
 
     async def _allowed(self, request: Request, route: Route, policy: Policy) -> Reply:
         """Answer somebody whom the rules may hold. Raises Forbidden, and what the call raises."""
-        allowed = policy.check(request, route)
+        allowed = await policy.check(request, route)
         if isinstance(allowed, Owner):
             try:
                 if self._owned is None:
                     raise allowed.may_not(request.method, request.path)
                 return await self._owned.call(request, route, allowed)
             except Forbidden:
-                policy.note_refusal(request)
+                policy.note_refusal(request, allowed.who)
                 raise
         request.looks_only = allowed is Need.READ
         reply = await route.call(request)

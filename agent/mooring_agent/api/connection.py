@@ -128,8 +128,7 @@ class Connection(asyncio.Protocol):
         self._unwatch_hangup()
         if self._inflow is not None:
             self._inflow.feed_lost()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_exception(ClientDisconnected("the client went away"))
+        self.resume_writing()
         if self._task is not None and (self._raw or self._request is None or self._request.abandon):
             self._task.cancel()
 
@@ -140,8 +139,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        waited_for, self._writable = self._writable, None
+        if waited_for is not None:
+            waited_for.set_result(None)
 
     # -- the way in ------------------------------------------------------------------------------------------
 
@@ -362,14 +362,11 @@ class Connection(asyncio.Protocol):
         self._writes += 1
         if self._writes % WRITES_A_TURN == 0:
             await asyncio.sleep(0)
-        if self._lost:  # which nobody would tell a writer that begins to wait now
+        if self._write_paused and not self._lost:
+            self._writable = self._writable or self._loop.create_future()
+            await asyncio.shield(self._writable)  # which others may wait for too
+        if self._lost:
             raise ClientDisconnected("the client went away")
-        if self._write_paused:
-            self._writable = self._loop.create_future()
-            try:
-                await self._writable
-            finally:
-                self._writable = None
 
     # -- between requests, and the end -----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InvalidSpec, MooringError
 from ..images.build.context import DOCKERFILE, archive_context
 from ..images.build.reporting import ERRORS, NOTE, OUTPUT, STEP, WARNING
+from ..images.fetching import is_git, is_url
 from .client import FLEET
 from .containers import client_of
 from .images import pair, stdin
@@ -80,8 +81,16 @@ def _prepared(arguments: argparse.Namespace) -> tuple[dict[str, Any], Iterator[b
         "secrets": dict(_secret(text) for text in arguments.secret),
         "source_date_epoch": arguments.source_date_epoch,
         "time_limit": arguments.time_limit,
+        "ulimits": arguments.ulimit or None,
+        "cgroup": arguments.cgroup,
     }
     file = arguments.file
+    if is_git(arguments.context) or is_url(arguments.context):
+        options["remote"] = arguments.context
+        if file == "-":
+            options["text"] = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+        options["dockerfile"] = DOCKERFILE if file in (None, "-") else file
+        return options, iter(())
     if arguments.context == "-":
         if file == "-":
             raise InvalidSpec(

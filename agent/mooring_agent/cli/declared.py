@@ -32,7 +32,8 @@ _LIMITS = (
 )
 _NETWORK = (
     "driver", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "mtu", "parent", "mode",
-    "encryption", "port",
+    "encryption", "port", "bridge_name", "port_isolation", "interface_prefix", "publish_address",
+    "attachable",
 )  # fmt: skip
 
 

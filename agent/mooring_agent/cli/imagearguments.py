@@ -147,7 +147,12 @@ def layers(commands: Commands) -> None:
 def build(commands: Commands) -> None:
     """Builds and what they keep."""
     build = add_command(commands, "build", "build an image from a Dockerfile", "build.build")
-    build.add_argument("context", metavar="DIR|-", help="the build context; - is a tar archive on stdin")
+    build.add_argument(
+        "context",
+        metavar="DIR|-|URL",
+        help="the build context; - is a tar archive on stdin, of a URL the agent fetches a Dockerfile, "
+        "an archive or a git repository (URL.git#REF:DIR)",
+    )
     build.add_argument("-f", "--file", metavar="PATH", help="the Dockerfile (default: Dockerfile in DIR)")
     build.add_argument("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]")
     build.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]")
@@ -164,6 +169,10 @@ def build(commands: Commands) -> None:
     build.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
     build.add_argument("--platform", default="", metavar="OS/ARCH")
     build.add_argument("-m", "--memory", type=int, default=0, metavar="BYTES", help="what RUN may use")
+    build.add_argument(
+        "--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="of what RUN runs"
+    )
+    build.add_argument("--cgroup", metavar="NAME", help="a declared cgroup for what RUN runs")
     build.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS")
     build.add_argument(
         "--source-date-epoch", type=int, metavar="SECONDS", help="the time that nothing in it is later than"

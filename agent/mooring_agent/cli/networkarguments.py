@@ -112,6 +112,17 @@ def declared(network: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--no-nat", action="store_true", help="keep the containers' addresses on the way out"
     )
+    network.add_argument("--bridge-name", metavar="INTERFACE", help="what its bridge is called on the host")
+    network.add_argument(
+        "--port-isolation", action="store_true", help="its containers do not reach each other"
+    )
+    network.add_argument(
+        "--interface-prefix", metavar="NAME", help="of the containers' interfaces, in place of eth"
+    )
+    network.add_argument(
+        "--publish-address", metavar="ADDRESS", help="of the host, for ports that are published at none"
+    )
+    network.add_argument("--attachable", action="store_true", help="kept and shown, for Docker's clients")
     network.add_argument("-l", "--label", action="append", default=[], metavar="K=V")
 
 

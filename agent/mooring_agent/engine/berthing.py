@@ -251,11 +251,12 @@ class Berthing:
         spec = container.spec
         routes = self._networks.default_routes(container.endpoints, preferred_networks(spec.networks))
         attached = {network.name: network for network in spec.networks}
+        names = self._networks.interface_names(container.endpoints)
         for number, endpoint in enumerate(container.endpoints):
             await self._networks.connect(
                 endpoint,
                 berth.pid,
-                ifname=f"eth{number}",
+                ifname=names[number],
                 default_routes=routes[endpoint.network],
                 cable=berth.cable if number == 0 else None,
                 sysctls=attached[endpoint.network].sysctls,

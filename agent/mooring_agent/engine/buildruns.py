@@ -179,9 +179,10 @@ class BuildRuns:
             etc = self._launching.etc_directory(container.id)
             (etc / _GROUP_FILE).write_text(container.group)  # it has not the name by which it would be swept
         self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
+        names = self._networks.interface_names(container.endpoints)
         for number, endpoint in enumerate(container.endpoints):
             routes = (4, 6) if number == 0 else ()
-            await self._networks.connect(endpoint, berth.pid, f"eth{number}", routes)
+            await self._networks.connect(endpoint, berth.pid, names[number], routes)
         rootfs = self._snapshotter.rootfs(request.key)
         if request.stubs is not None:
             rootfs = replace(rootfs, lower=(request.stubs, *rootfs.lower))
@@ -322,6 +323,8 @@ def _spec(request: RunRequest) -> dict[str, Any]:
         "cpuset_cpus": limits.cpuset_cpus,
         "cpuset_mems": limits.cpuset_mems,
         "shm_size": limits.shm_size,
+        "ulimits": limits.ulimits or None,
+        "cgroup": limits.cgroup,
     }
     if network != "host":
         given["hostname"] = HOSTNAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,13 +30,23 @@ Pull = Callable[[str, Platform, Progress, Credentials | None], Coroutine[Any, An
 """Gets an image from its registry, with the host's credentials if none are given."""
 
 
+async def _nothing() -> AsyncIterator[bytes]:
+    pieces: tuple[bytes, ...] = ()
+    for piece in pieces:
+        yield piece
+
+
 class Builds:
     """The builds of this agent."""
 
-    def __init__(self, store: ImageStore, runs: BuildRuns, events: EventBus) -> None:
+    def __init__(
+        self, store: ImageStore, runs: BuildRuns, events: EventBus, has_group: Callable[[str], bool]
+    ) -> None:
+        """`has_group` tells whether a control group is declared."""
         self._store = store
         self._runs = runs
         self._events = events
+        self._has_group = has_group
         self._builder = Builder(store.state)
         # Of its own: builds wait for commands and pulls, which need threads of the loop to go on.
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mooring-build")
@@ -47,8 +57,12 @@ class Builds:
     async def build(self, options: BuildOptions, chunks: AsyncIterable[bytes], progress: Progress) -> Image:
         """Build an image from a context that arrives in pieces, read no faster than it is unpacked.
 
-        When the caller is cancelled the build is given up, and nothing of it is left when this returns.
+        Of a context that is fetched nothing is read. When the caller is cancelled the build is given up, and
+        nothing of it is left when this returns. Raises NotFound for a control group that is not declared.
         """
+        group = options.limits.cgroup
+        if group is not None and not self._has_group(group):
+            raise NotFound(f"a build is to run in cgroup {group}, which is not declared: declare it first")
         upload = Upload()
         cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -59,7 +73,7 @@ class Builds:
         work = asyncio.wrap_future(running)
         self._cancelled[work] = cancelled
         try:
-            await upload.feed(chunks, work)
+            await upload.feed(_nothing() if options.remote else chunks, work)
             image = await asyncio.shield(work)
         except BaseException as error:
             cancelled.set()

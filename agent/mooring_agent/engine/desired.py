@@ -92,6 +92,7 @@ class DesiredContainers:
         existing = self._registry.find(name)
         if existing is not None and existing.name != name:
             existing = None  # the name is the beginning of another one's id
+        self._switching.require_way_in(name, wanted)
         pulled = await self._pull(wanted, dry_run=dry_run)
         plan = self._plan(name, existing, wanted, pulled, tolerant=dry_run, healthy=healthy)
         before = None if existing is None else _shown(existing.spec, existing.running)

@@ -154,7 +154,7 @@ class Engine:
         self._build_runs = BuildRuns(
             self.lifecycle, self._launching, self.snapshotter, self.networks, self.naming
         )
-        self.builds = Builds(self.images, self._build_runs, self.events)
+        self.builds = Builds(self.images, self._build_runs, self.events, self.groups.exists)
         self.image_service = Images(
             self.images,
             registries,

@@ -59,7 +59,7 @@ class LiveChanges:
     async def apply(self, container: Container, wanted: ContainerSpec, *, managed: bool) -> None:
         """Bring a container to a spec that differs from its own in live options only; all or nothing."""
         async with container.lock:
-            await self._apply(container, wanted, managed)
+            await self._apply(container, wanted, managed, ports_needed=True)
 
     async def update(self, container: Container, changes: Mapping[str, Any]) -> None:
         """Change some options. Raises Conflict naming those that cannot be changed live, InvalidSpec."""
@@ -75,13 +75,13 @@ class LiveChanges:
                 raise Conflict(
                     f"container {container.name} cannot change {', '.join(fixed)} while it exists: replace it"
                 )
-            await self._apply(container, wanted, container.managed)
+            await self._apply(container, wanted, container.managed, ports_needed=True)
 
     async def settle(self, container: Container) -> None:
         """Bring a change of its networks to its end that was cut off when an agent was killed."""
         async with container.lock:
-            if self._is_led_astray(container):
-                await self._lifecycle.switching.change(container, container.spec.ports)
+            if container.running:
+                await self._lifecycle.switching.follow(container, container.spec)
             await self._attaching.settle(container)
 
     async def connect(self, container: Container, attachment: NetworkAttachment) -> None:
@@ -113,11 +113,16 @@ class LiveChanges:
 
     # With the container's lock
 
-    async def _apply(self, container: Container, wanted: ContainerSpec, managed: bool) -> None:
+    async def _apply(
+        self, container: Container, wanted: ContainerSpec, managed: bool, *, ports_needed: bool = False
+    ) -> None:
+        """See `apply`. With `ports_needed` its networks must have a way in for its ports, as in what is
+        declared; who only takes it off a network leaves it without them.
+        """
         self._registry.get(container.id)  # it may have been removed meanwhile
         settled(wanted, container.image_health, container.name)
         fields = {change.field for change in compare(container.spec, wanted)}
-        if "ports" in fields:
+        if ports_needed and not fields.isdisjoint(("ports", "networks")):
             self._lifecycle.switching.require_way_in(container.name, wanted)
         if "log" in fields:
             self._forwarding.check_host(container.name, wanted.log)
@@ -132,8 +137,10 @@ class LiveChanges:
             if running and "log" in fields:
                 limits = messages.SetLog(container.id, wanted.log.max_size, wanted.log.max_files)
                 await self._lifecycle.link.request(limits)
-            if (running and "ports" in fields) or self._is_led_astray(container):
+            if running and "ports" in fields:
                 await self._lifecycle.switching.change(container, wanted.ports)
+            elif running and "networks" in fields:
+                await self._lifecycle.switching.follow(container, wanted)
         except MooringError:
             if "networks" in fields:
                 await self._attaching.attach(container, container.spec)
@@ -167,13 +174,6 @@ class LiveChanges:
             self._launching.hierarchy.group(container.group).apply(resources_of(spec))
         if fields.intersection(("networks", "network_limits")):
             await self._networks.change_terms(container.id, terms_of(spec))
-
-    def _is_led_astray(self, container: Container) -> bool:
-        """Whether its published ports lead elsewhere than they should, since its networks have changed."""
-        address = self._networks.port_address(container.endpoints)
-        right = [(one.ipv4 or "", one.ipv6 or "") for one in container.endpoints if address in one.addresses]
-        published = self._networks.published(container.id)
-        return any((one.container_ip, one.container_ipv6) not in right for one in published)
 
     def _attachment(self, container: Container, network: str) -> NetworkAttachment:
         """Its place on a network. Raises NotFound if it is not there."""

@@ -80,16 +80,20 @@ class Networks:
         return outcome(actions, before, wanted.given, self.get(name))
 
     async def delete(self, name: str, *, dry_run: bool = False) -> dict[str, Any]:
-        """Remove a network. Raises Conflict while containers are on it."""
+        """Remove a network. Raises Conflict while containers are on it.
+
+        The default one is there again at once, as nobody has declared it and without a device.
+        """
         existing = self._find(name)
-        if existing is None:
-            return outcome([], None, None, None)
         stored = self._declared(name)
+        if existing is None or (existing.waiting and stored is None):
+            return outcome([], None, None, None)
         before = stored.given if stored is not None else {}
         if not dry_run:
             await self._remove(existing)
             self._connection.execute("DELETE FROM declared WHERE kind = 'network' AND name = ?", (name,))
             self._events.publish("network", "destroy", name, {"name": name, "type": existing.driver})
+            self._service.foresee_default()
         return outcome([Action("remove", "network", name, "it is not wanted")], before, None, None)
 
     async def public_key(self) -> str:

@@ -61,6 +61,11 @@ class Switching:
 
     def require_way_in(self, name: str, spec: ContainerSpec) -> None:
         """Refuse ports that none of the networks of a container could lead to. Raises InvalidSpec."""
+        if spec.ports and spec.networks[0].name == "none":
+            raise InvalidSpec(
+                f'container {name}: ports cannot be published with the network "none", which gives the '
+                "container no address to lead to; remove ports or attach a bridge network"
+            )
         if spec.ports and (why := self.no_way_in([network.name for network in spec.networks])):
             raise InvalidSpec(
                 f"container {name} cannot publish ports: {why}; remove ports, or attach it to a network of "
@@ -71,6 +76,8 @@ class Switching:
         """Why published ports could lead to no container of these networks, "" if they could, or where one is
         not there yet.
         """
+        if "none" in networks:
+            return "it is on no network"
         known = {network.name: network for network in self._networks.list()}
         reasons = [known[name].unpublished if name in known else "" for name in networks]
         return "; ".join(reasons) if all(reasons) else ""
@@ -83,7 +90,7 @@ class Switching:
         """
         former = self._former(container)
         kept = container.ports and not any(port.balance and port.weight for port in container.ports)
-        if not container.spec.ports or kept:
+        if not container.spec.ports or kept or self._is_shut_off(container.spec):
             return
         if former is not None and former.running and container.spec.update_order == "start_first":
             return  # `take_over` follows when it answers
@@ -102,6 +109,18 @@ class Switching:
             raise Conflict(f"container {container.name} has no network that ports could be published for")
         await self._set(container, wanted, None)
         self.started(container)
+
+    async def follow(self, container: Container, spec: ContainerSpec) -> None:
+        """Its networks have become those of `spec` while it runs: its ports lead to where it is now. It has
+        none while no network of its has a way in, and gets them when it has come onto one that has. Raises
+        Conflict.
+        """
+        former = self._former(container)
+        has_them = bool(container.ports) or (former is not None and former.running)
+        if self._is_shut_off(spec):
+            await self.give_back(container)
+        elif self._is_led_astray(container) or (spec.ports and not has_them):
+            await self.change(container, spec.ports)
 
     async def give_back(self, container: Container) -> None:
         """Take back all its ports."""
@@ -162,7 +181,7 @@ class Switching:
 
     async def hand_back(self, new: Container, old: Container) -> None:
         """Give `old`, if it runs, the ports that `new` has taken over."""
-        if old.running and not old.ports and old.spec.ports:
+        if old.running and not old.ports and old.spec.ports and not self._is_shut_off(old.spec):
             await self._set(old, old.spec.ports, new)
             self.started(old)
 
@@ -193,6 +212,17 @@ class Switching:
 
     # Inside
 
+    def _is_shut_off(self, spec: ContainerSpec) -> bool:
+        """Whether no published port could lead to a container, which has left its networks while it lived."""
+        return bool(self.no_way_in([network.name for network in spec.networks]))
+
+    def _is_led_astray(self, container: Container) -> bool:
+        """Whether its published ports lead elsewhere than they should, since its networks have changed."""
+        address = self._networks.port_address(container.endpoints)
+        right = [(one.ipv4 or "", one.ipv6 or "") for one in container.endpoints if address in one.addresses]
+        published = self._networks.published(container.id)
+        return any((one.container_ip, one.container_ipv6) not in right for one in published)
+
     def _former(self, container: Container) -> Container | None:
         return self._registry.find(container.replaces) if container.replaces else None
 
@@ -208,7 +238,7 @@ class Switching:
         ready = readiness.answering(container.pid, shared) if container.pid and admitted else frozenset()
         mappings = [
             replace(port, weight=0) if port.balance and (port.protocol, port.container) not in ready else port
-            for port in wanted
+            for port in self._networks.bound(container.endpoints, wanted)
         ]
         address = self._networks.port_address(container.endpoints)
         published = await self._networks.publish(
@@ -279,7 +309,7 @@ class Switching:
         shares = {(port.host, port.host_ip, port.protocol): port.weight for port in container.ports}
         return {
             (port.protocol, port.container)
-            for port in container.spec.ports
+            for port in self._networks.bound(container.endpoints, container.spec.ports)
             if port.balance and shares.get((port.host, port.host_ip, port.protocol)) != port.weight
         }
 

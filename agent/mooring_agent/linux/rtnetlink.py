@@ -79,6 +79,7 @@ IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_ISOLATED = 33
 VETH_INFO_PEER = 1
 IFLA_MACVLAN_MODE = 1
 MACVLAN_MODE_PRIVATE = 1
@@ -236,9 +237,13 @@ def macvlan_add(name: str, *, parent: int, mode: int, pid: int, mtu: int | None 
     )
 
 
-def bridge_port_set(name: str, *, hairpin: bool) -> bytes:
-    """Let the bridge send a frame back through the port `name` by which it came in, or forbid it."""
+def bridge_port_set(name: str, *, hairpin: bool, isolated: bool = False) -> bytes:
+    """Let the bridge send a frame back through the port `name` by which it came in, or forbid it; between
+    ports that are `isolated` it sends none (bridge(8)).
+    """
     mode = attribute(IFLA_BRPORT_MODE, bytes([hairpin]))
+    if isolated:
+        mode += attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
     return message(
         RTM_NEWLINK,
         NLM_F_ACK,

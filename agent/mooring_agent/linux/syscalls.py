@@ -148,7 +148,7 @@ _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
 _ATTEMPTS = 128
-_libc = ctypes.PyDLL(None, use_errno=True)
+_libc, _waiting = ctypes.PyDLL(None, use_errno=True), ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _NULL = ctypes.c_void_p(None)
@@ -226,8 +226,8 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """umount2(2)."""
-    _check(_libc.umount2(_path(target), ctypes.c_int(flags)), "umount", target)
+    """umount2(2); the last one of an overlay may take seconds, since it waits for the disk (syncfs(2))."""
+    _check(_waiting.umount2(_path(target), ctypes.c_int(flags)), "umount", target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -65,8 +65,10 @@ class BridgeDriver:
 
     def links(self, netlink: RouteSocket, network: Network) -> list[str]:
         """See `Driver.links`: the bridges; the trunks go with the further ones."""
-        further = _further(network, netlink.links())
-        return [*(_trunk(link.name)[0] for link in further), *(link.name for link in further), network.bridge]
+        links = netlink.links()
+        further, first = _further(network, links), _first(network, links)
+        mine = [] if first is None else [first.name]
+        return [*(_trunk(link.name)[0] for link in further), *(link.name for link in further), *mine]
 
     def reserved(self, netlink: RouteSocket, network: Network) -> Collection[IPAddress]:
         """See `Driver.reserved`."""
@@ -83,6 +85,11 @@ class BridgeDriver:
                 raise Conflict(
                     f"network {network.name} needs the interface name {network.bridge}, which a "
                     f"{link.kind or 'physical'} interface of the host has; remove or rename that one"
+                )
+            elif not _is_ours(network, link):
+                raise Conflict(
+                    f"network {network.name} is to have the bridge {network.bridge}, and the host has one of "
+                    "that name, which is none of ours; choose another bridge_name, or remove that bridge"
                 )
             if network.ipv6 is not None:
                 sysctls.require_ipv6(network.name)
@@ -105,7 +112,7 @@ class BridgeDriver:
     def restore(self, netlink: RouteSocket, network: Network, endpoints: Collection[Endpoint]) -> None:
         """See `Driver.restore`."""
         links = netlink.links()
-        first = next((link for link in links if link.name == network.bridge), None)
+        first = _first(network, links)
         if first is None:
             return
         for link in _further(network, links):
@@ -114,7 +121,7 @@ class BridgeDriver:
         for port in _strays(network, links, endpoints):
             netlink.execute(
                 rtnetlink.link_set(port.ifindex, master=self._bridge_with_room(netlink, network), up=True),
-                rtnetlink.bridge_port_set(port.name, hairpin=True),
+                rtnetlink.bridge_port_set(port.name, hairpin=True, isolated=network.port_isolation),
             )
 
     def differences(
@@ -122,7 +129,7 @@ class BridgeDriver:
     ) -> list[str]:
         """See `Driver.differences`."""
         name = f"bridge {network.bridge} of network {network.name}"
-        links, first = sight.links, sight.link(network.bridge)
+        links, first = sight.links, _first(network, sight.links)
         if first is None or first.kind != "bridge":
             return [f"{name} is missing"]
         found = []
@@ -182,7 +189,7 @@ class BridgeDriver:
 def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     links = netlink.links()
     ports = Counter(link.master for link in links)
-    first = next((link for link in links if link.name == network.bridge), None)
+    first = _first(network, links)
     if first is None:
         raise NetlinkError(errno.ENODEV, f"bridge {network.bridge} is missing")
     further = _further(network, links)
@@ -192,7 +199,7 @@ def _find_room(netlink: RouteSocket, network: Network) -> _Room:
     sysctls.make_room_for_neighbours()
     taken = {link.name for link in further}
     name = next(
-        name for number in range(1, len(taken) + 2) if (name := f"{network.bridge}x{number}") not in taken
+        name for number in range(1, len(taken) + 2) if (name := f"{_stem(network)}x{number}") not in taken
     )
     # A MAC of its own, that no address stands for: else it would change with its ports.
     mac = (b"\x02x" + zlib.crc32(name.encode()).to_bytes(4)).hex(":")
@@ -217,6 +224,8 @@ def _join(netlink: RouteSocket, network: Network, first: int, name: str, further
     if sysctls.has_ipv6():
         netlink.execute(rtnetlink.link_local_off(upper), rtnetlink.link_local_off(lower))
     netlink.execute(rtnetlink.link_set(netlink.index(lower), master=further, up=True))
+    if network.port_isolation:  # what comes from a further bridge gets to the host alone, and back from there
+        netlink.execute(rtnetlink.bridge_port_set(upper, hairpin=False, isolated=True))
 
 
 def _trunk(name: str) -> tuple[str, str]:
@@ -224,9 +233,28 @@ def _trunk(name: str) -> tuple[str, str]:
     return f"{name}u", f"{name}d"
 
 
+def _first(network: Network, links: Collection[Link]) -> Link | None:
+    """Its own bridge, if it is there."""
+    return next((link for link in links if link.name == network.bridge and _is_ours(network, link)), None)
+
+
+def _is_ours(network: Network, link: Link) -> bool:
+    """Whether a bridge of the right name is the network's. Nobody else gives names such as ours; of one that
+    is declared the MAC tells, which is made of the gateway's address in a way of our own.
+    """
+    return not network.bridge_name or link.mac == network.mac
+
+
+def _stem(network: Network) -> str:
+    """What the names of its further bridges begin with; one that is declared leaves no room for more."""
+    if not network.bridge_name:
+        return network.bridge
+    return f"mb{zlib.crc32(network.bridge.encode()):08x}"
+
+
 def _further(network: Network, links: Collection[Link]) -> list[Link]:
     """The further bridges of a network."""
-    pattern = re.compile(re.escape(network.bridge) + r"x[0-9]+")
+    pattern = re.compile(re.escape(_stem(network)) + r"x[0-9]+")
     return [link for link in links if link.kind == "bridge" and pattern.fullmatch(link.name)]
 
 
@@ -279,7 +307,7 @@ def _strays(network: Network, links: Collection[Link], endpoints: Collection[End
     if not names:
         return []
     bridges = {link.ifindex for link in _further(network, links)}
-    bridges.update(link.ifindex for link in links if link.name == network.bridge)
+    bridges.update(first.ifindex for first in (_first(network, links),) if first is not None)
     return [link for link in links if link.name in names and link.master not in bridges]
 
 

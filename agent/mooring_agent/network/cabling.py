@@ -13,7 +13,7 @@ from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import linksysctls, veths
 from .driver import Driver
-from .leases import Leases
+from .leases import Leases, free_ifname
 from .records import Endpoint, Network
 from .traffic import Traffic
 from .veths import Cable
@@ -50,7 +50,7 @@ class Cabling:
         if not driver.lays_ahead(network):
             return None
         try:
-            return driver.lay(self._netlink(), network, veths.spare_ifname(), pid, "eth0")
+            return driver.lay(self._netlink(), network, veths.spare_ifname(), pid, free_ifname(network))
         except (OSError, MooringError):
             return None  # `plug` will find out, and say what is wrong
 

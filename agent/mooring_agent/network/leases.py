@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from ..errors import AddressTaken, Conflict, MooringError
 from . import veths
@@ -88,7 +88,9 @@ class Leases:
                 ipv6=addresses[6],
                 prefix_length6=network.ipv6.cidr.prefixlen if network.ipv6 else 0,
                 gateway6=str(network.ipv6.gateway) if network.ipv6 else None,
-                ifname=_free_ifname(mine.values()) if before is None else before.ifname,
+                ifname=free_ifname(network, [one.ifname for one in mine.values()])
+                if before is None
+                else before.ifname,
             )
             self._check_mac(network, endpoint)
             with self._database.transaction():
@@ -219,7 +221,9 @@ class Leases:
             del self._endpoints[endpoint.container_id]
 
 
-def _free_ifname(endpoints: Iterable[Endpoint]) -> str:
-    """The first of eth0, eth1, … that none of a container's endpoints has."""
-    taken = {endpoint.ifname for endpoint in endpoints}
-    return next(name for number in range(len(taken) + 1) if (name := f"eth{number}") not in taken)
+def free_ifname(network: Network, taken: Collection[str] = ()) -> str:
+    """What an interface of a container on a network is called: the first of eth0, eth1, … (or as the network
+    has it) that is not taken.
+    """
+    prefix = network.interface_prefix or "eth"
+    return next(name for number in range(len(taken) + 1) if (name := f"{prefix}{number}") not in taken)

@@ -29,12 +29,37 @@ def plan_subnets(
     """The IPv4 and the IPv6 subnet of the network `name`, whose normal form is `given`; None for none.
 
     They overlap neither `others` nor what the host has routes to, but for those through the agent's own
-    links (of `others`, or left by an agent that was killed) and the parent of a macvlan network. Raises
-    Conflict, NotFound, and InvalidSpec for an overlay without this host.
+    links (of `others`, or left by an agent that was killed) and the parent of a macvlan network. One of
+    `others` that waits gives way to who names its subnet. Raises Conflict, NotFound, and InvalidSpec for an
+    overlay without this host.
     """
+    used = [other for other in others if not other.waiting]
+    try:
+        return _plan(name, given, others, netlink, config)
+    except Conflict:
+        if len(used) == len(others):
+            raise
+        return _plan(name, given, used, netlink, config)
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Whether two networks have addresses in common."""
+    taken = [Occupied(subnet.cidr, other.name) for subnet in other.subnets]
+    taken += [Occupied(subnet, other.name) for subnet in (other.overlay.subnets if other.overlay else ())]
+    return any(subnets.first_overlap(subnet.cidr, taken) for subnet in one.subnets)
+
+
+def _plan(
+    name: str,
+    given: Mapping[str, Any],
+    others: Collection[Network],
+    netlink: RouteSocket,
+    config: NetworkConfig,
+) -> tuple[Subnet | None, Subnet | None]:
     overlaydevice.seen_from_here(netlink, given, name)
     own = config.bridge_prefix, overlay.device_name(config.bridge_prefix)
     links = {link.name for link in netlink.links() if link.name.startswith(own)}
+    links.update(other.bridge for other in others if other.bridge_name)
     if "parent" in given:
         links.add(require_parent(netlink, name, given["parent"]).name)
     planned: list[Subnet | None] = []
@@ -116,7 +141,7 @@ def decide(
         nat=given.get("nat", True),
         internal=given.get("internal", False),
         labels=given.get("labels", {}),
-        bridge=bridge if driver != "macvlan" else "",
+        bridge=given.get("bridge_name", bridge) if driver != "macvlan" else "",
         created_at=time.time(),
         reserved=reserved,
         reserved_names=names,
@@ -126,6 +151,11 @@ def decide(
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
         overlay=across,
+        bridge_name=given.get("bridge_name", ""),
+        port_isolation=given.get("port_isolation", False),
+        interface_prefix=given.get("interface_prefix", ""),
+        publish_address=given.get("publish_address", ""),
+        attachable=given.get("attachable", False),
     )
 
 
@@ -162,6 +192,7 @@ def changed(before: Network, given: Mapping[str, Any], netlink: RouteSocket) -> 
         rules=parse_rules(given.get("rules", ()), "network rules"),
         reachable_from=tuple(given.get("reachable_from", ())),
         overlay=across,
+        attachable=given.get("attachable", False),
     )
 
 

@@ -41,7 +41,14 @@ class Network:
     `reserved_names`, for people. `mtu` is in bytes,
     None is the kernel's own (1500). `parent` and `mode` are those of a macvlan network, "" elsewhere.
     `rules` are asked in order; containers of the networks `reachable_from` may begin connections to its own.
-    Of an `overlay` the subnets are this host's slices.
+    Of an `overlay` the subnets are this host's slices. One that is `waiting` has no part of the host yet, and
+    gets it when somebody comes onto it.
+
+    `bridge_name` is the name of its bridge where its declaration says one. With `port_isolation` its
+    containers do not reach each other. Interfaces of containers are called `interface_prefix` ("" for eth)
+    and a number. Ports that are published at no address of the host in particular are published at
+    `publish_address`. `attachable` is kept for Docker's clients, who ask for it and look for it; every
+    network is.
     """
 
     name: str
@@ -62,6 +69,12 @@ class Network:
     reachable_from: tuple[str, ...] = ()
     overlay: Overlay | None = None
     reserved_names: Mapping[IPAddress, str] = field(default_factory=dict)
+    waiting: bool = False
+    bridge_name: str = ""
+    port_isolation: bool = False
+    interface_prefix: str = ""
+    publish_address: str = ""
+    attachable: bool = False
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
@@ -108,6 +121,11 @@ class Network:
             "rules": [rule.dump() for rule in self.rules],
             "reachable_from": list(self.reachable_from),
             "overlay": None if self.overlay is None else self.overlay.view(),
+            "bridge_name": self.bridge_name or None,
+            "port_isolation": self.port_isolation,
+            "interface_prefix": self.interface_prefix or None,
+            "publish_address": self.publish_address or None,
+            "attachable": self.attachable,
             "labels": dict(self.labels),
             "bridge": self.bridge or None,
             "created_at": self.created_at,

@@ -184,7 +184,8 @@ def remove_table(table: str) -> str:
 def network_elements(network: Network) -> Iterator[tuple[str, str]]:
     """The (set, element) pairs that a network consists of."""
     yield "bridges", f'"{network.bridge}"'
-    yield "within", f'"{network.bridge}" . "{network.bridge}"'
+    if not network.port_isolation:
+        yield "within", f'"{network.bridge}" . "{network.bridge}"'
     if network.overlay is not None:
         device = device_name(network.bridge)
         yield "bridges", f'"{device}"'

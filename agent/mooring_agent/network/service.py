@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound
+from ..errors import Conflict, InvalidSpec, MooringError
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from . import bridges, making, overlaykeys, planning, portrules, routing, ruleset, specs
 from .cabling import Cabling
 from .config import NetworkConfig
 from .drift import DriftWatch, KeptTable, Tell
-from .driver import Driver, Sight
+from .driver import Sight
 from .drivers import make_drivers
 from .firewall import Firewall
-from .leases import Leases
+from .leases import Leases, free_ifname
 from .obstacles import Obstacles
 from .overlaykeys import OverlayKeys
 from .published import PublishedPorts
 from .publishing import Change, Mapped, Target
 from .records import Endpoint, Network, Publication, Subnet
+from .register import Register
 from .rulestable import RulesTable
 from .store import NetworkStore, StateFile
 from .traffic import PLAIN_TERMS, Terms, Traffic
@@ -53,7 +55,6 @@ class NetworkService:
         self._database = database
         self._store = NetworkStore(database)
         self._container_name = container_name
-        self._networks: dict[str, Network] = {}
         self._leases = Leases(database, self._store, container_name)
         self.ports = PublishedPorts(self._store, container_name, self._apply)
         self._firewall = Firewall(config.nft_table, lambda: (self._filtered(), list(self.ports)))
@@ -61,26 +62,21 @@ class NetworkService:
         self._firewall_made = False
         self._settled: set[str] = set()
         self._settling = asyncio.Lock()
-        self._ensured: set[str] = set()
-        self._retiring: set[int] = set()
         self._opened: RouteSocket | None = None
         self._traffic = Traffic(config.bridge_prefix, terms_of)
         self._rules = RulesTable(self._firewall, self._filtered, self._leases, self._traffic)
         self.tables: list[KeptTable] = [self._rules]  # which are watched and repaired beside the firewall
         self.keys = OverlayKeys(config.data_root / overlaykeys.FILE)
-        self._drivers = make_drivers(self._traffic.guard, self.keys)
-        self._cabling = Cabling(self._drivers, self._leases, self._traffic, lambda: self._netlink)
+        drivers = make_drivers(self._traffic.guard, self.keys)
+        self._networks = Register(config, database, self._store, self._leases, drivers, lambda: self._netlink)
+        self._cabling = Cabling(drivers, self._leases, self._traffic, lambda: self._netlink)
         self._drift: DriftWatch | None = None
 
     # ---- the agent's life ------------------------------------------------------------------------
 
     async def start(self) -> builtins.list[str]:
         """Take up what the state file says, and repair the kernel's part. Returns what had to be repaired."""
-        for network in self._store.networks():
-            self._networks[network.name] = network
-        self._leases.restore()
-        for network in self._networks.values():
-            self._open_leases(network)
+        self._networks.restore()
         return self.ports.restore() + await self.repair()
 
     def watch(self, tell: Tell) -> None:
@@ -115,10 +111,10 @@ class NetworkService:
         Returns what `check` found before, and what could not be repaired; that is tried again by `connect`.
         """
         found = self._check_links()
-        for network in self._networks.values():
+        for network in self._networks.laid():
             try:
-                self._ensure(network)
-                self._driver(network).restore(self._netlink, network, self._leases.on(network.name))
+                self._networks.ensure(network)
+                self._networks.driver(network).restore(self._netlink, network, self._leases.on(network.name))
             except MooringError as error:
                 found.append(error.message)
         try:
@@ -130,7 +126,7 @@ class NetworkService:
             if wrong:
                 await self._firewall.rewrite()
             self._firewall_made = bool(self._filtered())
-            self._settled.update(self._ensured)
+            self._settled.update(self._networks.ensured)
             self._watch_bridges()
         except MooringError as error:
             wrong.append(error.message)
@@ -138,15 +134,15 @@ class NetworkService:
 
     async def teardown(self) -> None:
         """Remove everything of this agent's networks, from the kernel and from the state file."""
-        links = [one.host_ifname for name in self._networks for one in self._leases.on(name)]
-        for network in self._networks.values():
-            links += self._driver(network).links(self._netlink, network)
-            self._driver(network).forget(network)
+        links = [endpoint.host_ifname for endpoint in self._leases.all()]
+        for network in self._networks.laid():
+            links += self._networks.driver(network).links(self._netlink, network)
+            self._networks.driver(network).forget(network)
         self._store.clear()
         self.ports.clear()
         self._leases.clear()
-        for known in (self._networks, self._ensured, self._settled):
-            known.clear()
+        self._networks.clear()
+        self._settled.clear()
         made, self._firewall_made = self._firewall_made, False
         if made:
             await self._firewall.remove()
@@ -158,19 +154,16 @@ class NetworkService:
 
     def list(self) -> builtins.list[Network]:
         """All networks, the oldest first."""
-        return list(self._networks.values())
+        return list(self._networks)
 
     def get(self, name: str) -> Network:
         """The network of this name. Raises NotFound."""
-        network = self._networks.get(name)
-        if network is None:
-            known = ", ".join(self._networks) or "none yet"
-            raise NotFound(f"network {name} does not exist (there is {known}); create it first")
-        return network
+        return self._networks.get(name)
 
     async def create(self, name: str, spec: Mapping[str, Any]) -> Network:
         """Make a network. Raises InvalidSpec, and Conflict where it clashes with the host or another one."""
-        network = self._add(specs.check_name(name), specs.normalise_spec(spec))
+        network = self._networks.add(specs.check_name(name), specs.normalise_spec(spec))
+        self._watch_bridges()
         try:
             await self._settle(network)
         except MooringError:
@@ -178,17 +171,22 @@ class NetworkService:
             raise
         return network
 
+    def foresee_default(self) -> None:
+        """See `Register.foresee_default`."""
+        self._networks.foresee_default()
+
     async def update(self, name: str, spec: Mapping[str, Any]) -> Network:
         """Make a network what `spec` says, while its containers run on: `specs.LIVE`.
 
         Raises Conflict for a change that would need another network, NotFound, InvalidSpec.
         """
+        self._wake(name)
         before, after = self.get(name), self.plan_update(name, spec)
+        driver = self._networks.driver(after)
         if (before.rules, before.overlay) != (after.rules, after.overlay):
-            making.change(self._driver(after), self._netlink, before, after)
-        self._store.update_network(after)
-        self._networks[name] = after
-        if self._driver(after).filtered and ruleset.in_full(before) != ruleset.in_full(after):
+            making.change(driver, self._netlink, before, after)
+        self._networks.change(after)
+        if driver.filtered and ruleset.in_full(before) != ruleset.in_full(after):
             await self._firewall.rewrite()
         await self._rules.refresh()
         return after
@@ -208,8 +206,7 @@ class NetworkService:
         Raises Conflict, InvalidSpec.
         """
         specs.check_name(name)
-        others = [network for network in self._networks.values() if network.name != name]
-        return planning.plan_subnets(name, specs.normalise_spec(spec), others, self._netlink, self._config)
+        return self._networks.plan_subnets(name, specs.normalise_spec(spec))
 
     def plan_update(self, name: str, spec: Mapping[str, Any]) -> Network:
         """What `update` would make of a network; raises what it would raise."""
@@ -228,10 +225,10 @@ class NetworkService:
         """Give a container its addresses on a network, those it wants or free ones, and keep them until
         `release`; asked again it answers the same.
 
-        The network "bridge" is made when it is first asked for. Raises NotFound, Conflict, InvalidSpec.
+        The network "bridge" gets its part of the host with the first one. Raises NotFound, Conflict,
+        InvalidSpec.
         """
-        if network == specs.DEFAULT_NETWORK and network not in self._networks:
-            self._add(network, {})
+        self._wake(network)
         return self._leases.allocate(self.get(network), container_id, ipv4, ipv6, mac)
 
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
@@ -274,16 +271,20 @@ class NetworkService:
         """Lead a cable of the network `name` into the network namespace of process `pid`, as eth0, before it
         is known whose it will be; None where that is not possible at the moment.
         """
-        network = self._networks.get(name)
-        if network is None or name not in self._settled:
-            return None
-        return self._cabling.lay_ahead(network, pid)
+        return self._cabling.lay_ahead(self.get(name), pid) if name in self._settled else None
+
+    def interface_names(self, endpoints: Sequence[Endpoint]) -> builtins.list[str]:
+        """What the interfaces of a container that is about to start are called, in this order."""
+        names: builtins.list[str] = []
+        for endpoint in endpoints:
+            names.append(free_ifname(self.get(endpoint.network), names))
+        return names
 
     def default_routes(
         self, endpoints: Sequence[Endpoint], preferred: Collection[str] = ()
     ) -> dict[str, tuple[int, ...]]:
         """See `routing.default_routes`."""
-        return routing.default_routes(endpoints, self._networks, preferred)
+        return routing.default_routes(endpoints, self._networks.known, preferred)
 
     async def connect(
         self,
@@ -344,9 +345,18 @@ class NetworkService:
 
         It is that on its first network that the firewall knows and that is not internal.
         """
-        known = [endpoint for endpoint in endpoints if self._driver(self.get(endpoint.network)).filtered]
+        known = [
+            endpoint for endpoint in endpoints if self._networks.driver(self.get(endpoint.network)).filtered
+        ]
         known.sort(key=lambda endpoint: self.get(endpoint.network).internal)
         return next((endpoint.addresses[0] for endpoint in known), "")
+
+    def bound(self, endpoints: Sequence[Endpoint], mappings: Collection[M]) -> builtins.list[M]:
+        """Mappings that name no address of the host, at that which the network says that they lead to."""
+        address = self.port_address(endpoints)
+        found = next((one.network for one in endpoints if address in one.addresses), None)
+        default = "" if found is None else self.get(found).publish_address
+        return [one if one.host_ip else dataclasses.replace(one, host_ip=default) for one in mappings]
 
     async def publish(
         self, container_id: str, mappings: Sequence[M], ip: str, *, taking_over: str | None = None
@@ -374,12 +384,9 @@ class NetworkService:
             self._opened = RouteSocket()
         return self._opened
 
-    def _driver(self, network: Network) -> Driver:
-        return self._drivers[network.driver]
-
-    def _ensure(self, network: Network) -> None:
-        self._driver(network).ensure(self._netlink, network)
-        self._ensured.add(network.name)
+    def _wake(self, name: str) -> None:
+        if self._networks.wake(name):
+            self._watch_bridges()
 
     async def _look(self) -> builtins.list[str]:
         self._watch_bridges()
@@ -387,22 +394,19 @@ class NetworkService:
 
     def _watch_bridges(self) -> None:
         if self._drift is not None:
-            names = planning.own_links(self._networks.values())
+            names = planning.own_links(self._networks.laid())
             self._drift.watch_bridges(bridges.present(self._netlink, names))
-
-    def _open_leases(self, network: Network) -> None:
-        self._leases.open(network, self._driver(network).reserved(self._netlink, network))
 
     def _check_links(self) -> builtins.list[str]:
         found, sight = [], Sight.of(self._netlink)
-        for network in self._networks.values():
+        for network in self._networks.laid():
             endpoints = self._leases.on(network.name)
-            found += self._driver(network).differences(self._netlink, sight, network, endpoints)
+            found += self._networks.driver(network).differences(self._netlink, sight, network, endpoints)
         return found + self._traffic.differences(self._netlink, self._leases.all())
 
     def _filtered(self) -> builtins.list[Network]:
         """The networks that our nftables table knows."""
-        return [network for network in self._networks.values() if self._driver(network).filtered]
+        return self._networks.filtered()
 
     async def _check_firewall(self) -> builtins.list[str]:
         if not self._filtered():
@@ -413,32 +417,14 @@ class NetworkService:
             return [error.message]
         return [f"nftables table {self._config.nft_table}: {phrase}" for phrase in phrases]
 
-    def _add(self, name: str, spec: Mapping[str, Any]) -> Network:
-        """Decide on a network, note it, and make its bridge; the firewall follows in `_settle`."""
-        if name in self._networks:
-            raise Conflict(f"network {name} exists already; remove it first, or choose another name")
-        subnets = self.plan_subnets(name, spec)
-        used = {network.number for network in self._networks.values()} | self._retiring
-        number = next(number for number in range(len(used) + 1) if number not in used)
-        bridge = f"{self._config.bridge_prefix}{number}"
-        network = planning.decide(name, spec, subnets, number, bridge, self._netlink)
-        with self._database.transaction():
-            self._store.add_network(network)
-            making.make(self._driver(network), self._netlink, network)
-            self._ensured.add(network.name)
-        self._networks[name] = network
-        self._open_leases(network)
-        self._watch_bridges()
-        return network
-
     async def _settle(self, network: Network) -> None:
         """See to it that the firewall knows a network."""
         async with self._settling:
             if network.name in self._settled:
                 return
-            if network.name not in self._ensured:
-                self._ensure(network)
-            if not self._driver(network).filtered:
+            if network.name not in self._networks.ensured:
+                self._networks.ensure(network)
+            if not self._networks.driver(network).filtered:
                 pass
             elif self._firewall_made and not ruleset.reachable(self._filtered()):
                 await self._firewall.apply(ruleset.add_network(self._firewall.table, network))
@@ -450,25 +436,23 @@ class NetworkService:
             self.obstacles.suspect()
 
     async def _drop(self, network: Network) -> None:
-        self._store.remove_network(network.name)
-        self._leases.close(network.name)
-        self._networks.pop(network.name, None)
-        self._ensured.discard(network.name)
-        links = self._driver(network).links(self._netlink, network)
-        self._driver(network).forget(network)
+        self._networks.forget(network)
+        driver = self._networks.driver(network)
+        links = [] if network.waiting else driver.links(self._netlink, network)
+        driver.forget(network)
         made, settled = self._firewall_made, network.name in self._settled
         self._settled.discard(network.name)
         self._firewall_made = made and bool(self._filtered())
-        self._retiring.add(network.number)
+        self._networks.retire(network.number)
         try:
             await asyncio.to_thread(rtnetlink.remove_links, links)
         finally:
-            self._retiring.discard(network.number)
+            self._networks.retired(network.number)
         if made and not self._firewall_made:
             await self._firewall.remove()
         elif settled and ruleset.reachable([*self._filtered(), network]):
             await self._firewall.rewrite()
-        elif settled and self._driver(network).filtered:
+        elif settled and driver.filtered:
             await self._firewall.apply(ruleset.remove_network(self._firewall.table, network))
         await self._rules.refresh()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import InvalidSpec
@@ -17,16 +17,18 @@ DEFAULT_NETWORK = "bridge"
 BUILT_IN = ("host", "none")
 DRIVERS = ("bridge", "macvlan", "overlay")
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
+OPTIONS = ("bridge_name", "port_isolation", "interface_prefix", "publish_address")
+"""What a network may have beside its addresses, fixed while it exists."""
 KEYS = (
     "driver", "ipv4", "ipv6", "subnet", "gateway", "ip_range", "subnet6", "gateway6", "ip_range6", "reserved",
     "nat", "internal", "mtu", "parent", "mode", "hosts", "host", "vni", "slice_prefix", "encryption", "port",
-    "reachable_from", "rules", "labels",
+    "reachable_from", "rules", "labels", *OPTIONS, "attachable",
 )  # fmt: skip
 PREFIXES = {4: (8, 30), 6: (16, 126)}
 """The widest and the narrowest subnet of each IP version."""
 MTUS = (68, 65535)  # RFC 791, and the kernel's ETH_MAX_MTU
 SMALLEST_MTU6 = 1280  # RFC 8200, section 5
-LIVE = ("nat", "labels", "rules", "reachable_from", "hosts", "encryption", "port")
+LIVE = ("nat", "labels", "rules", "reachable_from", "hosts", "encryption", "port", "attachable")
 """Options that change while a network exists."""
 
 OF_OVERLAYS = ("hosts", "host", "vni", "slice_prefix", "encryption", "port")
@@ -46,6 +48,7 @@ NAME_EXPECTED = (
     "with a space"
 )
 _IFNAME = re.compile(r"[^\s/:%\"'\\{};]{1,15}")
+_LONGEST_PREFIX = 12  # of the kernel's 15 characters
 _EXAMPLES = {4: "10.210.7.0/24", 6: "fd12:3456:789a::/64"}
 
 
@@ -65,7 +68,7 @@ def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     normal: dict[str, Any] = {}
     if "driver" in given:
         normal["driver"] = _word("driver", given["driver"], DRIVERS)
-    for key in ("ipv4", "ipv6", "nat", "internal"):
+    for key in ("ipv4", "ipv6", "nat", "internal", "port_isolation", "attachable"):
         if key in given:
             normal[key] = _truth(key, given[key])
     for version in (4, 6):
@@ -74,8 +77,9 @@ def normalise_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         normal["reserved"] = _reserved(given["reserved"], normal)
     if "mtu" in given:
         normal["mtu"] = _mtu(given["mtu"])
-    if "parent" in given:
-        normal["parent"] = _parent(given["parent"])
+    for key, read in _NAMES.items():
+        if key in given:
+            normal[key] = read(key, given[key])
     if "mode" in given:
         normal["mode"] = _word("mode", given["mode"], MACVLAN_MODES)
     if "reachable_from" in given:
@@ -117,7 +121,9 @@ def fixed(network: Network, normal: Mapping[str, Any]) -> Iterator[tuple[str, An
     """What cannot change while a network exists: (option, as it is, as `normal` has it)."""
     now = network.view()
     now |= dict.fromkeys(("host", "vni")) if network.overlay is None else network.overlay.view()
-    defaults = {"reserved": [], "internal": False, "mtu": None, "ip_range": None, "ip_range6": None}
+    defaults: dict[str, Any] = {"reserved": [], "internal": False, "port_isolation": False}
+    defaults |= dict.fromkeys(("mtu", "ip_range", "ip_range6", "bridge_name", "interface_prefix"))
+    defaults["publish_address"] = None
     for version in (4, 6):
         yield f"ipv{version}", now[f"subnet{SUFFIXES[version]}"] is not None, has_version(normal, version)
     for key in KEYS:
@@ -291,6 +297,11 @@ def _check_driver(normal: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             raise InvalidSpec(
                 f"network option {key} is given with driver {driver}: it belongs to overlay; remove it"
             )
+    for key in ("bridge_name", "port_isolation", "publish_address") if driver != "bridge" else ():
+        if normal.get(key):
+            raise InvalidSpec(
+                f"network option {key} is given with driver {driver}: it belongs to bridge; remove it"
+            )
     if driver != "macvlan":
         for key in ("parent", "mode"):
             if key in normal:
@@ -336,13 +347,41 @@ def _mtu(value: object) -> int:
     return value
 
 
-def _parent(value: object) -> str:
+def _interface(key: str, value: object) -> str:
     """The name of an interface, dev_valid_name() in the kernel's net/core/dev.c, and no quotes."""
     if not isinstance(value, str) or not _IFNAME.fullmatch(value) or value in (".", ".."):
+        example = (
+            "of the host, such as eth0" if key == "parent" else "of at most 15 characters, such as br-shop"
+        )
+        raise InvalidSpec(f"network option {key} is {value!r}: expected the name of an interface {example}")
+    return value
+
+
+def _prefix(key: str, value: object) -> str:
+    """What an interface's name begins with, before a number."""
+    if not isinstance(value, str) or not _IFNAME.fullmatch(value) or len(value) > _LONGEST_PREFIX:
         raise InvalidSpec(
-            f"network option parent is {value!r}: expected the name of an interface of the host, such as eth0"
+            f"network option {key} is {value!r}: expected what names of interfaces begin with, such as eth, "
+            f"of at most {_LONGEST_PREFIX} characters"
         )
     return value
+
+
+def _publish_address(key: str, value: object) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value if isinstance(value, str) else str(value)))
+    except ValueError:
+        raise InvalidSpec(
+            f"network option {key} is {value!r}: expected an IPv4 address of the host, such as 127.0.0.1"
+        ) from None
+
+
+_NAMES: dict[str, Callable[[str, object], str]] = {
+    "parent": _interface,
+    "bridge_name": _interface,
+    "interface_prefix": _prefix,
+    "publish_address": _publish_address,
+}
 
 
 def _labels(value: object) -> dict[str, str]:

@@ -154,6 +154,12 @@ def _network(row: sqlite3.Row) -> Network:
         rules=parse_rules(settings.get("rules", ()), f"network {row['name']}: rules"),
         reachable_from=tuple(settings.get("reachable_from", ())),
         overlay=restored(settings["overlay"]) if "overlay" in settings else None,
+        waiting=settings.get("waiting", False),
+        bridge_name=settings.get("bridge_name", ""),
+        port_isolation=settings.get("port_isolation", False),
+        interface_prefix=settings.get("interface_prefix", ""),
+        publish_address=settings.get("publish_address", ""),
+        attachable=settings.get("attachable", False),
     )
 
 
@@ -165,11 +171,15 @@ def _settings(network: Network) -> str:
         "reserved": network.spelled_reserved,
         "mtu": network.mtu,
         "parent": network.parent,
+        "bridge_name": network.bridge_name,
+        "interface_prefix": network.interface_prefix,
+        "publish_address": network.publish_address,
         "mode": network.mode,
         "rules": [rule.dump() for rule in network.rules],
         "reachable_from": list(network.reachable_from),
         "overlay": None if network.overlay is None else network.overlay.view(),
     }
+    settings |= {name: True for name in ("waiting", "port_isolation", "attachable") if getattr(network, name)}
     return json.dumps({name: value for name, value in settings.items() if value not in (None, "", [])})
 
 

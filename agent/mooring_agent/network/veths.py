@@ -71,7 +71,7 @@ def lay(
     )
     outer = socket.index(host_ifname)
     guard.install(socket, outer)
-    messages = [rtnetlink.bridge_port_set(host_ifname, hairpin=True)]
+    messages = [rtnetlink.bridge_port_set(host_ifname, hairpin=True, isolated=network.port_isolation)]
     if os.path.exists(rtnetlink.IPV6_SETTINGS):
         messages.append(rtnetlink.link_local_off(host_ifname))
     socket.execute(*messages)

@@ -217,6 +217,11 @@ NETWORK: Arguments = {
     "port": {"type": "int"},
     "reachable_from": {"type": "list", "elements": "str"},
     "rules": {"type": "list", "elements": "raw"},
+    "bridge_name": {"type": "str"},
+    "port_isolation": {"type": "bool"},
+    "interface_prefix": {"type": "str"},
+    "publish_address": {"type": "str"},
+    "attachable": {"type": "bool"},
     **LABELS,
 }
 

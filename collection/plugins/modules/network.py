@@ -133,6 +133,29 @@ options:
       - The UDP port of O(encryption), the same on all O(hosts), and another one for each network. Without it
         51820. Changed live.
     type: int
+  bridge_name:
+    description:
+      - What the bridge is called on the host. Without it the agent gives it a name of its own. A device of
+        that name which is none of this network is an error, and is left alone.
+    type: str
+  port_isolation:
+    description:
+      - Whether containers of the network do not reach each other, but the host and the world only, and each
+        other's published ports.
+    type: bool
+  interface_prefix:
+    description:
+      - What the containers' interfaces on the network are called, before a number. Without it C(eth).
+    type: str
+  publish_address:
+    description:
+      - The IPv4 address of the host at which ports are published that name none.
+    type: str
+  attachable:
+    description:
+      - Kept and shown to clients of Docker's API, which look for it. Every network can be attached to.
+        Changed live.
+    type: bool
   reachable_from:
     description:
       - Networks of the host whose containers may connect to those of this one. Others may not. Changed live.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -218,3 +219,171 @@ def test_a_macvlan_network_without_its_parent_is_refused(agent: AgentUnderTest) 
         check=False,
     )
     assert "interface gone0, the parent of network lan, does not exist" in refused.stderr
+
+
+def ports_of(agent: AgentUnderTest, name: str) -> str:
+    return str(agent.docker("port", name).stdout)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_published_ports_go_with_the_last_network_and_come_back(agent: AgentUnderTest, running: bool) -> None:
+    both(agent, "blue", 1)
+    agent.docker("network", "create", "--internal", "back")
+    options = ("--network", "blue", "-p", "127.0.0.1:18431:80", "-p", "81")
+    sleeper(agent, "web", *options)
+    if not running:
+        agent.docker("stop", "-t", "0", "web")
+    agent.docker("network", "disconnect", "blue", "web")
+    assert ports_of(agent, "web") == ""
+    [shown] = json.loads(agent.docker("inspect", "web").stdout)
+    assert set(shown["HostConfig"]["PortBindings"]) == {"80/tcp", "81/tcp"}, "it keeps what it asks for"
+    assert "blue" not in shown["NetworkSettings"]["Networks"]
+
+    agent.docker("restart", "-t", "0", "web")
+    assert ports_of(agent, "web") == "", "nor does a start need them"
+    other = agent.docker("run", "-d", "--name", "db", "-p", "127.0.0.1:18431:80", "busybox", "sleep", "600")
+    assert other.stdout, "others may have them meanwhile"
+    taken = agent.docker("network", "connect", "blue", "web", check=False)
+    assert "18431" in taken.stderr
+    agent.docker("rm", "-f", "db")
+
+    agent.docker("network", "connect", "back", "web")
+    assert ports_of(agent, "web") == "", "an internal network has no way in"
+    agent.docker("network", "connect", "blue", "web")
+    published = ports_of(agent, "web")
+    assert "80/tcp -> 127.0.0.1:18431" in published
+    assert "81/tcp -> 0.0.0.0:" in published
+    assert "eth" in execute(agent, "web", "ip", "-o", "link")
+
+
+def test_what_is_declared_is_on_a_network_that_has_a_way_in(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1)
+    declared = {"image": "busybox", "command": ["sleep", "600"], "networks": ["blue"], "ports": ["18432:80"]}
+    agent.api("PUT", "/mooring/v1/containers/web", declared)
+    for changed in ({**declared, "networks": []}, {**declared, "networks": ["none"]}):
+        for dry_run in ("true", "false"):
+            answer = agent.request("PUT", f"/mooring/v1/containers/web?dry_run={dry_run}", changed)
+            assert (answer.status, 'with the network "none"' in answer.json()["message"]) == (400, True)
+    agent.docker("network", "disconnect", "blue", "web")
+    assert ports_of(agent, "web") == ""
+    outcome = agent.api("PUT", "/mooring/v1/containers/web", declared)
+    assert outcome["changed"]
+    assert "18432" in ports_of(agent, "web")
+
+
+def host(*words: str, check: bool = True) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=check).stdout
+
+
+def test_a_bridge_has_the_name_that_it_is_given(agent: AgentUnderTest) -> None:
+    name = "brtest-named"
+    options = (
+        "-o",
+        f"com.docker.network.bridge.name={name}",
+        "-o",
+        "com.docker.network.bridge.default_bridge=false",
+    )
+    agent.docker("network", "create", "--attachable", *options, "shop")
+    [shown] = json.loads(agent.docker("network", "inspect", "shop").stdout)
+    assert (shown["Options"]["com.docker.network.bridge.name"], shown["Attachable"]) == (name, True)
+    assert " state " in host("ip", "link", "show", name)
+    sleeper(agent, "web", "--network", "shop", "-p", "127.0.0.1:18433:80")
+    sleeper(agent, "db", "--network", "shop")
+    execute(agent, "web", "ping", "-c1", "-w2", "db")
+    agent.restart()
+    execute(agent, "web", "ping", "-c1", "-w2", "db")
+    agent.docker("rm", "-f", "web", "db")
+    agent.docker("network", "rm", "shop")
+    assert host("ip", "link", "show", name, check=False) == ""
+
+
+def test_a_bridge_of_somebody_else_is_left_alone(agent: AgentUnderTest) -> None:
+    name = "brtest-other"
+    host("ip", "link", "add", name, "type", "bridge")
+    try:
+        before = host("ip", "-d", "link", "show", name)
+        refused = agent.docker(
+            *("network", "create", "-o", f"com.docker.network.bridge.name={name}", "shop"), check=False
+        )
+        assert f"is to have the bridge {name}" in refused.stderr
+        assert "none of ours" in refused.stderr
+        assert host("ip", "-d", "link", "show", name) == before
+        assert "shop" not in agent.docker("network", "ls").stdout
+    finally:
+        host("ip", "link", "delete", name)
+
+
+def test_a_bridge_that_somebody_has_put_in_the_place_of_ours_is_not_used(agent: AgentUnderTest) -> None:
+    name = "brtest-swap"
+    agent.docker("network", "create", "-o", f"com.docker.network.bridge.name={name}", "shop")
+    agent.kill9()
+    host("ip", "link", "delete", name)
+    host("ip", "link", "add", name, "type", "bridge")
+    try:
+        agent.start()
+        refused = agent.docker("run", "--rm", "--network", "shop", "busybox", "true", check=False)
+        assert "none of ours" in refused.stderr
+        agent.docker("network", "rm", "shop")
+        assert host("ip", "link", "show", name) != "", "it is not ours to remove"
+    finally:
+        host("ip", "link", "delete", name)
+
+
+def test_a_second_network_cannot_have_the_bridge_of_the_first(agent: AgentUnderTest) -> None:
+    option = ("-o", "com.docker.network.bridge.name=brtest-one")
+    agent.docker("network", "create", *option, "shop")
+    refused = agent.docker("network", "create", *option, "other", check=False)
+    assert "brtest-one" in refused.stderr
+
+
+def test_containers_without_icc_reach_the_host_alone(agent: AgentUnderTest) -> None:
+    both(agent, "blue", 1, "-o", "com.docker.network.bridge.enable_icc=false")
+    sleeper(agent, "web", "--network", "blue", "--ip", "10.77.1.7", "-p", "18434:80")
+    sleeper(agent, "db", "--network", "blue", "--ip", "10.77.1.8")
+    agent.docker("exec", "-d", "db", "sh", "-c", "while true; do echo hello | nc -l -p 80; done")
+    for address in ("10.77.1.8", "fd00:77:1::2", "fd00:77:1::3"):
+        assert agent.docker("exec", "web", "ping", "-c1", "-w1", address, check=False).returncode or (
+            address in execute(agent, "web", "ip", "address")
+        ), "nor over IPv6"
+    execute(agent, "web", "ping", "-c1", "-w2", "10.77.1.1")
+    # Nor by way of the host.
+    agent.docker("exec", "--privileged", "web", "ip", "route", "add", "10.77.1.8/32", "via", "10.77.1.1")
+    assert agent.docker("exec", "web", "ping", "-c1", "-w1", "10.77.1.8", check=False).returncode
+    [shown] = json.loads(agent.docker("network", "inspect", "blue").stdout)
+    assert shown["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+
+
+def test_interfaces_and_published_ports_as_the_network_says(agent: AgentUnderTest) -> None:
+    prefix = ("-o", "com.docker.network.container_iface_prefix=net")
+    both(agent, "blue", 1, *prefix, "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1")
+    both(agent, "red", 2)
+    for name in ("web", "again"):
+        ports = ("-p", "18435:80", "-p", "0.0.0.0:18436:81") if name == "web" else ()
+        sleeper(agent, name, "--network", "blue", "--network", "red", *ports)
+        links = execute(agent, name, "ip", "-o", "link")
+        assert {"net0", "eth0"} <= {line.split()[1].split("@")[0].rstrip(":") for line in links.splitlines()}
+    assert ports_of(agent, "web").splitlines() == ["80/tcp -> 127.0.0.1:18435", "81/tcp -> 0.0.0.0:18436"]
+    agent.docker("restart", "-t", "0", "web")
+    assert "80/tcp -> 127.0.0.1:18435" in ports_of(agent, "web")
+    agent.docker("network", "disconnect", "blue", "web")
+    assert "80/tcp -> 0.0.0.0:18435" in ports_of(agent, "web")
+    agent.docker("network", "connect", "blue", "web")
+    assert "net0" in execute(agent, "web", "ip", "-o", "link")
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("com.docker.network.bridge.default_bridge=true", "default_bridge"),
+        ("com.docker.network.bridge.trusted_host_interfaces=eth0", "trusted_host_interfaces"),
+        ("com.docker.network.bridge.inhibit_ipv4=true", "inhibit_ipv4"),
+        ("com.docker.network.bridge.gateway_mode_ipv4=isolated", "gateway_mode_ipv4"),
+        ("com.docker.network.bridge.name=a/b", "bridge_name"),
+        ("com.docker.network.bridge.host_binding_ipv4=::1", "publish_address"),
+        ("com.docker.network.container_iface_prefix=muchtoolongaprefix", "interface_prefix"),
+    ],
+)
+def test_an_option_that_is_not_there_is_named(agent: AgentUnderTest, option: str, why: str) -> None:
+    refused = agent.docker("network", "create", "-o", option, "shop", check=False)
+    assert refused.returncode
+    assert why in refused.stderr

@@ -39,7 +39,7 @@ def test_subnet_that_is_used_is_refused_with_its_user(host: Host, subnet: str, w
         host.call("create", "clash", {"subnet": subnet})
 
     assert refusal.value.kind == "Conflict"
-    assert [network["name"] for network in host.call("list")] == ["other"]
+    assert host.created() == ["other"]
     assert (host.links(), host.tables()) == (links, tables)
 
 
@@ -53,13 +53,13 @@ def test_plan_is_what_creation_does_and_touches_nothing(host: Host) -> None:
 
 
 def test_failed_creation_leaves_nothing(host: Host) -> None:
-    name = f"{host.config.bridge_prefix}0"
+    name = f"{host.config.bridge_prefix}1"  # the first one is that of the default network
     host.run("ip", "link", "add", name, "type", "veth")
 
     with pytest.raises(Refused, match=f"needs the interface name {name}, which a veth interface"):
         host.call("create", "red", {})
 
-    assert host.call("list") == []
+    assert host.created() == []
     host.run("ip", "link", "delete", name)
     host.call("create", "red", {})
     assert host.call("check") == []
@@ -97,7 +97,7 @@ def test_exhausted_network_says_so(host: Host) -> None:
 
 def test_unknown_network_names_those_there_are(host: Host) -> None:
     host.call("create", "red", {})
-    with pytest.raises(Refused, match=r"network blue does not exist \(there is red\)") as refusal:
+    with pytest.raises(Refused, match=r"network blue does not exist \(there is bridge, red\)") as refusal:
         host.call("allocate", "blue", "web")
     assert refusal.value.kind == "NotFound"
 

@@ -316,7 +316,7 @@ def test_agent_that_dies_at_work_ends_it_the_next_time(
     first.kill_agent()
 
     assert first.start_agent() == []
-    assert first.call("list") == []
+    assert first.created() == []
     first.call("create", "mesh", fleet.spec("a", "b"))
     ((_, client),) = populate(first, serve, 1).items()
     ((address, _),) = populate(second, serve, 1).items()
@@ -341,7 +341,7 @@ def test_port_that_somebody_has_is_refused_and_nothing_stays(fleet: Encrypted) -
     with taken, pytest.raises(Refused, match=f"UDP port {PORT} is in use on this host") as refusal:
         host.call("create", "mesh", fleet.spec("a"))
     assert refusal.value.kind == "Conflict"
-    assert (devices(host), host.links(), routes(host), host.call("list")) == ({}, [], [], [])
+    assert (devices(host), host.links(), routes(host), host.created()) == ({}, [], [], [])
 
     host.call("create", "mesh", fleet.spec("a", port=PORT + 1))
     assert host.call("check") == []
@@ -411,7 +411,7 @@ def test_kernel_without_wireguard_is_told_with_the_way_out_and_nothing_stays(tmp
         with pytest.raises(Refused, match=f"network mesh .*{said}") as refusal:
             host.call("create", "mesh", fleet.spec("a", hosts=hosts, encryption="wireguard"))
         assert refusal.value.kind == "NotSupported"
-        assert (host.links(), routes(host), host.call("list")) == ([], [], [])
+        assert (host.links(), routes(host), host.created()) == ([], [], [])
         assert not (host.config.data_root / "wireguard.keys").exists()
     finally:
         fleet.remove()

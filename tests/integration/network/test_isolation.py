@@ -149,7 +149,7 @@ def test_rules_are_repaired_and_survive_the_agent_and_the_host(
     host.kill_agent()
     assert host.start_agent() == []
 
-    host.run("nft", "flush", "chain", "inet", table, "net_0_in")
+    host.run("nft", "flush", "chain", "inet", table, "net_1_in")
     assert host.call("check") == [f"nftables table {table} of the networks' rules was changed"]
     assert host.call("repair") == [f"nftables table {table} of the networks' rules was changed"]
     host.run("nft", "delete", "table", "inet", table)
@@ -241,7 +241,7 @@ def test_rules_that_mean_nothing_are_refused(host: Host, rule: dict[str, Any], w
     with pytest.raises(Refused, match=why) as refusal:
         host.call("create", "shop", {"rules": [rule]})
     assert refusal.value.kind == "InvalidSpec"
-    assert host.call("list") == []
+    assert host.created() == []
 
 
 def test_rules_hold_for_ipv6_within_a_network(host: Host) -> None:

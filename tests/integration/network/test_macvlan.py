@@ -71,7 +71,7 @@ def test_a_parent_that_is_not_there(host: Host) -> None:
     ) as refusal:
         host.call("create", "lan", {**LAN, "parent": "gone0"})
     assert refusal.value.kind == "NotFound"
-    assert host.call("list") == []
+    assert host.created() == []
 
 
 def test_a_parent_that_disappears_is_seen_and_told(host: Host) -> None:

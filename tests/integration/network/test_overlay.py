@@ -248,7 +248,7 @@ def test_ipv6_cannot_be_carried_by_an_underlay_that_is_too_narrow(fleet: Fleet) 
     host.run("ip", "link", "set", "eth0", "mtu", "1300")
     with pytest.raises(Refused, match=r"needs an MTU of 1280 bytes, .* takes 1300, which leaves 1250"):
         host.call("create", "mesh", fleet.spec("a", ipv6=True))
-    assert (host.links(), host.call("list")) == ([], [])
+    assert (host.links(), host.created()) == ([], [])
 
 
 def test_host_reaches_containers_of_others_and_nothing_is_flooded(fleet: Fleet, serve: Serve) -> None:
@@ -357,7 +357,7 @@ def test_overlays_that_cannot_be_are_refused_and_leave_nothing(
     with pytest.raises(Refused, match=why) as refusal:
         host.call("create", "mesh", fleet.spec("a") | change)
     assert refusal.value.kind == "InvalidSpec"
-    assert (host.links(), host.call("list")) == ([], [])
+    assert (host.links(), host.created()) == ([], [])
 
 
 def test_network_that_is_removed_takes_its_device_along(fleet: Fleet) -> None:

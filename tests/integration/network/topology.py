@@ -308,6 +308,10 @@ class Host(NamedNamespace):
         names = [link["ifname"] for link in json.loads(self.run("ip", "-json", "link"))]
         return [name for name in names if name.startswith(("mr", "mv"))]
 
+    def created(self) -> list[str]:
+        """The names of the networks beside the one that is always there."""
+        return [network["name"] for network in self.call("list") if network["name"] != "bridge"]
+
     def tables(self) -> list[str]:
         """The nftables tables of the host."""
         return self.run("nft", "list", "tables").splitlines()

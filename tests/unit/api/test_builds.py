@@ -59,16 +59,19 @@ def test_the_parameters_of_docker() -> None:
     )
     assert docker(networkmode="default") == BuildOptions()
     assert docker(cachefrom='["a", "b:1"]').cache_from == ("a", "b:1")
+    limits = docker(ulimits='[{"Name":"nofile","Soft":1,"Hard":2}]', cgroupparent="builds").limits
+    assert limits == RunLimits(ulimits={"nofile": {"soft": 1, "hard": 2}}, cgroup="builds")
+    assert docker(remote="https://example.org/x.git#a:b").remote == "https://example.org/x.git#a:b"
 
 
 @pytest.mark.parametrize(
     "parameters",
     [
         {"version": "2"},
-        {"remote": "https://example.org/x.git"},
         {"outputs": '[{"Type":"local"}]'},
         {"squash": "1"},
-        {"ulimits": '[{"Name":"nofile"}]'},
+        {"securityopt": '["seccomp=unconfined"]'},
+        {"isolation": "hyperv"},
     ],
 )
 def test_what_docker_may_ask_and_is_not_there_is_refused(parameters: dict[str, str]) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from mooring_agent.api import docker
 from mooring_agent.api.docker.convert import _HOST, _TOP
+from mooring_agent.api.docker.networks import OPTIONS, network_spec
+from mooring_agent.errors import NotSupported
 
 from .fake_engine import FakeEngine
 
@@ -47,7 +49,17 @@ def test_every_option_that_has_a_rule_has_a_row(title: str, rules: dict[str, Any
     assert set(rows) == set(rules)
 
 
-@pytest.mark.parametrize("title", ["Endpoints", "Options of a container", "Options of HostConfig"])
+def test_every_option_of_a_network_has_a_row() -> None:
+    rows = section("Options of a network")
+    assert set(named([row for row in rows if row[1] != "–"])) == {*OPTIONS, "Attachable"}
+    for option in named([row for row in rows if row[1] == "–"]):
+        with pytest.raises(NotSupported, match=option):
+            network_spec({"Name": "net", "Options": {option: "x"}})
+
+
+@pytest.mark.parametrize(
+    "title", ["Endpoints", "Options of a container", "Options of HostConfig", "Options of a network"]
+)
 def test_a_row_says_what_holds_and_what_differs(title: str) -> None:
     for call, mark, text in section(title):
         assert mark in MARKS, call

@@ -71,7 +71,8 @@ def test_import_tells_its_errors_in_the_stream(api: Served) -> None:
     [
         ("fromImage=BUSYBOX", 400, "lower case"),
         ("fromImage=busybox&platform=a/b/c/d", 400, "a/b/c/d"),
-        ("fromSrc=http://x/y.tar", 501, "fromSrc"),
+        ("fromSrc=ftp://x/y.tar", 400, "ftp://x/y.tar"),
+        ("fromSrc=127.0.0.1:1/y.tar", 503, "http://127.0.0.1:1/y.tar cannot be fetched"),
         ("fromSrc=-&repo=x&changes=RUN%20x", 400, "RUN x"),
         ("fromSrc=-&repo=x&platform=windows/amd64", 501, "windows/amd64"),
     ],
@@ -96,7 +97,9 @@ def test_networks(api: Served) -> None:
     assert len(api.call("GET", f"/networks?filters={quoted}").json()) == 1
     assert api.call("POST", "/networks/create", {"Name": "front"}).status == 409
     assert api.call("DELETE", "/networks/front").status == 204
-    assert api.call("DELETE", "/networks/host").status == 409
+    for name in ("bridge", "host", "none"):
+        assert api.call("POST", "/networks/create", {"Name": name}).status == 403
+    assert api.call("DELETE", "/networks/host").status == 403
     assert api.call("GET", "/networks/front").status == 404
 
 
@@ -108,7 +111,6 @@ def test_networks(api: Served) -> None:
         ({"Name": "nn", "Options": {"mtu": "9"}}, "Options.mtu"),
         ({"Name": "nn", "IPAM": {"Config": [{"Range": "10.0.0.0/25"}]}}, "IPAM.Config.Range"),
         ({"Name": "nn", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}] * 2}}, "IPAM.Config"),
-        ({"Name": "bridge"}, "bridge"),
     ],
 )
 def test_what_a_network_cannot_have_is_refused_by_name(api: Served, body: dict[str, Any], part: str) -> None:

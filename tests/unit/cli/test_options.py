@@ -53,6 +53,11 @@ NETWORK: dict[str, Words] = {
     "port": (*_ENCRYPTED, "--port", "51821"),
     "reachable_from": ("--reachable-from", "other"),
     "rules": ("--rule", "deny out tcp 25 to 0.0.0.0/0"),
+    "bridge_name": ("--bridge-name", "br-shop"),
+    "port_isolation": ("--port-isolation",),
+    "interface_prefix": ("--interface-prefix", "net"),
+    "publish_address": ("--publish-address", "127.0.0.1"),
+    "attachable": ("--attachable",),
     "labels": ("-l", "a=b"),
 }
 

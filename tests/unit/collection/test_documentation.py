@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.plugin_docs import read_docstring
-from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, credentials, health, limits
+from ansible_collections.mooring.fleet.plugins.doc_fragments import agent, credentials, health, limits, log
 from ansible_collections.mooring.fleet.plugins.module_utils import (
     arguments,
     asking,
@@ -33,7 +33,7 @@ from mooring_agent.engine.resources.state import SECTIONS
 COLLECTION = Path(__file__).parents[3] / "collection"
 FRAGMENTS = {
     f"mooring.fleet.{fragment.__name__.rpartition('.')[2]}": fragment.ModuleDocFragment
-    for fragment in (agent, credentials, health, limits)
+    for fragment in (agent, credentials, health, limits, log)
 }
 OPERATIONS: dict[str, Operation] = {
     "apply": document.APPLY,

@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[ImageStore]:
 
 @pytest.fixture
 def builds(store: ImageStore) -> Builds:
-    return Builds(store, cast(BuildRuns, NoRuns()), EventBus())
+    return Builds(store, cast(BuildRuns, NoRuns()), EventBus(), lambda name: False)
 
 
 def add(store: ImageStore, name: str, architecture: str | None = None) -> Image:

@@ -17,6 +17,8 @@ from mooring_agent.runtime.plan import Shape
 class QuietReserve:
     """No launchers."""
 
+    left_to_keeper = 0
+
     def open(self, client: KeeperClient, shape: Shape) -> None:
         return
 
@@ -35,7 +37,6 @@ def test_an_end_that_overtakes_an_inventory_is_heard_after_it(tmp_path: Path) ->
         link = KeeperLink(
             tmp_path,
             Shape(namespaces=()),
-            0,
             QuietReserve(),  # type: ignore[arg-type]
             lambda event: heard.append(f"{event.id} has ended"),
             take,

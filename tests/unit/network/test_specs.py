@@ -58,6 +58,17 @@ def test_only_what_was_given_is_in_the_normal_form() -> None:
     assert normalise_spec(normalise_spec(whole)) == whole
 
 
+def test_options_of_a_bridge_are_taken_as_they_are() -> None:
+    whole = {
+        "port_isolation": True,
+        "attachable": True,
+        "bridge_name": "br-shop",
+        "interface_prefix": "net",
+        "publish_address": "127.0.0.1",
+    }
+    assert normalise_spec(whole) == whole
+
+
 def test_a_normal_form_of_everything_is_its_own() -> None:
     whole = {
         "driver": "macvlan",
@@ -166,6 +177,15 @@ def test_whatever_is_given_is_refused_in_a_sentence_or_has_a_normal_form(spec: d
         ({"mtu": 67}, "from 68 to 65535"),
         ({"mtu": True}, "from 68 to 65535"),
         ({"mtu": 1000, "ipv6": True}, "at least 1280"),
+        ({"bridge_name": "a" * 16}, "expected the name of an interface"),
+        ({"bridge_name": "a/b"}, "expected the name of an interface"),
+        ({"interface_prefix": "thirteenchars"}, "of at most 12 characters"),
+        ({"publish_address": "::1"}, "expected an IPv4 address of the host"),
+        ({"port_isolation": "yes"}, "expected true or false"),
+        (
+            {"driver": "macvlan", "parent": "eth0", "subnet": "10.1.2.0/24", "bridge_name": "br"},
+            "it belongs to bridge",
+        ),
         ({"parent": "eth0"}, "it belongs to macvlan"),
         ({"mode": "bridge"}, "it belongs to macvlan"),
         ({"driver": "macvlan", "subnet": "10.1.2.0/24"}, "needs the option parent"),

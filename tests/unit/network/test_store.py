@@ -68,11 +68,18 @@ BOTH = dataclasses.replace(
     reserved=(ipaddress.IPv4Address("10.61.0.130"), ipaddress.IPv6Address("fd00:61::2")),
     reserved_names={ipaddress.IPv4Address("10.61.0.130"): "router"},
     mtu=1400,
+    waiting=True,
+    bridge_name="br-both",
+    port_isolation=True,
+    interface_prefix="net",
+    publish_address="127.0.0.1",
+    attachable=True,
 )
 LAN = dataclasses.replace(
     BOTH, name="lan", number=5, bridge="", driver="macvlan", ipv4=None, parent="eth0", mode="vepa",
     ipv6=Subnet(ipaddress.IPv6Network("fd00:62::/64"), ipaddress.IPv6Address("fd00:62::1")), reserved=(),
-    reserved_names={},
+    reserved_names={}, waiting=False, bridge_name="", port_isolation=False, publish_address="",
+    attachable=False,
 )  # fmt: skip
 
 

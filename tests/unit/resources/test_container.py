@@ -165,7 +165,6 @@ def test_an_empty_command_is_not_the_one_of_the_image() -> None:
         ({"networks": [{"name": "web", "ipv4_address": "10.0.0"}]}, "expected an IPv4 address"),
         ({"networks": ["a/b"]}, "the name of a network"),
         ({"networks": ["host"], "ports": [80]}, 'cannot be published with the network "host"'),
-        ({"networks": [], "ports": [80]}, 'cannot be published with the network "none"'),
         ({"networks": ["host"], "hostname": "x"}, 'cannot be set with the network "host"'),
         ({"ports": ["80/dccp"]}, "one of tcp, udp, sctp"),
         ({"ports": ["x"]}, "expected"),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import pwd
 import socket
 import struct
 from collections.abc import Mapping
@@ -32,14 +31,11 @@ class Peer:
     gids: frozenset[int] = frozenset()
     common_name: str | None = None
 
-    def described(self) -> str:
-        """As a message and the log name them."""
+    def described(self, name: str | None = None) -> str:
+        """As a message and the log name them; `name` is that of the user, if one is known."""
         if self.uid is None:
             return f"the certificate CN={self.common_name}" if self.common_name else "an unnamed certificate"
-        try:
-            return f"user {pwd.getpwuid(self.uid).pw_name} (uid {self.uid})"
-        except KeyError:
-            return f"the user with uid {self.uid}"
+        return f"the user with uid {self.uid}" if name is None else f"user {name} (uid {self.uid})"
 
 
 def identified(transport: asyncio.BaseTransport) -> Peer:

@@ -6,13 +6,10 @@ Without rules, whoever may open the socket or has a certificate of the CA may do
 
 from __future__ import annotations
 
-import grp
 import logging
 import os
-import pwd
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +17,7 @@ from ...errors import InvalidSpec
 from ..messages import Request
 from ..router import Need, Route
 from ..sparingly import SparingLog
+from .accounts import Accounts
 from .ownership import Forbidden, Owner
 from .peers import Peer
 
@@ -32,8 +30,6 @@ _COMMON_NAME = re.compile(r"CN=.{1,64}", re.DOTALL)  # RFC 5280, A.1: ub-common-
 _PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}[_.-]")
 _MAX_RULES = 1000
 _MAX_NAMES = 1000
-# For how long it is believed what a name stands for: users come and go, and LDAP is slow.
-_BELIEVED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,41 +66,6 @@ class Rule:
         return cls(users, groups, common_names, _ALLOW[allow], _prefix(spec, where))
 
 
-class Accounts:
-    """What names of users and groups stand for on this host."""
-
-    def __init__(
-        self,
-        user: Callable[[str], int] = lambda name: pwd.getpwnam(name).pw_uid,
-        group: Callable[[str], int] = lambda name: grp.getgrnam(name).gr_gid,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._look_up = {"user": user, "group": group}
-        self._clock = clock
-        self._known: dict[tuple[str, str], tuple[float, int | None]] = {}
-
-    def uid(self, name: str) -> int | None:
-        """The number of a user, None if there is none of this name."""
-        return self._number("user", name)
-
-    def gid(self, name: str) -> int | None:
-        """The number of a group, None if there is none of this name."""
-        return self._number("group", name)
-
-    def _number(self, kind: str, name: str) -> int | None:
-        if name.isascii() and name.isdecimal():
-            return int(name)
-        now = self._clock()
-        until, number = self._known.get((kind, name), (now, None))
-        if now >= until:
-            try:
-                number = self._look_up[kind](name)
-            except (KeyError, ValueError):  # the latter for what can be no name, such as one with a NUL in it
-                number = None
-            self._known[kind, name] = now + _BELIEVED_SECONDS, number
-        return number
-
-
 class Policy:
     """The rules, and what follows from them for a request."""
 
@@ -127,18 +88,19 @@ class Policy:
             )
         return cls([Rule.parse(each, number) for number, each in enumerate(spec, 1)])
 
-    def check(self, request: Request, route: Route) -> Need | Owner:
+    async def check(self, request: Request, route: Route) -> Need | Owner:
         """What the peer may do, which is enough for this request, or which names they have, whose calls are
-        held to that elsewhere. Raises Forbidden, and logs that.
+        held to that elsewhere. Raises Forbidden, and logs that; Unavailable where the host does not tell who
+        is meant by a rule.
         """
         peer = request.peer or Peer()
-        number, allowed = self.decide(peer)
+        number, allowed = await self.decide(peer)
         if allowed is Need.ALL or (allowed is not None and allowed is route.needs):
             return allowed
-        who = peer.described()
+        who = peer.described(None if peer.uid is None else await self._accounts.name(peer.uid))
         if allowed is Need.OWN:
             return Owner(who, number, self._rules[number - 1].prefix)
-        self.note_refusal(request)
+        self.note_refusal(request, who)
         if allowed is None:
             raise Forbidden(
                 f"{who} may do nothing on this host: no rule of access in the agent's configuration is for "
@@ -150,28 +112,31 @@ class Policy:
             "nor to run anything, nor to copy files out; ask who runs the host for allow: all"
         )
 
-    def note_refusal(self, request: Request) -> None:
+    def note_refusal(self, request: Request, who: str) -> None:
         """Log that something was refused to who is asking."""
-        who = (request.peer or Peer()).described()
         self._refusals.warning("refused who=%r method=%s path=%r", who, request.method, request.path)
 
-    def decide(self, peer: Peer) -> tuple[int, Need | None]:
+    async def decide(self, peer: Peer) -> tuple[int, Need | None]:
         """The number of the rule that decides, from 1 on, and what it allows; (0, ALL) for who may always do
-        everything, (0, None) where no rule fits.
+        everything, (0, None) where no rule fits. Raises Unavailable.
         """
         if peer.uid is not None and peer.uid in self._always:
             return 0, Need.ALL
         for number, rule in enumerate(self._rules, 1):
-            if self._fits(rule, peer):
+            if await self._fits(rule, peer):
                 return number, rule.allow
         return 0, None
 
-    def _fits(self, rule: Rule, peer: Peer) -> bool:
+    async def _fits(self, rule: Rule, peer: Peer) -> bool:
         if peer.uid is None:
             return peer.common_name is not None and peer.common_name in rule.common_names
-        return any(self._accounts.uid(user) == peer.uid for user in rule.users) or any(
-            self._accounts.gid(group) in peer.gids for group in rule.groups
-        )
+        for user in rule.users:
+            if await self._accounts.uid(user) == peer.uid:
+                return True
+        for group in rule.groups:
+            if await self._accounts.gid(group) in peer.gids:
+                return True
+        return False
 
 
 def _prefix(spec: Mapping[str, Any], where: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...engine.resources.ulimits import Ulimits
 from ...errors import InvalidSpec, NotSupported
 from ...images.build.context import DOCKERFILE
 from ...images.build.options import BuildOptions, RunLimits
@@ -21,7 +22,9 @@ from ..messages import Reply, Request, Stream, encode, json_response
 from ..progress import Begun
 from ..query import Query
 from ..router import Need, Route
+from . import convert_security
 from .networks import network_named
+from .rules import Draft
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
@@ -100,17 +103,14 @@ def build_options(query: Query) -> BuildOptions:
             "BuildKit's sessions are not spoken: build with DOCKER_BUILDKIT=0 or 'mooring build', both of "
             "which know BuildKit's Dockerfiles"
         )
-    for name, what in (
-        ("remote", "a context that the agent fetches"),
-        ("outputs", "another output than an image"),
-        ("squash", "squashing"),
-        ("ulimits", "ulimits of builds"),
-        ("cgroupparent", "a cgroup for builds"),
-        ("isolation", "isolation"),
-        ("securityopt", "security options of builds"),
+    for name, why in (
+        ("outputs", "the classic builder makes an image and nothing else; save or export that"),
+        ("squash", "it is an experiment of dockerd's; several RUN become one layer with a heredoc"),
+        ("isolation", "commands of a build have namespaces of their own, which is what default means"),
+        ("securityopt", "no engine on Linux takes it for a build; use RUN --security where that is needed"),
     ):
         if query.text(name) not in ("", "0", "[]", "null", "false", "default"):
-            raise NotSupported(f"{name}={query.text(name)} is not supported: {what} is not there for builds")
+            raise NotSupported(f"{name}={query.text(name)} is not supported: {why}")
     network = query.text("networkmode")
     quota, period = query.integer("cpuquota", 0), query.integer("cpuperiod", 0)
     platform = query.text("platform")
@@ -122,10 +122,13 @@ def build_options(query: Query) -> BuildOptions:
         cpuset_cpus=query.text("cpusetcpus") or None,
         cpuset_mems=query.text("cpusetmems") or None,
         shm_size=query.integer("shmsize", 0, minimum=0) or None,
+        ulimits=_ulimits(query),
+        cgroup=query.text("cgroupparent") or None,
         extra_hosts=tuple(_list(query, "extrahosts")),
     )
     return BuildOptions(
         dockerfile=query.text("dockerfile") or DOCKERFILE,
+        remote=query.text("remote"),
         tags=tuple(tag for tag in query.many("t") if tag),
         args=_mapping(query, "buildargs"),
         labels=_mapping(query, "labels"),
@@ -137,6 +140,16 @@ def build_options(query: Query) -> BuildOptions:
         platform=Platform.parse(platform) if platform else None,
         limits=limits,
     )
+
+
+def _ulimits(query: Query) -> dict[str, Any]:
+    """The limits of setrlimit(2), in the words of HostConfig.Ulimits."""
+    text = query.text("ulimits")
+    draft = Draft()
+    convert_security.ulimits(draft, _json(text, "ulimits") if text else None, "ulimits")
+    found = draft.spec.get("ulimits", {})
+    Ulimits().parse(found, "ulimits")
+    return dict(found)
 
 
 def _failure(error: dict[str, Any]) -> dict[str, Any]:

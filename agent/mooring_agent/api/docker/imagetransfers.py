@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...engine.imageworkers import streamed
 from ...errors import Denied, InvalidSpec, MooringError, NotFound, NotSupported, Unauthorized
 from ...images.changes import apply_changes
 from ...images.config import ImageConfig
 from ...images.content import MAX_DOCUMENT, Descriptor
+from ...images.fetching import fetch
 from ...images.manifests import Index, is_image, parse_config, parse_manifest
 from ...images.platform import Platform
 from ...images.reference import DEFAULT_DOMAIN, Reference
 from ...images.registry.credentials import parse_auth_config, parse_registry_auth, registry_of_key
+from ...images.turns import Stop
 from ..messages import Reply, Request, Stream, encode, json_response
 from ..progress import begun, report
 from ..router import Need, Route
@@ -61,16 +65,17 @@ class ImageTransferCalls:
             if not query.text("tag") and not name.endswith((f":{reference.tag}", f"@{reference.digest}")):
                 names = await self._tags_there(reference, credentials)
             return Stream(await begun(self._pull(names, platform, credentials)))
-        if query.text("fromSrc") != "-":
-            raise NotSupported(
-                f"fromSrc={query.text('fromSrc')!r} is not supported: "
-                "fetch the file and import it from standard input"
-            )
+        source = query.text("fromSrc")
+        if source != "-" and "://" not in source:
+            source = f"http://{source}"  # as docker has it
         repository, tag = query.text("repo"), query.text("tag")
         imported = (f"{repository}:{tag}" if tag else repository) if repository else None
         config = ImageConfig.from_oci(apply_changes({}, query.many("changes")))
         architecture = _architecture(query.text("platform"))
-        return Stream(self._import(request.body, imported, config, query.text("message"), architecture))
+        named_so = imported, config, query.text("message"), architecture
+        if source == "-":
+            return Stream(self._import(lambda _: request.body, *named_so))
+        return Stream(await begun(self._imported_from(source, *named_so)))
 
     async def _tags_there(self, name: Reference, credentials: Credentials | None) -> list[Reference]:
         """All names that a repository has at its registry: what is meant when no tag is given."""
@@ -165,21 +170,45 @@ class ImageTransferCalls:
 
     # Archives
 
+    async def _imported_from(self, source: str, *said: Any) -> AsyncGenerator[bytes, None]:
+        """The same from an address. Raises what has gone wrong where that comes before any of it."""
+        stop = threading.Event()
+
+        def fetched(progress: Progress) -> AsyncIterator[bytes]:
+            return streamed(fetch(source, Stop("the import", stop), progress))
+
+        first = True
+        try:
+            async for line in self._lines_of_import(fetched, *said):
+                if first and "error" in line:
+                    raise _failed(line)
+                first = False
+                yield encode(line)
+        finally:
+            stop.set()
+
     async def _import(
+        self, body: Callable[[Progress], AsyncIterator[bytes]], *said: Any
+    ) -> AsyncIterator[bytes]:
+        async for line in self._lines_of_import(body, *said):
+            yield encode(line)
+
+    async def _lines_of_import(
         self,
-        body: AsyncIterator[bytes],
+        body: Callable[[Progress], AsyncIterator[bytes]],
         reference: str | None,
         config: ImageConfig,
         comment: str,
         architecture: str | None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Line]:
         """Progress on the way, then the image's id, in the messages that the client renders."""
 
         def work(progress: Progress) -> Awaitable[Image]:
-            return self._images.import_stream(body, reference, config, progress, comment, architecture)
+            chunks = body(progress)
+            return self._images.import_stream(chunks, reference, config, progress, comment, architecture)
 
-        async for line in _told(work, _of_import, lambda image: [status(image.id)]):
-            yield encode(line)
+        async for line in _told(work, _of_import, lambda image: [status(image.id)], abandon=True):
+            yield line
 
     async def load(self, request: Request) -> Reply:
         """`docker load`: the images of an archive in the body."""

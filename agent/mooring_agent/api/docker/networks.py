@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from ...engine.resources import NetworkAttachment
-from ...errors import Conflict, InvalidSpec, NotFound, NotSupported
+from ...errors import Conflict, InvalidSpec, NotFound, Predefined
 from ..messages import Reply, Request, Response, json_response, no_content
 from ..router import Need, Route
 from ..timestamps import NEVER, moment_or_span, rfc3339_seconds
@@ -23,20 +23,37 @@ if TYPE_CHECKING:
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _CREATE = (
     "Name", "Driver", "Internal", "Labels", "IPAM", "Options", "Scope", "CheckDuplicate", "EnableIPv4",
-    "EnableIPv6",
+    "EnableIPv6", "Attachable",
 )  # fmt: skip
 _DRIVERS = {"host": "host", "none": "null"}
 _POOL = {"Subnet": "subnet", "Gateway": "gateway", "IPRange": "ip_range"}
-_MACVLAN = {"parent": "parent", "macvlan_mode": "mode"}
+# Options that are one of ours by another name.
+_SAME = {
+    "parent": "parent",
+    "macvlan_mode": "mode",
+    "com.docker.network.bridge.name": "bridge_name",
+    "com.docker.network.container_iface_prefix": "interface_prefix",
+}
+_HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+_EVERYWHERE = "0.0.0.0"  # every address, as without the option
+_MTU = "com.docker.network.driver.mtu"
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")  # Go's strconv.ParseBool
+_FALSE = ("0", "f", "F", "FALSE", "false", "False")
+_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_ICC = "com.docker.network.bridge.enable_icc"
+_DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 # What says whether addresses are hidden behind the host's, and the words for yes and no.
 _NAT = {
-    "com.docker.network.bridge.enable_ip_masquerade": ("true", "false"),
     "com.docker.network.bridge.gateway_mode_ipv4": ("nat", "routed"),
     "com.docker.network.bridge.gateway_mode_ipv6": ("nat", "routed"),
 }
+OPTIONS = (*_NAT, _MASQUERADE, _ICC, _DEFAULT_BRIDGE, _HOST_BINDING, _MTU, *_SAME)
+"""The options of a network that are carried out."""
 _SHOWN_OPTIONS = {
     "com.docker.network.bridge.name": "bridge",
     "com.docker.network.driver.mtu": "mtu",
+    "com.docker.network.bridge.host_binding_ipv4": "publish_address",
+    "com.docker.network.container_iface_prefix": "interface_prefix",
     "parent": "parent",
     "macvlan_mode": "mode",
 }
@@ -82,7 +99,7 @@ class NetworkCalls:
         """Remove one that nobody is on."""
         name = find_network(self._engine, request.params["id"])["name"]
         if name in _PREDEFINED:
-            raise Conflict(f"{name} is a pre-defined network and cannot be removed")
+            raise Predefined(f"{name} is a pre-defined network and cannot be removed")
         await self._engine.network_delete(name, dry_run=False)
         return no_content()
 
@@ -164,14 +181,15 @@ class NetworkCalls:
             "EnableIPv6": bool(view.get("subnet6")),
             "IPAM": {"Driver": "default", "Options": None, "Config": pools},
             "Internal": view.get("internal", False),
-            "Attachable": False,
+            "Attachable": bool(view.get("attachable")),
             "Ingress": False,
             "ConfigFrom": {"Network": ""},
             "ConfigOnly": False,
             "Containers": {},
             "Options": {
                 name: str(view[key]) for name, key in _SHOWN_OPTIONS.items() if view.get(key) is not None
-            },
+            }
+            | ({_ICC: "false"} if view.get("port_isolation") else {}),
             "Labels": view.get("labels") or {},
         }
 
@@ -232,7 +250,7 @@ def network_spec(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if name is None:
         raise InvalidSpec("option Name is missing: give the network a name")
     if name in (*_PREDEFINED, "default"):
-        raise NotSupported(f"the name {name} is that of a pre-defined network; choose another name")
+        raise Predefined(f"the name {name} is that of a pre-defined network; choose another name")
     spec: dict[str, Any] = {}
     for key, value in body.items():
         if key == "Driver":
@@ -240,11 +258,11 @@ def network_spec(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
                 raise unsupported(key, value, "use bridge or macvlan")
             if value == "macvlan":
                 spec["driver"] = value
-        elif key == "Internal":
+        elif key in ("Internal", "Attachable"):
             if value not in (None, True, False):
                 raise refused(key, value, "true or false")
             if value:
-                spec["internal"] = True
+                spec[key.lower()] = True
         elif key == "Labels":
             if labels := pairs(value, key):
                 spec["labels"] = labels
@@ -317,14 +335,37 @@ def _options(options: dict[str, str]) -> dict[str, Any]:
             yes, no = _NAT[key]
             if value not in (yes, no):
                 raise refused(f"Options.{key}", value, f"{yes} or {no}")
-            if spec.setdefault("nat", value == yes) != (value == yes):
-                raise unsupported(f"Options.{key}", value, "translate both IP versions or none")
-        elif key == "com.docker.network.driver.mtu":
+            _say_nat(spec, key, value, value == yes)
+        elif key == _MTU:
             if not value.isascii() or not value.isdigit():
                 raise refused(f"Options.{key}", value, "a number of bytes")
             spec["mtu"] = int(value)
-        elif key in _MACVLAN:
-            spec[_MACVLAN[key]] = value
+        elif key == _MASQUERADE:
+            _say_nat(spec, key, value, _boolean(key, value))
+        elif key == _ICC:
+            if not _boolean(key, value):
+                spec["port_isolation"] = True
+        elif key == _DEFAULT_BRIDGE:
+            if _boolean(key, value):
+                raise unsupported(f"Options.{key}", value, "the default network is called bridge")
+        elif key == _HOST_BINDING:
+            if value not in ("", _EVERYWHERE):
+                spec["publish_address"] = value
+        elif key in _SAME:
+            if value:
+                spec[_SAME[key]] = value
         else:
             raise unsupported(f"Options.{key}", value)
     return spec
+
+
+def _boolean(key: str, value: str) -> bool:
+    if value not in (*_TRUE, *_FALSE):
+        raise refused(f"Options.{key}", value, "true or false")
+    return value in _TRUE
+
+
+def _say_nat(spec: dict[str, Any], key: str, value: str, nat: bool) -> None:
+    """There is one setting for both IP versions."""
+    if spec.setdefault("nat", nat) != nat:
+        raise unsupported(f"Options.{key}", value, "translate both IP versions or none")

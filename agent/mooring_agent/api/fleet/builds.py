@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ...engine.resources.ulimits import Ulimits
 from ...errors import InvalidSpec
 from ...images.build.context import DOCKERFILE
 from ...images.build.options import BuildOptions, RunLimits
@@ -27,7 +28,7 @@ _MOST = 1 << 62
 _OPTIONS = (
     "dockerfile", "text", "tags", "args", "labels", "target", "no_cache", "cache_from", "pull", "network",
     "secrets", "source_date_epoch", "platform", "time_limit", "memory", "memory_swap", "cpu_shares",
-    "cpuset_cpus", "cpuset_mems", "shm_size", "extra_hosts",
+    "cpuset_cpus", "cpuset_mems", "shm_size", "extra_hosts", "remote", "ulimits", "cgroup",
 )  # fmt: skip
 
 
@@ -113,12 +114,15 @@ def read_options(line: bytes) -> BuildOptions:
         cpuset_cpus=fields.text("cpuset_cpus") or None,
         cpuset_mems=fields.text("cpuset_mems") or None,
         shm_size=_positive(fields, "shm_size"),
+        ulimits=_ulimits(document.get("ulimits")),
+        cgroup=fields.text("cgroup") or None,
         extra_hosts=tuple(fields.texts("extra_hosts")),
     )
     defaults = BuildOptions()
     return BuildOptions(
         dockerfile=fields.text("dockerfile", DOCKERFILE) or DOCKERFILE,
         text=text.encode("utf-8", "surrogateescape") if text else None,
+        remote=fields.text("remote"),
         tags=tuple(fields.texts("tags")),
         args=fields.environment("args"),
         labels=fields.environment("labels"),
@@ -137,6 +141,12 @@ def read_options(line: bytes) -> BuildOptions:
 
 def _positive(fields: Fields, name: str) -> int | None:
     return fields.integer(name, 0, minimum=0, maximum=_MOST) or None
+
+
+def _ulimits(given: object) -> dict[str, Any]:
+    """As a container spec has them."""
+    kind = Ulimits()
+    return {} if given is None else kind.dump(kind.parse(given, "build: ulimits") or {})
 
 
 def _secrets(encoded: dict[str, str]) -> dict[str, bytes]:

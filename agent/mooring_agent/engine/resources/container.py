@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mooring_agent.engine.resources import limits, names, resolving
-from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_alone
+from mooring_agent.engine.resources.attachments import Attachments, NetworkAttachment, attached_to, is_fixed
 from mooring_agent.engine.resources.declared import Declared, Part, option, suggestion
 from mooring_agent.engine.resources.devices import DeviceMapping, Devices, device_rule
 from mooring_agent.engine.resources.health import Healthcheck
@@ -271,7 +271,7 @@ class ContainerSpec(Declared):
 
     def _check_network(self, prefix: str) -> None:
         network = self.networks[0].name
-        if self.ports and is_alone(network):
+        if self.ports and is_fixed(network):
             raise InvalidSpec(
                 f'{prefix}ports cannot be published with the network "{network}", which gives the container '
                 "no address to lead to; remove ports or attach a bridge network"

@@ -19,6 +19,7 @@ from mooring_agent.images.build.context import receive_context
 from mooring_agent.images.build.errors import place_of
 from mooring_agent.images.build.layering import Layer, Layering
 from mooring_agent.images.build.options import EPOCH, BuildOptions
+from mooring_agent.images.build.remote import remote_context
 from mooring_agent.images.build.reporting import WARNING, Reporting
 from mooring_agent.images.build.roots import Roots
 from mooring_agent.images.build.running import Runner
@@ -162,7 +163,12 @@ class _Build:
         directory.mkdir()
         work_directory = scratch / "work"
         work_directory.mkdir(mode=0o700)
-        context = receive_context(self._watched(chunks), directory, options.dockerfile, options.text)
+        text = options.text
+        if options.remote:
+            begun = options.remote, options.dockerfile, work_directory, held, self._stop, self._progress
+            chunks, found = remote_context(*begun)
+            text = found if text is None else text
+        context = receive_context(self._watched(chunks), directory, options.dockerfile, text)
         held.callback(context.tree.close)
         reached("build-context")
         dockerfile = parse_dockerfile(context.dockerfile, options.dockerfile)

@@ -26,7 +26,8 @@ from mooring_agent.storage.snapshotter import UnpackTarget, WhiteoutStyle
 
 DOCKERFILE = "Dockerfile"
 _IGNORE = ".dockerignore"
-_LONGEST = 4 << 20  # bytes of a Dockerfile or an ignore file
+LONGEST = 4 << 20
+"""Bytes of a Dockerfile or an ignore file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,10 @@ def _read(tree: Tree, name: str) -> bytes | None:
     status = tree.lstat(path)
     if status is None or not path:
         return None
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST:
-        raise InvalidSpec(f"{name!r} in the build context is no file of at most {_LONGEST} bytes")
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST:
+        raise InvalidSpec(f"{name!r} in the build context is no file of at most {LONGEST} bytes")
     with open(tree.open(path), "rb") as file:
-        return file.read(_LONGEST)
+        return file.read(LONGEST)
 
 
 def _take(items: dict[bytes, Item], tree: Tree, path: bytes, status: os.stat_result) -> None:

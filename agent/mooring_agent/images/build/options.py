@@ -10,6 +10,7 @@ from typing import Any
 
 from mooring_agent.errors import InvalidSpec
 from mooring_agent.images.build.context import DOCKERFILE
+from mooring_agent.images.build.remote import check_remote
 from mooring_agent.images.platform import Platform
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry.settings import Credentials
@@ -25,7 +26,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What commands of RUN may use: sizes in bytes, None and () without a limit of their own."""
+    """What commands of RUN may use: sizes in bytes, None and () without a limit of their own; `ulimits` as a
+    container spec has them, `cgroup` is a declared one.
+    """
 
     memory: int | None = None
     memory_swap: int | None = None
@@ -34,6 +37,8 @@ class RunLimits:
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     shm_size: int | None = None
+    ulimits: Mapping[str, Any] = field(default_factory=dict)
+    cgroup: str | None = None
     extra_hosts: tuple[str, ...] = ()
 
 
@@ -41,7 +46,8 @@ class RunLimits:
 class BuildOptions:
     """One build.
 
-    `dockerfile` is its path in the context, or with `text` its name in messages. `tags` are long names.
+    `dockerfile` is its path in the context, or with `text` its name in messages. `remote` is the address of
+    a context that is fetched, see `remote.py`. `tags` are long names.
     `cache_from` are images that stand for the cache, see `cachesources`; those that are not there count not.
     `network` is that of RUN where the instruction says nothing. `time_limit` is in seconds for all of it.
     `epoch`, in seconds, is the time that nothing in the image is later than; None, unless the build
@@ -51,6 +57,7 @@ class BuildOptions:
 
     dockerfile: str = DOCKERFILE
     text: bytes | None = None
+    remote: str = ""
     tags: tuple[str, ...] = ()
     args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -82,6 +89,8 @@ class BuildOptions:
             raise InvalidSpec(
                 f"network {self.network!r} is none for builds: expected default, none, host or another's name"
             )
+        if self.remote:
+            check_remote(self.remote)
         if self.time_limit <= 0:
             raise InvalidSpec(f"the time limit is {self.time_limit} s: expected more than 0")
         self.latest()

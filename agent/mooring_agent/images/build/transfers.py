@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mooring_agent.errors import InvalidSpec
+from mooring_agent.images import fetching
 from mooring_agent.images import tar_reader as tar
 from mooring_agent.images.build import adding
 from mooring_agent.images.build.config import joined
@@ -91,23 +92,25 @@ class Transfers:
         several: bool,
     ) -> int:
         """All sources of ADD; returns how many were found."""
-        remote = [one for one in add.sources if adding.is_git(one) or adding.is_url(one)]
-        if add.checksum and (len(remote) != 1 or adding.is_git(remote[0]) or len(add.sources) > 1):
+        remote = [one for one in add.sources if fetching.is_git(one) or fetching.is_url(one)]
+        if add.checksum and (len(remote) != 1 or fetching.is_git(remote[0]) or len(add.sources) > 1):
             raise InvalidSpec("--checksum is about the one URL of a file: expected that as the only source")
-        if add.keep_git_dir is not None and not any(map(adding.is_git, remote)):
+        if add.keep_git_dir is not None and not any(map(fetching.is_git, remote)):
             raise InvalidSpec("--keep-git-dir is about git repositories: expected one as a source")
         found = 0
         for source in add.sources:
-            if adding.is_git(source):
+            if fetching.is_git(source):
                 directory = self._new_directory()
-                fetched = adding.fetch_git(
+                fetched = fetching.fetch_git(
                     source, directory, keep_git_dir=bool(add.keep_git_dir), stop=self._work.stop
                 )
                 tree = self._work.opened(fetched.directory)
                 found += placing.copy(tree, fetched.name, destination, how, what=source)
-            elif adding.is_url(source):
+            elif fetching.is_url(source):
                 name = "" if destination.endswith("/") or several else posixpath.basename(destination)
-                fetched = adding.fetch_url(source, add.checksum, self._new_directory(), name, self._work.stop)
+                fetched = fetching.fetch_url(
+                    source, add.checksum, self._new_directory(), name, self._work.stop
+                )
                 tree = self._work.opened(fetched.directory)
                 unpack = bool(add.unpack)
                 self._put_file(placing, tree, fetched.name, destination, how, owner, several, unpack, source)

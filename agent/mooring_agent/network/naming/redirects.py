@@ -109,6 +109,12 @@ def commands(table: str, prefix: str, entries: Entries) -> str:
         return "\n".join(lines)
     ports = ", ".join(map(str, sorted(set(entries.values()))))
     elements = ", ".join(f'"{bridge}" . {mac} : {port}' for (bridge, mac), port in sorted(entries.items()))
+    theirs = [bridge for bridge in sorted({bridge for bridge, _ in entries}) if not bridge.startswith(prefix)]
+    guards = "\n        ".join(
+        f'iifname "{which}" meta l4proto {{ tcp, udp }} th dport {{ {ports} }} ct status & dnat == 0 drop '
+        'comment "nobody asks for another\'s view"'
+        for which in (f"{prefix}*", *theirs)
+    )
     lines.append(f"""\
 table {name} {{
     map views {{
@@ -123,8 +129,7 @@ redirect to : iifname . ether saddr map @views
     }}
     chain input {{
         type filter hook input priority filter; policy accept;
-        iifname "{prefix}*" meta l4proto {{ tcp, udp }} th dport {{ {ports} }} ct status & dnat == 0 drop \
-comment "nobody asks for another's view"
+        {guards}
     }}
 }}""")
     return "\n".join(lines)

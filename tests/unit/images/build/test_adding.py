@@ -14,7 +14,7 @@ import pytest
 
 from harness.waiting import PATIENCE, eventually
 from mooring_agent.errors import Unavailable
-from mooring_agent.images.build.adding import fetch_git, fetch_url
+from mooring_agent.images.fetching import fetch_git, fetch_url
 from mooring_agent.images.turns import Cancelled, Stop
 
 STOP = Stop("the build")

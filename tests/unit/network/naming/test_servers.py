@@ -139,6 +139,13 @@ def test_questions_are_led_by_interface_and_mac() -> None:
     assert "th dport { 61000 } ct status & dnat == 0 drop" in text
 
 
+def test_a_bridge_with_a_name_of_its_own_is_guarded_too() -> None:
+    entries = {("mr0000-1", "02:6d:0a:d2:01:05"): 61000, ("br-shop", "02:6d:0a:d2:01:06"): 61001}
+    text = commands("mooring_names", "mr0000-", entries)
+    for which in ("mr0000-*", "br-shop"):
+        assert f'iifname "{which}" meta l4proto {{ tcp, udp }} th dport {{ 61000, 61001 }} ct status' in text
+
+
 def test_there_is_no_table_that_nobody_needs() -> None:
     text = commands("mooring_names", "mr0000-", {})
     assert text == "add table inet mooring_names\ndelete table inet mooring_names"
