@@ -70,6 +70,8 @@ class Cabling:
         if cable is None:
             cable = await self._lay_now(network, endpoint, pid, ifname)
         try:
+            if cable.ifname != ifname:  # that was another network of this name
+                raise _stale(cable)
             if cable.outer:
                 await self._traffic.settled(cable.host_ifname)
                 self._traffic.admit(self._netlink(), endpoint, cable.host_ifname, cable.outer)
@@ -89,10 +91,7 @@ class Cabling:
         if not cable.host_ifname:
             return
         if not await veths.forwards(self._netlink(), cable.host_ifname) and laid:
-            raise Unavailable(
-                f"cable {cable.host_ifname} leads to no bridge of network {network.name} any more: start the "
-                "container again"
-            )
+            raise _stale(cable)
 
     async def unplug(self, endpoint: Endpoint, pid: int) -> None:
         """Take the interface of an endpoint away from the network namespace of process `pid`, whose routes go
@@ -138,6 +137,13 @@ class Cabling:
                 return driver.lay(self._netlink(), network, name, pid, ifname)
             except OSError as error:
                 raise veths.failure(error, endpoint, pid) from error
+
+
+def _stale(cable: Cable) -> Unavailable:
+    return Unavailable(
+        f"cable {cable.host_ifname} leads to no bridge of network {cable.network} any more: start the "
+        "container again"
+    )
 
 
 def _replace_route(inside: RouteSocket, endpoint: Endpoint, version: int, gateway: str) -> None:

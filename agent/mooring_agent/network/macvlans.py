@@ -110,7 +110,7 @@ class MacvlanDriver:
             raise
         inside = rtnetlink.socket_inside(pid)
         try:
-            return Cable(network.name, "", inside, inside.index(ifname))
+            return Cable(network.name, "", inside, ifname, inside.index(ifname))
         except OSError:
             inside.close()
             raise

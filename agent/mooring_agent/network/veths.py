@@ -37,12 +37,13 @@ class Cable:
     interface, which has no outer end (`host_ifname` is "").
 
     `inside` is a socket of that namespace, to be closed by whoever has the cable, `inner` the index of the
-    inner end there and `outer` that of the outer end here, 0 without one.
+    inner end there, `ifname` its name, and `outer` the index of the outer end here, 0 without one.
     """
 
     network: str
     host_ifname: str
     inside: RouteSocket
+    ifname: str
     inner: int
     outer: int = 0
 
@@ -77,7 +78,7 @@ def lay(
     socket.execute(*messages)
     inside = rtnetlink.socket_inside(pid)
     try:
-        return Cable(network.name, host_ifname, inside, inside.index(ifname), outer)
+        return Cable(network.name, host_ifname, inside, ifname, inside.index(ifname), outer)
     except OSError:
         inside.close()
         raise

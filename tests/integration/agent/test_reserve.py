@@ -124,6 +124,24 @@ def test_a_bridge_that_somebody_deleted_is_repaired_although_cables_wait(agent: 
     assert _reaches_its_gateway(agent, "first")
 
 
+def test_a_cable_of_a_former_network_of_the_same_name_is_not_taken(agent: AgentUnderTest) -> None:
+    network = {"subnet": "10.213.78.0/24", "subnet6": "fd00:78::/64"}
+    agent.api("PUT", "/mooring/v1/networks/lan", network)
+    _put(agent, "first", networks=["lan"])
+    eventually(lambda: len(_cables(agent)) > 1, what="cables in reserve")
+    agent.api("DELETE", "/mooring/v1/containers/first")
+    agent.api("DELETE", "/mooring/v1/networks/lan")
+    agent.api("PUT", "/mooring/v1/networks/lan", {**network, "interface_prefix": "net"})
+
+    _put(agent, "second", networks=["lan"])
+
+    seen = agent.api("POST", "/mooring/v1/containers/second/exec", {"argv": ["ls", "/sys/class/net"]})
+    assert seen["stdout"].split() == ["lo", "net0"]
+    assert _reaches_its_gateway(agent, "second")
+    agent.api("DELETE", "/mooring/v1/containers/second")
+    agent.api("DELETE", "/mooring/v1/networks/lan")
+
+
 def _docker(agent: AgentUnderTest, method: str, path: str, body: object = None) -> Any:
     return agent.api(method, f"/v1.43{path}", body)
 
@@ -145,7 +163,7 @@ def _comm(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/comm") as comm:
             return comm.read().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
