@@ -24,8 +24,8 @@ from harness.waiting import eventually
 
 pytestmark = pytest.mark.root
 
-# The launchers that the agent has in reserve have a descriptor each, and come and go: as many as bursts take, of
-# a pool of ten.
+# The launchers that the agent has in reserve have a descriptor each, and come and go: as many as bursts take,
+# of a pool of ten.
 RESERVED = 18 + 1
 
 SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "3600"], "stop_timeout": 0}
