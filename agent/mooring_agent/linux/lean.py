@@ -93,7 +93,7 @@ def execute_at_word(
     """Wait for `WORD` on the socket `channel`, answer `going`, and run `path`, for which `can_wait`.
 
     Sends `failed` and exits when it cannot be executed, and exits when the channel ends. Only for a process
-    with one thread. Raises ValueError for a text with NUL.
+    with one thread. Raises ValueError for a text with NUL, OSError without memory for it.
     """
     memory = _memory[0]
     (path_bytes,) = strings([os.fsencode(path)])

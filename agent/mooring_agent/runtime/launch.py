@@ -17,6 +17,7 @@ import signal
 import socket
 import stat
 import time
+from contextlib import suppress
 
 from ..linux import keys, lean, netlink, syscalls
 from . import hooks, mounts, process, stage, standard
@@ -237,7 +238,8 @@ class _Word:
         if not self._is_there() and lean.can_wait(path) and process.may_be_executed(path):
             # One that is started anew will say why it cannot be executed.
             failed = _report_of(process.Stale(f"exec: {path!r} cannot be executed"))
-            lean.execute_at_word(self._channel.fileno(), path, args, environment, GOING, failed)
+            with suppress(OSError):  # its limits may leave no memory for that
+                lean.execute_at_word(self._channel.fileno(), path, args, environment, GOING, failed)
         if not self._channel.recv(64):
             raise _Unused
         self._given = True

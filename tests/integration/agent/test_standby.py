@@ -93,6 +93,12 @@ def test_what_its_filter_keeps_from_waiting_starts_all_the_same(agent: AgentUnde
     remove(agent, "one", "two", "three", "four")
 
 
+def test_what_its_limits_leave_no_memory_to_wait_with_starts_all_the_same(agent: AgentUnderTest) -> None:
+    for name in ("one", "two", "three", "four"):
+        assert put(agent, name, ulimits={"as": 16 << 20})["state"] == "running"
+    remove(agent, "one", "two", "three", "four")
+
+
 def test_nobody_sees_it(agent: AgentUnderTest) -> None:
     standing_by(agent)
 
