@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -66,6 +67,8 @@ class HostileRegistry:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.tag_pages: list[list[str]] = [[]]
         self.uploads: dict[str, bytearray] = {}
+        # Uploads are taken side by side and go when they are whole: their count names none.
+        self.numbers = itertools.count()
         self.asked: list[Asked] = []
         self.tokens: Tokens | None = None
         self.basic: tuple[str, str] | None = None
@@ -306,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
     def _upload(self, name: str, session: str, query: dict[str, list[str]]) -> None:
         registry = self.registry
         if self.command == "POST":
-            session = f"upload-{len(registry.uploads)}"
+            session = f"upload-{next(registry.numbers)}"
             registry.uploads[session] = bytearray()
             minimum = {"OCI_Chunk_Min_Length": str(registry.chunk_minimum)} if registry.chunk_minimum else {}
             self.answer(
