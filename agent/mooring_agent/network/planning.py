@@ -44,9 +44,18 @@ def plan_subnets(
 
 def overlap(one: Network, other: Network) -> bool:
     """Whether two networks have addresses in common."""
-    taken = [Occupied(subnet.cidr, other.name) for subnet in other.subnets]
-    taken += [Occupied(subnet, other.name) for subnet in (other.overlay.subnets if other.overlay else ())]
+    taken = _occupied_by([other])
     return any(subnets.first_overlap(subnet.cidr, taken) for subnet in one.subnets)
+
+
+def _occupied_by(networks: Iterable[Network]) -> list[Occupied]:
+    """The subnets of networks, of overlays those of all hosts."""
+    found = []
+    for network in networks:
+        across = network.overlay.subnets if network.overlay is not None else ()
+        own = (*(subnet.cidr for subnet in network.subnets), *across)
+        found += [Occupied(subnet, f"network {network.name}") for subnet in own]
+    return found
 
 
 def _plan(
@@ -67,16 +76,7 @@ def _plan(
         if not specs.has_version(given, version):
             planned.append(None)
             continue
-        occupied = [
-            Occupied(subnet.cidr, f"network {other.name}") for other in others for subnet in other.subnets
-        ]
-        occupied += (
-            Occupied(subnet, f"network {other.name}")
-            for other in others
-            if other.overlay is not None
-            for subnet in other.overlay.subnets
-        )
-        occupied += subnets.occupied_by_host(netlink, links, version)
+        occupied = [*_occupied_by(others), *subnets.occupied_by_host(netlink, links, version)]
         cidr: IPNetwork
         named = _named(name, given, version)
         if named is not None:
