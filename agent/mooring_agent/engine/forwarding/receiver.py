@@ -107,7 +107,7 @@ class Receiver:
         while True:
             await self._some.wait()
             try:
-                if not self._is_owed():
+                if not await self._is_owed():
                     continue  # no connection for nothing
                 link = self._link = await self._connect()
                 await self._send_to(link)
@@ -149,7 +149,7 @@ class Receiver:
             for each in waits:
                 each.cancel()
 
-    def _is_owed(self) -> bool:
+    async def _is_owed(self) -> bool:
         """Whether there is anything to send; those of which nothing is left are settled."""
         while self._waiting:
             shipment = next(iter(self._waiting))
@@ -157,6 +157,7 @@ class Receiver:
                 return True
             del self._waiting[shipment]
             self._note_end(shipment)
+            await asyncio.sleep(0)  # when an agent starts, there are all of its containers to look at
         self._some.clear()
         return False
 
