@@ -57,7 +57,7 @@ class Shipment:
             batch = self.backlog.rest()
         if batch.lines:
             encode = self._current()
-            self.messages.extend(map(encode, batch.lines))
+            self.messages.extend([encode(line) for line in batch.lines])  # all of them, or none if it fails
         self._after = batch.after
         return bool(batch.lines)
 
