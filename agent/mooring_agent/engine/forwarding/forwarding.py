@@ -94,8 +94,7 @@ class Forwarding:
         shipment = self._shipments.get(container.id)
         if shipment is None:
             return
-        if not await shipment.receiver.finish(shipment, _FINISH_WITHIN):
-            self.lost(shipment, f"{shipment.receiver.name} did not take the rest of its log")
+        await self._send_rest(shipment)
         await self._end(shipment)
 
     async def change(self, container: Container, before: LogOptions) -> None:
@@ -103,7 +102,7 @@ class Forwarding:
         shipment = self._shipments.get(container.id)
         if shipment is not None:
             if not container.spec.log.forwarded:
-                await shipment.receiver.finish(shipment, _FINISH_WITHIN)
+                await self._send_rest(shipment)
             await self._end(shipment, before)
         if not container.spec.log.forwarded:
             _remove(self._state(container))
@@ -153,6 +152,10 @@ class Forwarding:
             name, connect = _way_to(log)
             self._receivers[key] = Receiver(name, connect, self)
         return self._receivers[key]
+
+    async def _send_rest(self, shipment: Shipment) -> None:
+        if not await shipment.receiver.finish(shipment, _FINISH_WITHIN):
+            self.lost(shipment, f"{shipment.receiver.name} did not take the rest of its log")
 
     async def _end(self, shipment: Shipment, log: LogOptions | None = None) -> None:
         """Send no more of a log, which had these options; a receiver to which nothing goes is left."""
