@@ -17,7 +17,7 @@ from ..events import EventBus
 from ..launching import Launching
 from ..resources.logdrivers import JOURNALD, LogOptions, SyslogAddress
 from . import journal, links, syslog
-from .backlog import BEGINNING, Backlog, end_of, save_places
+from .backlog import Backlog, end_of, save_places
 from .onhost import LOCAL_SYSLOG, address_of, check_receiver, tls_context
 from .origin import Encoder, attributes_of, origin_of
 from .receiver import Receiver
@@ -72,11 +72,9 @@ class Forwarding:
         if not container.spec.log.forwarded or container.id in self._shipments:
             return
         directory = self._launching.log_directory(container)
-        state = self._state(container)
-        if not os.path.exists(state):
-            save_places(state, BEGINNING)
         receiver = self._receiver(container.spec.log)
-        shipment = Shipment(container, Backlog(directory, state), receiver, lambda: self._encoder(container))
+        backlog = Backlog(directory, self._state(container))
+        shipment = Shipment(container, backlog, receiver, lambda: self._encoder(container))
         self._shipments[container.id] = shipment
         receiver.users += 1
         try:
