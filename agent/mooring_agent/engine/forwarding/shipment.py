@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..container import FOLLOWED, Container
+from ..resources import ContainerSpec
 from .backlog import Backlog, Places
 from .origin import Encoder
 
@@ -40,7 +41,7 @@ class Shipment:
         """Set when nothing more of it is to be sent to this receiver."""
         self._encoder = encoder
         self._after = backlog.sent
-        self._made_for: tuple[str, int] | None = None
+        self._made_for: tuple[str, ContainerSpec] | None = None
         self._encode: Encoder
 
     def set(self) -> None:
@@ -74,7 +75,7 @@ class Shipment:
 
     def _current(self) -> Encoder:
         """The encoder, for the container as it is called and labelled now."""
-        made_for = (self.container.name, id(self.container.spec))
+        made_for = (self.container.name, self.container.spec)
         if made_for != self._made_for:
             self._encode, self._made_for = self._encoder(), made_for
         return self._encode
