@@ -82,6 +82,25 @@ def test_every_byte_is_sent_once_whatever_is_committed(
         assert {stream: texts(taken, stream) for stream in (1, 2)} == written
 
 
+@pytest.mark.parametrize("taken", [10, 1023, 1024, 2500, 4000])
+def test_what_is_sent_of_a_long_segment_is_passed_by(tmp_path: Path, taken: int) -> None:
+    log = Log(f"{tmp_path}/log", 1 << 20, 3, OpenFiles())
+    lines = [(number % 3 // 2 + 1, b"%d" % number) for number in range(4000)]
+    for stream, text in lines:
+        log.append(text + b"\n", stream)
+    log.close()
+    backlog = Backlog(f"{tmp_path}/log", f"{tmp_path}/sent")
+    sent: list[Line] = []
+    while len(sent) < taken:
+        batch = backlog.read(1)
+        sent += batch.lines
+        backlog.commit(batch.after)
+    for reader in (backlog, Backlog(f"{tmp_path}/log", f"{tmp_path}/sent")):
+        reader.rewind()
+        assert [(line.stream, line.text) for line in drain(reader, 100)] == lines[len(sent) :]
+        assert reader.read(100).after == end_of(f"{tmp_path}/log")
+
+
 def test_a_line_without_its_end_is_sent_when_nobody_goes_on_with_it(tmp_path: Path) -> None:
     log = Log(f"{tmp_path}/log", 0, 3, OpenFiles())
     log.append(b"one\ntwo", 1)

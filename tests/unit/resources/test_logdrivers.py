@@ -72,6 +72,12 @@ def test_addresses(text: str, address: SyslogAddress) -> None:
     assert parse_address(str(address), "x") == address
 
 
+@pytest.mark.parametrize("host", ["logs..example", ".example", "a" * 64])
+def test_names_that_nobody_can_resolve_are_refused(host: str) -> None:
+    with pytest.raises(InvalidSpec, match="an address such as"):
+        parse_address(f"tcp://{host}:514", "x")
+
+
 @given(
     st.text(max_size=30)
     | st.sampled_from(("udp", "tcp", "unix")).flatmap(

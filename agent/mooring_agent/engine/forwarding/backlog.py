@@ -13,6 +13,7 @@ import os
 import struct
 import zlib
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -160,8 +161,10 @@ class Backlog:
                 for suffix in ("idx", *SUFFIXES.values())
             )
             content = os.pread(index, _INDEX_CHUNK, self._index_offset)
-            entries = INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size])
-            for moment, length, stream in entries:
+            content = content[: len(content) - len(content) % INDEX.size]
+            if self._pass_by(content):
+                return []
+            for moment, length, stream in INDEX.iter_unpack(content):
                 if size <= 0:
                     break
                 if stream in SUFFIXES:  # a power cut leaves zeros
@@ -173,6 +176,19 @@ class Backlog:
                         break
                 self._index_offset += INDEX.size
         return chunks
+
+    def _pass_by(self, content: bytes) -> bool:
+        """Go on behind these entries at once if all that they tell of is sent, and whether that is so. One by
+        one, those of a segment that is mostly sent would take some tenths of a second.
+        """
+        if self._taken or all(offset >= self._begin(stream) for stream, offset in self._offsets.items()):
+            return False
+        ends = _ends(self._offsets, content)
+        if any(end > max(self._offsets[stream], self._begin(stream)) for stream, end in ends.items()):
+            return False
+        self._offsets = ends
+        self._index_offset += len(content)
+        return True
 
     def _read_piece(self, file: int, stream: int, length: int, size: int) -> bytes:
         """What of a piece is not sent, or its beginning where that is more than `size`: then `_taken` says
@@ -236,8 +252,14 @@ def end_of(directory: str) -> Places:
     base = f"{directory}/{numbers[-1]}"
     with open(f"{base}.idx", "rb") as file:
         content = file.read()
-    ends = {1: 0, 2: 0}
-    for _, length, stream in INDEX.iter_unpack(content[: len(content) - len(content) % INDEX.size]):
+    ends = _ends({1: 0, 2: 0}, content[: len(content) - len(content) % INDEX.size])
+    return (numbers[-1], ends[1]), (numbers[-1], ends[2])
+
+
+def _ends(offsets: Mapping[int, int], content: bytes) -> dict[int, int]:
+    """The offsets of the streams after the pieces of which these entries of an index tell."""
+    ends = dict(offsets)
+    for _, length, stream in INDEX.iter_unpack(content):
         if stream in SUFFIXES:
             ends[stream] += length
-    return (numbers[-1], ends[1]), (numbers[-1], ends[2])
+    return ends

@@ -17,7 +17,7 @@ from ..events import EventBus
 from ..launching import Launching
 from ..resources.logdrivers import JOURNALD, LogOptions, SyslogAddress
 from . import journal, links, syslog
-from .backlog import BEGINNING, Backlog, end_of, save_places
+from .backlog import Backlog, end_of, save_places
 from .onhost import LOCAL_SYSLOG, address_of, check_receiver, tls_context
 from .origin import Encoder, attributes_of, origin_of
 from .receiver import Receiver
@@ -72,11 +72,9 @@ class Forwarding:
         if not container.spec.log.forwarded or container.id in self._shipments:
             return
         directory = self._launching.log_directory(container)
-        state = self._state(container)
-        if not os.path.exists(state):
-            save_places(state, BEGINNING)
         receiver = self._receiver(container.spec.log)
-        shipment = Shipment(container, Backlog(directory, state), receiver, lambda: self._encoder(container))
+        backlog = Backlog(directory, self._state(container))
+        shipment = Shipment(container, backlog, receiver, lambda: self._encoder(container))
         self._shipments[container.id] = shipment
         receiver.users += 1
         try:
@@ -94,8 +92,7 @@ class Forwarding:
         shipment = self._shipments.get(container.id)
         if shipment is None:
             return
-        if not await shipment.receiver.finish(shipment, _FINISH_WITHIN):
-            self.lost(shipment, f"{shipment.receiver.name} did not take the rest of its log")
+        await self._send_rest(shipment)
         await self._end(shipment)
 
     async def change(self, container: Container, before: LogOptions) -> None:
@@ -103,7 +100,7 @@ class Forwarding:
         shipment = self._shipments.get(container.id)
         if shipment is not None:
             if not container.spec.log.forwarded:
-                await shipment.receiver.finish(shipment, _FINISH_WITHIN)
+                await self._send_rest(shipment)
             await self._end(shipment, before)
         if not container.spec.log.forwarded:
             _remove(self._state(container))
@@ -153,6 +150,10 @@ class Forwarding:
             name, connect = _way_to(log)
             self._receivers[key] = Receiver(name, connect, self)
         return self._receivers[key]
+
+    async def _send_rest(self, shipment: Shipment) -> None:
+        if not await shipment.receiver.finish(shipment, _FINISH_WITHIN):
+            self.lost(shipment, f"{shipment.receiver.name} did not take the rest of its log")
 
     async def _end(self, shipment: Shipment, log: LogOptions | None = None) -> None:
         """Send no more of a log, which had these options; a receiver to which nothing goes is left."""

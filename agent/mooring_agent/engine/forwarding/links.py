@@ -41,6 +41,8 @@ class Link(ABC):
         """Set when the other end has left."""
         self.error: OSError | None = None
         """What it has left with, if not in good order."""
+        self.dropped = 0
+        """Messages that were too long to be sent, until somebody takes note of them."""
         asyncio.get_running_loop().add_reader(connected.fileno(), self._readable)
 
     @abstractmethod
@@ -82,8 +84,6 @@ class Datagrams(Link):
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
         self._sent = 0
-        self.dropped = 0
-        """Messages that were too long for a datagram."""
 
     async def send(self, messages: deque[bytes]) -> int:
         """See `Link.send`."""

@@ -107,11 +107,13 @@ class Receiver:
         while True:
             await self._some.wait()
             try:
-                if not self._is_owed():
+                if not await self._is_owed():
                     continue  # no connection for nothing
                 link = self._link = await self._connect()
                 await self._send_to(link)
-            except (OSError, ssl.SSLError) as error:
+            except Exception as error:
+                if not isinstance(error, OSError):  # a bug, for which all who log there must not fall silent
+                    logger.error("sending of logs failed receiver=%s", self.name, exc_info=error)
                 self._disconnect()
                 self._take_back()
                 await self._rest(error)
@@ -149,14 +151,17 @@ class Receiver:
             for each in waits:
                 each.cancel()
 
-    def _is_owed(self) -> bool:
+    async def _is_owed(self) -> bool:
         """Whether there is anything to send; those of which nothing is left are settled."""
         while self._waiting:
             shipment = next(iter(self._waiting))
+            self._waiting.move_to_end(shipment)  # if that fails, it is another's turn
             if shipment.load(_TURN):
+                self._waiting.move_to_end(shipment, last=False)
                 return True
             del self._waiting[shipment]
             self._note_end(shipment)
+            await asyncio.sleep(0)  # when an agent starts, there are all of its containers to look at
         self._some.clear()
         return False
 
@@ -170,14 +175,17 @@ class Receiver:
     async def _turn(self, link: Link) -> None:
         """Send a part of the log that waits for longest."""
         shipment = next(iter(self._waiting))
+        self._waiting.move_to_end(shipment)  # there may be more; or it fails, and it is another's turn
         if not shipment.load(_TURN):
             del self._waiting[shipment]
             self._note_end(shipment)
             return
-        self._waiting.move_to_end(shipment)  # there may be more
         after = shipment.after
         sent = await link.send(shipment.messages)
         reached("forwarding.sent")
+        if link.dropped:
+            count, link.dropped = link.dropped, 0
+            self._reports.lost(shipment, f"messages too long for a datagram: {count}")
         if shipment.over:
             return
         shipment.under_way += 1

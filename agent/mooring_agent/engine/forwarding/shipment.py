@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..container import FOLLOWED, Container
+from ..resources import ContainerSpec
 from .backlog import Backlog, Places
 from .origin import Encoder
 
@@ -40,7 +41,7 @@ class Shipment:
         """Set when nothing more of it is to be sent to this receiver."""
         self._encoder = encoder
         self._after = backlog.sent
-        self._made_for: tuple[str, int] | None = None
+        self._made_for: tuple[str, ContainerSpec] | None = None
         self._encode: Encoder
 
     def set(self) -> None:
@@ -57,7 +58,7 @@ class Shipment:
             batch = self.backlog.rest()
         if batch.lines:
             encode = self._current()
-            self.messages.extend(map(encode, batch.lines))
+            self.messages.extend([encode(line) for line in batch.lines])  # all of them, or none if it fails
         self._after = batch.after
         return bool(batch.lines)
 
@@ -74,7 +75,7 @@ class Shipment:
 
     def _current(self) -> Encoder:
         """The encoder, for the container as it is called and labelled now."""
-        made_for = (self.container.name, id(self.container.spec))
+        made_for = (self.container.name, self.container.spec)
         if made_for != self._made_for:
             self._encode, self._made_for = self._encoder(), made_for
         return self._encode

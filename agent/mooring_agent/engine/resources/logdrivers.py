@@ -61,6 +61,7 @@ def parse_address(text: str, where: str) -> SyslogAddress:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # as whoever resolves it does
     except ValueError:
         raise refusal(where, text, _ADDRESS) from None
     if parts.scheme not in TRANSPORTS or parts.query or parts.fragment or parts.username is not None:
