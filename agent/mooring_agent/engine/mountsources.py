@@ -99,7 +99,10 @@ class MountSources:
     async def _fill(self, container: Container, target: str, directory: Path) -> None:
         try:
             drafts = _drafts_of(directory)
-            if not drafts.are_wanted():
+            # A server may keep waiting whoever looks.
+            apart = _is_apart(directory)
+            wanted = await in_thread(drafts.are_wanted) if apart else drafts.are_wanted()
+            if not wanted:
                 return
             rootfs = self._snapshotter.rootfs(container.id)
             place = str(self._directory_of(container))

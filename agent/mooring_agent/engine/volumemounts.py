@@ -65,6 +65,10 @@ class _Held:
         os.close(self.top)
         os.close(self.namespace)
 
+    def close_soon(self) -> None:
+        """The same without waiting: what is unmounted with it may have much to write."""
+        threading.Thread(target=self.close, name="mooring-unmount", daemon=True).start()
+
     def source(self) -> Source:
         own = os.getpid()
         return Source("/", Path(f"/proc/self/fd/{self.top}"), f"/proc/{own}/fd/{self.namespace}")
@@ -139,8 +143,7 @@ class VolumeMounts:
             held.users.discard(user)
             if not held.users:
                 del self._held[name]
-                # What is unmounted with it may have much to write.
-                threading.Thread(target=held.close, name="mooring-unmount", daemon=True).start()
+                held.close_soon()
 
     async def _volume(self, name: str, user: str) -> Source:
         path = self._volumes.path(name)
@@ -285,7 +288,7 @@ async def _in_time(mount: Callable[[], _Held], what: str) -> _Held:
         with lock:
             given_up = True
         for late in made:
-            late.close()
+            late.close_soon()
 
 
 def _resolve(host: str) -> str:

@@ -2,7 +2,7 @@
 """One thin function a system call: call it, and raise OSError with the call's name where it fails.
 
 Only what Python's `os` lacks on 3.11 is here. The C library is called through PyDLL, which keeps the
-interpreter lock: each call is short, and a raw clone must not be surrounded by lock traffic.
+interpreter lock, since no lock traffic must surround a raw clone; what may wait goes through `_waiting`.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ _MOUNT_SETATTR = 442
 
 _ATTEMPTS = 128
 _libc, _waiting = ctypes.PyDLL(None, use_errno=True), ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
+_syscall, _waiting_syscall = _libc.syscall, _waiting.syscall
+_syscall.restype = _waiting_syscall.restype = ctypes.c_long
 _NULL = ctypes.c_void_p(None)
 
 
@@ -211,9 +211,9 @@ def setns(fd: int, flags: int) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2)."""
+    """mount(2), which waits for the server or the disk that the file system is on."""
     _check(
-        _libc.mount(
+        _waiting.mount(
             None if source is None else _path(source),
             _path(target),
             None if fstype is None else fstype.encode(),
@@ -293,7 +293,7 @@ def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) 
     how = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
     buffer, size = ctypes.create_string_buffer(how, len(how)), ctypes.c_size_t(len(how))
     for _ in range(_ATTEMPTS):
-        found: int = _syscall(_OPENAT2, ctypes.c_int(dirfd), _path(path), buffer, size)
+        found: int = _waiting_syscall(_OPENAT2, ctypes.c_int(dirfd), _path(path), buffer, size)
         if found >= 0 or ctypes.get_errno() != errno.EAGAIN:
             break
     return _check(found, "openat2", path)
@@ -432,7 +432,7 @@ def file_system_type(fd: int) -> int:
 
 def syncfs(fd: int) -> None:
     """Write out the whole file system that `fd` is on, syncfs(2)."""
-    _check(_libc.syncfs(ctypes.c_int(fd)), "syncfs")
+    _check(_waiting.syncfs(ctypes.c_int(fd)), "syncfs")
 
 
 def setfsuid(uid: int) -> int:
