@@ -7,12 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from harness.waiting import PATIENCE, eventually
+from harness.web import Silent, served
 from mooring_agent.errors import Unavailable
 from mooring_agent.images.fetching import fetch_git, fetch_url
 from mooring_agent.images.turns import Cancelled, Stop
@@ -20,7 +20,7 @@ from mooring_agent.images.turns import Cancelled, Stop
 STOP = Stop("the build")
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Silent):
     """Has /whole, and breaks off whatever else it is asked for."""
 
     def do_GET(self) -> None:
@@ -32,20 +32,11 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"file")
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Site) as url:
+        yield url
 
 
 def test_a_file_is_there_whole_or_not_at_all(site: str, tmp_path: Path) -> None:
