@@ -100,7 +100,7 @@ class Download:
         while True:
             self._stop.check()
             try:
-                chunk = self._answer.read(CHUNK)
+                chunk = self._answer.read1(CHUNK)  # what has come: who waits for more looks at no bound
                 if not chunk and self._answer.length:  # a read does not tell that there were less
                     raise OSError(f"it ended {self._answer.length} bytes early")
             except (OSError, ValueError, http.client.HTTPException) as error:

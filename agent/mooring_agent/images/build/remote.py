@@ -73,7 +73,7 @@ def _within(address: str, directory: Path, name: str) -> Path:
 
 def _text(address: str, pieces: Iterator[bytes]) -> bytes:
     """The Dockerfile that is all of a file."""
-    text = b""
+    text = bytearray()
     for piece in pieces:
         text += piece
         if len(text) > LONGEST:
@@ -81,7 +81,7 @@ def _text(address: str, pieces: Iterator[bytes]) -> bytes:
     try:
         if len(text) <= LONGEST and b"\0" not in text:
             text.decode("utf-8")
-            return text
+            return bytes(text)
     except UnicodeDecodeError:
         pass
     raise InvalidSpec(

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,20 @@ STOP = Stop("the build")
 
 
 class Site(Silent):
-    """Has /whole, and breaks off whatever else it is asked for."""
+    """Has /whole, sends /drops for as long as somebody takes them, and breaks off what else is asked for."""
 
     def do_GET(self) -> None:
         if self.path == "/garbled":
             self.wfile.write(b"no HTTP\r\n\r\n")
             return
         self.send_response(200)
+        if self.path == "/drops":
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b".")
+                    time.sleep(0.02)
+            return
         self.send_header("Content-Length", "4" if self.path == "/whole" else "9")
         self.end_headers()
         self.wfile.write(b"file")
@@ -46,6 +54,24 @@ def test_a_file_is_there_whole_or_not_at_all(site: str, tmp_path: Path) -> None:
         fetch_url(f"{site}/cut", "", tmp_path, "", STOP)
     with pytest.raises(Unavailable, match="/garbled cannot be fetched"):
         fetch_url(f"{site}/garbled", "", tmp_path, "", STOP)
+
+
+def test_a_file_that_comes_in_drops_ends_with_the_build(site: str, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    raised: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            fetch_url(f"{site}/drops", "", tmp_path, "", Stop("it", cancelled))
+        except Cancelled as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    eventually((tmp_path / "drops").exists, 10, "the first of it")
+    cancelled.set()
+    thread.join(10 * PATIENCE)
+    assert len(raised) == 1
 
 
 def test_git_ends_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
