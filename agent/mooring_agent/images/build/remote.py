@@ -27,14 +27,14 @@ _MAGIC = slice(257, 262)
 _EMPTY = bytes(1024)  # an archive without members
 
 
-def check_remote(address: str) -> str:
-    """The address itself. Raises InvalidSpec unless a context could be fetched from it."""
-    if is_git(address) or is_url(address):
-        return address
-    raise InvalidSpec(
-        f"remote context {address!r} is not usable: expected http:// or https:// and a Dockerfile or an "
-        "archive, or the address of a git repository, such as https://host/repository.git#branch:directory"
-    )
+def check_remote(address: str) -> None:
+    """Raises InvalidSpec unless a context could be fetched from this address."""
+    if not (is_git(address) or is_url(address)):
+        raise InvalidSpec(
+            f"remote context {address!r} is not usable: expected http:// or https:// and a Dockerfile or an "
+            "archive, or the address of a git repository, such as "
+            "https://host/repository.git#branch:directory"
+        )
 
 
 def remote_context(
