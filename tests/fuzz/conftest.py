@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.web import Silent, served
 
 
-class _Outside(BaseHTTPRequestHandler):
+class _Outside(Silent):
     """All registries that there are: a proxy that answers at once, whatever it is asked for.
 
     In plain HTTP it takes any credentials, and wants some; TLS it cannot speak, which no repetition changes.
@@ -34,19 +33,12 @@ class _Outside(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="package")
 def outside() -> Iterator[str]:
     """Return the URL of a proxy in the place of the world: no name is looked up, nobody outside is asked."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Outside) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(_Outside) as url:
+        yield url
 
 
 @pytest.fixture(scope="package")

@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from harness.web import served_directory
 from mooring_agent.images.apt_sources import distribution_sources, host_sources
 
 SUITE = "noble"
@@ -142,22 +140,9 @@ class UbuntuMirror:
     def _gpg(self, *words: str) -> None:
         _call("gpg", "--homedir", str(self._gnupg), "--batch", "--quiet", *words)
 
-    @contextmanager
-    def served(self) -> Iterator[str]:
+    def served(self) -> AbstractContextManager[str]:
         """Serve it on the loopback; its URL."""
-        with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(self.root))) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_address[1]}"
-            finally:
-                server.shutdown()
-                thread.join()
-
-
-class _Silent(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        return served_directory(self.root)
 
 
 def _be_ubuntu(tree: Path) -> None:

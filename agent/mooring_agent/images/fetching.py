@@ -100,7 +100,7 @@ class Download:
         while True:
             self._stop.check()
             try:
-                chunk = self._answer.read(CHUNK)
+                chunk = self._answer.read1(CHUNK)  # what has come: who waits for more looks at no bound
                 if not chunk and self._answer.length:  # a read does not tell that there were less
                     raise OSError(f"it ended {self._answer.length} bytes early")
             except (OSError, ValueError, http.client.HTTPException) as error:
@@ -144,9 +144,7 @@ def fetch(source: str, stop: Stop, progress: Progress = no_progress) -> Iterator
         yield from download.pieces()
 
 
-def fetch_url(
-    source: str, checksum: str, directory: Path, name: str, stop: Stop, progress: Progress = no_progress
-) -> Fetched:
+def fetch_url(source: str, checksum: str, directory: Path, name: str, stop: Stop) -> Fetched:
     """Fetch a file into an empty directory, under `name` or the last part of the URL.
 
     Its mode is 0600 and its time what the server says of it, or 1970. Raises InvalidSpec for a checksum that
@@ -159,7 +157,7 @@ def fetch_url(
         raise InvalidSpec(f"{source} has no file name in it: name the file in the destination")
     path = directory / name.replace("/", "_")
     digest = hashlib.sha256()
-    with closing(Download(source, stop, progress)) as download:
+    with closing(Download(source, stop)) as download:
         try:
             with open(path, "xb") as file:
                 for piece in download.pieces():

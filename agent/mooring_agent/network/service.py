@@ -356,6 +356,8 @@ class NetworkService:
         address = self.port_address(endpoints)
         found = next((one.network for one in endpoints if address in one.addresses), None)
         default = "" if found is None else self.get(found).publish_address
+        if not default:
+            return list(mappings)
         return [one if one.host_ip else dataclasses.replace(one, host_ip=default) for one in mappings]
 
     async def publish(

@@ -6,13 +6,10 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import http.client
-import http.server
 import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from harness.agent import AgentUnderTest
 from harness.host import need_programs
 from harness.unix_http import UnixConnection
 from harness.waiting import eventually
+from harness.web import served_directory
 from integration.conftest import StartAgent
 from integration.images.building import (
     blobs,
@@ -314,20 +312,8 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server, and its directory."""
     directory = tmp_path / "web"
     directory.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(directory))  # type: ignore[arg-type]
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", directory
-    server.shutdown()
-    server.server_close()
+    with served_directory(directory) as url:
+        yield url, directory
 
 
 def test_files_are_fetched(agent: AgentUnderTest, tmp_path: Path, web: tuple[str, Path]) -> None:

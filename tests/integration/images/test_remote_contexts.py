@@ -10,10 +10,8 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import urllib.parse
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import docker
@@ -24,6 +22,7 @@ from harness.agent import AgentUnderTest
 from harness.host import need_programs
 from harness.unix_http import Response
 from harness.waiting import eventually
+from harness.web import Silent, served
 
 pytestmark = pytest.mark.root
 
@@ -36,7 +35,7 @@ CROWD = "RUN for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"
 GROUP = {"pids_limit": 4}
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Silent):
     """Answers with what is in FILES, and breaks off what ends with /cut."""
 
     def do_GET(self) -> None:
@@ -49,20 +48,11 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Site) as url:
+        yield url
 
 
 def archive(files: dict[str, bytes], mode: str = "w:") -> bytes:

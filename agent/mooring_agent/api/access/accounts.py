@@ -21,6 +21,8 @@ _BELIEVED_SECONDS = 60.0
 """For how long an answer is believed: users come and go."""
 LOOK_UP_SECONDS = 5.0
 """How long somebody waits for one."""
+_NAMES_AT_ONCE = 32
+"""While so much is asked for, no name of a user is: who may connect may have any number of uids."""
 
 Asked = tuple[str, str | int]
 """The kind of a look-up, and what it is of."""
@@ -53,6 +55,8 @@ class Accounts:
 
     async def name(self, uid: int) -> str | None:
         """The name of a user, None if none is known, or not in time."""
+        if len(self._asking) >= _NAMES_AT_ONCE:
+            return None
         try:
             found = await self._found(("uid", uid), lambda: self._name(uid))
         except Unavailable:
@@ -71,9 +75,9 @@ class Accounts:
             return found
         work = self._asking.get(asked)
         if work is None:
-            work = self._asking[asked] = asyncio.get_running_loop().create_future()
-            # A thread that nobody waits for at the end: a directory may never answer.
-            threading.Thread(target=self._ask, args=(asked, look_up, work), daemon=True).start()
+            work = asyncio.get_running_loop().create_future()
+            self._begin(asked, look_up, work)
+            self._asking[asked] = work  # not before there is somebody to answer
         try:
             return await asyncio.wait_for(asyncio.shield(work), self._patience)
         except TimeoutError:
@@ -82,6 +86,19 @@ class Accounts:
                 f"the host has not told within {self._patience:g} s which {kind} {what} is, which a rule of "
                 "access in the agent's configuration names: see that its directory of users answers, and try "
                 "again"
+            ) from None
+
+    def _begin(
+        self, asked: Asked, look_up: Callable[[], int | str], work: asyncio.Future[int | str | None]
+    ) -> None:
+        """Ask in a thread that nobody waits for at the end: a directory may never answer."""
+        try:
+            threading.Thread(target=self._ask, args=(asked, look_up, work), daemon=True).start()
+        except RuntimeError as error:
+            kind, what = asked
+            raise Unavailable(
+                f"the agent cannot ask which {kind} {what} is, which a rule of access in its configuration "
+                f"names: {error}; allow it more tasks, or try again when it has less to do"
             ) from None
 
     def _ask(
@@ -99,7 +116,9 @@ class Accounts:
     def _answered(
         self, asked: Asked, found: int | str | None, work: asyncio.Future[int | str | None]
     ) -> None:
-        self._known[asked] = self._clock() + _BELIEVED_SECONDS, found
+        now = self._clock()
+        self._known = {one: answer for one, answer in self._known.items() if now < answer[0]}
+        self._known[asked] = now + _BELIEVED_SECONDS, found
         self._asking.pop(asked, None)
         if not work.done():
             work.set_result(found)

@@ -27,14 +27,14 @@ _MAGIC = slice(257, 262)
 _EMPTY = bytes(1024)  # an archive without members
 
 
-def check_remote(address: str) -> str:
-    """The address itself. Raises InvalidSpec unless a context could be fetched from it."""
-    if is_git(address) or is_url(address):
-        return address
-    raise InvalidSpec(
-        f"remote context {address!r} is not usable: expected http:// or https:// and a Dockerfile or an "
-        "archive, or the address of a git repository, such as https://host/repository.git#branch:directory"
-    )
+def check_remote(address: str) -> None:
+    """Raises InvalidSpec unless a context could be fetched from this address."""
+    if not (is_git(address) or is_url(address)):
+        raise InvalidSpec(
+            f"remote context {address!r} is not usable: expected http:// or https:// and a Dockerfile or an "
+            "archive, or the address of a git repository, such as "
+            "https://host/repository.git#branch:directory"
+        )
 
 
 def remote_context(
@@ -73,7 +73,7 @@ def _within(address: str, directory: Path, name: str) -> Path:
 
 def _text(address: str, pieces: Iterator[bytes]) -> bytes:
     """The Dockerfile that is all of a file."""
-    text = b""
+    text = bytearray()
     for piece in pieces:
         text += piece
         if len(text) > LONGEST:
@@ -81,7 +81,7 @@ def _text(address: str, pieces: Iterator[bytes]) -> bytes:
     try:
         if len(text) <= LONGEST and b"\0" not in text:
             text.decode("utf-8")
-            return text
+            return bytes(text)
     except UnicodeDecodeError:
         pass
     raise InvalidSpec(

@@ -103,3 +103,35 @@ def test_who_cannot_be_told_may_do_nothing_until_it_is_known(directory: Director
 
     asyncio.run(look())
     assert directory.asked.count("carol") == 1
+
+
+def test_who_has_many_uids_gets_not_as_many_threads(directory: Directory) -> None:
+    known = Accounts(directory, directory, name=lambda uid: str(directory(str(uid))), patience=0.05)
+
+    async def look() -> None:
+        assert await asyncio.gather(*(known.name(uid) for uid in range(200))) == [None] * 200
+        assert len(directory.asked) <= 32
+        with pytest.raises(Unavailable):  # what a rule names is asked for all the same
+            await known.uid("carol")
+        assert "carol" in directory.asked
+
+    asyncio.run(look())
+
+
+def test_where_no_thread_can_be_had_the_next_one_asks_again(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Accounts(directory, directory)
+    directory.answers.set()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def look() -> None:
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", start)
+            with pytest.raises(Unavailable, match=r"which user carol is.*can't start new thread"):
+                await known.uid("carol")
+        assert await known.uid("carol") == 1001
+
+    asyncio.run(look())

@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from harness.waiting import PATIENCE, eventually
+from harness.web import Silent, served
 from mooring_agent.errors import Unavailable
 from mooring_agent.images.fetching import fetch_git, fetch_url
 from mooring_agent.images.turns import Cancelled, Stop
@@ -20,32 +21,30 @@ from mooring_agent.images.turns import Cancelled, Stop
 STOP = Stop("the build")
 
 
-class Site(BaseHTTPRequestHandler):
-    """Has /whole, and breaks off whatever else it is asked for."""
+class Site(Silent):
+    """Has /whole, sends /drops for as long as somebody takes them, and breaks off what else is asked for."""
 
     def do_GET(self) -> None:
         if self.path == "/garbled":
             self.wfile.write(b"no HTTP\r\n\r\n")
             return
         self.send_response(200)
+        if self.path == "/drops":
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b".")
+                    time.sleep(0.02)
+            return
         self.send_header("Content-Length", "4" if self.path == "/whole" else "9")
         self.end_headers()
         self.wfile.write(b"file")
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Site) as url:
+        yield url
 
 
 def test_a_file_is_there_whole_or_not_at_all(site: str, tmp_path: Path) -> None:
@@ -55,6 +54,24 @@ def test_a_file_is_there_whole_or_not_at_all(site: str, tmp_path: Path) -> None:
         fetch_url(f"{site}/cut", "", tmp_path, "", STOP)
     with pytest.raises(Unavailable, match="/garbled cannot be fetched"):
         fetch_url(f"{site}/garbled", "", tmp_path, "", STOP)
+
+
+def test_a_file_that_comes_in_drops_ends_with_the_build(site: str, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    raised: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            fetch_url(f"{site}/drops", "", tmp_path, "", Stop("it", cancelled))
+        except Cancelled as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    eventually((tmp_path / "drops").exists, 10, "the first of it")
+    cancelled.set()
+    thread.join(10 * PATIENCE)
+    assert len(raised) == 1
 
 
 def test_git_ends_with_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
