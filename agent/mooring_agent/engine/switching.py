@@ -201,12 +201,13 @@ class Switching:
             return 0
         deadline = time.monotonic() + seconds
         pause = _FIRST_COUNT
-        left = Left(0)
+        left: Left | None = None
         while True:
-            left = await left_at(ports, left.unanswered)
-            remaining = deadline - time.monotonic()
-            if not left.count or remaining <= 0 or not container.running or not while_():
+            last = time.monotonic() >= deadline
+            left = await left_at(ports, left, last=last)
+            if not left.count or last or not container.running or not while_():
                 return left.count
+            remaining = max(0.0, deadline - time.monotonic())
             await asyncio.sleep(min(pause, remaining))
             pause = min(2 * pause, _LAST_COUNT)
 

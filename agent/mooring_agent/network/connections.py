@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..errors import MooringError
+from ..linux.barrier import pass_processors
 from ..linux.conntrack import ConntrackSocket, Flow
 from ..linux.netlink import NetlinkError
 from ..linux.rtnetlink import RouteSocket
@@ -39,20 +40,25 @@ def ports_of(publications: Collection[Publication]) -> frozenset[Port]:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Connections that have not ended: how many, and which of them nobody has answered yet."""
+    """Connections that have not ended: how many, and how many of them nobody has answered yet."""
 
     count: int
-    unanswered: frozenset[bytes] = frozenset()
+    unanswered: int = 0
 
 
-async def left_at(ports: Collection[Port], waiting: Collection[bytes] = ()) -> Left:
+async def left_at(ports: Collection[Port], earlier: Left | None = None, *, last: bool = False) -> Left:
     """The connections that have been led to these ports of containers, where new ones are not any more.
 
-    Somebody whose connection is not answered asks again after a second, and longer the next time. The kernel
-    forgets where the `unanswered` of an earlier look, given as `waiting`, were led to, so that they get to
-    whom the port leads now: who has not answered all the while has no room for them. Raises MooringError.
+    `earlier` is what was left when it was last asked. Somebody whose connection is not answered asks again
+    after a second, and longer the next time: the kernel forgets where those that were unanswered then, and
+    still are, were led to, so that they get to whom the port leads now. Who has not answered all the while
+    has no room for them. A kernel before 6.12 cannot forget a connection only if nobody has answered it
+    meanwhile, so there they are waited for until the `last` look. One that was reset is forgotten at once:
+    the next attempt from the same port would be led where this one was.
+
+    Raises MooringError.
     """
-    return await asyncio.to_thread(_left_at, ports, waiting)
+    return await asyncio.to_thread(_left_at, ports, earlier, last)
 
 
 async def forget_datagrams_to(removed: Collection[Publication], added: Collection[Publication]) -> None:
@@ -74,23 +80,29 @@ async def forget_datagrams_before(added: Collection[Publication]) -> None:
         await asyncio.to_thread(_forget, frozenset(), new)
 
 
-def _left_at(ports: Collection[Port], waiting: Collection[bytes]) -> Left:
+def _left_at(ports: Collection[Port], earlier: Left | None, last: bool) -> Left:
+    if earlier is None:
+        pass_processors()
     answering = {(protocol, address) for protocol, address, _ in ports if protocol in _NUMBERS}
     try:
         with ConntrackSocket() as tracking:
+            able = True
+            if last or (earlier is not None and earlier.unanswered):
+                for protocol, address, port in ports:
+                    if protocol == "tcp" and able:
+                        able = tracking.forget_unanswered(address, socket.IPPROTO_TCP, port)
             flows = [
                 flow
                 for protocol, address in answering
                 for flow in tracking.answered_by(address, _NUMBERS[protocol])
-                if flow.open and flow.translated and (protocol, address, flow.answering_port) in ports
+                if flow.translated and (protocol, address, flow.answering_port) in ports
             ]
-            given_up = [flow for flow in flows if flow.unanswered and flow.original in waiting]
-            for flow in given_up:
-                tracking.forget(flow)
-            unanswered = frozenset(flow.original for flow in flows if flow.unanswered)
-            return Left(len(flows) - len(given_up), unanswered.difference(waiting))
+            for flow in flows:
+                if flow.reset or (flow.unanswered and last and not able):
+                    tracking.forget(flow)
     except NetlinkError as error:
         raise MooringError(f"the host's connections cannot be looked at: {error.strerror}") from error
+    return Left(sum(flow.open for flow in flows), sum(flow.unanswered for flow in flows))
 
 
 def _forget(old: Collection[Port], new: Collection[int]) -> None:

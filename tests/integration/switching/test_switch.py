@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 import select
+import socket
+import struct
 import threading
 import time
 from contextlib import ExitStack
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.host import need_programs
 from harness.waiting import eventually
-from integration.network.topology import HOST_OUTER
+from integration.network.topology import HOST_OUTER, Namespace
+from mooring_agent.linux.conntrack import ConntrackSocket
 
 from .world import Asker, Load, World, echoes, server
 
@@ -106,6 +112,44 @@ def test_client_whom_a_stuck_container_does_not_answer_gets_to_its_successor(wor
             client.settimeout(5)
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert client.makefile().read().endswith("new\n")
+
+
+def test_only_what_is_still_unanswered_is_led_elsewhere(world: World) -> None:
+    world.put("web", server("old"))
+    world.until_served("old")
+    address = world.view("web")["networks"]["bridge"]["ipv4_address"]
+    world.agent.api("POST", "/v1.43/containers/web/kill?signal=STOP")
+    tracking = world.host.inside(ConntrackSocket)
+    with tracking, ExitStack() as stack:
+        clients = [stack.enter_context(world.outside.open_socket()) for _ in range(30)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((HOST_OUTER, 8080))
+        taken = len(select.select([], clients, [], 0.3)[1])
+        before = tracking.answered_by(address, socket.IPPROTO_TCP)
+        assert [flow.unanswered for flow in before].count(True) == 30 - taken
+
+        able = tracking.forget_unanswered(address, socket.IPPROTO_TCP, 80)
+
+        assert able == (_kernel() >= (6, 12))
+        after = tracking.answered_by(address, socket.IPPROTO_TCP)
+        assert [flow.unanswered for flow in after].count(True) == (0 if able else 30 - taken)
+        assert [flow.open and not flow.unanswered for flow in after].count(True) == taken
+
+
+def test_client_whom_the_old_one_has_reset_gets_to_its_successor_from_the_same_port(world: World) -> None:
+    spec = {**server("old"), "command": ["sleep", "600"]}
+    world.put("web", spec)
+    with _listener(world) as listener:
+        client = _client(world, port=40001)
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+    world.put("web", {**spec, "env": {"SUCCESSOR": "1"}})
+    with _listener(world), _client(world, port=40001):
+        pass
 
 
 def test_only_connections_through_its_ports_are_waited_for(world: World) -> None:
@@ -206,3 +250,25 @@ def test_chosen_port_is_kept_beside_a_named_one_that_leads_to_the_same(world: Wo
     world.put("web", server("web", ports=["8080:80", "80", "8081:81"]))
 
     assert [port["host"] for port in world.view("web")["ports"]] == [*before, 8081]
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"[0-9]+", os.uname().release)[:2])
+
+
+def _listener(world: World) -> socket.socket:
+    """A socket that listens where the container's server would."""
+    inside = Namespace(Path(f"/proc/{world.view('web')['pid']}/ns/net"))
+    listening = inside.open_socket()
+    listening.bind(("", 80))
+    listening.listen()
+    return listening
+
+
+def _client(world: World, port: int) -> socket.socket:
+    """A connection from outside, from a certain port."""
+    made = world.outside.open_socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("", port))
+    made.connect((HOST_OUTER, 8080))
+    return made

@@ -97,6 +97,21 @@ def test_a_flow_tells_who_answers_and_whether_it_is_open(family: int, state: int
     assert found.answering.endswith("3")
 
 
+def test_flows_in_a_state_that_is_passed_by_are_not_read() -> None:
+    waiting, reset = (
+        flow(
+            socket.AF_INET,
+            socket.IPPROTO_TCP,
+            attribute(4 | 0x8000, attribute(1 | 0x8000, attribute(1, bytes([state])))),
+        )
+        for state in (7, 8)
+    )
+    assert parse_flow(waiting, (6, 7)) is None
+    found = parse_flow(reset, (6, 7))
+    assert found is not None
+    assert found.reset
+
+
 def test_datagrams_are_no_open_connection_and_what_has_no_ports_is_no_flow() -> None:
     found = parse_flow(flow(socket.AF_INET, socket.IPPROTO_UDP))
     assert found is not None
