@@ -62,6 +62,13 @@ class Predefined(MooringError):
     code = "predefined"
 
 
+class ReadOnly(MooringError):
+    """What would be changed is declared not to be."""
+
+    status = 403
+    code = "read_only"
+
+
 class NotFound(MooringError):
     """The named thing does not exist."""
 

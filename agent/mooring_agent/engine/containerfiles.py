@@ -14,13 +14,13 @@ import os
 import posixpath
 import stat
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound, NotSupported, Unavailable
+from ..errors import Conflict, InvalidSpec, MooringError, NotFound, NotSupported, ReadOnly, Unavailable
 from ..images import tar_reader as tar
 from ..images.archive import TreeArchive
 from ..images.layers import NO_SPACE, Limits, apply_layer
@@ -34,6 +34,7 @@ from ..runtime.users import UnknownUser, read_accounts, resolve
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
 from .apart import in_thread, mounted
+from .background import within
 from .container import Container
 from .containers import Containers
 from .imageworkers import streamed
@@ -45,7 +46,10 @@ P = ParamSpec("P")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_READ_ONLY = "is read-only there"
+# How often a container that ends while its files are looked for is tried again, and how long until the agent
+# has had the news of an end.
+_ATTEMPTS = 5
+_NEWS_WITHIN = 5.0
 _NOBODY_NAMED = "0"  # the user of a container for which neither its spec nor its image names one
 _LOOK_EVERY = 16 << 20  # bytes that are written between two looks at how much room is left
 _LEFT_FREE = 20  # the part of the disk that is left alone is one in so many
@@ -60,6 +64,10 @@ class FileStatus:
     mode: int
     mtime_ns: int
     target: str = ""
+
+
+class _Ended(Exception):
+    """A container that was to run has ended."""
 
 
 class ContainerFiles:
@@ -95,6 +103,9 @@ class ContainerFiles:
         so that no slow client keeps it from being started.
         """
         container = self._of(reference)
+        return await self._unless_ended(container, lambda: self._read(container, path))
+
+    async def _read(self, container: Container, path: str) -> tuple[FileStatus, AsyncIterator[bytes]]:
         if container.running:
 
             def begin(root: int) -> tuple[FileStatus, Iterator[bytes]]:
@@ -132,8 +143,6 @@ class ContainerFiles:
         says. Nothing is changed before the whole archive has come.
         """
         container = self._of(reference)
-        if container.spec.read_only:
-            raise Conflict(f"container {container.name} {_READ_ONLY}: its root file system is declared so")
         with tempfile.TemporaryFile(dir=self._directory_of(container)) as spool:
             async for chunk in chunks:
                 await asyncio.to_thread(_told, container, spool.write, chunk)
@@ -153,12 +162,28 @@ class ContainerFiles:
             )
         return container
 
+    async def _unless_ended(self, container: Container, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What `attempt` makes of a container; once more if that ended before the agent had heard of it."""
+        for _ in range(_ATTEMPTS):
+            end = self._containers.lifecycle.ended(container)
+            try:
+                return await attempt()
+            except _Ended:
+                await within(end, _NEWS_WITHIN)
+            finally:
+                end.cancel()
+        raise Conflict(f"container {container.name} ends again and again: stop it before files are copied")
+
     async def _within(self, container: Container, work: Callable[[int], T]) -> T:
         """What `work` makes of a descriptor of the container's root."""
-        async with container.lock:
-            if not container.running:
-                return await self._at_rest(container, work)
-        return await in_thread(lambda: _entering(container, work))
+
+        async def attempt() -> T:
+            async with container.lock:
+                if not container.running:
+                    return await self._at_rest(container, work)
+            return await in_thread(lambda: _entering(container, work))
+
+        return await self._unless_ended(container, attempt)
 
     async def _at_rest(self, container: Container, work: Callable[[int], T]) -> T:
         """The same for one that does not run; the caller has its lock, so that it is not started."""
@@ -175,6 +200,10 @@ class ContainerFiles:
             def inside() -> T:
                 make_host_paths(container)
                 with mounted(layers, place, mounts) as root:
+                    if container.spec.read_only:
+                        syscalls.mount_setattr(
+                            root, "", syscalls.AT_EMPTY_PATH, set_=syscalls.MOUNT_ATTR_RDONLY
+                        )
                     return work(root)
 
             return await in_thread(lambda: _told(container, inside))
@@ -235,7 +264,7 @@ def _entered(container: Container) -> int:
     if root < 0 or start_time(container.pid or 0) != container.start_time:
         if root >= 0:
             os.close(root)
-        raise Conflict(f"container {container.name} has ended meanwhile: try again")
+        raise _Ended
     return root
 
 
@@ -382,7 +411,9 @@ def _unpack(
         raise
     try:
         if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
-            raise Conflict(f"container {container} {_READ_ONLY}: copy to another place than {path}")
+            raise ReadOnly(
+                f"container {container} is read-only at {path}: copy to a volume that it may write to"
+            )
         if keep_kinds:
             spool.seek(0)
             _check_kinds(fd, spool)

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import shutil
+import signal
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -348,8 +349,38 @@ def test_nothing_is_copied_into_a_volume_that_is_read_only(client: Any, runs: bo
     container = run(client, volumes=["py-data:/data:ro"])
     if not runs:
         container.kill()
-    with pytest.raises(docker.errors.APIError, match="read-only there"):
+    with pytest.raises(docker.errors.APIError, match="read-only at /data") as refused:
         container.put_archive("/data", packed(one=b"1"))
+    assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_into_a_read_only_container_is_copied_where_it_may_write(client: Any, runs: bool) -> None:
+    container = run(client, read_only=True, volumes=["py-data:/data"])
+    if not runs:
+        container.kill()
+    assert container.put_archive("/data", packed(one=b"1"))
+    assert unpacked(container.get_archive("/data/one")[0]) == {"one": b"1"}
+    with pytest.raises(docker.errors.APIError, match="read-only at /etc") as refused:
+        container.put_archive("/etc", packed(one=b"1"))
+    assert refused.value.status_code == 403
+
+
+def test_copying_waits_for_the_news_of_an_end(client: Any, agent: AgentUnderTest) -> None:
+    container = run(client)
+    container.put_archive("/etc", packed(one=b"1"))
+    keeper, _ = agent.keeper_pids()
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            container.reload()
+            os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
+            copying = pool.submit(lambda: unpacked(container.get_archive("/etc/one")[0]))
+            with pytest.raises(TimeoutError):
+                copying.result(0.5)
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+        assert copying.result(30) == {"one": b"1"}
 
 
 def test_a_file_of_any_time_is_copied(client: Any) -> None:

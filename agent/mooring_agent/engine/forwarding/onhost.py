@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -57,13 +58,16 @@ def address_of(log: LogOptions) -> SyslogAddress | None:
 
 def tls_context(log: LogOptions) -> ssl.SSLContext:
     """What connections to a server with TLS are made with. Reads files. Raises OSError (ssl.SSLError)."""
-    authorities, certificate, key = (log.options.get(option) for option in _FILES)
+    authorities, certificate, key = files = [log.options.get(option) for option in _FILES]
+    for path in filter(None, files):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading might wait for a writer
+            raise OSError(errno.EINVAL, "it is not a file", path)
     context = ssl.create_default_context(cafile=authorities)
     if parse_flag(log.options.get("syslog-tls-skip-verify", "false"), "syslog-tls-skip-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # nobody is asked for one
     return context
 
 
