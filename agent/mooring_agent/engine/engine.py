@@ -300,7 +300,11 @@ class Engine:
             "data_root": str(self.config.data_root),
             "run_root": str(self.config.run_root),
             "agent": {"pid": os.getpid()},
-            "keeper": {"pid": keeper.pid, "guardian_pid": keeper.guardian, "version": keeper.version},
+            "keeper": {
+                "pid": keeper.pid,
+                "guardian_pid": keeper.guardian or None,
+                "version": keeper.version,
+            },
         }
 
     def _published(self, container_id: str) -> tuple[PortMapping, ...]:

@@ -13,19 +13,27 @@ import struct
 import termios
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ..errors import Conflict, InvalidSpec, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
-from ..keeper.client import JoinerGone, KeeperClient, KeeperRefused, StartRefused
+from ..keeper.client import (
+    JoinerGone,
+    KeeperClient,
+    KeeperLost,
+    KeeperRefused,
+    KeeperSilent,
+    StartRefused,
+)
 from ..linux.syscalls import TIOCSIG
 from ..runtime.join import start_time
 from .container import Container
 from .events import EventBus
 from .execplans import ExecPlans, ExecSpec, KnownPlan, arguments
 from .execstandby import ExecStandby
+from .execution import CANNOT_RUN, Exec
 from .foreground import foreground
 from .launching import Launching
 from .lifecycle import Lifecycle
@@ -43,45 +51,6 @@ _NOTED = ("argv", "workdir", "user", "tty", "stdin", "stdout", "stderr", "privil
 _NOTE_MAX = 4096
 # How long a terminal that hangs up with its client waits for one to come back after a restart of the agent.
 _RETURN_WITHIN = 120.0
-# What a shell gives for a command that is there and cannot be run; docker's exec gives it for an unknown user
-# too.
-_CANNOT_RUN = 126
-
-
-@dataclass(eq=False)
-class Exec:
-    """One such process. `exit_code` is None until it has ended, and 255 where it could not be learned, which
-    `exit_known` says.
-
-    `asked` is set once the keeper has been asked for it, `told` once its start has been told, and `streams`
-    while somebody has its streams.
-    """
-
-    id: str
-    container_id: str
-    spec: ExecSpec
-    pid: int | None = None
-    start_time: int = 0
-    running: bool = False
-    started: bool = False
-    asked: bool = False
-    told: bool = False
-    exit_code: int | None = None
-    exit_known: bool = True
-    master: int = -1
-    streams: ExecStreams | None = None
-    ended: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def view(self) -> dict[str, Any]:
-        """As the Mooring API shows it."""
-        return {
-            "id": self.id,
-            "container": self.container_id,
-            "running": self.running,
-            "exit_code": self.exit_code,
-            "exit_known": self.exit_known,
-            "pid": self.pid,
-        }
 
 
 class Execs:
@@ -129,12 +98,16 @@ class Execs:
             if process.container_id == container_id and process.exit_code is None
         ]
 
+    def require_startable(self, process: Exec) -> Container:
+        """The container that it can be started in. Raises Conflict where it cannot."""
+        if process.started:
+            raise Conflict(f"exec {process.id} has been started already: create another one")
+        return self._running(process.container_id)
+
     async def start(self, id: str, *, detach: bool = False) -> ExecStreams | None:
         """Run it. Returns its streams, None with `detach`. Raises Conflict when it was started before."""
         process = self.get(id)
-        if process.started:
-            raise Conflict(f"exec {id} has been started already: create another one")
-        container = self._running(process.container_id)
+        container = self.require_startable(process)
         process.started = True
         spec = process.spec
         client = await self._lifecycle.link.ready()
@@ -154,8 +127,9 @@ class Execs:
         process.asked = True
         try:
             launched, descriptors = await self._execute(client, request, known, args, joiner)
-        except StartRefused as error:
-            process.exit_code = 127 if error.exit_code == 127 else _CANNOT_RUN
+        except MooringError as error:
+            if await self._runs_unheard(process, error, detach=detach):
+                return None
             raise
         reached("exec.started")
         if not spec.probe:
@@ -170,6 +144,26 @@ class Execs:
                 os.close(descriptor)
             return None
         return self._streams(process, descriptors)
+
+    async def _runs_unheard(self, process: Exec, error: MooringError, *, detach: bool) -> bool:
+        """Whether a process whose start has failed has begun all the same, and nobody wants its streams. Else
+        it gets an exit code, that of a shell if it is known that it has not begun.
+        """
+        if isinstance(error, StartRefused):
+            process.exit_code = 127 if error.exit_code == 127 else CANNOT_RUN
+            return False
+        if isinstance(error, KeeperLost) and not isinstance(error, KeeperSilent):
+            with suppress(Unavailable):
+                await self._lifecycle.link.ready()  # `take_inventory` has told what there is
+            if detach and process.exit_known and (process.running or process.exit_code is not None):
+                return True
+            process.unheard, process.exit_code = True, None
+            if process.running:
+                self.kill_group(process)
+                await asyncio.wait([process.ended], timeout=_KILL_GRACE)
+        if process.exit_code is None and not process.running:
+            process.exit_code, process.exit_known = _UNKNOWN_EXIT, False
+        return False
 
     async def _execute(
         self,
@@ -334,7 +328,7 @@ class Execs:
         process = self._execs.get(event.id)
         if process is None:
             self._forget(event.id)
-        elif process.exit_code is None:
+        elif process.end_is_news(known=event.known):
             self._end(process, event.exit_code, known=event.known)
 
     def take_inventory(self, records: list[dict[str, Any]]) -> None:
@@ -348,11 +342,11 @@ class Execs:
             if process is None:
                 process = self._taken_up(record)
             if record["exit_code"] is not None:
-                if process.exit_code is None:
+                if process.end_is_news(known=record["known"]):
                     self._end(process, record["exit_code"], known=record["known"])
             elif not process.running:
                 process.pid, process.start_time = record["pid"], record["start_time"]
-                process.running = True
+                process.running, process.exit_code, process.exit_known = True, None, True
                 self._lifecycle.run_soon(self._recover_terminal(process))
                 if process.spec.probe:  # of a former agent, or told to have failed: nobody has its answer
                     self.kill_group(process)
@@ -399,13 +393,16 @@ class Execs:
             self.client_has_left(process)
 
     def _end(self, process: Exec, exit_code: int, *, known: bool) -> None:
+        if process.unheard:
+            exit_code, known = _UNKNOWN_EXIT, False
         process.running, process.exit_code, process.pid = False, exit_code, None
         process.exit_known = known
         if process.master >= 0:
             os.close(process.master)
             process.master = -1
-        if not process.ended.done():
-            process.ended.set_result(exit_code)
+        if process.ended.done():
+            return
+        process.ended.set_result(exit_code)
         container = self._registry.find(process.container_id)
         if container is not None:
             self._tell_start(process, container)  # the news of its end may come with those of its start

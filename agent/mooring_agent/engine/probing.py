@@ -11,7 +11,8 @@ from contextlib import suppress
 from ..errors import Conflict, MooringError, Unavailable
 from .container import Container
 from .execplans import ExecSpec
-from .execs import Exec, Execs
+from .execs import Execs
+from .execution import Exec
 from .health import Check, Probe
 from .resources.health import SECOND, spelled
 from .streams import ExecStreams

@@ -29,8 +29,8 @@ DESCRIPTORS_MAX = 8
 
 @dataclass(frozen=True)
 class Hello:
-    """Who is there, and which protocol it speaks. The keeper fills in both process ids, and `code`, a hash of
-    the code that it runs.
+    """Who is there, and which protocol it speaks. The keeper fills in both process ids (0 for a guardian
+    that has been killed), and `code`, a hash of the code that it runs.
     """
 
     protocol: int = PROTOCOL

@@ -37,6 +37,7 @@ class Processes:
     ) -> None:
         self._loop = loop
         self._guardian = channel
+        self._guarded = True
         self._tell = tell
         self._by_pid: dict[int, Child] = {}
         # Those that a former keeper had started and that run, by pid and start time.
@@ -267,8 +268,15 @@ class Processes:
             self._inherited_end(child, status)
         self._say(lambda: guardian.seen(self._guardian, pid, started))
 
+    def guardian_pid(self) -> int:
+        """The guardian's process, 0 if it has been killed."""
+        if self._guarded:
+            self.hear_guardian(0)
+        return os.getppid() if self._guarded else 0
+
     def _go_on_alone(self) -> None:
         """The guardian has been killed: nobody tells any more of those that were its children."""
+        self._guarded = False
         for child in list(self._inherited.values()):
             if child.watch < 0 and not self._watch(child, alone=True):
                 self._await_news(child)

@@ -200,7 +200,8 @@ class Keeper:
                 f"keeper of version {__version__} speaks protocol {messages.PROTOCOL}, the agent of version "
                 f"{message.version} protocol {message.protocol}: upgrade the older one"
             )
-        reply(messages.Hello(messages.PROTOCOL, __version__, os.getpid(), os.getppid(), self._code))
+        guardian = self._processes.guardian_pid()
+        reply(messages.Hello(messages.PROTOCOL, __version__, os.getpid(), guardian, self._code))
 
     def _configure(
         self, client: Client, message: messages.Configure, descriptors: list[int], reply: Reply

@@ -111,6 +111,16 @@ def test_with_the_guardian_killed_too_a_running_container_goes_on(
     assert (found["exit_code"], found["exit_known"]) == expected
 
 
+def test_a_guardian_that_was_killed_is_nobody_else(start_agent: Callable[..., AgentUnderTest]) -> None:
+    agent = start_agent()
+    agent.api("PUT", "/mooring/v1/containers/other", SLEEPER)
+    before = keeper(agent)
+    os.kill(before["guardian_pid"], signal.SIGKILL)
+    agent.restart()
+    after = keeper(agent)
+    assert (after["pid"], after["guardian_pid"]) == (before["pid"], None)
+
+
 def test_an_end_while_nobody_of_mooring_lives_is_known_afterwards(
     start_agent: Callable[..., AgentUnderTest],
 ) -> None:

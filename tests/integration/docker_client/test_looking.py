@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -121,3 +122,33 @@ def test_old_networks_are_pruned_by_their_age(agent: AgentUnderTest) -> None:
 def test_images_are_listed_by_their_age(agent: AgentUnderTest) -> None:
     assert agent.docker("images", "-q", "--filter", "until=2000-01-01T00:00:00Z").stdout == ""
     assert agent.docker("images", "-q", "--filter", "until=0s").stdout != ""
+
+
+def test_a_list_with_sizes_leaves_out_what_goes_meanwhile(agent: AgentUnderTest) -> None:
+    def come_and_go(number: int) -> None:
+        made = agent.api("POST", f"/containers/create?name=goes{number}", {"Image": "busybox"})
+        agent.api("DELETE", f"/containers/{made['Id']}")
+
+    with ThreadPoolExecutor(4) as pool:
+        coming = [pool.submit(come_and_go, number) for number in range(200)]
+        answered = 0
+        while not all(one.done() for one in coming):
+            assert agent.request("GET", "/containers/json?all=1&size=1").status == 200
+            answered += 1
+    for one in coming:
+        one.result()
+    assert answered > 3
+
+
+def test_a_command_is_refused_in_a_container_that_has_ended_meanwhile(agent: AgentUnderTest) -> None:
+    agent.docker("run", "-d", "--name", "ends", "busybox", "sleep", "600")
+    command = {"Cmd": ["true"], "AttachStdout": True}
+    created = agent.api("POST", "/containers/ends/exec", command)
+    agent.docker("kill", "ends")
+    started = agent.request("POST", f"/exec/{created['Id']}/start", {})
+    assert (started.status, started.json()["message"]) == (
+        409,
+        "container ends is not running: start it first",
+    )
+    assert agent.api("GET", f"/exec/{created['Id']}/json")["Running"] is False
+    agent.docker("rm", "ends")

@@ -19,7 +19,7 @@ from mooring_agent.engine.container import Container
 from mooring_agent.engine.containerfiles import FileStatus
 from mooring_agent.engine.events import EventBus
 from mooring_agent.engine.execplans import ExecSpec
-from mooring_agent.engine.execs import Exec
+from mooring_agent.engine.execution import Exec
 from mooring_agent.engine.forwarding.origin import attributes_of
 from mooring_agent.engine.logs import LogChunk
 from mooring_agent.engine.outcome import Action, outcome

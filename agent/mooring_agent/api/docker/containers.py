@@ -154,7 +154,10 @@ class ContainerCalls:
             config = images[container.image_id].config if container.image_id in images else {}
             entry = summary(container, volumes, exposed_ports(container, config))
             if query.flag("size"):
-                entry |= await self._sizes(container, images.get(container.image_id))
+                try:
+                    entry |= await self._sizes(container, images.get(container.image_id))
+                except NotFound:
+                    continue  # removed meanwhile
             entries.append(entry)
         return json_response(entries)
 
@@ -185,7 +188,11 @@ class ContainerCalls:
             return None
 
     async def _sizes(self, container: Container, image: Image | None) -> dict[str, int]:
-        own = (await asyncio.to_thread(self._engine.snapshotter.usage, container.id)).bytes
+        try:
+            own = (await asyncio.to_thread(self._engine.snapshotter.usage, container.id)).bytes
+        except NotFound:
+            self._containers.get(container.id)  # raises if it has been removed meanwhile
+            raise
         return {"SizeRw": own, "SizeRootFs": own + (image.size if image is not None else 0)}
 
     def _volume_paths(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.execplans import ExecSpec
+from ...engine.execution import CANNOT_RUN
 from ...errors import Conflict, MooringError
 from ..duplex import carry, frame
 from ..fields import Fields, assignments
@@ -19,7 +20,7 @@ from .terminals import DetachFilter, detach_keys, window
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
-    from ...engine.execs import Exec
+    from ...engine.execution import Exec
     from ...engine.streams import ExecStreams
 
 _CREATE = (
@@ -98,8 +99,7 @@ class ExecCalls:
         if fields.flag("Detach"):
             await self._execs.start(execution.id, detach=True)
             return Response(200)
-        if execution.started:
-            raise Conflict(f"exec {execution.id} has been started already; create another one")
+        self._execs.require_startable(execution)
         keys = self._keys.pop(execution.id, None)
         # As dockerd: whether the stream is raw is what this request says, whatever the exec has.
         raw_stream = fields.flag("Tty")
@@ -138,6 +138,8 @@ class ExecCalls:
                 self._execs.resize(execution.id, rows, cols)
             return streams
         except MooringError as error:
+            if not execution.started:  # its container has ended at this moment
+                execution.exit_code = CANNOT_RUN
             message = f"{error.message}\r\n".encode()
             await raw.write(frame(2 if spec.stderr and not spec.tty else 1, message) if framed else message)
             return None

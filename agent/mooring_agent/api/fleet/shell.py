@@ -21,7 +21,7 @@ from .execs import window
 
 if TYPE_CHECKING:
     from ...engine.engine import Engine
-    from ...engine.execs import Exec
+    from ...engine.execution import Exec
     from ...engine.streams import ExecStreams
 
 PROTOCOL = "mooring-stream"
