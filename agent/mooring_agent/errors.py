@@ -107,6 +107,10 @@ class Unavailable(MooringError):
     code = "unavailable"
 
 
+class Ended(Unavailable):
+    """The process of a container has ended, and the news of that are on their way."""
+
+
 class LaunchFailed(MooringError):
     """The container's process could not be started."""
 

@@ -14,13 +14,13 @@ import os
 import posixpath
 import stat
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
-from ..errors import Conflict, InvalidSpec, MooringError, NotFound, NotSupported, ReadOnly, Unavailable
+from ..errors import Conflict, Ended, InvalidSpec, MooringError, NotFound, NotSupported, ReadOnly, Unavailable
 from ..images import tar_reader as tar
 from ..images.archive import TreeArchive
 from ..images.layers import NO_SPACE, Limits, apply_layer
@@ -28,13 +28,12 @@ from ..images.stream import HashingReader, decompress, detect, peek, read_chunks
 from ..images.tar_writer import END
 from ..linux import syscalls
 from ..linux.paths import openat2
-from ..runtime.join import start_time
+from ..runtime.join import is_still
 from ..runtime.mounts import Bind, BindRoot, Overlay
 from ..runtime.users import UnknownUser, read_accounts, resolve
 from ..storage.snapshotter import Snapshotter, UnpackTarget, WhiteoutStyle
 from ..storage.tree import walk_tree
 from .apart import in_thread, mounted
-from .background import within
 from .container import Container
 from .containers import Containers
 from .imageworkers import streamed
@@ -46,10 +45,6 @@ P = ParamSpec("P")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-# How often a container that ends while its files are looked for is tried again, and how long until the agent
-# has had the news of an end.
-_ATTEMPTS = 5
-_NEWS_WITHIN = 5.0
 _NOBODY_NAMED = "0"  # the user of a container for which neither its spec nor its image names one
 _LOOK_EVERY = 16 << 20  # bytes that are written between two looks at how much room is left
 _LEFT_FREE = 20  # the part of the disk that is left alone is one in so many
@@ -64,10 +59,6 @@ class FileStatus:
     mode: int
     mtime_ns: int
     target: str = ""
-
-
-class _Ended(Exception):
-    """A container that was to run has ended."""
 
 
 class ContainerFiles:
@@ -103,7 +94,7 @@ class ContainerFiles:
         so that no slow client keeps it from being started.
         """
         container = self._of(reference)
-        return await self._unless_ended(container, lambda: self._read(container, path))
+        return await self._containers.lifecycle.unless_ended(container, lambda: self._read(container, path))
 
     async def _read(self, container: Container, path: str) -> tuple[FileStatus, AsyncIterator[bytes]]:
         if container.running:
@@ -162,18 +153,6 @@ class ContainerFiles:
             )
         return container
 
-    async def _unless_ended(self, container: Container, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What `attempt` makes of a container; once more if that ended before the agent had heard of it."""
-        for _ in range(_ATTEMPTS):
-            end = self._containers.lifecycle.ended(container)
-            try:
-                return await attempt()
-            except _Ended:
-                await within(end, _NEWS_WITHIN)
-            finally:
-                end.cancel()
-        raise Conflict(f"container {container.name} ends again and again: stop it before files are copied")
-
     async def _within(self, container: Container, work: Callable[[int], T]) -> T:
         """What `work` makes of a descriptor of the container's root."""
 
@@ -183,7 +162,7 @@ class ContainerFiles:
                     return await self._at_rest(container, work)
             return await in_thread(lambda: _entering(container, work))
 
-        return await self._unless_ended(container, attempt)
+        return await self._containers.lifecycle.unless_ended(container, attempt)
 
     async def _at_rest(self, container: Container, work: Callable[[int], T]) -> T:
         """The same for one that does not run; the caller has its lock, so that it is not started."""
@@ -261,10 +240,10 @@ def _entered(container: Container) -> int:
     except OSError:
         root = -1
     # The number may have gone to another process before it was opened, not after.
-    if root < 0 or start_time(container.pid or 0) != container.start_time:
+    if root < 0 or not is_still(container.pid or 0, container.start_time):
         if root >= 0:
             os.close(root)
-        raise _Ended
+        raise Ended(f"container {container.name} has ended meanwhile: try again")
     return root
 
 

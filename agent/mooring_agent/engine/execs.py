@@ -28,7 +28,7 @@ from ..keeper.client import (
     StartRefused,
 )
 from ..linux.syscalls import TIOCSIG
-from ..runtime.join import start_time
+from ..runtime.join import is_still
 from .container import Container
 from .events import EventBus
 from .execplans import ExecPlans, ExecSpec, KnownPlan, arguments
@@ -460,11 +460,8 @@ class Execs:
 
     def _alive(self, id: str) -> Exec:
         process = self.get(id)
-        try:
-            if process.running and process.pid and start_time(process.pid) == process.start_time:
-                return process
-        except OSError:
-            pass  # it has ended, and the news is on its way
+        if process.running and process.pid and is_still(process.pid, process.start_time):
+            return process
         raise Conflict(f"exec {id} is not running")
 
     def _forget_old(self) -> None:

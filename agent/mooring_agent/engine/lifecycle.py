@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ..cgroups.group import Group
-from ..errors import Conflict, MooringError, NotFound, Unavailable
+from ..errors import Conflict, Ended, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, KeeperRefused, StartRefused
@@ -42,6 +42,11 @@ _KILL_SOON = 2.0
 _LAUNCH_ATTEMPTS = 3
 _REMOVE_GROUP_TIMEOUT = 5.0
 _SIGKILL = 9
+# How often something is tried with a container that ends meanwhile, and how long the news of an end may take.
+_ATTEMPTS = 5
+_NEWS_WITHIN = 5.0
+
+T = TypeVar("T")
 
 
 class Lifecycle:
@@ -145,6 +150,21 @@ class Lifecycle:
         container.ended.append(future)
         future.add_done_callback(forget)
         return future
+
+    async def unless_ended(self, container: Container, attempt: Callable[[], Awaitable[T]]) -> T:
+        """What `attempt` makes of a container; once more if that had ended before the news came. Raises Ended
+        if they do not come in time, or it ends again and again.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            end = self.ended(container)
+            try:
+                return await attempt()
+            except Ended:
+                if not await within(end, _NEWS_WITHIN):
+                    raise
+            finally:
+                end.cancel()
+        return await attempt()
 
     async def release(self, container: Container) -> None:
         """Undo what a run leaves: published ports, the control group, the keeper's record."""

@@ -129,7 +129,7 @@ class LiveChanges:
         if "networks" in fields:
             # What has been prepared for a start has an address that may be another one's soon.
             await self._lifecycle.berthing.forget(container)
-            await self._attaching.attach(container, wanted)
+            await self._lifecycle.unless_ended(container, lambda: self._attaching.attach(container, wanted))
         running = container.running
         try:
             if running:

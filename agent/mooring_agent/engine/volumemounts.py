@@ -18,7 +18,7 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 from ..errors import Unavailable
 from ..images.store import ImageStore
 from ..linux import syscalls
-from ..runtime.join import start_time
+from ..runtime.join import is_still
 from ..runtime.mounts import Borrow, MountOperation
 from ..storage.snapshotter import Snapshotter
 from .apart import in_thread
@@ -183,8 +183,8 @@ class VolumeMounts:
         place = str(self._place)
         if options["type"] in IN_MEMORY:
             having = [one for one in self._registry if one.running and one.id != user and _has(one, name)]
-            if having:
-                return await self._take_over(name, having, place)
+            if having and (held := await self._take_over(name, having, place)):
+                return held
 
         def mount() -> _Held:
             try:
@@ -194,22 +194,41 @@ class VolumeMounts:
 
         return await _in_time(mount, f"volume {name}")
 
-    async def _take_over(self, name: str, having: list[Container], place: str) -> _Held:
-        """What one of the containers has of a volume in memory, from before this agent."""
+    async def _take_over(self, name: str, having: list[Container], place: str) -> _Held | None:
+        """What one of the containers has of a volume in memory, from before this agent; None if all of them
+        have ended by now, and what they had with them.
+        """
+        refusing: list[Container] = []
         for container in having:
-            for volume in container.spec.volumes:
-                # One with users of its own shows other owners, and a part is not the whole.
-                whole = volume.subpath is None and container.spec.userns.mode == "host"
-                if volume.source != name or volume.type != "volume" or not whole:
-                    continue
-                with suppress(OSError):  # it ended meanwhile, or has something else there now
-                    return await _in_time(
-                        partial(_clone_of, container, volume.target, place), f"volume {name}"
-                    )
+            try:
+                held = await self._take_from(container, name, place)
+            except ProcessLookupError:
+                continue
+            if held is not None:
+                return held
+            refusing.append(container)
+        if not refusing:
+            return None
         raise Unavailable(
-            f"volume {name} is in the memory of container {having[0].name}, which has had it since before "
+            f"volume {name} is in the memory of container {refusing[0].name}, which has had it since before "
             "this agent was started, and in a way that others cannot share: stop that container first"
         )
+
+    async def _take_from(self, container: Container, name: str, place: str) -> _Held | None:
+        """What a container has of a volume, None if others cannot share that. Raises ProcessLookupError."""
+        for volume in container.spec.volumes:
+            # One with users of its own shows other owners, and a part is not the whole.
+            whole = volume.subpath is None and container.spec.userns.mode == "host"
+            if volume.source != name or volume.type != "volume" or not whole:
+                continue
+            clone = partial(_clone_of, container, volume.target, place)
+            try:
+                return await _in_time(clone, f"volume {name}")
+            except ProcessLookupError:
+                raise
+            except OSError:
+                continue  # it has something else there now
+        return None
 
 
 def _has(container: Container, name: str) -> bool:
@@ -217,12 +236,17 @@ def _has(container: Container, name: str) -> bool:
 
 
 def _clone_of(container: Container, target: str, place: str) -> _Held:
-    """What a container that runs has mounted at a path, if that is a file system in memory."""
+    """What a container that runs has mounted at a path, if that is a file system in memory. Raises
+    ProcessLookupError if it has ended, and the agent has not heard of that yet.
+    """
     pid = container.pid or 0
-    namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(f"container {container.name} has ended") from None
     try:
         # The number may have gone to another process before it was opened, not after.
-        if start_time(pid) != container.start_time:
+        if not is_still(pid, container.start_time):
             raise ProcessLookupError(f"container {container.name} has ended")
         held = _apart(Borrow(f"/proc/self/fd/{namespace}", target, "/"), place)
     finally:

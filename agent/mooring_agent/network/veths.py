@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..errors import Conflict, MooringError, Unavailable
+from ..errors import Conflict, Ended, MooringError
 from ..linux import rtnetlink
 from ..linux.rtnetlink import RouteSocket
 from .portguard import PortGuard
@@ -139,7 +139,7 @@ async def forwards(socket: RouteSocket, host_ifname: str) -> bool:
 def failure(error: OSError, endpoint: Endpoint, pid: int) -> MooringError:
     """What a refused `plug` means to a user."""
     if error.errno in (errno.ESRCH, errno.ENOENT):
-        return Unavailable(
+        return Ended(
             f"process {pid} of the container ended before it was connected to network {endpoint.network}; "
             "start it again"
         )

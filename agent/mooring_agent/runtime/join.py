@@ -62,6 +62,14 @@ def start_time(pid: int) -> int:
     return parent_and_start_time(pid)[1]
 
 
+def is_still(pid: int, started: int) -> bool:
+    """Whether `pid` is the process that started then, and not another one or none."""
+    try:
+        return start_time(pid) == started
+    except OSError:
+        return False
+
+
 def parent_and_start_time(pid: int) -> tuple[int, int]:
     """The parent of `pid` and when `pid` started: fields 4 and 22 of proc(5) stat. Raises OSError when it is
     gone.

@@ -172,6 +172,24 @@ def test_what_is_in_memory_outlives_the_agent_and_is_shared_after_that(
     assert on_host(agent, "size=2048k,mode=750") == []
 
 
+def test_who_has_ended_unheard_has_no_memory_that_others_would_have_to_share(
+    agent: AgentUnderTest, client: Any
+) -> None:
+    make(client, "memory", TMPFS)
+    one = start(client, ["memory:/v"])
+    other = client.containers.create("busybox", SLEEP, volumes=["memory:/v"])
+    agent.kill9()
+    agent.start()
+    one.reload()
+    keeper, _ = agent.keeper_pids()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        os.kill(one.attrs["State"]["Pid"], signal.SIGKILL)
+        assert other.get_archive("/v")[1]["name"] == "v"
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+
+
 def test_a_keeper_and_an_agent_that_are_killed_leave_no_mount(
     disk: str, agent: AgentUnderTest, client: Any
 ) -> None:
