@@ -34,6 +34,7 @@ KEEPER_GONE_WITHIN = 10.0
 GONE_WITHIN = 10.0
 _POLL_INTERVAL = 0.01
 _TRACEBACK = "Traceback (most recent call last)"
+_TRACEBACKS_SHOWN = 3
 # Networks that every agent has, whether it lets them be removed or not.
 _PREDEFINED_NETWORKS = {"bridge", "host", "none"}
 
@@ -335,8 +336,9 @@ class AgentUnderTest:
         finally:
             if self.process is not None:
                 self.kill9()
-        if not self.expect_traceback and _TRACEBACK in self._log():
-            problems.append("its log has a traceback")
+        if not self.expect_traceback:
+            found = [line for line in self._log().splitlines() if _TRACEBACK in line]
+            problems += [f"its log has a traceback: {line}" for line in found[:_TRACEBACKS_SHOWN]]
         self._last_words = self.log_tail()
         return problems
 

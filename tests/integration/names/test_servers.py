@@ -150,6 +150,28 @@ def test_a_server_that_was_killed_with_its_agent_is_started_by_the_next(agent: A
     finds(agent, both, "both", *(address(both, network) for network in ("front", "back")))
 
 
+def test_a_server_whose_pid_is_not_written_gives_way_to_the_next_one(agent: AgentUnderTest) -> None:
+    web = run(agent, "web", "front")
+    pid = served(agent, "front")
+    (written,) = agent.config.run_root.glob("names/servers/*/pid")
+    agent.kill9()
+    written.unlink()
+    agent.start()
+    eventually(lambda: names_of(agent, "front")["pid"] not in (None, pid), what="another server")
+    finds(agent, web, "web", address(web, "front"))
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the former server")
+
+
+def test_a_server_whose_pid_is_not_written_ends_with_its_network(agent: AgentUnderTest) -> None:
+    run(agent, "web", "front")
+    pid = served(agent, "front")
+    (written,) = agent.config.run_root.glob("names/servers/*/pid")
+    written.unlink()
+    agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
+    agent.api("DELETE", "/mooring/v1/networks/front")
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
+
+
 def test_servers_are_there_for_containers_that_run_only(agent: AgentUnderTest) -> None:
     declare(agent, "back")
     agent.docker("create", "--network", "front", "--name", "sleeps", "busybox", "true")

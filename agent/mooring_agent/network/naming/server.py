@@ -4,7 +4,9 @@
 It is nobody's child (dnsmasq leaves its parent once it listens), so it lives on when the agent ends,
 whichever way. What it is known by is its configuration's path, which is in its command line and nobody
 else's: the next agent finds it by the pid that it has written, looks at the process of that pid through a
-pidfd, and believes it if its command line says so.
+pidfd, and believes it if its command line says so. One that an agent was killed over may write its pid late,
+into a directory that the next agent has just removed: it is looked for among all processes where there should
+be one, or where one holds the address.
 """
 
 from __future__ import annotations
@@ -276,6 +278,19 @@ def _take_up_or_start(place: Place, config: str) -> int:
         draft.write_text(config)
         draft.rename(place.config)
     try:
+        _run(command, place)
+    except _Refused as error:
+        if error.status != _ADDRESS_TAKEN or not _end_unwritten(place):
+            raise
+        _run(command, place)
+    living = _living(place)
+    if living is None:
+        raise Unavailable(f"dnsmasq has started and ended at once; see {place.log}")
+    return living
+
+
+def _run(command: str, place: Place) -> None:
+    try:
         done = subprocess.run(
             [command, f"--conf-file={place.config}"],
             stdin=subprocess.DEVNULL,
@@ -292,17 +307,16 @@ def _take_up_or_start(place: Place, config: str) -> int:
         raise Unavailable(f"dnsmasq has not started within {_START_TIMEOUT:g} s; see {place.log}") from None
     if done.returncode != 0:
         raise _Refused(done.returncode, done.stderr.strip().removeprefix("dnsmasq: "))
-    living = _living(place)
-    if living is None:
-        raise Unavailable(f"dnsmasq has started and ended at once; see {place.log}")
-    return living
 
 
 def _living(place: Place) -> int | None:
-    """A pidfd of the server that runs at this place, if one does."""
+    """A pidfd of the server that runs at this place and has written its pid, if one does."""
     pid = _written_pid(place)
-    if pid is None:
-        return None
+    return None if pid is None else _server(pid, place)
+
+
+def _server(pid: int, place: Place) -> int | None:
+    """A pidfd of a process, if it is a server of this place."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -321,17 +335,32 @@ def _living(place: Place) -> int | None:
 
 def _end(place: Place) -> None:
     living = _living(place)
-    if living is None:
-        return
+    if living is not None:
+        _end_it(living, place)
+    elif place.config.exists():
+        _end_unwritten(place)
+
+
+def _end_unwritten(place: Place) -> bool:
+    """End servers of this place whose pid is not written there; whether there was one."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = [server for pid in pids if (server := _server(pid, place)) is not None]
+    for server in found:
+        _end_it(server, place)
+    return bool(found)
+
+
+def _end_it(server: int, place: Place) -> None:
+    """End a server by its pidfd, which is closed."""
     try:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                syscalls.pidfd_send_signal(living, number)
-            if _is_over(living, _END_TIMEOUT):
+                syscalls.pidfd_send_signal(server, number)
+            if _is_over(server, _END_TIMEOUT):
                 return
         raise Unavailable(f"dnsmasq of {place.directory} did not end within {_END_TIMEOUT:g} s of SIGKILL")
     finally:
-        os.close(living)
+        os.close(server)
 
 
 def _is_over(pidfd: int, seconds: float) -> bool:
