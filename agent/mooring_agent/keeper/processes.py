@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..failpoints import reached
@@ -19,7 +19,7 @@ from .children import UNKNOWN_EXIT, Child, Streams, exit_code
 from .connections import Client
 from .diagnostics import complain
 from .eventloop import EventLoop
-from .guardian import LAUNCHER_NAME, Legacy
+from .guardian import JOINER_NAME, LAUNCHER_NAME, Legacy
 from .handover import HandedChild, State
 from .records import Journal, Record, record_of
 
@@ -27,6 +27,7 @@ _NEWS_SECONDS = 1.0
 # How long launchers are waited for that a killed keeper has left on their way; they need milliseconds.
 _STARTS_SECONDS = 1.0
 _STARTS_PAUSE = 0.005
+_CAP_SYS_PTRACE = 19  # <linux/capability.h>
 
 
 class Processes:
@@ -325,6 +326,10 @@ class Processes:
         deadline = time.monotonic() + _STARTS_SECONDS
         starting = list(self.children.values())
         while time.monotonic() < deadline:
+            for child in starting:
+                zombie = _Zombie.of(child.record) if child.running else None
+                if zombie is not None and not zombie.executed:
+                    self._inherited_end(child, None)
             starting = [
                 child
                 for child in starting
@@ -385,13 +390,17 @@ class Processes:
         self._loop.at(f"news of {child.record.id}", time.monotonic() + _NEWS_SECONDS, no_news)
 
     def _foreign_end(self, child: Child) -> None:
-        if _is_zombie(child.record):
-            return  # the kernel tells once it is reaped, which is any moment now
-        status = syscalls.pidfd_wait_status(child.watch)
+        """A process of which nobody tells has ended: it is asked itself, if it is not reaped, else the
+        kernel.
+        """
+        zombie = _Zombie.of(child.record)
+        if zombie is not None and not zombie.executed:
+            self._inherited_end(child, None)
+            return
+        status = zombie.status if zombie is not None else None
         if status is None:
-            self.ended(child, UNKNOWN_EXIT, known=False)
-        else:
-            self.ended(child, exit_code(status), known=True)
+            status = syscalls.pidfd_wait_status(child.watch)
+        self._inherited_end(child, status)
 
     def _inherited_end(self, child: Child, status: int | None) -> None:
         if status is None and self._adopting:  # a launcher that never got as far as execve
@@ -415,17 +424,40 @@ def _may_be_launcher(record: Record) -> bool:
     """Whether a process has not come to its execve yet. One that has gone may not have, until the guardian
     tells.
     """
-    try:
-        with open(f"/proc/{record.pid}/comm", "rb") as file:
-            return file.read() == f"{LAUNCHER_NAME}\n".encode()
-    except OSError:
-        return True
+    return _name(record) in ("", LAUNCHER_NAME)
 
 
-def _is_zombie(record: Record) -> bool:
+@dataclass(frozen=True)
+class _Zombie:
+    """A process that is over and has not been reaped: whether it had come to its execve, and how it ended, in
+    terms of wait(2), None where the kernel keeps that from this process.
+    """
+
+    executed: bool
+    status: int | None
+
+    @classmethod
+    def of(cls, record: Record) -> _Zombie | None:
+        """What is left of the process of a record, None if it lives or has been reaped."""
+        name = _name(record)
+        try:
+            with open(f"/proc/{record.pid}/stat", "rb") as file:
+                content = file.read()
+        except OSError:
+            return None
+        fields = content[content.rindex(b")") + 2 :].split()
+        if fields[0] != b"Z" or int(fields[19]) != record.start_time:
+            return None
+        # proc_pid_stat(5): who may not trace a process is shown 0 in its field 52.
+        may_know = syscalls.capget()[0] >> _CAP_SYS_PTRACE & 1
+        status = int(fields[49]) if may_know else None
+        return cls(name not in (LAUNCHER_NAME, JOINER_NAME), status)
+
+
+def _name(record: Record) -> str:
+    """The name of a process, "" of one that has gone."""
     try:
-        with open(f"/proc/{record.pid}/stat", "rb") as file:
-            content = file.read()
+        with open(f"/proc/{record.pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
     except OSError:
-        return False
-    return content[content.rindex(b")") + 2 :].startswith(b"Z")
+        return ""

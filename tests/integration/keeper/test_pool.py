@@ -112,6 +112,7 @@ def test_a_launcher_that_cannot_be_prepared_is_refused_with_the_reason(
 ) -> None:
     async def work(session: Session) -> None:
         keeper = session.client.identity.pid
+        await session.warm_up()
         open_before = descriptors(keeper)
         with pytest.raises(KeeperRefused, match="no-such-"):
             await session.acquire(shape)

@@ -135,6 +135,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     async def work(session: Session) -> None:
         keeper = session.client.identity.pid
+        await session.warm_up()
         known, open_before = await session.records(), descriptors(keeper)
         with pytest.raises(StartRefused) as refused:
             await session.launch("true", **change)
@@ -172,6 +173,7 @@ def test_a_log_that_cannot_be_made_fails_the_start_and_leaves_nothing(
 ) -> None:
     async def work(session: Session) -> None:
         keeper = session.client.identity.pid
+        await session.warm_up()
         open_before = descriptors(keeper)
         slot = await session.acquire()
         id = "c" * 64
