@@ -207,11 +207,12 @@ class Lifecycle:
             if container.running:  # an earlier attempt had worked, as the keeper's successor has told
                 return
             try:
-                await self._launch(container, client)
-            except KeeperLost:
-                if attempt == _LAUNCH_ATTEMPTS:
-                    raise
+                return await self._launch(container, client)
             except MooringError as error:
+                if isinstance(error, KeeperLost | Ended) and attempt < _LAUNCH_ATTEMPTS:
+                    continue  # a launcher ends with its keeper
+                if isinstance(error, KeeperLost):
+                    raise
                 container.error = error.message
                 container.exit_code = (
                     error.exit_code if isinstance(error, StartRefused) else container.exit_code
@@ -219,8 +220,6 @@ class Lifecycle:
                 container.wanted = False
                 self._registry.save_run(container)
                 raise
-            else:
-                return
 
     async def _launch(self, container: Container, client: KeeperClient) -> None:
         self._launches[container.id] = None

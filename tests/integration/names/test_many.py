@@ -54,6 +54,11 @@ def _ip(*argv: str) -> None:
     subprocess.run(["ip", *argv], check=True, timeout=10)
 
 
+def _table(name: str) -> str:
+    argv = ["nft", "list", "table", "inet", name]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10).stdout
+
+
 def _resident(network: Network, number: int, *names: str) -> Resident:
     address = SUBNET[number + 2]
     mac = (b"\x02m" + address.packed).hex(":")
@@ -136,6 +141,22 @@ def test_a_network_with_another_mtu_has_the_same_server(network: Network, root: 
             return view["state"] == "running" and "option:mtu,1440" in config.read_text()
 
         await asyncio.to_thread(eventually, is_told, 10, "a server that tells the MTU")
+        await service.teardown()
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_when_another_one_has_just_gone_is_led_to_its_server(network: Network, root: Path) -> None:
+    async def scenario() -> None:
+        service = NameService(root, "mrtmany", "mrt", lambda: [network], lambda _: None)
+        await service.settle([])
+        service.publish(_resident(network, 1))
+        await asyncio.sleep(0)
+        coming = replace(_resident(network, 2), servers=("198.51.100.53",))
+        service.withdraw(_resident(network, 1).container_id)
+        await service.expect(coming)  # before what is withdrawn has been written
+        [home] = coming.homes
+        assert home.mac in await asyncio.to_thread(_table, "mrtmany_names")
         await service.teardown()
 
     asyncio.run(scenario())

@@ -86,7 +86,7 @@ class NameService:
         self._looking: asyncio.TimerHandle | None = None
         self._residents: dict[str, Resident] = {}
         self._coming: dict[str, tuple[Resident, View]] = {}
-        self._views: dict[str, View] = {}
+        self._running: dict[str, tuple[Resident, View]] = {}  # as of the last `_flush`
         self._served: dict[str, _Served] = {}
         self._told = Told(self._files)
         self._dirty: set[str] = set()
@@ -206,7 +206,7 @@ class NameService:
 
     async def teardown(self) -> None:
         """End all servers, and remove everything that is theirs."""
-        for known in (self._residents, self._coming, self._views, self._told):
+        for known in (self._residents, self._coming, self._running, self._told):
             known.clear()
         self._exchange.close()
         for served in list(self._served.values()):
@@ -310,7 +310,7 @@ class NameService:
         changed = Changed()
         redirected = False
         for container_id in dirty:
-            before = self._views.pop(container_id, None)
+            _, before = self._running.pop(container_id, (None, None))
             resident = self._residents.get(container_id)
             view = None if resident is None or not self._is_able() else self._view(resident)
             self._coming.pop(container_id, None)
@@ -319,6 +319,8 @@ class NameService:
             except (OSError, MooringError) as error:
                 logger.error("names not written container=%s error=%r", container_id[:12], str(error))
             self._exchange.tell(container_id, self._homes(resident))
+            if resident is not None and view is not None:
+                self._running[container_id] = resident, view
             self._move(container_id, before, view)
             redirected = redirected or any(one is not None and not one.plain for one in (before, view))
         self._tell_local_soon(changed.local)
@@ -332,7 +334,6 @@ class NameService:
         """Count a container among those that need the servers of a view, and not of the one it had."""
         needed = set()
         if view is not None:
-            self._views[container_id] = view
             for one in view.served:
                 self._serve(one).running.add(container_id)
                 needed.add(one.key)
@@ -468,8 +469,7 @@ class NameService:
 
     async def _redirect(self, *, anew: bool = False) -> None:
         entries = {}
-        known = {**self._coming, **{id: (self._residents[id], view) for id, view in self._views.items()}}
-        for resident, view in known.values():
+        for resident, view in {**self._coming, **self._running}.values():
             served = self._served.get(view.key)
             if served is None or view.plain:
                 continue
