@@ -108,7 +108,7 @@ class Unavailable(MooringError):
 
 
 class Ended(Unavailable):
-    """The process of a container has ended, and the news of that are on their way."""
+    """The process of a container, or one that was to become it, has ended, and nobody has told yet."""
 
 
 class LaunchFailed(MooringError):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from ..errors import MooringError, NotFound, Unavailable
+from ..errors import Ended, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
@@ -215,7 +215,7 @@ class Berthing:
             try:
                 self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
             except NotFound:
-                raise Unavailable(f"launcher {berth.slot} has ended, and its group is gone") from None
+                raise Ended(f"launcher {berth.slot} has ended, and its group is gone") from None
             plan = None
             if not built:
                 plan = (await self._outfit(container, around, berth)).encode()

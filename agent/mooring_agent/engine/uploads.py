@@ -35,9 +35,10 @@ class Upload(RawIOBase):
         """
         loop = asyncio.get_running_loop()
         limit = asyncio.timeout(_STALLED)
+        over = False
 
         def end(_: asyncio.Future[Any]) -> None:
-            if not limit.expired():
+            if not over and not limit.expired():  # it may be on its way already when it is removed
                 limit.reschedule(loop.time())
 
         try:
@@ -46,6 +47,7 @@ class Upload(RawIOBase):
                 try:
                     await self._hand_over(chunks, work, limit)
                 finally:
+                    over = True
                     work.remove_done_callback(end)
         except TimeoutError:
             if not limit.expired():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..errors import LaunchFailed, MooringError, Unavailable
+from ..errors import Ended, LaunchFailed, MooringError, Unavailable
 from ..linux import syscalls
 from . import messages
 from .identity import code_hash
@@ -210,14 +210,14 @@ class KeeperClient:
     async def launch(self, launch: messages.Launch, plan: bytes | None) -> messages.Launched:
         """Turn an acquired launcher into a container; `plan` is None for one that has been prepared.
 
-        Raises LaunchFailed with the exit code a shell would give, Unavailable for a launcher that has gone.
+        Raises StartRefused with the exit code a shell would give, Ended for a launcher that has gone.
         """
         files = [] if plan is None else [messages.memory_file(plan)]
         try:
             answer, _ = await self.request(launch, files)
         except KeeperRefused as refusal:
             if refusal.gone:
-                raise Unavailable(refusal.message) from None
+                raise Ended(refusal.message) from None
             raise StartRefused(refusal.message, refusal.exit_code) from None
         finally:
             for file in files:

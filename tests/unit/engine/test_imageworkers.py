@@ -213,3 +213,22 @@ def test_a_reader_that_has_failed_waits_for_no_more_of_the_upload() -> None:
             await asyncio.wait_for(taken_in(stalling(b"1"), lambda it: asyncio.to_thread(read, it)), _LIMIT)
 
     asyncio.run(scenario())
+
+
+def test_a_reader_that_ends_with_the_last_piece_leaves_no_error_behind() -> None:
+    wrong: list[dict[str, object]] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: wrong.append(context))
+        work: asyncio.Future[None] = loop.create_future()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"1"
+            work.set_result(None)
+
+        await Upload().feed(chunks(), work)
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert wrong == []
