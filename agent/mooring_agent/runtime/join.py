@@ -38,9 +38,17 @@ def run_joiner(channel: socket.socket, *, ahead: bool = False) -> None:
         raw, stdio = receive_plan(channel)
         if not raw:
             os._exit(0)
-        _join(JoinPlan.decode(raw), channel, stdio)
+        plan = JoinPlan.decode(raw)
+        try:
+            _join(plan, channel, stdio)
+        except ProcessLookupError:  # as setns(2) says of one that is over and has not been reaped
+            raise _gone(plan) from None
     except BaseException as error:  # noqa: BLE001 (whatever it is must reach the keeper: no one else can see it)
         os._exit(report(channel, error))
+
+
+def _gone(plan: JoinPlan) -> process.CannotRun:
+    return process.CannotRun(f"process {plan.pid} of the container has gone")
 
 
 def _rehearse() -> None:
@@ -114,8 +122,8 @@ def _join(plan: JoinPlan, channel: socket.socket, stdio: list[int]) -> None:
     if plan.process.initial_cpus:
         os.sched_setaffinity(0, plan.process.initial_cpus)
     target = syscalls.pidfd_open(plan.pid)
-    if start_time(plan.pid) != plan.start_time:
-        raise process.CannotRun(f"process {plan.pid} of the container has gone")
+    if not is_still(plan.pid, plan.start_time):
+        raise _gone(plan)
     score = plan.process.oom_score_adj
     if score is not None:
         stage.write("/proc/self/oom_score_adj", str(score))

@@ -104,14 +104,21 @@ def test_a_broken_plan_is_reported(channel: Channel, content: bytes) -> None:
     assert report["error"]
 
 
-def test_a_container_that_has_gone_is_not_joined(channel: Channel) -> None:
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_container_that_has_gone_is_not_joined(channel: Channel, reaped: bool) -> None:
     ours, theirs = channel
     gone = fork()
     if gone == 0:
         os._exit(0)
-    os.waitpid(gone, 0)
-    report, _ = joined(ours, theirs, JoinPlan(gone, 1, (), Process((), ())).encode())
-    assert "No such process" in report["error"]
+    os.waitid(os.P_PID, gone, os.WEXITED | os.WNOWAIT)
+    started = start_time(gone)
+    if reaped:
+        os.waitpid(gone, 0)
+    plan = JoinPlan(gone, started, (), Process((), ()), namespaces=("net",))
+    report, _ = joined(ours, theirs, plan.encode())
+    assert report["error"] == f"process {gone} of the container has gone"
+    if not reaped:
+        os.waitpid(gone, 0)
 
 
 def test_another_process_of_the_same_number_is_not_joined(channel: Channel) -> None:
