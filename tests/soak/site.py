@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from harness.agent import AgentUnderTest
@@ -141,14 +142,23 @@ class Site:
             if "agent" in _KILLS[name]:
                 self.agent.kill9()
             for victim in _KILLS[name] & pids.keys():
-                with suppress(ProcessLookupError):
-                    os.kill(pids[victim], signal.SIGKILL)
+                self._kill(pids[victim])
             if self.agent.process is None:
                 self.agent.start()
             elif name == "restart":
                 self.agent.restart()
             self._kills += 1
             self._alive.set()
+
+    def _kill(self, pid: int) -> None:
+        """Kill a process of the agent; one that has gone may have left its number to somebody else."""
+        with suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                if bytes(self.agent.base) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
 
     def _note(self, method: str, path: str, outcome: object, began: float) -> float:
         took = time.monotonic() - began

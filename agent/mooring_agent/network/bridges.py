@@ -119,10 +119,16 @@ class BridgeDriver:
             if _trunk_broken(first, link, links):
                 _join(netlink, network, first.ifindex, link.name, link.ifindex)
         for port in _strays(network, links, endpoints):
-            netlink.execute(
-                rtnetlink.link_set(port.ifindex, master=self._bridge_with_room(netlink, network), up=True),
-                rtnetlink.bridge_port_set(port.name, hairpin=True, isolated=network.port_isolation),
-            )
+            bridge = self._bridge_with_room(netlink, network)
+            try:
+                netlink.execute(
+                    rtnetlink.link_set(port.ifindex, master=bridge, up=True),
+                    rtnetlink.bridge_port_set(port.name, hairpin=True, isolated=network.port_isolation),
+                )
+            except NetlinkError as error:
+                # Its container, or a launcher that waited, may have ended meanwhile.
+                if error.errno != errno.ENODEV or netlink.link(port.name) is not None:
+                    raise
 
     def differences(
         self, netlink: RouteSocket, sight: Sight, network: Network, endpoints: Collection[Endpoint]

@@ -115,5 +115,5 @@ def test_container_that_is_gone_is_not_connected(host: Host) -> None:
     container.kill()
     with pytest.raises(Refused, match=r"process \d+ of the container ended before") as refusal:
         host.call("connect", "web", "bridge", container.pid)
-    assert refusal.value.kind == "Unavailable"
+    assert refusal.value.kind == "Ended"
     assert [name for name in host.links() if name.startswith("mv")] == []

@@ -238,6 +238,10 @@ class FakeExecs:
     def ids_of(self, container_id: str) -> list[str]:
         return [each.id for each in self.all.values() if each.container_id == container_id]
 
+    def require_startable(self, process: Exec) -> None:
+        if process.started:
+            raise Conflict(f"exec {process.id} has been started already")
+
     async def start(self, id: str, *, detach: bool = False) -> FakeStreams | None:
         self.asked.append(("start", detach))
         self.get(id).started = self.get(id).running = True
