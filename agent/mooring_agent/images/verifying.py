@@ -84,7 +84,8 @@ class Verifier:
                 broken = list(self._state.holdings.broken.values()) if image_id is None else []
                 lease.add(*(digest for each in holdings for digest in each.digests()))
             verdicts = [self._broken(each) for each in broken]
-            verdicts += [self._verdict(each, damages.get(each.top.digest, [])) for each in holdings]
+            looked = [self._verdict(each, damages.get(each.top.digest, [])) for each in holdings]
+            verdicts += [verdict for verdict in looked if verdict is not None]
             if any(damages.values()):
                 with self._state.lock:
                     self._state.holdings.load()  # by now their layers are unpacked, and have sizes
@@ -113,7 +114,8 @@ class Verifier:
         name = names[0] if names else broken.entry.short
         return Verdict(name, None, len(broken.blobs), damages, ())
 
-    def _verdict(self, holding: Holding, before: list[Damage]) -> Verdict:
+    def _verdict(self, holding: Holding, before: list[Damage]) -> Verdict | None:
+        """None for one that has been removed meanwhile: blobs are kept for the look, layers are not."""
         with self._state.lock:
             names = self._state.holdings.names_of(holding.image_id)
         damages = {each.digest: each for each in before}
@@ -126,6 +128,9 @@ class Verifier:
             if damage is not None:
                 damages[blob.digest] = damage
         missing = [chain for chain in holding.chains() if not self._state.has_layer(chain)]
+        with self._state.lock:
+            if not self._state.holdings.of_image(holding.image_id):
+                return None
         if missing and self._repositories is not None:
             try:
                 ensure_layers(self._state, holding, self._progress, within=self._stop)

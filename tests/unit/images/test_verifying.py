@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mooring_agent.errors import NotFound, Unavailable
+from mooring_agent.images.image import ProgressEvent
 from unit.images.houses import House
 from unit.images.repositories import Built, Repository, build, layer
 
@@ -44,6 +45,20 @@ def test_all_is_well(house: House) -> None:
     assert all(verdict.sound for verdict in verdicts)
     assert {verdict.name for verdict in verdicts} == {NAME, "docker.io/library/other:latest"}
     assert [verdict.blobs for verdict in house.store.verify(NAME)] == [5]
+
+
+def test_an_image_that_is_removed_meanwhile_is_not_damaged(house: House) -> None:
+    pulled(house)
+    other = house.add("other", layer(7))
+    left = [other.id]
+
+    def remove(_: ProgressEvent) -> None:
+        while left:
+            house.store.remove(left.pop())
+
+    verdicts = house.store.verify(progress=remove)
+    assert [(verdict.name, verdict.sound) for verdict in verdicts] == [(NAME, True)]
+    house.store.prune()  # the look had kept its blobs
 
 
 def test_a_damaged_layer_is_found_and_fetched_again(house: House) -> None:
