@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,17 @@ class Box:
         if codes and state == "exited" and told["ExitCode"] not in codes and not unknown:
             self._site.fault(self._name, self._kind, "ended with", told["ExitCode"], "and not", codes, told)
         if state == "running" and self._kind != "short" and not Path(f"/proc/{told['Pid']}").exists():
-            status, again = self._ask("GET", "/json")
-            if status == 200 and again["State"]["Pid"] == told["Pid"] != 0 and self._site.moment == before:
-                self._site.fault(self._name, "runs without a process", told)
+            self._ends_soon(told["Pid"])
+
+    def _ends_soon(self, pid: int) -> None:
+        """Its process has ended, and the news are on their way."""
+        before = self._site.moment
+        for _ in range(20):
+            status, found = self._ask("GET", "/json")
+            if status != 200 or found["State"]["Pid"] != pid or self._site.moment != before:
+                return
+            time.sleep(0.1)
+        self._site.fault(self._name, "runs without a process", found["State"])
 
     @property
     def _running(self) -> tuple[str, ...]:
