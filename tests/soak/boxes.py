@@ -6,12 +6,13 @@ from __future__ import annotations
 import itertools
 import random
 import re
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from soak.site import DOCKER, TAR, Site, packed
+from harness.archives import packed
+from harness.waiting import NotInTime, eventually
+from soak.site import DOCKER, TAR, Site
 
 # It writes numbered lines, and ends with 7 when it is asked to.
 _TALKS = "trap 'exit 7' TERM; echo up; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.2 & wait $!; done"
@@ -95,12 +96,15 @@ class Box:
     def _ends_soon(self, pid: int) -> None:
         """Its process has ended, and the news are on their way."""
         before = self._site.moment
-        for _ in range(20):
+
+        def is_told() -> bool:
             status, found = self._ask("GET", "/json")
-            if status != 200 or found["State"]["Pid"] != pid or self._site.moment != before:
-                return
-            time.sleep(0.1)
-        self._site.fault(self._name, "runs without a process", found["State"])
+            return status != 200 or found["State"]["Pid"] != pid or self._site.moment != before
+
+        try:
+            eventually(is_told, 2.0, f"the end of process {pid}")
+        except NotInTime as error:
+            self._site.fault(self._name, "runs without a process:", error)
 
     @property
     def _running(self) -> tuple[str, ...]:

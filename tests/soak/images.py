@@ -8,7 +8,8 @@ import json
 import random
 import tarfile
 
-from soak.site import DOCKER, MOORING, TAR, Site, packed
+from harness.archives import packed
+from soak.site import DOCKER, MOORING, TAR, Site
 
 # What a build, or the start of a container, says of an image that is not there, or has no shell.
 _EXPECTED = (b"docker.io", b"no such file", b"not found", b"does not exist", b"keeper has gone")

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
 import signal
-import tarfile
 import threading
 import time
 from collections import Counter, deque
@@ -102,10 +100,9 @@ class Site:
             answer = self.agent.request(method, path, body, headers=headers, timeout=_TIMEOUT)
         except (OSError, HTTPException, ValueError) as error:
             self._note(method, path, "cut off", began)
-            time.sleep(0.2)  # whoever kills has told by then
+            self._alive.wait(_TIMEOUT)  # after a kill it is another moment by then
             if self.moment == before or isinstance(error, TimeoutError):
                 self.fault(method, path, "broke without a kill:", repr(error))
-            self._alive.wait(_TIMEOUT)
             raise CutOff from None
         took = self._note(method, path, answer.status, began)
         tolerated = server_errors and server_errors in answer.body
@@ -169,14 +166,3 @@ class Site:
 
     def _trace(self) -> deque[str]:
         return self._traces.setdefault(threading.get_ident(), deque(maxlen=_REMEMBERED))
-
-
-def packed(files: Mapping[str, bytes]) -> bytes:
-    """A tar archive."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return made.getvalue()

@@ -112,7 +112,7 @@ class ContainerFiles:
                 _keep(pieces, spool, container.name)
                 return status
 
-            found = await self._within(container, take)
+            found = await self._work(container, take)
         except BaseException:
             spool.close()
             raise
@@ -155,14 +155,14 @@ class ContainerFiles:
 
     async def _within(self, container: Container, work: Callable[[int], T]) -> T:
         """What `work` makes of a descriptor of the container's root."""
+        return await self._containers.lifecycle.unless_ended(container, lambda: self._work(container, work))
 
-        async def attempt() -> T:
-            async with container.lock:
-                if not container.running:
-                    return await self._at_rest(container, work)
-            return await in_thread(lambda: _entering(container, work))
-
-        return await self._containers.lifecycle.unless_ended(container, attempt)
+    async def _work(self, container: Container, work: Callable[[int], T]) -> T:
+        """The same, once. Raises Ended."""
+        async with container.lock:
+            if not container.running:
+                return await self._at_rest(container, work)
+        return await in_thread(lambda: _entering(container, work))
 
     async def _at_rest(self, container: Container, work: Callable[[int], T]) -> T:
         """The same for one that does not run; the caller has its lock, so that it is not started."""

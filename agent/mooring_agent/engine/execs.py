@@ -33,7 +33,7 @@ from .container import Container
 from .events import EventBus
 from .execplans import ExecPlans, ExecSpec, KnownPlan, arguments
 from .execstandby import ExecStandby
-from .execution import CANNOT_RUN, Exec
+from .execution import Exec
 from .foreground import foreground
 from .launching import Launching
 from .lifecycle import Lifecycle
@@ -150,7 +150,7 @@ class Execs:
         it gets an exit code, that of a shell if it is known that it has not begun.
         """
         if isinstance(error, StartRefused):
-            process.exit_code = 127 if error.exit_code == 127 else CANNOT_RUN
+            process.refuse(error.exit_code)
             return False
         if isinstance(error, KeeperLost) and not isinstance(error, KeeperSilent):
             with suppress(Unavailable):

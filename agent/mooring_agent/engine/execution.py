@@ -12,7 +12,8 @@ from .streams import ExecStreams
 
 # What a shell gives for a command that is there and cannot be run; docker's exec gives it for an unknown user
 # too.
-CANNOT_RUN = 126
+_CANNOT_RUN = 126
+_NOT_FOUND = 127
 
 
 @dataclass(eq=False)
@@ -44,6 +45,10 @@ class Exec:
     def end_is_news(self, *, known: bool) -> bool:
         """Whether what is told about its end is more than what has been told."""
         return self.exit_code is None or (known and not self.exit_known and not self.unheard)
+
+    def refuse(self, exit_code: int = _CANNOT_RUN) -> None:
+        """It has not begun, with this exit code, and has that of a shell."""
+        self.exit_code = _NOT_FOUND if exit_code == _NOT_FOUND else _CANNOT_RUN
 
     def view(self) -> dict[str, Any]:
         """As the Mooring API shows it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from ..errors import Conflict, NotFound
-from ..runtime.join import start_time
+from ..runtime.join import is_still
 from .confinement import PLAIN, Surroundings, devices_of, is_plain
 from .container import Container
 from .idranges import IdRanges, whole_range
@@ -145,10 +145,10 @@ class Joining:
         try:
             descriptor = os.open(f"/proc/{donor.pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
-            if start_time(donor.pid or 0) != donor.start_time:
-                raise gone
         except OSError:
             raise gone from None
+        if not is_still(donor.pid or 0, donor.start_time):
+            raise gone
         return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from ..linux import syscalls
-from ..runtime.join import start_time
+from ..runtime.join import is_still
 from .connections import Client
 from .eventloop import HANGUP, READ, EventLoop
 from .handover import HandedChild
@@ -61,7 +61,7 @@ class Child:
             return
         pidfd = syscalls.pidfd_open(self.record.pid)
         try:
-            if start_time(self.record.pid) != self.record.start_time:
+            if not is_still(self.record.pid, self.record.start_time):
                 raise ProcessLookupError(errno.ESRCH, f"process {self.record.pid} has ended")
             syscalls.pidfd_send_signal(pidfd, number)
         finally:

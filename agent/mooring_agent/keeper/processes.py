@@ -13,7 +13,7 @@ from typing import Any
 
 from ..failpoints import reached
 from ..linux import syscalls
-from ..runtime.join import parent_and_start_time, start_time
+from ..runtime.join import parent_and_start_time, start_time, stat_fields
 from . import guardian
 from .children import UNKNOWN_EXIT, Child, Streams, exit_code
 from .connections import Client
@@ -28,6 +28,7 @@ _NEWS_SECONDS = 1.0
 _STARTS_SECONDS = 1.0
 _STARTS_PAUSE = 0.005
 _CAP_SYS_PTRACE = 19  # <linux/capability.h>
+_AHEAD = (LAUNCHER_NAME, JOINER_NAME)  # the names of processes before their execve
 
 
 class Processes:
@@ -327,8 +328,7 @@ class Processes:
         starting = list(self.children.values())
         while time.monotonic() < deadline:
             for child in starting:
-                zombie = _Zombie.of(child.record) if child.running else None
-                if zombie is not None and not zombie.executed:
+                if child.running and _name(child.record) in _AHEAD and _Zombie.of(child.record):
                     self._inherited_end(child, None)
             starting = [
                 child
@@ -441,17 +441,15 @@ class _Zombie:
         """What is left of the process of a record, None if it lives or has been reaped."""
         name = _name(record)
         try:
-            with open(f"/proc/{record.pid}/stat", "rb") as file:
-                content = file.read()
+            fields = stat_fields(record.pid)
         except OSError:
             return None
-        fields = content[content.rindex(b")") + 2 :].split()
         if fields[0] != b"Z" or int(fields[19]) != record.start_time:
             return None
         # proc_pid_stat(5): who may not trace a process is shown 0 in its field 52.
         may_know = syscalls.capget()[0] >> _CAP_SYS_PTRACE & 1
         status = int(fields[49]) if may_know else None
-        return cls(name not in (LAUNCHER_NAME, JOINER_NAME), status)
+        return cls(name not in _AHEAD, status)
 
 
 def _name(record: Record) -> str:

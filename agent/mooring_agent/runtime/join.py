@@ -82,13 +82,18 @@ def parent_and_start_time(pid: int) -> tuple[int, int]:
     """The parent of `pid` and when `pid` started: fields 4 and 22 of proc(5) stat. Raises OSError when it is
     gone.
     """
+    fields = stat_fields(pid)
+    return int(fields[1]), int(fields[19])
+
+
+def stat_fields(pid: int) -> list[bytes]:
+    """The fields of proc(5) stat of `pid` from the third on. Raises OSError when it is gone."""
     descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = os.read(descriptor, 4096)
     finally:
         os.close(descriptor)
-    fields = content[content.rindex(b")") + 2 :].split()
-    return int(fields[1]), int(fields[19])
+    return content[content.rindex(b")") + 2 :].split()
 
 
 class _Word:

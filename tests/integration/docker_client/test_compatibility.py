@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness import archives
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
@@ -271,13 +272,7 @@ def test_who_comes_while_a_volume_is_being_filled_waits_and_finds_it_whole(
 
 
 def packed(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name.replace("__", "/"))
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return archives.packed({name.replace("__", "/"): content for name, content in files.items()})
 
 
 def unpacked(pieces: Any) -> dict[str, bytes | None]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...engine.execplans import ExecSpec
-from ...engine.execution import CANNOT_RUN
 from ...errors import Conflict, MooringError
 from ..duplex import carry, frame
 from ..fields import Fields, assignments
@@ -139,7 +138,7 @@ class ExecCalls:
             return streams
         except MooringError as error:
             if not execution.started:  # its container has ended at this moment
-                execution.exit_code = CANNOT_RUN
+                execution.refuse()
             message = f"{error.message}\r\n".encode()
             await raw.write(frame(2 if spec.stderr and not spec.tty else 1, message) if framed else message)
             return None
