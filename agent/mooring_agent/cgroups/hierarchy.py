@@ -38,8 +38,6 @@ from .v2 import pids as v2_pids
 CONTROLLERS = ("cpuset", "cpu", "cpuacct", "memory", "pids", "devices", "freezer", "blkio", "io")
 """The controllers that containers are put into, in the order in which their settings are written."""
 
-SLOT_PREFIX = "slot-"
-
 _CORE_OF_V2 = ("cpuacct", "devices", "freezer")
 """Controllers of version 1 that version 2 has in its core: cpu.stat, a BPF program, cgroup.freeze."""
 
@@ -140,14 +138,6 @@ class Hierarchy:
         """The group with this path below the top of the mounts, such as "mooring/abc"; nothing is made by
         naming it."""
         return Group(self, check_path(path))
-
-    def slot(self, parent: str, name: str) -> Group:
-        """The group of a launcher that waits for a container: "slot-NAME" beside the containers in `parent`.
-
-        No container has such a name (theirs are hexadecimal), so that what a crash left is told by it. At the
-        start it is renamed to the container's id (Group.rename) where can_rename says so.
-        """
-        return self.group(f"{parent}/{SLOT_PREFIX}{name}")
 
     def settings(self, resources: Resources) -> tuple[Setting, ...]:
         """What to write, in order, to a group that has just been made. Pure data, for whoever makes the

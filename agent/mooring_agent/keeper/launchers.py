@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from dataclasses import dataclass
 
 from ..runtime.plan import Shape
-from .diagnostics import complain
+from .slots import Slots, remove_groups
 from .zygote import Zygote
 
-SLOT_PREFIX = "slot-"
 # Joiners kept waiting. Each serves one exec, and its fork is some 2 ms of an exec's time.
 _JOINERS = 2
 
@@ -33,34 +30,21 @@ class Launcher:
 class Launchers:
     """Has launchers forked and keeps `size` of one shape ready."""
 
-    def __init__(self, zygote: Zygote) -> None:
+    def __init__(self, zygote: Zygote, slots: Slots) -> None:
         self._zygote = zygote
+        self._slots = slots
         self._shape: Shape | None = None
         self._size = 0
         self._pool: list[Launcher] = []
         self._joiners: list[tuple[int, socket.socket]] = []
-        self._stale: set[tuple[str, str]] = set()
         self.all: dict[str, Launcher] = {}
-        # The number of the next launcher, which names it: a keeper keeps its pid when it replaces itself.
-        self.next_slot = 0
 
     def configure(self, shape: Shape, size: int) -> list[Launcher]:
         """Keep `size` launchers of `shape` from now on; returns those that are not needed any more."""
-        self._stale |= {
-            (parent, name)
-            for parent in shape.groups
-            for name in os.listdir(parent)
-            if name.startswith(SLOT_PREFIX) and name not in self.all
-        }
         fitting = [launcher for launcher in self._pool if launcher.shape == shape][:size]
         obsolete = [launcher for launcher in self._pool if launcher not in fitting]
         self._pool, self._shape, self._size = fitting, shape, size
         return obsolete
-
-    def sweep(self) -> bool:
-        """Remove the groups that launchers of a killed keeper have left; whether some are still in use."""
-        self._stale = {(parent, name) for parent, name in self._stale if not _remove_group(parent, name)}
-        return bool(self._stale)
 
     def wants_more(self) -> bool:
         """Whether the pool is below its size."""
@@ -120,37 +104,16 @@ class Launchers:
         return pid, ours
 
     def _fork(self, shape: Shape, *, ahead: bool) -> Launcher:
-        slot = f"{SLOT_PREFIX}{os.getpid()}-{self.next_slot}"
-        self.next_slot += 1
+        slot = self._slots.name(shape.groups)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 pid = self._zygote.fork_launcher(theirs, shape, slot, ahead=ahead)
         except OSError:
             ours.close()
-            self._stale |= {(parent, slot) for parent in shape.groups}
-            self.sweep()
+            remove_groups(shape.groups, slot)
             raise
         ours.setblocking(False)
         launcher = Launcher(slot, pid, shape, ours)
         self.all[slot] = launcher
         return launcher
-
-
-def remove_groups(shape: Shape, name: str) -> None:
-    """Remove the (empty) group `name` in each hierarchy of `shape`; one that is gone or still in use is
-    passed over.
-    """
-    for parent in shape.groups:
-        _remove_group(parent, name)
-
-
-def _remove_group(parent: str, name: str) -> bool:
-    """Whether it is gone."""
-    try:
-        os.rmdir(f"{parent}/{name}")
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EBUSY):
-            complain(f"group {parent}/{name} cannot be removed: {error.strerror}")
-        return error.errno != errno.EBUSY
-    return True

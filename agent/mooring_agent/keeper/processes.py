@@ -32,15 +32,23 @@ _AHEAD = (LAUNCHER_NAME, JOINER_NAME)  # the names of processes before their exe
 
 
 class Processes:
-    """All containers and execs. `tell` is called with each that has ended, once its end is on disk."""
+    """All containers and execs. `tell` is called with each that has ended, once its end is on disk.
+    `launcher_gone` is called when a launcher of a former keeper has ended.
+    """
 
     def __init__(
-        self, loop: EventLoop, channel: socket.socket, directory: str, tell: Callable[[Child], None]
+        self,
+        loop: EventLoop,
+        channel: socket.socket,
+        directory: str,
+        tell: Callable[[Child], None],
+        launcher_gone: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._guardian = channel
         self._guarded = True
         self._tell = tell
+        self._launcher_gone = launcher_gone
         self._by_pid: dict[int, Child] = {}
         # Those that a former keeper had started and that run, by pid and start time.
         self._inherited: dict[tuple[int, int], Child] = {}
@@ -268,6 +276,8 @@ class Processes:
         child = self._inherited.get((pid, started))
         if child is not None:
             self._inherited_end(child, status)
+        if status is None:
+            self._launcher_gone()
         self._say(lambda: guardian.seen(self._guardian, pid, started))
 
     def guardian_pid(self) -> int:

@@ -28,11 +28,13 @@ from .guardian import Legacy
 from .handover import State, pack, take_back
 from .launchers import Launchers
 from .processes import Processes, nothing
+from .slots import Slots
 from .starts import Refused, Starts
 from .zygote import Zygote
 
 _IDLE_SECONDS = 5.0
-_END_SECONDS = 2.0
+# How long launchers may take to end that are not needed any more; on a loaded host that is seconds.
+_END_SECONDS = 5.0
 # How long nobody must have asked for anything before the pool is filled up again.
 _QUIET_SECONDS = 0.03
 
@@ -76,10 +78,13 @@ class Keeper:
         self._last_request = 0.0
         self._last_shape: tuple[dict[str, Any] | None, Shape] = (None, Shape(()))
         channel.setblocking(False)
-        self._processes = Processes(self._loop, channel, f"{run_root}/keeper", self._tell_end)
+        self._processes = Processes(
+            self._loop, channel, f"{run_root}/keeper", self._tell_end, lambda: self._starts.sweep()
+        )
         zygote = Zygote(f"{run_root}/stage", lambda pid: self._processes.expect_end(pid, nothing))
-        launchers = Launchers(zygote)
-        self._starts = Starts(self._loop, launchers, self._processes)
+        self._slots = Slots(f"{run_root}/keeper/parents")
+        launchers = Launchers(zygote, self._slots)
+        self._starts = Starts(self._loop, launchers, self._processes, self._slots)
         self._execs = Execs(self._loop, launchers, self._processes, self._starts)
         self._connections = Connections(
             self._loop, listener, self._dispatch, self._release_all_of, self._consider_idleness
@@ -107,6 +112,7 @@ class Keeper:
             self._take_over(inherited)
         else:
             self._processes.adopt(inherited)
+        self._starts.sweep()
 
     def run(self) -> None:
         """Serve until told to end, or until there is neither a process nor a client for a while."""
@@ -126,6 +132,7 @@ class Keeper:
         self._loop.run()
         self._dismiss_all()
         self._processes.await_expected(_END_SECONDS)
+        self._slots.sweep()
 
     def _release_all_of(self, client: Client) -> None:
         self._starts.release_all_of(client)
@@ -161,7 +168,7 @@ class Keeper:
 
     def _take_over(self, state: State) -> None:
         """Go on where the program was that this one has replaced, and answer for it."""
-        self._starts.next_slot = state.next_slot
+        self._slots.go_on_from(state.next_slot)
         clients = {descriptor: self._connections.take_over(descriptor) for descriptor in state.clients}
         self._processes.take_over(state, clients)
         self._connections.reply(clients[state.asked_by], state.seq, messages.Done())
@@ -356,7 +363,7 @@ class Keeper:
             clients=clients,
             asked_by=asked_by,
             seq=reply.seq,
-            next_slot=self._starts.next_slot,
+            next_slot=self._slots.next,
             **self._processes.hand_over(),
         )
         file = pack(state)

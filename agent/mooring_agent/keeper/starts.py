@@ -21,9 +21,10 @@ from .children import Child
 from .connections import Client
 from .diagnostics import complain
 from .eventloop import EventLoop
-from .launchers import Launcher, Launchers, remove_groups
+from .launchers import Launcher, Launchers
 from .processes import Processes, nothing
 from .records import Record
+from .slots import Slots, remove_groups
 
 Reply = Callable[[messages.Message, Sequence[int]], None]
 Request = messages.Prepare | messages.Launch
@@ -58,22 +59,14 @@ class Start:
 class Starts:
     """Prepares launchers and turns them into containers."""
 
-    def __init__(self, loop: EventLoop, launchers: Launchers, processes: Processes) -> None:
+    def __init__(self, loop: EventLoop, launchers: Launchers, processes: Processes, slots: Slots) -> None:
         self._loop = loop
         self._launchers = launchers
+        self._slots = slots
         self._processes = processes
         self._pool_rests = False
         self._prepared: dict[str, Start] = {}  # by slot
         self._awaited = 0  # answers that are owed
-
-    @property
-    def next_slot(self) -> int:
-        """The number of the next launcher."""
-        return self._launchers.next_slot
-
-    @next_slot.setter
-    def next_slot(self, number: int) -> None:
-        self._launchers.next_slot = number
 
     def under_way(self) -> bool:
         """Whether a client has a launcher, or waits for what becomes of one."""
@@ -103,7 +96,8 @@ class Starts:
             self.dismiss(launcher)
         if not size:
             self._dismiss_unused()
-        self._sweep(_SWEEPS)
+        self._slots.know(shape.groups)
+        self.sweep()
 
     def acquire(self, client: Client, shape: Shape, reply: Reply) -> None:
         """Give `client` a launcher, once there is one that is ready."""
@@ -150,6 +144,13 @@ class Starts:
             if launcher.owner is client and not launcher.has_plan:
                 self.dismiss(launcher)
 
+    def sweep(self, attempts: int = _SWEEPS) -> None:
+        """Remove the groups that launchers of a killed keeper have left; some may be about to end, and only
+        then their groups can go.
+        """
+        if self._slots.sweep() and attempts > 1:
+            self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, lambda: self.sweep(attempts - 1))
+
     def dismiss_all(self) -> None:
         """Give up every launcher and joiner, and whoever forks them."""
         self._launchers.close()
@@ -163,11 +164,6 @@ class Starts:
         for launcher in list(self._launchers.all.values()):
             if not launcher.has_plan:
                 self.dismiss(launcher)
-
-    def _sweep(self, attempts: int) -> None:
-        """A killed keeper's launchers are about to end; only then their groups can go."""
-        if self._launchers.sweep() and attempts > 1:
-            self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, lambda: self._sweep(attempts - 1))
 
     def _release_joiners(self) -> None:
         for pid in self._launchers.release_joiners():
@@ -218,7 +214,7 @@ class Starts:
 
         def ended() -> None:
             for name in names:
-                remove_groups(launcher.shape, name)
+                remove_groups(launcher.shape.groups, name)
             when_gone()
 
         self._processes.expect_end(launcher.pid, ended)
@@ -390,7 +386,9 @@ class Starts:
         """Leave nothing of a process that never was."""
         self._processes.undo(child)
         if launcher is not None:
-            self._processes.expect_end(launcher.pid, lambda: remove_groups(launcher.shape, launcher.slot))
+            self._processes.expect_end(
+                launcher.pid, lambda: remove_groups(launcher.shape.groups, launcher.slot)
+            )
         elif child.record.pid:
             self._processes.expect_end(child.record.pid, nothing)
 

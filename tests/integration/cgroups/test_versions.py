@@ -59,7 +59,7 @@ def test_a_group_that_somebody_else_left_without_cpus_is_filled(parent: Group, s
 
 @on_v1
 def test_a_slot_becomes_a_container(parent: Group, spawn: Spawn) -> None:
-    slot = parent.hierarchy.slot(parent.path, "7")
+    slot = parent.hierarchy.group(f"{parent.path}/slot-7")
     slot.create()
     process = spawn(slot, "sleep", "60")
     assert parent.children() == ("slot-7",)
