@@ -8,13 +8,8 @@ behind a request waits, or belongs to the raw stream if that request hijacks the
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import select
-import socket
-import sys
-import termios
-from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -28,6 +23,7 @@ from .access.peers import Peer, identified
 from .inflow import Inflow
 from .messages import ClientDisconnected, HeaderList, Hijack, Reply, Request, Response, Stream, encode
 from .query import Query
+from .takenover import TakenOver
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +41,6 @@ WRITES_A_TURN = 32
 
 # After our last byte, how long a client may take to notice before the connection is cut.
 LINGER_SECONDS = 5.0
-
-# How long the first raw bytes wait for the client to read the head before them, and how often we look.
-HEAD_SECONDS = 1.0
-HEAD_POLL_SECONDS = 0.0002
 
 
 class Handler(Protocol):
@@ -75,8 +67,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._request: Request | None = None
         self._inflow: Inflow | None = None
-        self._raw = False
-        self._head_taken = False
+        self._raw: TakenOver | None = None
         self._last_request = False  # close after the answer that is being made
         self._deaf = False  # what still arrives is thrown away
         self._client_done = False  # the client has ended its side
@@ -126,10 +117,13 @@ class Connection(asyncio.Protocol):
         self._connections.discard(self)
         self.gone.set_result(None)
         self._unwatch_hangup()
+        if self._raw is not None:
+            self._raw.take_in_the_rest(MAX_AHEAD_BYTES)
         if self._inflow is not None:
             self._inflow.feed_lost()
         self.resume_writing()
-        if self._task is not None and (self._raw or self._request is None or self._request.abandon):
+        # Who serves a raw stream sees by itself that it has ended, and first passes on what was sent.
+        if self._raw is None and self._task is not None and (self._request is None or self._request.abandon):
             self._task.cancel()
 
     def pause_writing(self) -> None:
@@ -306,7 +300,7 @@ class Connection(asyncio.Protocol):
             raise
         await reply.serve(raw)
 
-    async def _take_over(self, request: Request, reply: Hijack) -> _Raw:
+    async def _take_over(self, request: Request, reply: Hijack) -> TakenOver:
         wants_upgrade = (
             "upgrade" in request.headers.get("connection", "").lower() and "upgrade" in request.headers
         )
@@ -318,38 +312,19 @@ class Connection(asyncio.Protocol):
         async for _ in request.body:
             continue  # what belongs to the request is no part of the raw stream
         trailing, ended = self._http.trailing_data
-        self._raw = True
         self._inflow = Inflow(self._pause_reading, self._resume_reading, None, MAX_AHEAD_BYTES)
+        self._raw = raw = TakenOver(self._inflow, self._send_raw, self._transport, self.gone)
         self._resume_reading()
         if trailing:
             self._inflow.feed(bytes(trailing))
         if ended:
             self._inflow.feed_eof()
         self._write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        return _Raw(self._inflow, self._send_raw)
+        return raw
 
     async def _send_raw(self, data: bytes) -> None:
-        if not self._head_taken:
-            self._head_taken = True
-            await self._until_head_is_taken()
         self._write(data)
         await self._drain()
-
-    async def _until_head_is_taken(self) -> None:
-        """Hold the first raw bytes back until the client has read the answer's head.
-
-        Clients that parse the head through a buffered reader and then turn to the socket itself, as
-        docker-py does, would lose what came with it. On a unix socket SIOCOUTQ is what the peer has not read.
-        Over TLS there is no need: what is written apart is a record apart, and is read apart.
-        """
-        connected = self._transport.get_extra_info("socket")
-        if connected.family != socket.AF_UNIX:
-            return
-        deadline = self._loop.time() + HEAD_SECONDS
-        while not self._lost and self._loop.time() < deadline:
-            if int.from_bytes(fcntl.ioctl(connected, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0:
-                return
-            await asyncio.sleep(HEAD_POLL_SECONDS)
 
     def _write(self, data: bytes | None) -> None:
         if self._lost or self._transport.is_closing():
@@ -459,22 +434,6 @@ class Connection(asyncio.Protocol):
             self._loop.remove_reader(self._hangup.fileno())
             self._hangup.close()
             self._hangup = None
-
-
-class _Raw:
-    """The raw stream that a hijacking call is given."""
-
-    __slots__ = ("_inflow", "_send")
-
-    def __init__(self, inflow: Inflow, send: Callable[[bytes], Awaitable[None]]) -> None:
-        self._inflow = inflow
-        self._send = send
-
-    async def read(self) -> bytes:
-        return await self._inflow.read()
-
-    async def write(self, data: bytes) -> None:
-        await self._send(data)
 
 
 async def _discard(reply: Reply) -> None:

@@ -12,6 +12,8 @@ from .messages import ClientDisconnected, RawStream
 
 # Stream type, three zero bytes, length: "Attach to a container", stream format, of the Docker Engine API.
 _FRAME = struct.Struct(">BxxxI")
+# How long a process may take to read what a client had sent that has left.
+_REST_SECONDS = 5.0
 
 
 class ProcessStreams(Protocol):
@@ -71,11 +73,15 @@ async def carry(
     outward = asyncio.create_task(_outward(raw, process, framed))
     inward = asyncio.create_task(_inward(raw, process if stdin else None, close_stdin, detach, listens))
     try:
-        await asyncio.wait((outward, inward), return_when=asyncio.FIRST_COMPLETED)
-        if not outward.done() and inward.result():
-            return False  # detached, or left
-        await outward
-        return True
+        await asyncio.wait((outward, inward, raw.left), return_when=asyncio.FIRST_COMPLETED)
+        if not outward.done() and inward.done() and not inward.result():
+            await asyncio.wait((outward, raw.left), return_when=asyncio.FIRST_COMPLETED)
+        if outward.done() and not isinstance(outward.exception(), ClientDisconnected):
+            await outward
+            return True
+        # The client detaches or has left. What it had sent before that is delivered.
+        await asyncio.wait((inward,), timeout=_REST_SECONDS)
+        return False
     finally:
         outward.cancel()
         inward.cancel()
@@ -107,6 +113,6 @@ async def _inward(
                 return True
         if process is not None and close_stdin:
             await process.close_stdin()
-    except (ClientDisconnected, BrokenPipeError):
-        pass  # the other direction notices for itself
+    except ClientDisconnected:
+        return True
     return not listens()

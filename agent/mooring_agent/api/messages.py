@@ -7,6 +7,7 @@ A call answers with a `Response` (whole), a `Stream` (headers at once, the body 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -48,6 +49,11 @@ class BodySource(Protocol):
 
 class RawStream(Protocol):
     """The raw bytes of a hijacked connection; implemented by the connection."""
+
+    @property
+    def left(self) -> asyncio.Future[None]:
+        """Done once the client has gone for good. What it had sent can be read even then."""
+        ...
 
     async def read(self) -> bytes:
         """The next bytes from the client, b"" when it will send no more."""
@@ -170,7 +176,8 @@ class Stream:
 class Hijack:
     """The connection becomes a raw stream: `101 UPGRADED` if the client asked to upgrade, else `200 OK`.
 
-    `serve` owns the stream until it returns; then the connection is closed after all that was written.
+    `serve` owns the stream until it returns, which it does soon after the client has left; then the
+    connection is closed after all that was written.
     `unserved` is called in its place if the client has gone by then, for what was made for it.
     """
 

@@ -116,6 +116,27 @@ def test_a_client_sees_what_comes_and_with_logs_what_was(agent: AgentUnderTest, 
         assert output(old)[1] == b"before\nafter\n"
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("talks", [False, True])
+def test_what_a_client_has_sent_before_it_left_is_delivered(
+    agent: AgentUnderTest, declare: Any, terminal: bool, talks: bool
+) -> None:
+    # Where it talks, the agent notices that the client has gone when it passes that on.
+    script = "while read x; do echo $x >> /got; done"
+    if talks:
+        script = f"while :; do echo; done & {script}"
+    declare("hears", command=["sh", "-c", script], interactive=True, tty=terminal)
+    words = {str(number) for number in range(20)}
+    for word in words:
+        with attached(agent, "hears", "stream=1&stdin=1&stdout=1") as connection:
+            if talks:
+                connection.recv(1)
+            connection.sendall(word.encode() + b"\n")
+    eventually(
+        lambda: set(agent.docker("exec", "hears", "cat", "/got").stdout.split()) == words, what="all words"
+    )
+
+
 def test_a_client_that_does_not_read_holds_up_nobody(agent: AgentUnderTest, declare: Any) -> None:
     declare("floods", command=["sh", "-c", "read x; seq 300000"], interactive=True)
     with (

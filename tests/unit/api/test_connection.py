@@ -26,7 +26,7 @@ class Probe:
     """Calls that show what the connection does."""
 
     def __init__(self) -> None:
-        self.cancelled = threading.Event()
+        self.cancelled = threading.Event()  # or told that the client has left
         self.finished = threading.Event()
         self.asked = threading.Event()
         self.answer = threading.Event()
@@ -120,10 +120,8 @@ class Probe:
 
     async def quiet(self, request: Request) -> Reply:
         async def serve(stream: RawStream) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.cancelled.set()
+            await stream.left
+            self.cancelled.set()
 
         return Hijack(serve)
 

@@ -26,6 +26,11 @@ class Channel:
         self._writing = asyncio.Lock()
         self._closed = False
 
+    @property
+    def left(self) -> asyncio.Future[None]:
+        """See `RawStream`."""
+        return self._raw.left
+
     def listens(self) -> bool:
         """Whether the client still takes what is written."""
         return not self._closed
