@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InvalidSpec, MooringError, NotFound, Unavailable
+from ..errors import Ended, InvalidSpec, MooringError, NotFound, Unavailable
 from ..failpoints import reached
 from ..images.build.options import RunLimits
 from ..images.build.running import Output, RunBind, RunFile, RunMount, RunRequest, RunTmpfs
@@ -49,6 +49,7 @@ HOSTNAME = "build"
 """The same in every build, so that what writes it down gives the same layer."""
 
 _UNKNOWN_EXIT = 255
+_LAUNCH_ATTEMPTS = 3
 _SIGKILL = 9
 _LOOK = 0.2  # seconds between two looks at whether a build goes on
 _KILL_TIMEOUT = 10.0
@@ -97,6 +98,11 @@ class BuildRuns:
     def __contains__(self, id: str) -> bool:
         return id in self._runs
 
+    def found(self, record: dict[str, Any]) -> None:
+        """The keeper has told that a command runs: one whose start it had not answered before it was lost."""
+        container = self._runs[record["id"]].container
+        container.pid, container.start_time = record["pid"], record["start_time"]
+
     def exited(self, event: messages.Exited) -> bool:
         """A process has ended; False when it is not a build's."""
         run = self._runs.get(event.id)
@@ -123,7 +129,7 @@ class BuildRuns:
         run = self._runs[container.id] = _Run(container, given_up=given_up)
         try:
             await self._prepare(container, request)
-            await self._launch(container, request)
+            await self._launch(run, request)
             reached("build-launched")
             await self._attend(run, output)
         finally:
@@ -156,8 +162,19 @@ class BuildRuns:
             more = "".join(f"{line}\n" for line in _extra_hosts(request.limits.extra_hosts))
             (etc / "hosts").write_text(hosts_file(container.hostname, container.endpoints) + more)
 
-    async def _launch(self, container: Container, request: RunRequest) -> None:
-        client = await self._lifecycle.link.ready()
+    async def _launch(self, run: _Run, request: RunRequest) -> None:
+        """Start it; once more where a launcher has gone with its keeper before it was a command."""
+        for attempt in range(1, _LAUNCH_ATTEMPTS + 1):
+            client = await self._lifecycle.link.ready()
+            if run.container.pid is not None or run.ended.is_set():
+                return  # an earlier attempt had worked, as the keeper's successor has told
+            try:
+                return await self._launch_with(client, run.container, request)
+            except (KeeperLost, Ended):
+                if attempt == _LAUNCH_ATTEMPTS:
+                    raise
+
+    async def _launch_with(self, client: KeeperClient, container: Container, request: RunRequest) -> None:
         shape = self._launching.launcher_shape(container, PLAIN)
         berth = await acquire(client, shape)
         try:
@@ -178,7 +195,10 @@ class BuildRuns:
             container.group = f"{parent}/{berth.slot}"
             etc = self._launching.etc_directory(container.id)
             (etc / _GROUP_FILE).write_text(container.group)  # it has not the name by which it would be swept
-        self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
+        try:
+            self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
+        except NotFound:
+            raise Ended(f"launcher {berth.slot} has ended, and its group is gone") from None
         names = self._networks.interface_names(container.endpoints)
         for number, endpoint in enumerate(container.endpoints):
             routes = (4, 6) if number == 0 else ()

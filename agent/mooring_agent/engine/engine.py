@@ -413,6 +413,8 @@ class Engine:
                 runs.add(record["id"])
                 if record["exit_code"] is not None:
                     self._build_runs.exited(event)
+                else:
+                    self._build_runs.found(record)
             elif record["exit_code"] is None:
                 self.lifecycle.run_soon(self.lifecycle.dispose(record["id"]))
             else:

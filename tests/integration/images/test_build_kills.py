@@ -100,6 +100,24 @@ def test_a_command_ends_with_the_agent_that_began_it(
     eventually(lambda: not leftovers(agent), 10, "the end of what was left")
 
 
+@pytest.mark.parametrize(
+    "point", ["keeper.acquired", "keeper.recorded", "keeper.handed", "keeper.executed", "keeper.ended"]
+)
+def test_a_build_goes_on_when_the_keeper_is_killed(
+    switched: tuple[AgentUnderTest, Path], point: str, tmp_path: Path
+) -> None:
+    agent, switch = switched
+    context = write_context(tmp_path / "context", "FROM busybox\nRUN echo ran | tee -a /ran\n")
+    switch.write_text(point)
+    built = build(agent, context, tags=["survives"], no_cache=True)
+    assert built.image is not None, built.error
+    assert not switch.exists()
+    # Its output is whole, and it has run once.
+    assert [event["detail"] for event in built.events if event["step"] == "output"] == ["ran\n"]
+    assert agent.docker("run", "--rm", "survives", "cat", "/ran").stdout == "ran\n"
+    eventually(lambda: not leftovers(agent), 10, "the end of what was left")
+
+
 def _quietly(agent: AgentUnderTest, context: Path) -> None:
     try:
         build(agent, context)
