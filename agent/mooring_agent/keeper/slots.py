@@ -88,10 +88,13 @@ def _private(path: str, flags: int) -> int:
 def _read(file: str) -> set[str]:
     try:
         with open(file, encoding="utf-8") as opened:
-            return set(json.load(opened))
+            parents = json.load(opened)
+        if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+            raise ValueError("expected a list of paths")
+        return set(parents)
     except FileNotFoundError:
         return set()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         complain(f"{file} cannot be read, so groups of former launchers may stay: {error}")
         return set()
 
