@@ -10,13 +10,12 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.agent import AgentUnderTest
-from harness.waiting import PATIENCE, eventually
+from harness.waiting import PATIENCE, eventually, has_died
 from mooring_agent.keeper import messages
 
 from .mutation import STRANGE, as_bytes, mutated
@@ -204,11 +203,5 @@ def _refuse_plans(agent: AgentUnderTest, stranger: Stranger, dice: random.Random
             return any(b'"Failed"' in packet for packet in stranger.drain())
 
         eventually(failed, what=f"the answer to plan {number}")
-        assert not Path(f"/proc/{slot['pid']}/root").exists() or _is_zombie(slot["pid"])
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
+        pid = slot["pid"]
+        eventually(lambda pid=pid: has_died(pid), what=f"the end of launcher {number}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -40,3 +41,11 @@ def eventually(check: Callable[[], T], timeout: float = 10.0, what: str = "") ->
             name = what or getattr(check, "__name__", "the check")
             raise NotInTime(f"{name} did not come true within {timeout:g} s{reason}")
         time.sleep(_INTERVAL)
+
+
+def has_died(pid: int) -> bool:
+    """Whether a process has ended, reaped or not: some time after the kill(2) that ends it."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True

@@ -18,7 +18,7 @@ import pytest
 
 from harness import archives
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import eventually, has_died
 
 docker = pytest.importorskip("docker")
 
@@ -369,7 +369,9 @@ def test_copying_waits_for_the_news_of_an_end(client: Any, agent: AgentUnderTest
         os.kill(keeper, signal.SIGSTOP)
         try:
             container.reload()
-            os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
+            pid = container.attrs["State"]["Pid"]
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: has_died(pid))
             copying = pool.submit(lambda: unpacked(container.get_archive("/etc/one")[0]))
             with pytest.raises(TimeoutError):
                 copying.result(0.5)

@@ -16,7 +16,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.unix_http import ApiError
-from harness.waiting import eventually
+from harness.waiting import eventually, has_died
 
 docker = pytest.importorskip("docker")
 
@@ -184,7 +184,9 @@ def test_who_has_ended_unheard_has_no_memory_that_others_would_have_to_share(
     keeper, _ = agent.keeper_pids()
     os.kill(keeper, signal.SIGSTOP)
     try:
-        os.kill(one.attrs["State"]["Pid"], signal.SIGKILL)
+        pid = one.attrs["State"]["Pid"]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: has_died(pid))
         assert other.get_archive("/v")[1]["name"] == "v"
     finally:
         os.kill(keeper, signal.SIGCONT)
