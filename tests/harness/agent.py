@@ -30,7 +30,7 @@ from mooring_agent.config import AgentConfig
 
 READY_WITHIN = 20.0 * PATIENCE  # seconds; a noisy machine may need a few
 STOPPED_WITHIN = 20.0 * PATIENCE
-KEEPER_GONE_WITHIN = 10.0
+KEEPER_GONE_WITHIN = 10.0 * PATIENCE
 GONE_WITHIN = 10.0
 _POLL_INTERVAL = 0.01
 _TRACEBACK = "Traceback (most recent call last)"

@@ -69,6 +69,10 @@ class Processes:
         if record.id != record.container:
             self._execs.setdefault(record.container, set()).add(record.id)
 
+    def slots(self) -> set[str]:
+        """The launchers' names that groups of containers have kept, which whoever has them is to remove."""
+        return {child.record.group for child in self.children.values()}
+
     # Our own children
 
     def reap(self) -> None:

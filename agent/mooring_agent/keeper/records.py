@@ -24,7 +24,8 @@ class Record:
     `start_time` is field 22 of proc(5) stat; with `pid` it names a process for good until the next boot.
     `exit_code` is None while it runs; `known` is false when its status could not be learned. `finished_at` is
     in seconds since the epoch. `stdin` says of an exec that it has a pipe for its standard input, and `note`
-    is what the agent said of it.
+    is what the agent said of it. `group` is the name of a container's group where that is still its
+    launcher's.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Record:
     finished_at: float | None = None
     stdin: bool = False
     note: str = ""
+    group: str = ""
 
     def exited(self, exit_code: int, known: bool, finished_at: float) -> Record:
         """The same, ended."""

@@ -132,7 +132,7 @@ class Keeper:
         self._loop.run()
         self._dismiss_all()
         self._processes.await_expected(_END_SECONDS)
-        self._slots.sweep()
+        self._slots.sweep(self._processes.slots())
 
     def _release_all_of(self, client: Client) -> None:
         self._starts.release_all_of(client)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Container
 
 from .diagnostics import complain
 
@@ -43,8 +44,9 @@ class Slots:
         self.next += 1
         return name
 
-    def sweep(self) -> bool:
-        """Remove the groups of launchers that this program has not forked; whether some are still in use.
+    def sweep(self, kept: Container[str] = ()) -> bool:
+        """Remove the groups of launchers that this program has not forked, but for those in `kept`; whether
+        some are still in use.
 
         They are looked up each time: a launcher may make its groups after its keeper has been killed.
         """
@@ -56,7 +58,7 @@ class Slots:
                 self._parents.discard(parent)
                 continue
             for name in names:
-                if name.startswith(_PREFIX) and not self._is_own(name):
+                if name.startswith(_PREFIX) and name not in kept and not self._is_own(name):
                     in_use |= not _remove_group(parent, name)
         return in_use
 

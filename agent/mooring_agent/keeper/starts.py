@@ -148,7 +148,7 @@ class Starts:
         """Remove the groups that launchers of a killed keeper have left; some may be about to end, and only
         then their groups can go.
         """
-        if self._slots.sweep() and attempts > 1:
+        if self._slots.sweep(self._processes.slots()) and attempts > 1:
             self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, lambda: self.sweep(attempts - 1))
 
     def dismiss_all(self) -> None:
@@ -290,6 +290,7 @@ class Starts:
             log_directory=request.log_directory,
             log_size=request.log_size,
             log_files=request.log_files,
+            group=launcher.slot if launcher.shape.unified else "",
         )
         child = Child(record, own=True)
         given: list[int] = []

@@ -110,12 +110,12 @@ def test_a_deadline_kills_it(agent: AgentUnderTest, box: str) -> None:
 
 def test_what_it_left_in_the_background_does_not_hold_it_up(agent: AgentUnderTest, box: str) -> None:
     begun = time.monotonic()
-    found = run(agent, box, "sh", "-c", "sleep 3 & echo done")
+    found = run(agent, box, "sh", "-c", "sleep 30 & echo done")
     assert found["stdout"] == "done\n"
     flood = run(agent, box, "sh", "-c", "echo first; (while :; do echo y; done) & exit 5", max_output=1000)
     assert flood["exit_code"] == 5
     assert flood["stdout"].startswith("first\n")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
     gone = ["sh", "-c", "! ps | grep -q '[e]cho first'"]
     eventually(lambda: run(agent, box, *gone)["exit_code"] == 0, what="the flood's end")
 

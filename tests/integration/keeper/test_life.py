@@ -305,6 +305,28 @@ def test_launchers_of_a_killed_keeper_end_and_their_groups_go(keeper: KeeperUnde
     keeper.run(after)
 
 
+def test_the_group_of_one_that_has_ended_is_left_to_the_agent(keeper: KeeperUnderTest) -> None:
+    """What was counted in it has yet to be read."""
+
+    async def before(session: Session) -> str:
+        id = await session.launch("sh", "-c", "read x; exit 4", stdin=True)
+        _, (stdin,) = await session.client.request(messages.Streams(id))
+        kill_and_wait(session.client.identity.pid)
+        os.write(stdin, b"go\n")
+        os.close(stdin)
+        return id
+
+    id = keeper.run(before, clear=False)
+
+    async def after(session: Session) -> None:
+        if (await session.records())[id]["exit_code"] is None:
+            await session.ended(id)
+        await session.client.request(messages.Configure(vars(keeper.shape), 0))
+        assert keeper.group_names[id] in keeper.groups()
+
+    keeper.run(after)
+
+
 def test_an_end_while_there_is_no_keeper_is_known_to_the_next(keeper: KeeperUnderTest) -> None:
     async def before(session: Session) -> list[str]:
         ids = [await session.launch("sh", "-c", f"read x; exit {code}", stdin=True) for code in range(1, 6)]

@@ -121,8 +121,8 @@ def test_an_interrupt_reaches_a_magic_that_waits(frontend: Frontend) -> None:
     timer = threading.Timer(0.5, frontend.manager.interrupt_kernel)
     timer.start()
     began = time.monotonic()
-    reply, _ = frontend.run("%run web1 -- sleep 4")
-    assert time.monotonic() - began < 3
+    reply, _ = frontend.run("%run web1 -- sleep 30")
+    assert time.monotonic() - began < 15
     assert reply["ename"] == "KeyboardInterrupt"
     assert frontend.run("echo fine")[1] == "fine\n"
     timer.join()

@@ -165,7 +165,7 @@ def test_a_wait_that_is_too_long_is_told_instead(repository: Repository, hostile
     with pytest.raises(Unavailable, match=r"takes no more requests .* try again in 3600 s") as refused:
         repository.resolve("1")
     assert refused.value.code == "rate_limited"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def test_503_for_ever_is_an_error(repository: Repository, hostile: HostileRegistry) -> None:

@@ -37,9 +37,9 @@ def test_the_next_keeper_knows_where_launchers_have_been(tmp_path: Path, parents
     first = Slots(str(file))
     first.name(parents)
     assert file.stat().st_mode & 0o777 == 0o600
-    make(parents, "slot-1-0", "slot-1-1", "ab12")
-    assert not Slots(str(file)).sweep()
-    assert left(parents) == [{"ab12"}, {"ab12"}]
+    make(parents, "slot-1-0", "slot-1-1", "slot-1-2", "ab12")
+    assert not Slots(str(file)).sweep({"slot-1-2"})
+    assert left(parents) == [{"slot-1-2", "ab12"}, {"slot-1-2", "ab12"}]
 
 
 def test_own_launchers_are_left_alone(tmp_path: Path, parents: tuple[str, ...]) -> None:
