@@ -258,9 +258,9 @@ class Containers:
             await self.lifecycle.release(container)
             reached("remove.released")
             await self.forwarding.finish(container)
-            if volumes or container.auto_remove:  # while there is a container that they belong to
-                await self._volumes.drop_anonymous((name for _, name in container.volumes), of=container.name)
-            self.registry.remove(container)
+            own = [name for _, name in container.volumes if volumes or container.auto_remove]
+            async with self._volumes.removed_with(own, of=container.name) as forget_volumes:
+                self.registry.remove(container, forget_volumes)
             reached("remove.row")
             self._discard(container)
         container.removed = True

@@ -124,9 +124,11 @@ class Registry:
         self._by_name[name] = container
         self._tell(container)
 
-    def remove(self, container: Container) -> None:
-        """Forget the container."""
-        self._rows.delete(container.id)
+    def remove(self, container: Container, also: Callable[[], None]) -> None:
+        """Forget the container, and with it what `also` forgets."""
+        with self.transaction():
+            also()
+            self._rows.delete(container.id)
         self._by_id.pop(container.id, None)
         self._by_name.pop(container.name, None)
         self._linking.pop(container.id, None)

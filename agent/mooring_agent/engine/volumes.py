@@ -12,8 +12,8 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,19 @@ class Volume:
             "managed": self.managed,
             "created_at": rfc3339(self.created_at),
         }
+
+
+@dataclass(frozen=True)
+class _Doomed:
+    """A volume that is set aside at `place` until it is forgotten."""
+
+    volume: Volume
+    place: Path
+
+    def put_back(self) -> None:
+        """It is not removed after all."""
+        with suppress(FileNotFoundError):
+            self.place.rename(self.volume.path.parent)
 
 
 class Volumes:
@@ -176,31 +189,51 @@ class Volumes:
             self._load()
             raise
 
-    async def drop_anonymous(self, names: Iterable[str], *, of: str = "") -> None:
-        """Remove those of the volumes that were made for the container `of`, which is about to go, or for
-        none."""
-        for name in names:
-            self._unmade.discard(name)
-            volume = self._volumes.get(name)
-            if volume is not None and volume.anonymous and not {*self._users_of(name)} - {of}:
-                try:
-                    await self._remove(volume)
-                except Conflict as error:  # its container goes all the same
-                    _log.warning("%s", error.message)
+    async def drop_anonymous(self, names: Iterable[str]) -> None:
+        """Remove those of the volumes that were made for a container, and that none has."""
+        async with self.removed_with(names) as forget:
+            forget()
+
+    @asynccontextmanager
+    async def removed_with(self, names: Iterable[str], *, of: str = "") -> AsyncIterator[Callable[[], None]]:
+        """Remove those of the volumes that were made for a container and that none has but `of`. What is
+        yielded is to be called in the transaction that removes that one: they go with it, or stay.
+        """
+        doomed: builtins.list[_Doomed] = []
+        try:
+            for name in names:
+                self._unmade.discard(name)
+                volume = self._volumes.get(name)
+                if volume is not None and volume.anonymous and not {*self._users_of(name)} - {of}:
+                    try:
+                        doomed.append(self._set_aside(volume))
+                    except Conflict as error:  # its container goes all the same
+                        _log.warning("%s", error.message)
+            yield lambda: self._forget(doomed)
+        except BaseException:
+            for one in doomed:
+                one.put_back()
+            self._load()
+            raise
+        await self._clear_away(doomed)
 
     def sweep(self) -> None:
-        """Remove what a killed agent was about to remove, and the directory of a volume that it was about to
-        make. Nothing is in that yet.
+        """Go on with what a killed agent was about to remove, unless a container that was to go with it is
+        still there, and remove the directory of a volume that it was about to make. Nothing is in that yet.
         """
         if not self._directory.is_dir():
             return
         doomed = []
         for entry in self._directory.iterdir():
             if entry.name.startswith(_DOOMED):
-                doomed.append(entry)
                 volume = self._volumes.get(entry.name[len(_DOOMED) + _TOKEN + 1 :])
                 if volume is not None and not volume.path.exists():
-                    self._forget(volume)
+                    one = _Doomed(volume, entry)
+                    if self._users_of(volume.name):
+                        one.put_back()
+                        continue
+                    self._forget([one])
+                doomed.append(entry)
             elif entry.name not in self._volumes:
                 with suppress(OSError):  # what has content stays: somebody has put it there
                     (entry / "_data").rmdir()
@@ -233,6 +266,14 @@ class Volumes:
 
     async def _remove(self, volume: Volume) -> None:
         """Raises Conflict while the host has something mounted there, whose content would go too."""
+        doomed = [self._set_aside(volume)]
+        self._forget(doomed)
+        await self._clear_away(doomed)
+
+    def _set_aside(self, volume: Volume) -> _Doomed:
+        """Under another name it is in no new volume's way, and a killed agent's successor goes on with it.
+        Raises Conflict.
+        """
         place = volume.path.parent
         mounted = _mounted_below(place)
         if mounted:
@@ -240,18 +281,22 @@ class Volumes:
                 f"volume {volume.name}: the host has something mounted at {mounted[0]}, whose content is not "
                 "the volume's: unmount it first"
             )
-        # Under another name it is in no new volume's way, and a killed agent's successor goes on with it.
         doomed = self._directory / f"{_DOOMED}{secrets.token_hex(_TOKEN // 2)}-{volume.name}"
         with suppress(FileNotFoundError):  # somebody has removed it by hand
             place.rename(doomed)
         reached("volume.doomed")
-        self._forget(volume)
-        await asyncio.to_thread(_clear_away, doomed)
-        self._events.publish("volume", "destroy", volume.name, {"driver": "local"})
+        return _Doomed(volume, doomed)
 
-    def _forget(self, volume: Volume) -> None:
-        self._connection.execute("DELETE FROM volumes WHERE name = ?", (volume.name,))
-        del self._volumes[volume.name]
+    def _forget(self, doomed: Iterable[_Doomed]) -> None:
+        for one in doomed:
+            self._connection.execute("DELETE FROM volumes WHERE name = ?", (one.volume.name,))
+            del self._volumes[one.volume.name]
+
+    async def _clear_away(self, doomed: builtins.list[_Doomed]) -> None:
+        if doomed:
+            await asyncio.to_thread(_clear_away, *(one.place for one in doomed))
+        for one in doomed:
+            self._events.publish("volume", "destroy", one.volume.name, {"driver": "local"})
 
     def _path(self, name: str) -> Path:
         return self._directory / name / "_data"

@@ -121,6 +121,7 @@ AGENT_POINTS: list[tuple[Operation, str]] = [
     (unpause, "pause.thawed"),
     (remove, "remove.stopped"),
     (remove, "remove.released"),
+    (remove, "volume.doomed"),
     (remove, "remove.row"),
 ]
 KEEPER_POINTS: list[tuple[Operation, str]] = [

@@ -113,6 +113,35 @@ def test_a_removal_that_was_cut_off_is_done_to_its_end(site: Site, volumes: Path
     assert os.listdir(volumes / "cut/_data") == []
 
 
+@pytest.mark.parametrize(("point", "stays"), [("volume.doomed", True), ("remove.row", False)])
+def test_volumes_go_with_their_container_or_stay_with_it(
+    site: Site, volumes: Path, point: str, stays: bool
+) -> None:
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"], "Volumes": {"/one": {}, "/two": {}}}
+    made = site.agent.request("POST", "/containers/create?name=whole", body)
+    assert site.agent.request("POST", "/containers/whole/start").status == 204
+    fill = ["sh", "-c", "echo one > /one/file; echo two > /two/file"]
+    site.agent.api("POST", "/mooring/v1/containers/whole/exec", {"argv": fill})
+    site.arm(point)
+    answer = site.during(
+        lambda site, name: site.agent.request("DELETE", f"/containers/{name}?force=1&v=1"), "whole"
+    )
+    site.reached()
+    site.disarm()
+    assert answer.result(60) is None
+    site.revive()
+    assert (site.agent.request("GET", f"/containers/{made.json()['Id']}/json").status == 200) == stays
+    if stays:
+        assert site.agent.request("POST", "/containers/whole/start").status == 204
+        done = site.agent.api(
+            "POST", "/mooring/v1/containers/whole/exec", {"argv": ["cat", "/one/file", "/two/file"]}
+        )
+        assert done["stdout"] == "one\ntwo\n"
+        assert site.agent.request("DELETE", "/containers/whole?force=1&v=1").status == 204
+    eventually(lambda: os.listdir(volumes) == [], what="the end of the volumes")
+    assert site.agent.request("GET", "/volumes").json()["Volumes"] == []
+
+
 def test_a_volume_with_something_mounted_in_it_is_not_removed(site: Site, volumes: Path) -> None:
     assert site.agent.request("POST", "/volumes/create", {"Name": "cut"}).status == 201
     place = volumes / "cut/_data/disk"
