@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.agent import AgentFailed
+from harness.agent import AgentFailed, directory_for_roots
 from harness.remains import Traces
-from harness.waiting import PATIENCE, eventually
+from harness.waiting import PATIENCE, eventually, has_died
 from mooring_agent.cgroups import hierarchy
 from mooring_agent.config import AgentConfig
 from mooring_agent.engine.launching import Launching
@@ -141,7 +141,7 @@ class KeeperUnderTest:
     """The directories, groups and processes of one keeper. `base` must be short: a socket is below it."""
 
     def __init__(self, rootfs: Path) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="mrkt-", dir="/tmp"))
+        self.base = Path(tempfile.mkdtemp(prefix="mrkt-", dir=directory_for_roots()))
         self.rootfs = rootfs
         self.config = AgentConfig.make(
             data_root=self.base / "data",
@@ -219,7 +219,7 @@ class KeeperUnderTest:
         try:
             self.run(self._shut_down, clear=False)
             for pid in self.pids:
-                eventually(partial(has_ended, pid), GONE_WITHIN, f"end of {pid}")
+                eventually(partial(has_died, pid), GONE_WITHIN, f"end of {pid}")
             for name in self.groups():
                 self.hierarchy.group(f"{self.config.cgroup_parent}/{name}").remove(5)
             self.hierarchy.group(self.config.cgroup_parent).remove(5)
