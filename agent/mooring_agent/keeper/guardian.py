@@ -29,6 +29,7 @@ from .heldpipes import HeldPipes
 LAUNCHER_NAME = "mooring-launch"
 JOINER_NAME = "mooring-join"
 _PACKET_MAX = 4096
+_DESCRIPTORS_MAX = 2  # standard output and standard error
 _PIPES_PAUSE = 0.02  # seconds from the making of a pipe until it is held
 _RESTART_PAUSE = 0.5  # seconds between a keeper that lived shorter than that and the next
 
@@ -72,8 +73,8 @@ def guard(
         theirs.close()
         ours.setblocking(False)
         status = _watch(keeper, ours, wake_read, legacy, pipes)
+        _read_messages(ours, legacy, pipes)
         pipes.look()
-        _read_messages(ours, legacy)
         ours.close()
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             listener.close()
@@ -85,6 +86,15 @@ def guard(
 def hold(channel: socket.socket, id: str, descriptor: int) -> None:
     """Ask the guardian to keep a duplicate of `descriptor` for `id`."""
     socket.send_fds(channel, [json.dumps({"hold": id}).encode()], [descriptor])
+
+
+def lend(channel: socket.socket, descriptors: list[int]) -> None:
+    """Have the guardian keep the pipes of a container that is about to start until it has opened them itself.
+
+    It takes its time for that. A container that ends within it, together with its keeper, would leave nobody
+    who has them open; but what is on its way in a socket is open, unix(7).
+    """
+    socket.send_fds(channel, [b'{"lent": true}'], descriptors)
 
 
 def drop(channel: socket.socket, id: str) -> None:
@@ -115,7 +125,7 @@ def _watch(keeper: int, channel: socket.socket, wake: int, legacy: Legacy, pipes
                 # A start that is on its way comes first, and what it has written can wait this long.
                 look_at = time.monotonic() + _PIPES_PAUSE
                 poller.unregister(pipes.descriptor)
-            elif events & ~select.POLLOUT and not _read_messages(channel, legacy):
+            elif events & ~select.POLLOUT and not _read_messages(channel, legacy, pipes):
                 poller.unregister(channel)
                 listens = False
         if look_at is not None and time.monotonic() >= look_at:
@@ -170,11 +180,11 @@ def _name(pid: int) -> str:
         return file.read().rstrip("\n")
 
 
-def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
+def _read_messages(channel: socket.socket, legacy: Legacy, pipes: HeldPipes) -> bool:
     """Take what the keeper has said; False when it will say no more."""
     while True:
         try:
-            packet, descriptors, _, _ = socket.recv_fds(channel, _PACKET_MAX, 1)
+            packet, descriptors, _, _ = socket.recv_fds(channel, _PACKET_MAX, _DESCRIPTORS_MAX)
         except BlockingIOError:
             return True
         except ConnectionError:
@@ -182,16 +192,19 @@ def _read_messages(channel: socket.socket, legacy: Legacy) -> bool:
         if not packet:
             return False
         try:
-            _obey(json.loads(packet), descriptors, legacy)
+            _obey(json.loads(packet), descriptors, legacy, pipes)
         except (ValueError, TypeError, KeyError):
             complain(f"guardian was told something it does not know, {len(packet)} bytes")
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy) -> None:
+def _obey(message: dict[str, Any], descriptors: list[int], legacy: Legacy, pipes: HeldPipes) -> None:
     """Do what the keeper has said. Takes away from `descriptors` what is kept."""
-    if "hold" in message:
+    if "lent" in message:
+        pipes.lent += descriptors
+        descriptors.clear()
+    elif "hold" in message:
         # Without one where this process has no room for it: then there is nothing to inherit.
         _replace(legacy.held, message["hold"], descriptors.pop() if descriptors else None)
     elif "drop" in message:

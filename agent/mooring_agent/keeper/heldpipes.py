@@ -18,12 +18,14 @@ _BUFFER = 64 << 10
 class HeldPipes:
     """A reading end of every named pipe in a directory, however it comes and goes. Nothing is read from them.
 
-    `descriptor` is readable when there is something for `look` to do.
+    `descriptor` is readable when there is something for `look` to do. What is `lent` is of pipes that are
+    there, and closed as soon as they are held.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._held: dict[str, int] = {}
+        self.lent: list[int] = []
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self.descriptor = pipes.inotify_init()
         pipes.inotify_add_watch(self.descriptor, directory, pipes.IN_CREATE | pipes.IN_DELETE)
@@ -34,7 +36,7 @@ class HeldPipes:
             try:
                 events = os.read(self.descriptor, _BUFFER)
             except BlockingIOError:
-                return
+                break
             place = 0
             while place < len(events):
                 _, mask, _, length = _EVENT.unpack_from(events, place)
@@ -46,12 +48,19 @@ class HeldPipes:
                     self._close(name)
                 else:
                     self._open(name)
+        self._give_back()
 
     def close(self) -> None:
         """Let go of them; for a forked child."""
+        self._give_back()
         for name in list(self._held):
             self._close(name)
         os.close(self.descriptor)
+
+    def _give_back(self) -> None:
+        for descriptor in self.lent:
+            os.close(descriptor)
+        self.lent.clear()
 
     def _look_at_all(self) -> None:
         for name in list(self._held):

@@ -258,6 +258,10 @@ class Processes:
         self._held.add(id)
         self._say(lambda: guardian.hold(self._guardian, id, descriptor))
 
+    def lend(self, descriptors: list[int]) -> None:
+        """Have the guardian keep a container's pipes until it holds them by itself."""
+        self._say(lambda: guardian.lend(self._guardian, descriptors))
+
     def drop(self, id: str) -> None:
         """The descriptor that the guardian keeps for `id`, if it keeps one, is not needed any more."""
         if id in self._held:

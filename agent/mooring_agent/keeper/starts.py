@@ -318,6 +318,7 @@ class Starts:
         if not request.terminal:
             given.append(self._open_stdin(child, request.stdin))
             streams.make_pipes(request.id, given)
+            self._processes.lend(given[1:])
             streams.follow_pipes(child)
 
     def _open_stdin(self, child: Child, wanted: bool) -> int:

@@ -28,9 +28,9 @@ Say = Callable[[Any], None]
 KeeperFunction = Callable[[socket.socket, Legacy, int], Any]
 
 
-def guarded(keeper: KeeperFunction) -> list[Any]:
+def guarded(keeper: KeeperFunction, pipes: Path | None = None) -> list[Any]:
     """Run `keeper(channel, legacy, runs before)` under a guardian until it returns: what it has returned, the
-    guardian's listener afterwards and the seconds that it took.
+    guardian's listener afterwards and the seconds that it took. `pipes` is where containers' pipes are.
 
     The guardian is in a child of its own, which is what becomes the subreaper.
     """
@@ -49,8 +49,8 @@ def guarded(keeper: KeeperFunction) -> list[Any]:
             os._exit(0)
 
         started = time.monotonic()
-        with tempfile.TemporaryDirectory() as pipes:
-            guard(listener, run, pipes)
+        with tempfile.TemporaryDirectory() as nothing:
+            guard(listener, run, str(pipes or nothing))
         os.close(report_writer)
         lines = os.read(report_reader, 1 << 16).decode().splitlines()
         return [*lines, listener.fileno(), time.monotonic() - started]
@@ -231,6 +231,28 @@ def test_what_is_in_a_pipe_outlives_everybody_else(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before - 1
     os.close(reader)
     held.close()
+
+
+def test_last_words_before_the_guardian_holds_the_pipe_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "one"
+
+    def keeper(channel: socket.socket, legacy: Legacy, before: int) -> Any:
+        if before == 0:
+            os.mkfifo(path)
+            pipe = os.open(path, os.O_RDWR)
+            guardian.lend(channel, [pipe])
+            os.write(pipe, b"last words")
+            die()
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return os.read(reader, 100), len(os.listdir("/proc/self/fd"))
+
+    # A keeper that has opened the pipe has one descriptor more, and none of the guardian's.
+    def without(channel: socket.socket, legacy: Legacy, before: int) -> Any:
+        return b"last words", len(os.listdir("/proc/self/fd")) + 1
+
+    found = guarded(keeper, tmp_path)[0]
+    path.unlink()
+    assert found == guarded(without, tmp_path)[0]
 
 
 def test_a_pipe_that_takes_the_place_of_another_is_held(tmp_path: Path) -> None:
