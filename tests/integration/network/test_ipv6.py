@@ -90,6 +90,11 @@ def _is_refused(place: NamedNamespace, address: str) -> bool:
     return False
 
 
+def _ports_forward(host: Host) -> bool:
+    ports = host.run("bridge", "link").splitlines()
+    return bool(ports) and all("state forwarding" in port for port in ports)
+
+
 def test_others_reach_the_first_container_of_a_network_at_once(
     host: Host, outside: NamedNamespace, serve: Serve
 ) -> None:
@@ -99,6 +104,9 @@ def test_others_reach_the_first_container_of_a_network_at_once(
     container = host.container()
     container.attach("routed")
     serve(container, 80, "inside", address="::")
+    # The kernel lets a port forward some time after its cable is up, and asks for a neighbour that was not
+    # heard once more only after a second.
+    eventually(lambda: _ports_forward(host), what="a port that forwards")
     with outside.connect(endpoint_of(container)["ipv6"], 80, timeout=0.9) as connection:
         assert connection.makefile().readline().split() == ["inside", OUTSIDE6]
 
