@@ -266,9 +266,13 @@ class Volumes:
 
     async def _remove(self, volume: Volume) -> None:
         """Raises Conflict while the host has something mounted there, whose content would go too."""
-        doomed = [self._set_aside(volume)]
-        self._forget(doomed)
-        await self._clear_away(doomed)
+        doomed = self._set_aside(volume)
+        try:
+            self._forget([doomed])
+        except BaseException:
+            doomed.put_back()
+            raise
+        await self._clear_away([doomed])
 
     def _set_aside(self, volume: Volume) -> _Doomed:
         """Under another name it is in no new volume's way, and a killed agent's successor goes on with it.

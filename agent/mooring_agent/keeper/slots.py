@@ -54,8 +54,11 @@ class Slots:
         for parent in sorted(self._parents):
             try:
                 names = os.listdir(parent)
-            except OSError:
+            except FileNotFoundError:
                 self._parents.discard(parent)
+                continue
+            except OSError as error:
+                complain(f"{parent} is not looked through: {error.strerror}")
                 continue
             for name in names:
                 if name.startswith(_PREFIX) and name not in kept and not self._is_own(name):
