@@ -8,6 +8,7 @@ import builtins
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ..errors import NotFound
 from ..network.naming.service import NameService
@@ -40,6 +41,7 @@ class Networks:
         self._names = names
         self._connection = database.connection
         self._events = events
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def get(self, name: str) -> dict[str, Any]:
         """The view of one. Raises NotFound."""
@@ -53,6 +55,12 @@ class Networks:
         """Declare a network. One that is to be different is made anew, which needs it to be unused."""
         given = normalise_spec(spec)
         wanted = NetworkSpec.parse(given, name=name)
+        async with self._lock(name):
+            return await self._put(name, given, wanted, dry_run)
+
+    async def _put(
+        self, name: str, given: dict[str, Any], wanted: NetworkSpec, dry_run: bool
+    ) -> dict[str, Any]:
         existing = self._find(name)
         if existing is None:
             self._service.plan_subnets(name, given)
@@ -84,6 +92,10 @@ class Networks:
 
         The default one is there again at once, as nobody has declared it and without a device.
         """
+        async with self._lock(name):
+            return await self._delete(name, dry_run)
+
+    async def _delete(self, name: str, dry_run: bool) -> dict[str, Any]:
         existing = self._find(name)
         stored = self._declared(name)
         if existing is None or (existing.waiting and stored is None):
@@ -114,6 +126,10 @@ class Networks:
         """The names of those that were declared, the default one aside."""
         rows = self._connection.execute("SELECT name FROM declared WHERE kind = 'network' ORDER BY name")
         return [row["name"] for row in rows if row["name"] != DEFAULT_NETWORK]
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Whoever declares or removes a network finds it as the one before has left it."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     async def _remove(self, network: Network) -> None:
         await self._vacate()

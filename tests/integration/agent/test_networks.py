@@ -206,3 +206,15 @@ def test_a_kill_in_between_leaves_nothing_half_done(
     agent.api("DELETE", "/mooring/v1/containers/web")
     for name in ("blue", "red"):
         agent.api("DELETE", f"/mooring/v1/networks/{name}")
+
+
+def test_who_declares_a_network_and_who_removes_it_do_not_meet(agent: AgentUnderTest) -> None:
+    def all_of(method: str, *specs: dict[str, Any] | None) -> set[int]:
+        path = "/mooring/v1/networks/green"
+        return {agent.request(method, path, spec).status for _ in range(40) for spec in specs}
+
+    labels = [{"subnet": "10.77.3.0/24", "labels": {"number": number}} for number in "12"]
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(all_of, "PUT", *labels), pool.submit(all_of, "PUT", *labels[::-1])]
+        answers.append(pool.submit(all_of, "DELETE", None, None))
+        assert [answer.result(120) for answer in answers] == [{200}, {200}, {200}]
