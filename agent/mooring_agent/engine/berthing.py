@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 
-from ..errors import Ended, MooringError, NotFound, Unavailable
+from ..errors import MooringError, Unavailable
 from ..failpoints import reached
 from ..keeper import messages
 from ..keeper.client import KeeperClient, KeeperLost, StartRefused
@@ -212,10 +212,7 @@ class Berthing:
         reached("start.acquired")
         container.group = f"{parent}/{berth.slot}" if shape.unified else self._launching.group_path(container)
         try:
-            try:
-                self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
-            except NotFound:
-                raise Ended(f"launcher {berth.slot} has ended, and its group is gone") from None
+            self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec, around)
             plan = None
             if not built:
                 plan = (await self._outfit(container, around, berth)).encode()

@@ -34,7 +34,7 @@ from ..storage.snapshotter import Snapshotter
 from .confinement import PLAIN
 from .container import Container
 from .launching import Launching, resources_of
-from .lifecycle import Lifecycle
+from .lifecycle import LAUNCH_ATTEMPTS, Lifecycle
 from .logs import LogReader, follow
 from .naming import Naming
 from .reserve import Berth, acquire, release
@@ -49,7 +49,6 @@ HOSTNAME = "build"
 """The same in every build, so that what writes it down gives the same layer."""
 
 _UNKNOWN_EXIT = 255
-_LAUNCH_ATTEMPTS = 3
 _SIGKILL = 9
 _LOOK = 0.2  # seconds between two looks at whether a build goes on
 _KILL_TIMEOUT = 10.0
@@ -164,14 +163,14 @@ class BuildRuns:
 
     async def _launch(self, run: _Run, request: RunRequest) -> None:
         """Start it; once more where a launcher has gone with its keeper before it was a command."""
-        for attempt in range(1, _LAUNCH_ATTEMPTS + 1):
+        for attempt in range(1, LAUNCH_ATTEMPTS + 1):
             client = await self._lifecycle.link.ready()
             if run.container.pid is not None or run.ended.is_set():
                 return  # an earlier attempt had worked, as the keeper's successor has told
             try:
                 return await self._launch_with(client, run.container, request)
             except (KeeperLost, Ended):
-                if attempt == _LAUNCH_ATTEMPTS:
+                if attempt == LAUNCH_ATTEMPTS:
                     raise
 
     async def _launch_with(self, client: KeeperClient, container: Container, request: RunRequest) -> None:
@@ -195,10 +194,7 @@ class BuildRuns:
             container.group = f"{parent}/{berth.slot}"
             etc = self._launching.etc_directory(container.id)
             (etc / _GROUP_FILE).write_text(container.group)  # it has not the name by which it would be swept
-        try:
-            self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
-        except NotFound:
-            raise Ended(f"launcher {berth.slot} has ended, and its group is gone") from None
+        self._launching.restrict_devices(f"{parent}/{berth.slot}", container.spec)
         names = self._networks.interface_names(container.endpoints)
         for number, endpoint in enumerate(container.endpoints):
             routes = (4, 6) if number == 0 else ()

@@ -13,7 +13,7 @@ from ..cgroups.devices import DEFAULT_RULES
 from ..cgroups.hierarchy import Hierarchy
 from ..cgroups.resources import Resources, Setting
 from ..config import AgentConfig
-from ..errors import Conflict
+from ..errors import Conflict, Ended, NotFound
 from ..linux.syscalls import MS_REC, MS_SLAVE
 from ..network.names import host_addresses, hosts_file
 from ..runtime.borrow import Borrow
@@ -140,9 +140,15 @@ class Launching:
         )
 
     def restrict_devices(self, group: str, spec: ContainerSpec, around: Surroundings = PLAIN) -> None:
-        """Attach the white list of devices where that takes a program (cgroup v2); else the shape has it."""
-        if not self.hierarchy.can_rename and not spec.privileged:
+        """Attach the white list of devices to a launcher's group where that takes a program (cgroup v2); else
+        the shape has it. Raises Ended where the launcher has gone.
+        """
+        if self.hierarchy.can_rename or spec.privileged:
+            return
+        try:
             self.hierarchy.group(group).set_devices((*DEFAULT_RULES, *device_rules(spec, around.devices)))
+        except NotFound:
+            raise Ended(f"the launcher of {group} has ended, and its group is gone") from None
 
     def group_directories(self, container: Container) -> tuple[str, ...]:
         """The directories of the container's own group, one a hierarchy; one that runs since before the agent

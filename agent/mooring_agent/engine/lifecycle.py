@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _UNKNOWN_EXIT = 255
 _KILL_TIMEOUT = 10.0
 _KILL_SOON = 2.0
-_LAUNCH_ATTEMPTS = 3
+LAUNCH_ATTEMPTS = 3  # a launcher ends with its keeper
 _REMOVE_GROUP_TIMEOUT = 5.0
 _SIGKILL = 9
 # How often something is tried with a container that ends meanwhile, and how long the news of an end may take.
@@ -202,14 +202,14 @@ class Lifecycle:
     async def _start(self, container: Container) -> None:
         self._set_wanted(container, True)
         await self._clear_last_run(container)
-        for attempt in range(1, _LAUNCH_ATTEMPTS + 1):
+        for attempt in range(1, LAUNCH_ATTEMPTS + 1):
             client = await self.link.ready()
             if container.running:  # an earlier attempt had worked, as the keeper's successor has told
                 return
             try:
                 return await self._launch(container, client)
             except MooringError as error:
-                if isinstance(error, KeeperLost | Ended) and attempt < _LAUNCH_ATTEMPTS:
+                if isinstance(error, KeeperLost | Ended) and attempt < LAUNCH_ATTEMPTS:
                     continue  # a launcher ends with its keeper
                 if isinstance(error, KeeperLost):
                     raise
@@ -450,7 +450,7 @@ class Lifecycle:
             over.cancel()
 
     async def _signal(self, container: Container, number: int) -> None:
-        for _ in range(_LAUNCH_ATTEMPTS):
+        for _ in range(LAUNCH_ATTEMPTS):
             try:
                 await self.link.request(messages.Signal(container.id, number))
             except KeeperLost:

@@ -79,7 +79,7 @@ class Keeper:
         self._last_shape: tuple[dict[str, Any] | None, Shape] = (None, Shape(()))
         channel.setblocking(False)
         self._processes = Processes(
-            self._loop, channel, f"{run_root}/keeper", self._tell_end, lambda: self._starts.sweep()
+            self._loop, channel, f"{run_root}/keeper", self._tell_end, lambda: self._starts.sweep_soon()
         )
         zygote = Zygote(f"{run_root}/stage", lambda pid: self._processes.expect_end(pid, nothing))
         self._slots = Slots(f"{run_root}/keeper/parents")

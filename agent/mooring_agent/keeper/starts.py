@@ -151,6 +151,10 @@ class Starts:
         if self._slots.sweep(self._processes.slots()) and attempts > 1:
             self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, lambda: self.sweep(attempts - 1))
 
+    def sweep_soon(self) -> None:
+        """Sweep once for all that end about now."""
+        self._loop.at("sweep", time.monotonic() + _SWEEP_PAUSE, self.sweep)
+
     def dismiss_all(self) -> None:
         """Give up every launcher and joiner, and whoever forks them."""
         self._launchers.close()

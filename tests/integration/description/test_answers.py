@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import tarfile
 from collections.abc import Iterator
 from time import time
 from typing import Any
@@ -15,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.archives import packed
 from harness.description import VERSIONS, Description, need_description
 from harness.registry import PASSWORD, USER, RegistryUnderTest
 from harness.unix_http import Response
@@ -78,16 +77,6 @@ def session(
     assert not made.problems, "\n".join(dict.fromkeys(made.problems))
 
 
-def archive(**files: bytes) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
-
-
 def test_a_whole_session(session: Session) -> None:
     system(session)
     images(session)
@@ -114,10 +103,8 @@ def system(ask: Session) -> None:
 
 
 def images(ask: Session) -> None:
-    context = archive(
-        Dockerfile=b"FROM busybox\nLABEL a=b\nHEALTHCHECK --interval=1s CMD true\nEXPOSE 80\nVOLUME /v\n"
-    )
-    ask("POST", "/build?t=described", context)
+    dockerfile = b"FROM busybox\nLABEL a=b\nHEALTHCHECK --interval=1s CMD true\nEXPOSE 80\nVOLUME /v\n"
+    ask("POST", "/build?t=described", packed({"Dockerfile": dockerfile}))
     ask("POST", "/build/prune")
     ask("POST", f"/images/described/tag?repo={ask.registry.host}/x&tag=2", status=201)
     ask("POST", f"/images/{ask.registry.host}/x/push?tag=2", auth=True)
@@ -133,7 +120,7 @@ def images(ask: Session) -> None:
     saved = ask("GET", "/images/described/get")
     ask("GET", "/images/get?names=described")
     ask("POST", "/images/load", saved)
-    ask("POST", "/images/create?fromSrc=-&repo=imported&changes=" + quote("CMD true"), archive(file=b"x"))
+    ask("POST", "/images/create?fromSrc=-&repo=imported&changes=" + quote("CMD true"), packed({"file": b"x"}))
     ask("DELETE", "/images/imported")
     ask("DELETE", f"/images/{ask.registry.host}/x:2")
     ask("GET", "/system/df")
@@ -201,7 +188,7 @@ def containers(ask: Session) -> None:
     ask("GET", "/containers/described/stats?stream=false")
     ask("GET", "/containers/described/stats?stream=false&one-shot=true")
     ask("POST", "/containers/described/attach?logs=true&stdout=true")
-    ask("PUT", "/containers/described/archive?path=/tmp", archive(file=b"x"))
+    ask("PUT", "/containers/described/archive?path=/tmp", packed({"file": b"x"}))
     ask("GET", "/containers/described/archive?path=/tmp/file")
     ask("HEAD", "/containers/described/archive?path=/tmp/file")
     ask("GET", "/containers/described/changes")
