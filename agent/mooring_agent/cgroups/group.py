@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import Conflict, MooringError, NotFound, NotSupported, Unavailable
-from . import interface, tree
+from . import interface, killing, tree
 from .accounts import Accounts
 from .controller import Controller, Refusal
 from .devices import DEFAULT_RULES, DeviceRule
@@ -354,41 +353,19 @@ class Group:
         With a deadline of 0 the signals are sent once and nothing is waited for; else Unavailable after the
         deadline. A group that is not there has nothing to kill.
         """
-        end = time.monotonic() + deadline_s
         directory = self._process_directory()
-        while True:
-            if self._versions[directory] != 2 or not _kill_unified(directory):
-                self._kill_each(directory)
-            if deadline_s <= 0:
-                return
-            # New rounds catch what was forked meanwhile where the group could not be frozen.
-            if interface.wait_until(self.is_empty, max(0.0, min(0.25, end - time.monotonic()))):
-                return
-            if time.monotonic() >= end:
-                raise Unavailable(
-                    f"group {self.path} still has the processes {_some(self.pids(recursive=True))} "
-                    f"{deadline_s:g} s after SIGKILL, most likely waiting for a disk or the network; try "
-                    "again when that answers"
-                )
+        freezer = (directory, self._versions[directory]) if "freezer" in self._directories else None
 
-    def _kill_each(self, directory: str) -> None:
-        """Freeze, signal each, thaw: what stands still neither forks nor frees its number for another
-        process."""
-        freezable = "freezer" in self._directories
-        if freezable:
-            with suppress(Unavailable, NotFound, Conflict):
-                self.freeze(deadline_s=0.1)
-        try:
-            for pid in tree.pids(directory, recursive=True):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        finally:
-            if freezable:
-                frozen, version = self._freezer()
-                file, value = (v1_freezer.STATE, "THAWED") if version == 1 else (v2_freezer.FREEZE, "0")
-                for path in ("", *(f"/{path}" for path in tree.descendants(frozen))):
-                    with suppress(FileNotFoundError):
-                        interface.write(f"{frozen}{path}/{file}", value)
+        def processes() -> list[int]:
+            return tree.pids(directory, recursive=True)
+
+        if deadline_s <= 0:
+            killing.kill(freezer, processes)
+        elif not killing.empty(freezer, processes, deadline_s):
+            raise Unavailable(
+                f"group {self.path} still has the processes {_some(processes())} {deadline_s:g} s after "
+                "SIGKILL, most likely waiting for a disk or the network; try again when that answers"
+            )
 
     def remove(self, deadline_s: float = 2.0) -> bool:
         """Remove the group with those inside it; False if there was nothing. Its processes must have been
@@ -465,15 +442,6 @@ class Group:
                 "cgroup file systems and root, which a container does not have unless it is told to"
             )
         return Conflict(f"group {self.path} cannot be made: {error.strerror} ({error.filename or 'write'})")
-
-
-def _kill_unified(directory: str) -> bool:
-    """Let the kernel kill the whole tree (cgroup.kill, Linux 5.14). False where it cannot."""
-    try:
-        interface.write(f"{directory}/cgroup.kill", "1")
-    except FileNotFoundError:
-        return not os.path.isdir(directory)
-    return True
 
 
 def _some(pids: list[int]) -> str:

@@ -17,10 +17,10 @@ def read(path: str) -> str:
     """The contents of the file, without the trailing newline. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        data = os.read(descriptor, _CHUNK)
-        if len(data) == _CHUNK:
-            while chunk := os.read(descriptor, _CHUNK):
-                data += chunk
+        data = b""
+        # Less than was asked for is not all: the kernel hands out a list of processes a page at a time.
+        while chunk := os.read(descriptor, _CHUNK):
+            data += chunk
     finally:
         os.close(descriptor)
     return data.decode("ascii", "replace").rstrip("\n")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..cgroups import interface, tree
+from ..cgroups import interface, killing, tree
 from ..cgroups.devices import DeviceRule
 from ..cgroups.mountinfo import parse_mountinfo
 from ..cgroups.v1 import devices as v1_devices
@@ -283,34 +283,14 @@ def pids(groups: Groups) -> list[int]:
 
 
 def kill(groups: Groups, number: int) -> None:
-    """Signal every process; with SIGKILL none that forks meanwhile gets away."""
-    frozen = number == signal.SIGKILL and _freezer(groups) is not None and not is_frozen(groups)
-    if frozen:
-        try:
-            freeze(groups, deadline_s=0.2)
-        except (Unavailable, OSError):
-            frozen = False  # what cannot stand still is caught by the rounds of `empty`
-    try:
-        for pid in pids(groups):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
-    finally:
-        if number == signal.SIGKILL:
-            _thaw_all(groups)
-
-
-def _thaw_all(groups: Groups) -> None:
-    found = _freezer(groups)
-    if found is None:
+    """Signal every process; with SIGKILL none that forks meanwhile gets away, and nothing stays frozen."""
+    if number == signal.SIGKILL:
+        killing.kill(_freezer(groups), lambda: pids(groups))
         return
-    directory, version = found
-    file, value = (v1_freezer.STATE, "THAWED") if version == 1 else (v2_freezer.FREEZE, "0")
-    for path in ("", *(f"/{one}" for one in tree.descendants(directory))):
+    for pid in pids(groups):
         try:
-            interface.write(f"{directory}{path}/{file}", value)
-        except FileNotFoundError:
+            os.kill(pid, number)
+        except ProcessLookupError:
             pass
 
 
@@ -330,17 +310,11 @@ def thaw_wherever(pid: int) -> None:
 
 def empty(groups: Groups, deadline_s: float = 10.0) -> None:
     """SIGKILL whatever is in the group until nothing is. Unavailable after the deadline."""
-    end = time.monotonic() + deadline_s
-    pause = 0.001
-    while left := pids(groups):
-        kill(groups, signal.SIGKILL)
-        if time.monotonic() > end:
-            raise Unavailable(
-                f"processes {', '.join(map(str, left[:5]))} of the container still live {deadline_s:g} s "
-                "after SIGKILL, most likely waiting for a disk or the network; try again later"
-            )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    if not killing.empty(_freezer(groups), lambda: pids(groups), deadline_s):
+        raise Unavailable(
+            f"processes {', '.join(map(str, pids(groups)[:5]))} of the container still live {deadline_s:g} s "
+            "after SIGKILL, most likely waiting for a disk or the network; try again later"
+        )
 
 
 def remove(groups: Groups, deadline_s: float = 5.0) -> None:

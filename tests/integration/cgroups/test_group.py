@@ -17,11 +17,14 @@ from harness.waiting import eventually
 from mooring_agent.cgroups.devices import DEFAULT_RULES
 from mooring_agent.cgroups.group import Group
 from mooring_agent.cgroups.hierarchy import Hierarchy
+from mooring_agent.cgroups.resources import Resources
 from mooring_agent.errors import Conflict, InvalidSpec, NotFound, NotSupported, Unavailable
 
 pytestmark = pytest.mark.root
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
+
+_BOMB = 4000
 
 
 def test_a_group_is_made_with_those_above_it_and_removed_with_those_inside(parent: Group) -> None:
@@ -52,6 +55,16 @@ def test_a_process_joins_by_itself_and_is_counted(group: Group, parent: Group, s
     assert usage.cpu_ns is not None
     assert group.oom_kills() == 0
     assert "pgfault" in group.memory_stat()
+
+
+def test_many_processes_are_all_listed(group: Group, spawn: Spawn) -> None:
+    fork = "import os, signal\nfor _ in range(1500):\n if os.fork() == 0: signal.pause()\n"
+    process = spawn(group, sys.executable, "-S", "-c", f"{fork}os.write(1, b'all')\nsignal.pause()")
+    assert process.stdout is not None
+    assert process.stdout.read(3) == b"all"
+
+    # The kernel hands them out in pieces of a page, which has place for about 800.
+    assert len(set(group.pids())) == 1501
 
 
 def test_a_process_is_moved_in(group: Group) -> None:
@@ -125,19 +138,23 @@ def test_a_group_inside_a_frozen_one_cannot_be_thawed(group: Group, parent: Grou
 def test_killing_ends_all_and_what_they_fork(group: Group, parent: Group, spawn: Spawn) -> None:
     bomb = (
         "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "for _ in range(3): os.fork()\n"
+        "def fork():\n"
+        " try: return os.fork()\n"
+        " except BlockingIOError: return 1\n"
         "while True:\n"
-        " if os.fork() == 0:\n"
+        " if fork() == 0:\n"
         "  for _ in range(3):\n"
-        "   if os.fork(): os._exit(0)\n"
+        "   if fork(): os._exit(0)\n"
     )
+    # Enough to fork faster than anybody lists it, and not so much that other tests could not fork.
+    parent.apply(Resources(pids_limit=_BOMB))
     spawn(group, sys.executable, "-S", "-c", bomb)
     inside = group.hierarchy.group(f"{group.path}-b/inner")
     inside.create()
+    eventually(lambda: (parent.usage().pids or 0) > _BOMB / 2, what="the bomb")
     spawn(inside, "sleep", "60")
-    time.sleep(0.2)
 
-    parent.kill(10)
+    parent.kill(20)
 
     assert parent.is_empty()
 
@@ -270,8 +287,7 @@ def test_a_process_that_cannot_die_is_named_after_the_deadline(
     group: Group, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = spawn(group, "sleep", "60")
-    monkeypatch.setattr("mooring_agent.cgroups.group._kill_unified", lambda directory: True)
-    monkeypatch.setattr(Group, "_kill_each", lambda self, directory: None)
+    monkeypatch.setattr("mooring_agent.cgroups.killing.kill", lambda freezer, processes: None)
 
     with pytest.raises(Unavailable, match=str(process.pid)):
         group.kill(0.3)
