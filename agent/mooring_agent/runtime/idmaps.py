@@ -86,10 +86,13 @@ def maps_of(namespace: int) -> tuple[IdMap, IdMap]:
 def _read_map(path: str) -> IdMap:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        lines = os.read(descriptor, 1 << 16).decode().splitlines()
+        content = b""
+        # A page at a time is handed out, which has place for 124 of the 340 lines that there may be.
+        while piece := os.read(descriptor, 1 << 16):
+            content += piece
     finally:
         os.close(descriptor)
-    rows = [[int(number) for number in line.split()] for line in lines]
+    rows = [[int(number) for number in line.split()] for line in content.splitlines()]
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 
