@@ -6,6 +6,7 @@ The kernel takes one value per `write`, so a text file object, which may split o
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -42,6 +43,17 @@ def write(path: str, value: str) -> None:
         os.write(descriptor, value.encode("ascii") or b"\n")
     finally:
         os.close(descriptor)
+
+
+def write_if_there(path: str, value: str) -> bool:
+    """Like write(), and False when there is no such file, or its group is removed just now."""
+    try:
+        write(path, value)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return False
+    return True
 
 
 def flat_keyed(text: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -56,17 +57,16 @@ def kill(freezer: Freezer | None, processes: Processes) -> None:
             _kill_standing(processes, f"{directory}/{v1_freezer.STATE}", "FROZEN", v1_freezer.is_frozen)
         elif not _kill_at_once(directory):
             _kill_standing(processes, f"{directory}/{v2_freezer.FREEZE}", "1", v2_freezer.is_frozen)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
     finally:
         _thaw(directory, version)
 
 
 def _kill_at_once(directory: str) -> bool:
     """Let the kernel kill the whole tree. False where it cannot."""
-    try:
-        interface.write(f"{directory}/{_KILL}", "1")
-    except FileNotFoundError:
-        return not os.path.isdir(directory)
-    return True
+    return interface.write_if_there(f"{directory}/{_KILL}", "1") or not os.path.isdir(directory)
 
 
 def _kill_standing(processes: Processes, file: str, value: str, is_frozen: Callable[[str], bool]) -> None:
@@ -80,16 +80,15 @@ def _kill_standing(processes: Processes, file: str, value: str, is_frozen: Calla
     signalled: set[int] = set()
     over = time.monotonic() + _ROUND_S
     still_by: float | None = None
-    with suppress(FileNotFoundError):
-        while (now := time.monotonic()) < over:
-            interface.write(file, value)
-            if _signal(processes(), signalled):
-                still_by = None
-                continue
-            still_by = still_by or now + _STILL_S
-            if is_frozen(directory) or now >= still_by:
-                return
-            time.sleep(0.001)
+    while (now := time.monotonic()) < over:
+        interface.write(file, value)
+        if _signal(processes(), signalled):
+            still_by = None
+            continue
+        still_by = still_by or now + _STILL_S
+        if now >= still_by or is_frozen(directory):
+            return
+        time.sleep(0.001)
 
 
 def _signal(processes: Collection[int], signalled: set[int]) -> bool:
@@ -106,5 +105,4 @@ def _thaw(directory: str, version: int) -> None:
     """Let the group and those inside it run, whoever froze them: what is frozen does not end."""
     file, value = (v1_freezer.STATE, "THAWED") if version == 1 else (v2_freezer.FREEZE, "0")
     for path in ("", *(f"/{inside}" for inside in tree.descendants(directory))):
-        with suppress(FileNotFoundError):
-            interface.write(f"{directory}{path}/{file}", value)
+        interface.write_if_there(f"{directory}{path}/{file}", value)
