@@ -431,7 +431,7 @@ class Group:
         return NotFound(f"group {self.path} does not exist on this host; create it first")
 
     def _failed(self, what: str, error: OSError) -> MooringError:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
+        if error.errno in interface.GONE:
             return self._missing()
         return Conflict(f"group {self.path} {what}: {error.strerror} ({error.filename or 'write'})")
 

@@ -11,20 +11,15 @@ import os
 import time
 from collections.abc import Callable
 
-_CHUNK = 65_536
+from ..linux import kernelfiles
+
+GONE = (errno.ENOENT, errno.ENODEV)
+"""No such file; or its group was removed after it had been opened."""
 
 
 def read(path: str) -> str:
     """The contents of the file, without the trailing newline. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = b""
-        # Less than was asked for is not all: the kernel hands out a list of processes a page at a time.
-        while chunk := os.read(descriptor, _CHUNK):
-            data += chunk
-    finally:
-        os.close(descriptor)
-    return data.decode("ascii", "replace").rstrip("\n")
+    return kernelfiles.read(path).decode("ascii", "replace").rstrip("\n")
 
 
 def read_if_there(path: str) -> str | None:
@@ -50,7 +45,7 @@ def write_if_there(path: str, value: str) -> bool:
     try:
         write(path, value)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENODEV):
+        if error.errno not in GONE:
             raise
         return False
     return True

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -58,7 +57,7 @@ def kill(freezer: Freezer | None, processes: Processes) -> None:
         elif not _kill_at_once(directory):
             _kill_standing(processes, f"{directory}/{v2_freezer.FREEZE}", "1", v2_freezer.is_frozen)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENODEV):
+        if error.errno not in interface.GONE:
             raise
     finally:
         _thaw(directory, version)

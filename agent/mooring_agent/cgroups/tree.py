@@ -43,8 +43,7 @@ def pids(directory: str, *, recursive: bool) -> list[int]:
         try:
             found += [int(line) for line in interface.read(f"{place}/cgroup.procs").split() if line != "0"]
         except OSError as error:
-            # ENODEV: removed between the opening and the reading.
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
+            if error.errno not in interface.GONE:
                 raise
     return found
 

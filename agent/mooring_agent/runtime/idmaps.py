@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..linux import syscalls
+from ..linux import kernelfiles, syscalls
 
 # (first id inside, first id outside, how many): user_namespaces(7), "User and group ID mappings".
 IdMap = tuple[tuple[int, int, int], ...]
@@ -84,15 +84,8 @@ def maps_of(namespace: int) -> tuple[IdMap, IdMap]:
 
 
 def _read_map(path: str) -> IdMap:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        content = b""
-        # A page at a time is handed out, which has place for 124 of the 340 lines that there may be.
-        while piece := os.read(descriptor, 1 << 16):
-            content += piece
-    finally:
-        os.close(descriptor)
-    rows = [[int(number) for number in line.split()] for line in content.splitlines()]
+    lines = kernelfiles.read(path).splitlines()
+    rows = [[int(number) for number in line.split()] for line in lines]
     return tuple((row[0], row[1], row[2]) for row in rows)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from ..linux import syscalls
+from ..linux import kernelfiles, syscalls
 from .mount_attributes import Attributes
 from .mounts_operation import MountOperation
 from .mounts_targets import CLONE, EMPTY_TO_EMPTY, ensure_directory, open_existing
@@ -179,11 +179,4 @@ def _plain(field: str) -> str:
 
 
 def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        pieces = []
-        while piece := os.read(descriptor, 1 << 16):
-            pieces.append(piece)
-        return b"".join(pieces).decode(errors="surrogateescape")
-    finally:
-        os.close(descriptor)
+    return kernelfiles.read(path).decode(errors="surrogateescape")
