@@ -303,8 +303,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.end_headers()
         *progress, last = agent.journey
-        for line in progress:
-            self.wfile.write(json.dumps(line).encode() + b"\n")
+        try:
+            for line in progress:
+                self.wfile.write(json.dumps(line).encode() + b"\n")
+        except ConnectionError:  # what was told first has been enough
+            agent.left.set()
+            return
         while not agent.may_end.wait(0.05):
             ready, _, _ = select.select([self.connection], [], [], 0)
             if ready and not self.connection.recv(1, socket.MSG_PEEK):
