@@ -14,7 +14,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
@@ -42,13 +41,12 @@ class Asked:
 
 @dataclass(slots=True)
 class Tokens:
-    """That bearer tokens are wanted: for how long each is good (seconds), and from whom."""
+    """That bearer tokens are wanted, and from whom. Those that are `good` are taken."""
 
-    lifetime: float = 60.0
     users: dict[str, str] = field(default_factory=dict)
     identity_token: str = ""
     realm: str = ""
-    issued: dict[str, tuple[float, set[str]]] = field(default_factory=dict)
+    good: set[str] = field(default_factory=set)
     asked: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -232,8 +230,7 @@ class Handler(BaseHTTPRequestHandler):
             return False
         if tokens is None:
             return True
-        ends, _ = tokens.issued.get(sent.removeprefix("Bearer "), (0.0, set()))
-        if time.monotonic() < ends:
+        if sent.removeprefix("Bearer ") in tokens.good:
             return True
         realm = tokens.realm or f"{self.registry.url}/token"
         self.close_connection = True
@@ -255,8 +252,8 @@ class Handler(BaseHTTPRequestHandler):
         if not allowed:
             self.refuse(401, "UNAUTHORIZED")
             return
-        name = f"token-{len(tokens.issued)}"
-        tokens.issued[name] = (time.monotonic() + tokens.lifetime, set(query.get("scope", [])))
+        name = f"token-{len(tokens.asked)}"
+        tokens.good.add(name)
         answer: dict[str, Any] = {"token": name, "expires_in": 300}
         if "offline_token" in query:
             answer["refresh_token"] = tokens.identity_token
