@@ -44,6 +44,8 @@ from .streams import ExecStreams
 # Finished execs that are remembered, so that their exit code can still be asked for. The keeper has a
 # record of each, so that the next agent knows it too.
 _REMEMBERED = 256
+# Joiners that are given a plan, should each be killed before it has begun with that: more than wait for one.
+_JOINERS_TRIED = 3
 _KILL_GRACE = 2.0
 _UNKNOWN_EXIT = 255
 # What the keeper keeps of an exec's spec for the next agent, and how long it may be.
@@ -176,7 +178,11 @@ class Execs:
         if joiner:
             with suppress(JoinerGone):
                 return await client.execute(replace(request, joiner=joiner, args=list(args)), None)
-        return await client.execute(request, known.with_command(args).encode())
+        plan = known.with_command(args).encode()
+        for _ in range(_JOINERS_TRIED - 1):
+            with suppress(JoinerGone):
+                return await client.execute(request, plan)
+        return await client.execute(request, plan)
 
     async def attach(self, id: str) -> ExecStreams:
         """Take up its streams again, after a restart of the agent: what it has written meanwhile waits in its

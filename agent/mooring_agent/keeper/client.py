@@ -238,13 +238,14 @@ class KeeperClient:
     ) -> tuple[messages.Launched, list[int]]:
         """Start a process in a container; `plan` is None where the request names a joiner.
 
-        Raises StartRefused, and JoinerGone for a joiner that does not do; then nothing was started.
+        Raises StartRefused, and JoinerGone for a joiner that does not do or was killed; then nothing was
+        started, and another one may do.
         """
         files = [] if plan is None else [messages.memory_file(plan)]
         try:
             answer, descriptors = await self.request(request, files)
         except KeeperRefused as refusal:
-            if plan is None and refusal.gone:
+            if refusal.gone:
                 raise JoinerGone(refusal.message) from None
             raise StartRefused(refusal.message, refusal.exit_code) from None
         finally:
@@ -391,7 +392,7 @@ class StartRefused(LaunchFailed):
 
 
 class JoinerGone(Unavailable):
-    """A joiner that was prepared is not there any more, or does not fit any more. It has started nothing."""
+    """A joiner is not there any more, or does not fit any more. It has started nothing."""
 
 
 def _sealed_interpreter() -> int:

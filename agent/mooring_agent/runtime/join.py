@@ -16,7 +16,7 @@ import time
 from ..linux import keys, spawn, syscalls
 from . import process, stage
 from .idmaps import map_of_process, outside
-from .launch import in_words, receive_plan, report, set_up_stdio
+from .launch import in_words, receive_plan, report, set_up_stdio, take
 from .notifying import Notifying
 from .plan import JoinPlan, Process
 from .users import sources
@@ -107,7 +107,7 @@ class _Word:
 
     def __call__(self) -> tuple[str, ...]:
         """The arguments of the process. Then this one is in the container's groups. Raises Stale."""
-        packet = self._channel.recv(_WORD_MAX)
+        packet = self._channel.recv(_WORD_MAX, socket.MSG_PEEK)
         if not packet:
             os._exit(0)
         try:
@@ -117,6 +117,7 @@ class _Word:
             raise process.Stale(in_words(error)) from None
         if sources() != self._sources:
             raise process.Stale("the container's users have changed")
+        take(self._channel)
         return tuple(json.loads(packet))
 
 

@@ -27,6 +27,7 @@ from .plan import LaunchPlan, Process, Shape
 _READY = b"ready"
 # Everything is built: an end without a report is a process that has begun, and no launcher that was killed.
 GOING = b"going"
+_INT_SIZE = 4
 _TERMINAL = b"terminal"
 _MOUNTED = b"mounted"
 _CREATED = b"created"
@@ -85,12 +86,14 @@ def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
     """Wait for the plan: its bytes and the descriptors that came with it. An empty plan means: not needed any
     more.
     """
-    message, descriptors, _, _ = socket.recv_fds(channel, 64, 8)
+    # socket.recv_fds takes flags, and passes over them.
+    message, ancillary, _, _ = channel.recvmsg(64, socket.CMSG_LEN(8 * _INT_SIZE), socket.MSG_PEEK)
     if not message:
         return b"", []
-    if not descriptors:
+    take(channel)
+    if not ancillary:
         raise process.CannotRun("the plan of the process is missing")
-    plan, *stdio = descriptors
+    plan, *stdio = memoryview(ancillary[0][2]).cast("i")
     found = os.fstat(plan)
     # Reading anything else could take for ever.
     if not stat.S_ISREG(found.st_mode) or not found.st_size:
@@ -98,6 +101,15 @@ def receive_plan(channel: socket.socket) -> tuple[bytes, list[int]]:
     raw = os.pread(plan, found.st_size, 0)
     os.close(plan)
     return raw, stdio
+
+
+def take(channel: socket.socket) -> None:
+    """Take what has been looked at with MSG_PEEK.
+
+    Who was killed while it waited may get a packet before it dies of that. It dies without taking it, and so
+    the keeper is told (ECONNRESET) that nothing has begun.
+    """
+    channel.recv(1)
 
 
 def set_up_stdio(plan: Process, stdio: list[int], channel: socket.socket, ptmx: str) -> None:

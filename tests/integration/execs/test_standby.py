@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from .shells import run, view
 pytestmark = [pytest.mark.root, pytest.mark.kernel("cgroup_v1")]
 
 LEAVES_WITHIN = 20.0
+PF_EXITING = 0x4  # one that ends is in no group of cgroup v1 any more
 
 
 def joiners(agent: AgentUnderTest, name: str) -> list[int]:
@@ -27,14 +30,25 @@ def joiners(agent: AgentUnderTest, name: str) -> list[int]:
     too.
     """
     found = view(agent, name)
-    namespace = os.readlink(f"/proc/{found['pid']}/ns/mnt")
+    return joiners_beside(found["pid"], outside=found["id"])
+
+
+def in_pool(agent: AgentUnderTest) -> list[int]:
+    """The joiners of the keeper that wait for any container."""
+    return joiners_beside(agent.keeper_pids()[0], outside="no group")
+
+
+def joiners_beside(pid: int, outside: str) -> list[int]:
+    """The joiners in the mount namespace of a process that are outside a group and are not about to end."""
+    namespace = os.readlink(f"/proc/{pid}/ns/mnt")
     waiting = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (
                 (process / "comm").read_text() == "mooring-join\n"
                 and os.readlink(process / "ns/mnt") == namespace
-                and found["id"] not in (process / "cgroup").read_text()
+                and outside not in (process / "cgroup").read_text()
+                and not int((process / "stat").read_text().split()[8]) & PF_EXITING
             ):
                 waiting.append(int(process.name))
         except OSError:
@@ -187,6 +201,48 @@ def test_one_that_was_killed_is_not_missed(agent: AgentUnderTest, box: str) -> N
     os.kill(standing_by(agent, box), signal.SIGKILL)
 
     assert run(agent, box, "echo", "there")["stdout"] == "there\n"
+
+
+@pytest.fixture
+def kill_slowly() -> Iterator[Callable[[int], None]]:
+    """A function that kills a process which gets no processor to die on for some time."""
+    processor = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, [{processor}]); print(flush=True)\nwhile True: pass"
+
+    def kill(pid: int) -> None:
+        os.sched_setaffinity(pid, [processor])
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        os.kill(pid, signal.SIGKILL)
+
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as hog:
+        try:
+            assert hog.stdout is not None
+            hog.stdout.readline()
+            yield kill
+        finally:
+            hog.kill()
+
+
+def test_one_that_is_about_to_die_is_not_missed(
+    agent: AgentUnderTest, box: str, kill_slowly: Callable[[int], None]
+) -> None:
+    """The word reaches it before it dies."""
+    for _ in range(5):
+        kill_slowly(standing_by(agent, box))
+
+        assert run(agent, box, "echo", "there")["stdout"] == "there\n"
+
+
+def test_those_of_the_pool_that_are_about_to_die_are_not_missed(
+    agent: AgentUnderTest, box: str, kill_slowly: Callable[[int], None]
+) -> None:
+    """They are given the plan before they die."""
+    for number in range(5):
+        waiting = eventually(lambda: in_pool(agent), what="joiners that wait for a plan")
+        for pid in waiting:
+            kill_slowly(pid)
+
+        assert run(agent, box, "echo", "there", workdir=f"/{number}")["stdout"] == "there\n"
 
 
 def test_it_leaves_when_nobody_wants_it(agent: AgentUnderTest, box: str) -> None:

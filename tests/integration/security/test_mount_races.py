@@ -6,12 +6,16 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.waiting import PATIENCE
 from mooring_agent.runtime.standard import MASKED_PATHS
 
 from .attackers import (
@@ -29,6 +33,7 @@ from .attackers import (
 pytestmark = pytest.mark.root
 
 STARTS = 25
+SWAPS = 100
 # What a launcher of the pool has prepared, and what is mounted one by one onto the container's root.
 WAYS = pytest.mark.parametrize("options", [{}, {"masked_paths": ["/proc/keys"]}], ids=["pool", "apart"])
 # Exchanges a directory of a shared volume with a link out of it, some hundred thousand times a second.
@@ -52,6 +57,16 @@ def outside(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "secret").write_text("of the host\n")
     return path
+
+
+def often_enough(swaps: Path, attempts: int) -> Iterator[int]:
+    """As many attempts, and more until the attacker has swapped often enough; `swaps` has a byte for each."""
+    deadline = time.monotonic() + 30.0 * PATIENCE
+    for attempt in count(1):
+        yield attempt
+        if attempt >= attempts and swaps.stat().st_size > SWAPS:
+            return
+        assert time.monotonic() < deadline, f"{swaps.stat().st_size} swaps, expected more than {SWAPS}"
 
 
 @pytest.fixture
@@ -269,7 +284,7 @@ def test_lxc_cve_2015_1335_volumes_follow_links_only_inside(
 
 
 def test_cve_2018_15664_a_volume_of_a_container_shows_no_file_of_the_host(
-    agent: AgentUnderTest, declare: Declare, swapper: Attacker, outside: Path
+    agent: AgentUnderTest, swapper: Attacker, outside: Path, tmp_path: Path
 ) -> None:
     """docker cp resolved a path in a running container's root and used it on the host a moment later.
 
@@ -279,25 +294,26 @@ def test_cve_2018_15664_a_volume_of_a_container_shows_no_file_of_the_host(
     (outside / "passwd").write_text("host:x:4242:4242::/:/bin/sh\n")
     source = (
         "import json, os, sys\n"
-        "count = 0\n"
+        "swaps, count = open('/shared/swaps', 'wb', 0), 0\n"
         "while not os.path.exists('/stop'):\n"
         "    for target in (sys.argv[1], '/etc/real', '/proc/1/root' + sys.argv[1]):\n"
-        "        os.symlink(target, '/etc/new'); os.rename('/etc/new', '/etc/passwd'); count += 1\n"
+        "        os.symlink(target, '/etc/new'); os.rename('/etc/new', '/etc/passwd')\n"
+        "        count += swaps.write(b'.')\n"
         "print(json.dumps(count))\n"
     )
     swapper.sh("cp /etc/passwd /etc/real; rm -f /etc/new")
     with swapper.meanwhile(source, str(outside / "passwd")) as results:
-        for _ in range(STARTS):
+        for _ in often_enough(tmp_path / "shared/swaps", STARTS):
             answer = agent.request(
                 "POST", "/mooring/v1/containers/swapper/exec", {"argv": ["id", "-u"], "user": "host"}
             )
             assert answer.status >= 400, answer.json()
             assert "unable to find user host" in answer.json()["message"]
-    assert results[0] > 100
+    assert results[0] > SWAPS
 
 
 def test_cve_2018_15664_a_copy_stays_within_the_container(
-    agent: AgentUnderTest, swapper: Attacker, outside: Path
+    agent: AgentUnderTest, swapper: Attacker, outside: Path, tmp_path: Path
 ) -> None:
     """docker cp resolved a path in a running container's root and used it on the host a moment later.
 
@@ -307,10 +323,11 @@ def test_cve_2018_15664_a_copy_stays_within_the_container(
     (outside / "file").write_text("of the host")
     source = (
         "import json, os, sys\n"
-        "count = 0\n"
+        "swaps, count = open('/shared/swaps', 'wb', 0), 0\n"
         "while not os.path.exists('/stop'):\n"
         "    for target in (sys.argv[1], '/real', '/proc/1/root' + sys.argv[1]):\n"
-        "        os.symlink(target, '/new'); os.rename('/new', '/door'); count += 1\n"
+        "        os.symlink(target, '/new'); os.rename('/new', '/door')\n"
+        "        count += swaps.write(b'.')\n"
         "print(json.dumps(count))\n"
     )
     swapper.sh("mkdir -p /real; echo inside > /real/file; rm -f /new")
@@ -319,12 +336,12 @@ def test_cve_2018_15664_a_copy_stays_within_the_container(
         packed.addfile(tarfile.TarInfo("planted"))
     statuses = set()
     with swapper.meanwhile(source, str(outside)) as results:
-        for _ in range(10 * STARTS):
+        for _ in often_enough(tmp_path / "shared/swaps", 10 * STARTS):
             read = agent.request("GET", "/containers/swapper/archive?path=/door/file")
             assert b"of the host" not in read.body
             written = agent.request("PUT", "/containers/swapper/archive?path=/door", archive.getvalue())
             statuses |= {read.status, written.status}
-    assert results[0] > 100
+    assert results[0] > SWAPS
     assert statuses <= {200, 400, 404}
     assert 200 in statuses
     assert "planted" not in os.listdir(outside)

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from harness.turns import Turns
+import pytest
+
+from harness.turns import NoTurn, Turns
 from harness.waiting import eventually
 
 
@@ -65,3 +67,12 @@ def test_nobody_joins_who_is_alone(tmp_path: Path) -> None:
             eventually(lambda: blocked_on_locks(1))
             assert not other()
         eventually(other)
+
+
+def test_who_gets_no_turn_is_told_who_has_it(tmp_path: Path) -> None:
+    with Turns(tmp_path).turn(alone=False):
+        told = pytest.raises(NoTurn, match=rf"room is held by the processes \[{os.getpid()}\]")
+        with told, Turns(tmp_path, 0.1).turn(alone=True):
+            pass
+        with Turns(tmp_path).turn(alone=False):  # the gate is open again
+            pass
