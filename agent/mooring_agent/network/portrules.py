@@ -2,9 +2,9 @@
 """Published ports as elements and chains of our nftables table: pure functions, nft(8).
 
 A port of one container is one map element a family. A balanced one is an element whose verdict is a chain of
-its own, with a rule a family that draws a slot and looks up whose it is. Either way a change is one
-transaction, which new connections see at once and those of before do not notice: their translation is in the
-kernel's connection tracking.
+its own, with a rule a family that draws a slot and looks up whose it is, and one without a map. Either way a
+change is one transaction, which new connections see at once and those of before do not notice: their
+translation is in the kernel's connection tracking.
 """
 
 from __future__ import annotations
@@ -64,19 +64,18 @@ def chain(members: Sequence[Publication]) -> Chain | None:
     first = members[0]
     if not first.balance:
         return None
-    rules = []
+    rules: list[str] = []
     for version in (4, 6):
         targets = {
-            member.seat: f"{member.container_ip if version == 4 else member.container_ipv6} . "
-            f"{member.container_port}"
+            member.seat: (address, member.container_port)
             for member in members
             if _of_family(first.host_ip, version)
-            and (member.container_ip if version == 4 else member.container_ipv6)
+            and (address := member.container_ip if version == 4 else member.container_ipv6)
         }
         weights = {member.seat: member.weight for member in members if member.seat in targets}
         turns = balancing.slots(first.balance, weights)
         if turns:
-            rules.append(_rule(first, version, [targets[seat] for seat in turns]))
+            rules += _rules(first, version, [targets[seat] for seat in turns])
     return Chain(chain_name(first), tuple(rules))
 
 
@@ -156,15 +155,26 @@ def _of_family(host_ip: str, version: int) -> bool:
     return host_ip == EVERY_ADDRESS or (":" in host_ip) == (version == 6)
 
 
-def _rule(first: Publication, version: int, targets: Sequence[str]) -> str:
+def _rules(first: Publication, version: int, targets: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """The rule that draws one of the targets, and one without a map for whoever finds none.
+
+    The kernel asks at each look-up anew which generation of the rules holds. A packet that is at the old rule
+    when a change takes effect finds its map empty, as the map goes with it; it would be answered by the host.
+    """
     family = "ip" if version == 4 else "ip6"
-    if first.balance == balancing.SOURCE:
-        draw = f"jhash {family} saddr mod {len(targets)} seed {_SEED}"
-    else:
-        draw = f"numgen inc mod {len(targets)}"
-    slots = ", ".join(f"{number} : {target}" for number, target in enumerate(targets))
-    text = (
-        f"meta nfproto ipv{version} meta l4proto {first.protocol} dnat {family} to {draw} map {{ {slots} }}"
-    )
+    rule = f"meta nfproto ipv{version} meta l4proto {first.protocol} dnat {family} to"
+    if len(set(targets)) > 1:
+        if first.balance == balancing.SOURCE:
+            draw = f"jhash {family} saddr mod {len(targets)} seed {_SEED}"
+        else:
+            draw = f"numgen inc mod {len(targets)}"
+        slots = ", ".join(f"{number} : {address} . {port}" for number, (address, port) in enumerate(targets))
+        yield _named(f"{rule} {draw} map {{ {slots} }}")
+    address, port = targets[0]
+    yield _named(f"{rule} {address if version == 4 else f'[{address}]'}:{port}")
+
+
+def _named(text: str) -> str:
+    """A rule with a comment that tells its content."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f'{text} comment "{digest}"'

@@ -144,14 +144,24 @@ def test_what_a_port_was_is_turned_into_what_it_is_to_be() -> None:
     assert portrules.change("mooring", [WEB], [WEB]) == []
 
 
-def test_a_shared_port_has_a_rule_that_is_replaced_as_a_whole() -> None:
-    rule = (
-        "add rule inet mooring port_tcp_443_any meta nfproto ipv4 meta l4proto tcp dnat ip to "
-        "numgen inc mod 3 map { 0 : 10.210.0.4 . 443, 1 : 10.210.0.5 . 443, 2 : 10.210.0.4 . 443 } "
-    )
+def test_a_shared_port_has_rules_that_are_replaced_as_a_whole() -> None:
+    drawn, other = _comments(portrules.chain([ONE, TWO]))
+    rule = "add rule inet mooring port_tcp_443_any meta nfproto ipv4 meta l4proto tcp dnat ip to"
+    slots = "{ 0 : 10.210.0.4 . 443, 1 : 10.210.0.5 . 443, 2 : 10.210.0.4 . 443 }"
     assert portrules.change("mooring", [ONE], [ONE, TWO]) == [
         "flush chain inet mooring port_tcp_443_any",
-        f'{rule}comment "{_comment(portrules.chain([ONE, TWO]))}"',
+        f'{rule} numgen inc mod 3 map {slots} comment "{drawn}"',
+        f'{rule} 10.210.0.4:443 comment "{other}"',
+    ]
+
+
+def test_a_shared_port_of_one_container_needs_no_map() -> None:
+    six = dataclasses.replace(ONE, container_ipv6="fd00::4")
+    chain = portrules.chain([six])
+    assert chain is not None
+    assert [rule.split(" comment ")[0] for rule in chain.rules] == [
+        "meta nfproto ipv4 meta l4proto tcp dnat ip to 10.210.0.4:443",
+        "meta nfproto ipv6 meta l4proto tcp dnat ip6 to [fd00::4]:443",
     ]
 
 
@@ -169,6 +179,6 @@ def test_a_shared_port_whose_containers_have_no_share_leads_nowhere() -> None:
     assert portrules.change("mooring", [ONE, TWO], resting) == ["flush chain inet mooring port_tcp_443_any"]
 
 
-def _comment(chain: portrules.Chain | None) -> str:
+def _comments(chain: portrules.Chain | None) -> list[str]:
     assert chain is not None
-    return chain.rules[0].split('"')[-2]
+    return [rule.split('"')[-2] for rule in chain.rules]
