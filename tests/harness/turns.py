@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Longer than a test may take, and than whoever waits before: seconds.
-LIMIT = 2000.0
+_LIMIT = 2000.0
 
 
 class NoTurn(Exception):
@@ -25,7 +25,7 @@ class Turns:
     others cannot keep it waiting for ever. `directory` belongs to the workers of this run.
     """
 
-    def __init__(self, directory: Path, limit: float = LIMIT) -> None:
+    def __init__(self, directory: Path, limit: float = _LIMIT) -> None:
         self._gate = directory / "gate"
         self._room = directory / "room"
         self._limit = limit

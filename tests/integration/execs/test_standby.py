@@ -35,11 +35,11 @@ def joiners(agent: AgentUnderTest, name: str) -> list[int]:
 
 def in_pool(agent: AgentUnderTest) -> list[int]:
     """The joiners of the keeper that wait for any container."""
-    return joiners_beside(agent.keeper_pids()[0], outside="no group")
+    return joiners_beside(agent.keeper_pids()[0])
 
 
-def joiners_beside(pid: int, outside: str) -> list[int]:
-    """The joiners in the mount namespace of a process that are outside a group and are not about to end."""
+def joiners_beside(pid: int, outside: str | None = None) -> list[int]:
+    """The joiners in the mount namespace of a process that are not about to end, but for those of a group."""
     namespace = os.readlink(f"/proc/{pid}/ns/mnt")
     waiting = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -47,7 +47,7 @@ def joiners_beside(pid: int, outside: str) -> list[int]:
             if (
                 (process / "comm").read_text() == "mooring-join\n"
                 and os.readlink(process / "ns/mnt") == namespace
-                and outside not in (process / "cgroup").read_text()
+                and (outside is None or outside not in (process / "cgroup").read_text())
                 and not int((process / "stat").read_text().split()[8]) & PF_EXITING
             ):
                 waiting.append(int(process.name))

@@ -88,6 +88,21 @@ def test_containers_come_and_go_under_full_load_and_no_request_is_lost(world: Wo
     assert answered > 500
 
 
+@pytest.mark.slow
+def test_shares_change_under_full_load_and_no_connection_is_refused(world: World) -> None:
+    """A packet may be at the old rule when the new one takes effect."""
+    need_programs("wrk")
+    world.put("aa", member("aa"))
+    world.put("bb", member("bb"))
+    joined(world, "aa", "bb")
+    with Load(world.outside) as load:
+        for change in range(200):
+            world.put("aa", member("aa", weight=change % 3 + 1))
+        answered, wrong = load.finish()
+    assert wrong == []
+    assert answered > 500
+
+
 def test_taking_one_out_waits_for_its_connections(world: World) -> None:
     world.put("aa", server("aa", ports=BOTH))
     eventually(lambda: shares(world, "aa") == [1, 1])
