@@ -247,7 +247,7 @@ def test_those_of_the_pool_that_are_about_to_die_are_not_missed(
         waiting = eventually(lambda: set(in_pool(agent)) - killed, what="joiners that wait for a plan")
         for pid in waiting:
             kill_slowly(pid)
-        killed |= waiting
+        killed.update(waiting)
 
         assert run(agent, box, "echo", "there", workdir=f"/{number}")["stdout"] == "there\n"
 

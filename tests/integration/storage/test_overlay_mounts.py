@@ -26,11 +26,10 @@ def snapshots(tmp_path: Path) -> Iterator[OverlaySnapshotter]:
     snapshots.close()
 
 
-def test_two_containers_share_one_image(snapshots: OverlaySnapshotter) -> None:
+def test_two_containers_share_one_image(snapshots: OverlaySnapshotter, tmp_path: Path) -> None:
     add_layer(snapshots, "image", None, {"etc/name": "image", "etc/other": "image", "big": "x" * 1_000_000})
     first = snapshots.prepare("first", "image")
     second = snapshots.prepare("second", "image")
-    before = Path("/proc/self/mountinfo").read_text()
     mounted(first, "echo first > etc/name; echo new > new; rm etc/other; test ! -e etc/other")
     assert mounted(second, "cat etc/name etc/other; ls -A") == "imageimagebig\netc\n"
     assert mounted(first, "cat etc/name new; ls etc") == "first\nnew\nname\n"
@@ -38,7 +37,7 @@ def test_two_containers_share_one_image(snapshots: OverlaySnapshotter) -> None:
     for key in ("first", "second"):
         assert snapshots.usage(key).bytes < 50_000
     assert (first.lower[0] / "etc/name").read_text() == "image"
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_a_stopped_container_keeps_its_files(snapshots: OverlaySnapshotter, tmp_path: Path) -> None:
