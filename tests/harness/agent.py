@@ -64,15 +64,20 @@ class AgentUnderTest:
         program: Sequence[str] = (sys.executable, "-m", "mooring_agent"),
         directory: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or directory_for_roots()))
+        while True:
+            self.base = Path(tempfile.mkdtemp(prefix="mrgt-", dir=directory or directory_for_roots()))
+            self.config = AgentConfig.make(
+                data_root=self.base / "data",
+                run_root=run_root or self.base / "run",
+                cgroup_parent=f"mrgt-{secrets.token_hex(4)}",
+                network_prefix=str(_free_prefix()),
+            )
+            # Four digits tell its interfaces from those of others: of some hundred agents two have the same.
+            if run_root is not None or claim(f"interfaces/{self.config.bridge_prefix}"):
+                break
+            self.base.rmdir()
         # A process of another user inside a container has to pass through it.
         self.base.chmod(0o755)
-        self.config = AgentConfig.make(
-            data_root=self.base / "data",
-            run_root=run_root or self.base / "run",
-            cgroup_parent=f"mrgt-{secrets.token_hex(4)}",
-            network_prefix=str(_free_prefix()),
-        )
         self.arguments = tuple(arguments)
         self.pool = pool
         self.program = tuple(program)
@@ -245,7 +250,7 @@ class AgentUnderTest:
         return [client, *arguments]
 
     def docker(
-        self, *arguments: str, stdin: str | bytes = b"", check: bool = True, timeout: float = 60.0
+        self, *arguments: str, stdin: str | bytes = b"", check: bool = True, timeout: float = 60.0 * PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run the real docker client on this agent. With `check`, raises AssertionError where it fails."""
         done = subprocess.run(
@@ -271,7 +276,7 @@ class AgentUnderTest:
 
     def add_busybox_image(self, reference: str = "busybox") -> None:
         """Make the image from the template `busybox`."""
-        self.api("PUT", f"/mooring/v1/images/{reference}", {"template": "busybox"}, timeout=60.0)
+        self.api("PUT", f"/mooring/v1/images/{reference}", {"template": "busybox"}, timeout=60.0 * PATIENCE)
 
     # --- the end
 
