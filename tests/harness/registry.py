@@ -277,8 +277,12 @@ class Wire:
         while not self._closed:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                continue
+            try:
                 server = socket.create_connection(self._target, 5)
             except OSError:
+                client.close()
                 continue
             server.settimeout(None)
             for end in (client, server):
@@ -308,12 +312,12 @@ class Wire:
             pass  # the other direction has ended it
         _shut(source)
         _shut(sink)
-        if gone.is_set():
-            source.close()
-            sink.close()
-            with self._lock:
+        with self._lock:  # both directions end together, and one of them is the last
+            if gone.is_set():
+                source.close()
+                sink.close()
                 self._open -= {source, sink}
-        gone.set()
+            gone.set()
 
 
 def make_certificates(directory: Path) -> None:
