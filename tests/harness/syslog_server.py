@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.waiting import PATIENCE
+
 _CHUNK = 1 << 16
 # RFC 3164, 4.1; dockerd's form for sockets of the host has no HOSTNAME.
 _LEGACY = re.compile(
@@ -102,7 +104,7 @@ class SyslogServer:
     def wait_for(self, count: int, timeout: float = 30.0) -> list[bytes]:
         """Return the messages as soon as there are so many."""
         with self._changed:
-            enough = self._changed.wait_for(lambda: len(self._messages) >= count, timeout)
+            enough = self._changed.wait_for(lambda: len(self._messages) >= count, timeout * PATIENCE)
             assert enough, f"{len(self._messages)} messages of {count} within {timeout:g} s"
             return list(self._messages)
 
