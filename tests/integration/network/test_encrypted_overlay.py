@@ -198,6 +198,7 @@ def test_hosts_come_go_and_change_keys_while_traffic_between_others_flows(
     ((_, client),) = containers["a"].items()
     ((address, _),) = containers["b"].items()
     ((of_c, _),) = containers["c"].items()
+    assert client.ask(address, 80)[0] == address  # from here on both hosts have a key for what they say
     flow = Flow(client, address, 80)
     flow.more()
 

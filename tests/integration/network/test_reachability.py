@@ -133,4 +133,4 @@ def test_first_packet_passes(host: Host, serve: Serve) -> None:
         container = host.container()
         serve(container, 80)
         address = container.attach()
-        host.ask(address, 80, timeout=0.7)
+        host.ask(address, 80, timeout=0.9)
