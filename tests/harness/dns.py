@@ -9,6 +9,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from harness.forked import fork
+
 TYPES = {"A": 1, "PTR": 12, "AAAA": 28, "ANY": 255}
 NOERROR, NXDOMAIN, REFUSED = 0, 3, 5
 _HEADER = struct.Struct(">6H")
@@ -83,7 +85,7 @@ def inside(
     """A socket in the network namespace of a process, made by a child that hands it over."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        child = os.fork()
+        child = fork()
         if child == 0:
             status = 1
             try:
