@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.claims import claim
+from harness.waiting import PATIENCE
 from mooring_agent.config import AgentConfig
 
 UP_WITHIN = 60  # seconds
@@ -112,6 +113,7 @@ class FleetHosts:
             "switch": self._switch,
             "link": self._link,
             "network": str(self.network.network_address).removesuffix(".0"),
+            "patience": round(15 * PATIENCE),
         }
         lines = [
             "set -euo pipefail",
@@ -126,7 +128,12 @@ class FleetHosts:
 
 def _run(argv: list[str], timeout: float) -> str:
     done = subprocess.run(
-        argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        argv,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout * PATIENCE,
     )
     assert done.returncode == 0, f"{argv} ended with {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout

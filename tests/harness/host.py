@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.linux import bpf
 
-_PROGRAM_TIMEOUT = 10.0  # seconds
+_PROGRAM_TIMEOUT = 10.0 * PATIENCE  # seconds
 # Below /usr, where the docker client looks for plugins of the host.
 _LIBRARIES = ("local/lib", "local/libexec", "lib", "libexec")
 

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.host import cgroup_mounts
-from harness.waiting import NotInTime, eventually
+from harness.waiting import PATIENCE, NotInTime, eventually
 
-_PROGRAM_TIMEOUT = 20.0  # seconds
+_PROGRAM_TIMEOUT = 20.0 * PATIENCE  # seconds
 
 
 class Host:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.host import cgroup_mounts
+from harness.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.root,
@@ -26,10 +27,10 @@ pytestmark = [
 HOSTS = ("mooring-demo-1", "mooring-demo-2", "mooring-demo-3")
 MADE = (*HOSTS, "mooring-demo-net", "mooring-demo")
 UP_WITHIN = 600  # seconds
-DOWN_WITHIN = 60
+DOWN_WITHIN = 60 * PATIENCE
 
 
-def demo(root: Path, *arguments: str, within: int) -> subprocess.CompletedProcess[str]:
+def demo(root: Path, *arguments: str, within: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [root / "script/demo", *arguments],
         check=False,
@@ -62,7 +63,7 @@ def remains(state: Path) -> Iterator[str]:
 
 def processes_of(host: str) -> list[int]:
     listed = subprocess.run(
-        ["ip", "netns", "pids", host], check=True, capture_output=True, text=True, timeout=10
+        ["ip", "netns", "pids", host], check=True, capture_output=True, text=True, timeout=10 * PATIENCE
     )
     return [int(pid) for pid in listed.stdout.split()]
 
@@ -83,7 +84,8 @@ def test_a_fleet_comes_up_and_goes_without_a_trace(project_root: Path, state: Pa
     assert up.returncode == 0, up.stdout
     for number, _host in enumerate(HOSTS, start=1):
         for port in (8081, 8082):
-            with urllib.request.urlopen(f"http://10.209.210.{10 + number}:{port}/", timeout=5) as page:
+            url = f"http://10.209.210.{10 + number}:{port}/"
+            with urllib.request.urlopen(url, timeout=5 * PATIENCE) as page:
                 assert f"mooring-demo-{number}" in page.read().decode()
     notebook = json.loads((state / "tour.executed.ipynb").read_text())
     assert any(cell.get("outputs") for cell in notebook["cells"])

@@ -15,7 +15,7 @@ import pytest
 
 from bench.processes import open_files, resident_memory
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.root
 
@@ -81,9 +81,9 @@ def test_many_containers_cost_little_outlive_their_keeper_and_leave_nothing(
     assert agent.process is not None
     command = [sys.executable, "-m", "mooring_agent", "--socket", str(agent.socket), "system", "down"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as down:
-        assert agent.process.wait(60) == 0
+        assert agent.process.wait(60 * PATIENCE) == 0
         agent.process = None
-        assert down.wait(30) == 0
+        assert down.wait(30 * PATIENCE) == 0
 
     # Then nothing is left, in the kernel or on disk
     assert agent.traces.wait_until_gone(10) == []

@@ -17,7 +17,7 @@ import yaml
 from harness import dns, unix_http
 from harness.dns import Answer
 from harness.fleet import FleetHosts
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.collection.conftest import end_masters
 from integration.collection.playbooks import Controller, Run
 from integration.fleet.flows import Flow
@@ -47,7 +47,7 @@ class Fleet:
         directory = hosts.base / "controller"
         directory.mkdir()
         self.controller = Controller(directory, hosts.base, {})
-        self.controller.timeout = 240  # an agent is installed on several hosts at once
+        self.controller.timeout = round(240 * PATIENCE)  # an agent is installed on several hosts at once
 
     def group(self, **groups: Iterable[str]) -> None:
         """Write the inventory."""

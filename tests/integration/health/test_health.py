@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.conftest import StartAgent
 
 pytestmark = pytest.mark.root
@@ -248,7 +248,7 @@ def test_a_restart_that_was_cut_off_is_made_by_the_next_agent(
     point.write_text("unhealthy.saved")
     run(agent, "touch /tmp/bad")
     assert agent.process is not None
-    assert agent.process.wait(10) != 0
+    assert agent.process.wait(10 * PATIENCE) != 0
     agent.process = None
     agent.start()
     eventually(lambda: view(agent)["restart_count"] == 1 and status(agent) == "healthy")

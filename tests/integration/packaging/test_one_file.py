@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from harness.host import need_programs
+from harness.waiting import PATIENCE
 from mooring_agent import __version__
 
 pytestmark = pytest.mark.slow
 
-BUILD_TIMEOUT = 100  # seconds
+BUILD_TIMEOUT = 100 * PATIENCE  # seconds
 
 
 def build(project_root: Path, dist: Path, *parts: str) -> None:
