@@ -21,11 +21,12 @@ from harness.agent import AgentUnderTest
 from harness.authority import Authority, Issued
 from harness.claims import free_port
 from harness.host import need_programs
+from harness.waiting import PATIENCE as FACTOR
 from integration.collection.playbooks import Sshd
 from integration.conftest import _started
 from mooring_agent.cli import main
 
-PATIENCE = 60.0
+PATIENCE = 60.0 * FACTOR
 
 
 @dataclass(frozen=True)

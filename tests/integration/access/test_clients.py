@@ -11,6 +11,7 @@ import time
 import pexpect
 import pytest
 
+from harness.waiting import PATIENCE as FACTOR
 from harness.waiting import eventually
 
 from .conftest import PATIENCE, Remote
@@ -40,13 +41,13 @@ def test_input_ends_before_output(remote: Remote) -> None:
 @pytest.mark.slow
 def test_much_data_both_ways(remote: Remote) -> None:
     remote.docker("run", "-d", "--name", "long", "busybox", "sleep", "600")
-    back = remote.docker("exec", "-i", "long", "cat", stdin=MUCH, timeout=110)
+    back = remote.docker("exec", "-i", "long", "cat", stdin=MUCH, timeout=110 * FACTOR)
     assert hashlib.sha256(back.stdout).digest() == hashlib.sha256(MUCH).digest()
 
 
 @pytest.mark.slow
 def test_much_data_in_and_little_out(remote: Remote) -> None:
-    counted = remote.docker("run", "-i", "--rm", "busybox", "md5sum", stdin=MUCH, timeout=110)
+    counted = remote.docker("run", "-i", "--rm", "busybox", "md5sum", stdin=MUCH, timeout=110 * FACTOR)
     assert counted.stdout.decode().split()[0] == hashlib.md5(MUCH).hexdigest()
 
 
@@ -105,7 +106,7 @@ def test_a_client_that_is_stopped_holds_up_nobody(remote: Remote) -> None:
         client.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         assert remote.docker("run", "-i", "--rm", "busybox", "cat", stdin=b"x").stdout == b"x"
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 20 * FACTOR
         client.kill()
 
 

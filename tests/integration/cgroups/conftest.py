@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.cgroups.group import Group
 from mooring_agent.cgroups.hierarchy import Hierarchy, detect
 
@@ -43,8 +44,8 @@ def parent(hierarchy: Hierarchy) -> Iterator[Group]:
     try:
         yield group
     finally:
-        group.kill(5)
-        group.remove(5)
+        group.kill(5 * PATIENCE)
+        group.remove(5 * PATIENCE)
 
 
 @pytest.fixture
@@ -78,4 +79,4 @@ def spawn() -> Iterator[Spawn]:
         # Its children too: they hold the pipes open.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=10 * PATIENCE)

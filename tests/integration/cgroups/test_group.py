@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.cgroups.devices import DEFAULT_RULES
 from mooring_agent.cgroups.group import Group
 from mooring_agent.cgroups.hierarchy import Hierarchy
@@ -85,7 +85,7 @@ def test_cpu_time_is_accounted(group: Group, spawn: Spawn) -> None:
     # What its interpreter needs to start is only more: the kernel's two clocks differ by some ticks.
     spin = "import time\nbegun = time.process_time()\nwhile time.process_time() - begun < 0.2: pass"
     process = spawn(group, sys.executable, "-S", "-c", spin)
-    process.wait(10)
+    process.wait(10 * PATIENCE)
 
     assert (group.usage().cpu_ns or 0) - before >= 190_000_000
     stat = group.cpu_stat()
@@ -103,7 +103,7 @@ def test_frozen_processes_stand_still_and_go_on(group: Group, spawn: Spawn) -> N
     took = time.monotonic() - started
 
     assert group.is_frozen()
-    assert took < 1.0
+    assert took < 1.0 * PATIENCE
     before = group.usage().cpu_ns
     time.sleep(0.1)
     assert group.usage().cpu_ns == before
@@ -155,7 +155,7 @@ def test_killing_ends_all_and_what_they_fork(group: Group, parent: Group, spawn:
     spawn(group, sys.executable, "-S", "-c", bomb)
     eventually(lambda: (parent.usage().pids or 0) > _BOMB * 3 / 4, what="the bomb")
 
-    parent.kill(20)
+    parent.kill(20 * PATIENCE)
 
     assert parent.is_empty()
 
@@ -168,9 +168,9 @@ def test_a_frozen_group_is_killed_with_frozen_ones_inside(group: Group, spawn: S
     outer = group.hierarchy.group(f"{group.path}-b")
     outer.freeze()
 
-    outer.kill(5)
+    outer.kill(5 * PATIENCE)
 
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(5 * PATIENCE) == -signal.SIGKILL
 
 
 def test_killing_without_waiting(group: Group, spawn: Spawn) -> None:
@@ -178,7 +178,7 @@ def test_killing_without_waiting(group: Group, spawn: Spawn) -> None:
 
     group.kill(0)
 
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(5 * PATIENCE) == -signal.SIGKILL
 
 
 def test_killing_what_is_not_there(hierarchy: Hierarchy) -> None:
@@ -199,7 +199,7 @@ def test_a_group_in_use_is_not_removed_and_says_who_uses_it(group: Group, spawn:
     with pytest.raises(Conflict, match=rf"still has the processes {process.pid}"):
         group.remove(0.2)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 * PATIENCE
     assert group.exists()
 
 
@@ -265,7 +265,7 @@ def test_devices_beyond_the_list_are_refused(group: Group, spawn: Spawn) -> None
 
     process = spawn(group, sys.executable, "-S", "-c", probe)
 
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=10 * PATIENCE)
     assert output == b"refused"
     assert process.returncode == 0
 
@@ -275,13 +275,14 @@ def test_a_thousand_groups_are_read_quickly(parent: Group) -> None:
     for each in groups:
         each.create()
 
-    started = time.monotonic()
-    for each in groups:
-        each.usage()
-    took = time.monotonic() - started
+    def took() -> float:
+        started = time.monotonic()
+        for each in groups:
+            each.usage()
+        return time.monotonic() - started
 
-    # 1,000 groups in well under a second; generous, as the machine may be busy.
-    assert took * 5 < 2.0
+    # 1,000 groups in well under a second; generous, as the machine may be busy, and the best of some rounds.
+    assert min(took() for _ in range(5)) * 5 < 2.0
 
 
 def test_a_process_that_cannot_die_is_named_after_the_deadline(

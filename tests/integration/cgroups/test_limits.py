@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.cgroups.group import Group
 from mooring_agent.cgroups.resources import Resources
 from mooring_agent.errors import Conflict, InvalidSpec
@@ -131,7 +132,7 @@ def test_the_hard_limit_kills_and_the_kill_is_counted(group: Group, spawn: Spawn
 
     process = spawn(group, sys.executable, "-S", "-c", _HOLD, str(100 * MIB))
 
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait(20 * PATIENCE) == -signal.SIGKILL
     assert group.oom_kills() == 1
     peak = group.usage().memory_max_usage
     assert peak is None or 20 * MIB <= peak <= 24 * MIB
@@ -142,11 +143,13 @@ def test_the_quota_holds(group: Group, spawn: Spawn) -> None:
     spawn(group, sys.executable, "-S", "-c", "while True: pass")
 
     before, started = group.usage().cpu_ns or 0, time.monotonic()
-    time.sleep(1.0)
+    # So long that what it gets ahead counts little: the kernel takes that back in later periods.
+    time.sleep(3.0)
     used = ((group.usage().cpu_ns or 0) - before) / 1e9 / (time.monotonic() - started)
 
     assert used <= 0.35
-    assert group.cpu_stat().throttled_periods > 0
+    # Others may leave it less than its quota for a while.
+    eventually(lambda: group.cpu_stat().throttled_periods > 0)
 
 
 def test_the_limit_of_tasks_holds(group: Group, spawn: Spawn) -> None:
@@ -221,4 +224,4 @@ def test_a_parent_limits_what_is_inside(group: Group, parent: Group, spawn: Spaw
 
     process = spawn(group, sys.executable, "-S", "-c", _HOLD, str(100 * MIB))
 
-    assert process.wait(20) == -signal.SIGKILL
+    assert process.wait(20 * PATIENCE) == -signal.SIGKILL

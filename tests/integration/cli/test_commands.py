@@ -17,7 +17,7 @@ import pytest
 from harness.agent import AgentUnderTest
 from harness.claims import free_port
 from harness.host import missing_feature
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.root
 
@@ -346,9 +346,9 @@ def test_down_leaves_nothing(start_agent: Callable[..., AgentUnderTest]) -> None
     assert process is not None
     # The agent is our child here: somebody has to take its exit status while the command waits for its end.
     down = subprocess.Popen(command("system", "down"), env=environment(under_test), stdout=subprocess.DEVNULL)
-    assert process.wait(30) == 0
-    assert down.wait(40) == 0
-    assert under_test.traces.remains() == []
+    assert process.wait(30 * PATIENCE) == 0
+    assert down.wait(40 * PATIENCE) == 0
+    eventually(lambda: under_test.traces.remains() == [], what="the guardian has followed its keeper")
     under_test.process = None
     under_test.start()
 

@@ -52,6 +52,8 @@ def test_a_namespace_is_private_unless_it_is_the_host_s(
 def test_containers_that_share_see_each_other(agent: AgentUnderTest) -> None:
     line = "echo here >/dev/shm/note; httpd -p 80 -h /etc; exec sleep 601"
     web = put(agent, "web1", command=["sh", "-c", line], ipc="shareable")
+    command = Path(f"/proc/{web['pid']}/cmdline")
+    eventually(lambda: command.read_bytes() == b"sleep\x00601\x00", what="all of its line is done")
     both = "container:web1"
     beside = put(agent, "beside", networks=[both], pid=both, ipc=both)
     for kind in ("net", "pid", "ipc"):

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from harness.agent import AgentUnderTest
 from harness.claims import free_port
 from harness.host import compose_plugin
+from harness.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -107,9 +109,32 @@ class Project:
 
     def get(self, service: str = "web") -> str:
         """What a service answers on its published port."""
-        place = self("port", service, "80").strip()
-        with urllib.request.urlopen(f"http://{place}/", timeout=10) as answer:
-            return str(answer.read().decode().strip())
+        return answer(self("port", service, "80").strip())
+
+    def has_logged(self, service: str, text: str) -> None:
+        """Wait until a service has said this, and nothing else: it may have only just been started."""
+
+        def told() -> bool:
+            found = self("logs", "--no-log-prefix", service)
+            assert found == text, found
+            return True
+
+        eventually(told)
+
+
+def answer(place: str) -> str:
+    """What a server answers, as soon as it listens."""
+
+    def got() -> str:
+        try:
+            with urllib.request.urlopen(f"http://{place}/", timeout=10) as answered:
+                return str(answered.read().decode().strip())
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ConnectionRefusedError):
+                return ""
+            raise
+
+    return eventually(got)
 
 
 @pytest.fixture
@@ -139,12 +164,13 @@ def test_services_come_up_in_their_order_and_reach_each_other(shop: Project) -> 
         ["shop-app-1", "shop-db-1", "shop-web-1"], "running"
     )
     assert states["shop-db-1"]["Health"] == "healthy"
-    healthy = shop.inspect("shop-db-1")["State"]["Health"]["Log"][-1]["End"]
+    probes = shop.inspect("shop-db-1")["State"]["Health"]["Log"]
+    healthy = next(probe["End"] for probe in probes if probe["ExitCode"] == 0)
     starts = [shop.inspect(f"shop-{name}-1")["State"]["StartedAt"] for name in ("app", "web")]
     assert healthy < starts[0] < starts[1]
     assert shop.get() == "plain"
     app = shop.inspect("shop-app-1")["Config"]["Hostname"]
-    assert shop("exec", "-T", "web", "wget", "-qO-", "http://backend:8080/").strip() == app
+    eventually(lambda: shop("exec", "-T", "web", "wget", "-qO-", "http://backend:8080/").strip() == app)
     assert shop.run("exec", "-T", "web", "wget", "-qO-", "http://db/").returncode == 1  # not on its network
     assert shop("logs", "--no-color", "app") == "app-1  | app up\n"
     assert "httpd" in shop("top", "web")
@@ -222,8 +248,7 @@ services:
     for number in ("1", "2", "3", "4"):
         place = shop("port", "--index", number, "worker", "80").strip()
         assert 38400 <= int(place.rpartition(":")[2]) <= 38499
-        with urllib.request.urlopen(f"http://{place}/", timeout=10) as answer:
-            found.add(answer.read().decode().strip())
+        found.add(answer(place))
     assert len(found) == 4
     names = shop("exec", "-T", "worker", "nslookup", "worker")
     assert names.count("Address:") == 5  # the server's, and one of each container
@@ -273,9 +298,9 @@ volumes: {work: {}}
     built = shop("up", "--detach", "--build")
     assert "Successfully tagged shop-main:latest" in built
     assert shop("logs", "--no-log-prefix", "prepare") == "sesame\ncolour = blue\n"
-    assert shop("logs", "--no-log-prefix", "main") == "made for us\nprepared\n100\n"
+    shop.has_logged("main", "made for us\nprepared\n100\n")
     main = shop.inspect("shop-main-1")
-    assert shop("logs", "--no-log-prefix", "beside").strip() == main["Config"]["Hostname"]
+    shop.has_logged("beside", f"{main['Config']['Hostname']}\n")
     assert main["Config"]["Labels"]["com.docker.compose.project"] == "shop"
     gone = shop("down", "--volumes", "--timeout", "0", "--rmi", "local")
     assert "Image shop-main:latest  Removed" in gone

@@ -59,7 +59,8 @@ c.DockerSpawner.read_only_volumes = {host}
 c.DockerSpawner.volumes = {{"home-{{username}}": "/home/jovyan"}}
 c.DockerSpawner.notebook_dir = "/home/jovyan"
 c.DockerSpawner.mem_limit = "512M"
-c.DockerSpawner.start_timeout = 60
+c.DockerSpawner.start_timeout = {patience}
+c.DockerSpawner.http_timeout = {patience}
 """
 
 
@@ -90,6 +91,7 @@ def hub(agent: AgentUnderTest, tmp_path: Path) -> Iterator[Hub]:
             python=sys.executable,
             proxy=Path(sys.executable).with_name("configurable-http-proxy"),
             host=of_the_host(),
+            patience=int(READY_WITHIN),
         )
     )
     log = tmp_path / "hub.log"
@@ -110,7 +112,7 @@ def hub(agent: AgentUnderTest, tmp_path: Path) -> Iterator[Hub]:
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(30 * PATIENCE)
             finally:
                 process.kill()
             agent.remove_everything()
@@ -131,13 +133,13 @@ def real(path: str) -> str:
 
 
 def until(condition: Any, log: Path, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait for a condition; whoever cannot be reached yet does not fulfil it."""
+    """Wait for a condition; whoever cannot be reached yet, or is slow to answer, does not fulfil it."""
     deadline = time.monotonic() + READY_WITHIN
     while True:
         try:
             if condition():
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         ended = process is not None and process.poll() is not None
         if ended or time.monotonic() >= deadline:
@@ -148,13 +150,13 @@ def until(condition: Any, log: Path, process: subprocess.Popen[bytes] | None = N
 def log_in(hub: Hub, user: str) -> requests.Session:
     """A browser of a user who has filled in the form."""
     browser = requests.Session()
-    form = browser.get(f"{hub.url}/hub/login", timeout=10).text
+    form = browser.get(f"{hub.url}/hub/login", timeout=10 * PATIENCE).text
     token = re.search(r'name="_xsrf" value="([^"]+)"', form)
     assert token is not None
     answer = browser.post(
         f"{hub.url}/hub/login",
         data={"username": user, "password": "open sesame", "_xsrf": token[1]},
-        timeout=30,
+        timeout=30 * PATIENCE,
     )
     assert answer.status_code == 200, answer.text
     return browser
@@ -173,25 +175,30 @@ def test_a_user_has_a_server_in_a_container(agent: AgentUnderTest, hub: Hub) -> 
     browser = log_in(hub, "ada")
     server = f"{hub.url}/user/ada"
 
-    browser.get(f"{hub.url}/hub/spawn/ada", timeout=60)
+    browser.get(f"{hub.url}/hub/spawn/ada", timeout=60 * PATIENCE)
     until(lambda: browser.get(f"{server}/api/status", timeout=10).status_code != NO_SERVER, hub.log)
     # The server asks the hub who this is.
-    assert browser.get(f"{server}/files/welcome.txt", timeout=30).text == "hello\n"
+    assert browser.get(f"{server}/files/welcome.txt", timeout=30 * PATIENCE).text == "hello\n"
 
     shown = agent.docker("ps", "--format", "{{.Names}} {{.Image}} {{.Networks}}").stdout
     assert shown == "jupyter-ada singleuser:1 hub\n"
     assert agent.docker("exec", "jupyter-ada", "id", "-un").stdout == "jovyan\n"
     note = {"type": "file", "format": "text", "content": "mine"}
     written = browser.put(
-        f"{server}/api/contents/note.txt", json=note, headers=signed(browser, "/user/ada/"), timeout=10
+        f"{server}/api/contents/note.txt",
+        json=note,
+        headers=signed(browser, "/user/ada/"),
+        timeout=10 * PATIENCE,
     )
     assert written.status_code == 201, written.text
-    kernel = browser.post(f"{server}/api/kernels", json={}, headers=signed(browser, "/user/ada/"), timeout=30)
+    kernel = browser.post(
+        f"{server}/api/kernels", json={}, headers=signed(browser, "/user/ada/"), timeout=30 * PATIENCE
+    )
     assert kernel.status_code == 201, kernel.text
     assert "ipykernel_launcher" in agent.docker("top", "jupyter-ada").stdout
 
     stopped = browser.delete(
-        f"{hub.url}/hub/api/users/ada/server", headers=signed(browser, "/hub/"), timeout=60
+        f"{hub.url}/hub/api/users/ada/server", headers=signed(browser, "/hub/"), timeout=60 * PATIENCE
     )
     assert stopped.ok, stopped.text
     until(lambda: agent.docker("ps", "-aq").stdout == "", hub.log)

@@ -194,6 +194,7 @@ def busy() -> Iterator[None]:
         loop.wait()
 
 
+@pytest.mark.alone  # it would keep other tests from the processors
 @pytest.mark.parametrize("way", ["logs", "attach"])
 def test_what_is_written_at_once_is_in_the_log_right_after_the_start(
     client: Any, busy: None, way: str

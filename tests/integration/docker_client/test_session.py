@@ -118,7 +118,7 @@ def test_a_published_port_answers(agent: AgentUnderTest) -> None:
     agent.docker("run", "-d", "--name", "web", "-p", "80", "busybox", "sh", "-c", serve)
     port = agent.docker("port", "web", "80").stdout.split(":")[-1].strip()
     assert f"->{80}/tcp" in agent.docker("ps").stdout
-    fetch = ["wget", "-q", "-T", "2", "-O", "-", f"http://127.0.0.1:{port}/"]
+    fetch = ["wget", "-q", "-t", "1", "-T", "2", "-O", "-", f"http://127.0.0.1:{port}/"]
     answer = eventually(
         lambda: subprocess.run(fetch, capture_output=True, timeout=10, check=False).stdout, what="web answers"
     )

@@ -101,12 +101,22 @@ def test_a_window_that_changes_is_told_to_the_process(shell: Shell) -> None:
     shell.types(f'docker run --rm -it busybox sh -c "{WATCHES_ITS_SIZE}"')
     # The client tells the size when the container runs: at once, or by a first SIGWINCH.
     shell.shows(f"{ROWS} {COLUMNS}\r\n")
+    eventually(lambda: _is_told(shell, 41, 121), what="a client that listens for changes")
     for rows, columns in ((40, 120), (20, 70)):
         shell.child.setwinsize(rows, columns)
         shell.shows(f"{rows} {columns}\r\n")
     shell.child.sendcontrol("c")
     assert shell.prompt()[1] == 9
     assert shell.succeeds("stty size") == "20 70"
+
+
+def _is_told(shell: Shell, rows: int, columns: int) -> bool:
+    """Change the size, and say whether that was shown. A client has told the first size before it listens for
+    changes, and the kernel tells it of a size once.
+    """
+    shell.child.setwinsize(rows + 1, columns)
+    shell.child.setwinsize(rows, columns)
+    return bool(shell.child.expect([f"{rows} {columns}\r\n", pexpect.TIMEOUT], timeout=2.0) == 0)
 
 
 def test_a_terminal_that_is_left_and_come_back_to(shell: Shell) -> None:
@@ -128,8 +138,14 @@ def test_a_terminal_that_is_left_and_come_back_to(shell: Shell) -> None:
 
     shell.types("docker exec -it -e A=b desk sh")
     shell.shows("/ # ")
-    shell.child.setwinsize(25, 81)
-    eventually(lambda: _answer(shell, "stty size") == "25 81", what="the new size is the exec's")
+
+    def resized() -> bool:
+        # A client that has only just started may miss the first change.
+        shell.child.setwinsize(26, 81)
+        shell.child.setwinsize(25, 81)
+        return _answer(shell, "stty size") == "25 81"
+
+    eventually(resized, what="the new size is the exec's")
     assert _answer(shell, "echo $A; hostname") == "b desk"
     shell.child.send("exit 7\r")
     assert shell.prompt()[1] == 7
@@ -165,8 +181,9 @@ def test_keys_end_what_they_should(agent: AgentUnderTest, shell: Shell) -> None:
     assert shell.prompt()[1] == 0
     shell.succeeds("docker rm sleeper")
 
-    shell.types("docker run --rm -it --init busybox sleep 600")
-    eventually(lambda: agent.docker("ps", "-q").stdout, what="it runs")
+    shell.types("docker run --rm -it --init --name napper busybox sleep 600")
+    # Before that Ctrl-C reaches the init alone, which may not listen yet.
+    eventually(lambda: "sleep" in agent.docker("top", "napper", "-o", "pid,comm").stdout, what="it runs")
     shell.child.sendcontrol("c")
     assert shell.prompt()[1] == 130
 
@@ -292,8 +309,8 @@ def test_images_are_made_and_carried(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_events_are_watched_while_another_terminal_works(agent: AgentUnderTest, shell: Shell) -> None:
-    # What happens before the client listens is told all the same, by --since.
-    shell.types("docker events --since 1s --filter container=watched --format '{{.Action}}'")
+    # What happens before the client listens is told all the same, by --since; it may take long to begin.
+    shell.types("docker events --since 1m --filter container=watched --format '{{.Action}}'")
     # A label that is called as what an event tells anyway does not hide that.
     labels = ("--label", "name=other", "--label", "image=other")
     agent.docker("run", "--name", "watched", *labels, "busybox", "sh", "-c", "exit 2", check=False)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.waiting import eventually
 
 pytest.importorskip("testcontainers")
 
@@ -48,8 +50,17 @@ def container(command: str = SERVE, **options: Any) -> DockerContainer:
 
 def answer(served: DockerContainer, path: str = "index.html") -> str:
     url = f"http://{served.get_container_host_ip()}:{served.get_exposed_port(8080)}/{path}"
-    with urllib.request.urlopen(url, timeout=10) as got:
-        return str(got.read().decode())
+
+    def got() -> str:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answered:
+                return str(answered.read().decode())
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ConnectionRefusedError):
+                return ""  # it says that it is listening before it is
+            raise
+
+    return eventually(got)
 
 
 def test_a_server_with_a_file_of_the_test(agent: AgentUnderTest, tmp_path: Path) -> None:
@@ -99,7 +110,8 @@ def test_containers_meet_on_a_network_and_share_a_volume() -> None:
         container("exec sleep 600", volumes=[("shared", "/data", "ro")]).with_network(network) as other,
     ):
         assert other.exec(["cat", "/data/file"]).output == b"kept\n"
-        assert other.exec(["wget", "-qO-", "http://store:8080/file"]).output == b"kept\n"
+        # What waits for "written" does not wait for the server after it.
+        eventually(lambda: other.exec(["wget", "-qO-", "http://store:8080/file"]).output == b"kept\n")
         volume = other.get_docker_client().client.volumes.get("shared")
     volume.remove()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ def on_host(agent: AgentUnderTest, what: object) -> list[str]:
     """Return the host's mounts of what a volume was made of, and those where the agent keeps things."""
     own = (str(what), str(agent.config.data_root), str(agent.config.run_root))
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if any(one in line for one in own)]
+    # Whole names: another test may have mounted /dev/loop10 where this one has /dev/loop1.
+    return [line for line in lines if any(re.search(rf"{re.escape(one)}\b", line) for one in own)]
 
 
 @pytest.fixture

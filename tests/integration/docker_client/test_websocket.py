@@ -87,8 +87,13 @@ def test_what_is_said_reaches_the_container_and_comes_back(run: Callable[..., st
     channel.close()
 
 
-def test_the_streams_are_those_that_were_asked_for(run: Callable[..., str], attach: Attach) -> None:
+def test_the_streams_are_those_that_were_asked_for(
+    agent: AgentUnderTest, run: Callable[..., str], attach: Attach
+) -> None:
     container = run("sh", "-c", "echo out; echo err >&2; exec sleep 600")
+    logs = f"/containers/{container}/logs?stdout=1&stderr=1"
+    eventually(lambda: b"out\n" in agent.request("GET", logs).body, what="its output is logged")
+    eventually(lambda: b"err\n" in agent.request("GET", logs).body, what="its errors are logged")
     assert until(attach(container, logs="1", stdout="1"), b"out\n") == b"out\n"
     assert until(attach(container, logs="1", stderr="1"), b"err\n") == b"err\n"
     whole = b""

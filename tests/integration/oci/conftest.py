@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Oci:
         """States, control groups and launchers of this test's containers."""
         found = [str(path) for path in self.root.glob("*")] if self.root.is_dir() else []
         for hierarchy in Path("/sys/fs/cgroup").iterdir():
-            found += [str(path) for path in hierarchy.glob(f"mooring-oci-{self.prefix}*")]
+            with suppress(FileNotFoundError):  # a group of another test, which has gone meanwhile
+                found += [str(path) for path in hierarchy.glob(f"mooring-oci-{self.prefix}*")]
         found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"mooring-oci-{self.prefix}*")]
         for place in Path("/proc").glob("[0-9]*"):
             try:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness.forked import in_child
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.linux import syscalls
 
 from .conftest import Oci
@@ -56,17 +56,17 @@ def test_a_foreground_run_that_is_killed_leaves_a_container_that_can_be_removed(
 
 def test_a_foreground_run_hands_signals_on(oci: Oci) -> None:
     id = oci.id()
-    script = "trap 'exit 9' TERM; while :; do sleep 0.05; done"
-    run = subprocess.Popen(
+    script = "trap 'exit 9' TERM; echo set; while :; do sleep 0.05; done"
+    with subprocess.Popen(
         oci.command("run", "--bundle", oci.bundle("sh", "-c", script), id),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-    )
-    eventually(lambda: oci("state", id).returncode == 0 and oci.state(id)["status"] == "running", 20)
-    time.sleep(0.2)  # the shell has to set its trap, which nobody outside can see
-    run.terminate()
-    assert run.wait(20) == 9
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"set\n"
+        run.terminate()
+        assert run.wait(20 * PATIENCE) == 9
 
 
 def test_a_detached_process_that_nobody_reaps_does_not_hold_up_the_end(oci: Oci) -> None:

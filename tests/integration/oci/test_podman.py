@@ -64,7 +64,7 @@ def test_a_container_is_entered_paused_stopped_and_removed(podman: Podman, busyb
     assert podman("exec", "-t", "one", "tty").stdout.strip() == "/dev/pts/0"
     assert podman("pause", "one").returncode == 0
     assert podman("unpause", "one").returncode == 0
-    assert podman("stop", "--time", "5", "one").returncode == 0
+    assert podman("stop", "--time", "60", "one").returncode == 0
     assert podman("inspect", "one", "--format", "{{.State.ExitCode}}").stdout == "5\n"
     removed = podman("rm", "one")
     assert removed.returncode == 0, removed.stderr

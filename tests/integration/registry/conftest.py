@@ -14,6 +14,7 @@ import pytest
 from harness.host import need_programs
 from harness.hostile_registry import HostileRegistry
 from harness.registry import RegistryUnderTest
+from harness.waiting import PATIENCE
 from mooring_agent.images.content import MEDIA_MANIFEST
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry.client import Registries, Repository
@@ -27,8 +28,8 @@ __all__ = ["house", "other"]  # fixtures
 Connect = Callable[..., Registries]
 
 # As short as a shared machine allows, so that what waits for them does not take long.
-LIMITS = Limits(connect=5, stall=0.6, answer=1.5)
-POLICY = RetryPolicy(attempts=3, base=0.01, total=5.0)
+LIMITS = Limits(connect=5 * PATIENCE, stall=0.6 * PATIENCE, answer=1.5 * PATIENCE)
+POLICY = RetryPolicy(attempts=3, base=0.01, total=5.0 * PATIENCE)
 
 DATA = random.Random(1).randbytes(3 << 20)  # the same each time that this file is imported
 MANIFEST = {"schemaVersion": 2, "mediaType": MEDIA_MANIFEST, "config": {}, "layers": []}
