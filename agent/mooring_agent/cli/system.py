@@ -107,17 +107,19 @@ def _carry_input(connection: socket.socket) -> None:
 
 
 def down(arguments: argparse.Namespace) -> int:
-    """Remove all containers and networks, and wait until agent and keeper have ended."""
+    """Remove all containers and networks, and wait until agent, keeper and guardian have ended."""
     client = client_of(arguments)
     facts = client.call("GET", f"{FLEET}/host")
     client.call("POST", f"{FLEET}/host/down")
     deadline = time.monotonic() + _DOWN_WITHIN
-    waiting = {"agent": facts["agent"]["pid"], "keeper": facts["keeper"]["pid"]}
+    keeper = facts["keeper"]
+    pids = {"agent": facts["agent"]["pid"], "keeper": keeper["pid"], "guardian": keeper["guardian_pid"]}
+    waiting = {name: pid for name, pid in pids.items() if pid}
     while waiting:
         waiting = {name: pid for name, pid in waiting.items() if os.path.exists(f"/proc/{pid}")}
         if time.monotonic() > deadline:
             left = ", ".join(f"{name} (process {pid})" for name, pid in waiting.items())
             raise MooringError(f"{left} has not ended within {_DOWN_WITHIN:g} s; see the agent's log")
         time.sleep(_POLL)
-    print("containers and networks are removed, agent and keeper have ended")
+    print("containers and networks are removed, agent, keeper and guardian have ended")
     return 0

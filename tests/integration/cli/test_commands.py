@@ -348,7 +348,7 @@ def test_down_leaves_nothing(start_agent: Callable[..., AgentUnderTest]) -> None
     down = subprocess.Popen(command("system", "down"), env=environment(under_test), stdout=subprocess.DEVNULL)
     assert process.wait(30 * PATIENCE) == 0
     assert down.wait(40 * PATIENCE) == 0
-    eventually(lambda: under_test.traces.remains() == [], what="the guardian has followed its keeper")
+    assert under_test.traces.remains() == []
     under_test.process = None
     under_test.start()
 
