@@ -217,12 +217,12 @@ def test_a_stopped_container_is_declared_stopped(agent: AgentUnderTest, declare:
 
 
 def test_stop_asks_first_and_kills_then(agent: AgentUnderTest, declare: Any) -> None:
-    script = "trap 'echo asked; exit 3' TERM; while :; do sleep 0.05; done"
+    script = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
     declare("polite", {"image": "busybox", "command": ["sh", "-c", script]})
-    run(agent, "polite", "true")
+    eventually(lambda: lines(agent, "polite") == ["ready\n"], what="a shell that hears")
     agent.api("POST", "/mooring/v1/containers/polite/stop")
     assert view(agent, "polite")["exit_code"] == 3
-    assert lines(agent, "polite") == ["asked\n"]
+    assert lines(agent, "polite") == ["ready\n", "asked\n"]
     declare(
         "deaf", {"image": "busybox", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]}
     )

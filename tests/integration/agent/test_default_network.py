@@ -98,9 +98,9 @@ def test_it_chooses_again_when_the_host_has_taken_its_subnet(agent: AgentUnderTe
 
 def test_it_is_declared_like_any_other_and_taken_back(agent: AgentUnderTest) -> None:
     first = bridge(agent)
-    outcome = agent.api("PUT", "/mooring/v1/networks/bridge", {"subnet": "10.77.9.0/24"})
+    outcome = agent.api("PUT", "/mooring/v1/networks/bridge", {"subnet": "10.83.9.0/24"})
     assert outcome["changed"]
-    assert (bridge(agent)["subnet"], bridge(agent)["managed"]) == ("10.77.9.0/24", True)
+    assert (bridge(agent)["subnet"], bridge(agent)["managed"]) == ("10.83.9.0/24", True)
     assert has_device(bridge(agent)["bridge"])
 
     assert agent.api("DELETE", "/mooring/v1/networks/bridge")["changed"]

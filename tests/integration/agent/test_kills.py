@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import eventually, has_died
 
 pytestmark = pytest.mark.root
 
@@ -117,6 +117,7 @@ def test_a_guardian_that_was_killed_is_nobody_else(start_agent: Callable[..., Ag
     agent.api("PUT", "/mooring/v1/containers/other", SLEEPER)
     before = keeper(agent)
     os.kill(before["guardian_pid"], signal.SIGKILL)
+    eventually(lambda: has_died(before["guardian_pid"]), what="the guardian's end")
     agent.restart()
     after = keeper(agent)
     assert (after["pid"], after["guardian_pid"]) == (before["pid"], None)

@@ -13,11 +13,13 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.unix_http import ApiError
+from harness.waiting import PATIENCE
 
 pytestmark = pytest.mark.root
 
-BLUE = {"subnet": "10.77.1.0/24", "subnet6": "fd00:77:1::/64"}
-RED = {"subnet": "10.77.2.0/24", "subnet6": "fd00:77:2::/64"}
+# No other file of tests has these: its agent may be at work beside this one, and a host has each once.
+BLUE = {"subnet": "10.83.1.0/24", "subnet6": "fd00:83:1::/64"}
+RED = {"subnet": "10.83.2.0/24", "subnet6": "fd00:83:2::/64"}
 SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "600"], "stop_timeout": 0}
 
 
@@ -52,21 +54,21 @@ def interfaces(agent: AgentUnderTest) -> list[str]:
 
 def test_networks_of_a_declared_container_change_live(agent: AgentUnderTest) -> None:
     before = put(agent, networks=["blue"])["result"]
-    outcome = put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.77.2.9"}])
+    outcome = put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.83.2.9"}])
     [action] = outcome["actions"]
     assert action["action"] == "update"
     assert "networks" in action["reason"]
     assert "live" in action["reason"]
     after = view(agent)
     assert after["pid"] == before["pid"]
-    assert after["networks"]["red"]["ipv4_address"] == "10.77.2.9"
+    assert after["networks"]["red"]["ipv4_address"] == "10.83.2.9"
     assert interfaces(agent) == ["eth0", "eth1"]
-    assert not put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.77.2.9"}])["changed"]
+    assert not put(agent, networks=["blue", {"name": "red", "ipv4_address": "10.83.2.9"}])["changed"]
 
-    put(agent, networks=[{"name": "red", "ipv4_address": "10.77.2.8"}])
+    put(agent, networks=[{"name": "red", "ipv4_address": "10.83.2.8"}])
     assert interfaces(agent) == ["eth1"]
-    assert "inet 10.77.2.8/24" in run(agent, "ip", "address", "show", "eth1")
-    assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
+    assert "inet 10.83.2.8/24" in run(agent, "ip", "address", "show", "eth1")
+    assert "default via 10.83.2.1 dev eth1" in run(agent, "ip", "route")
     assert view(agent)["pid"] == before["pid"]
 
 
@@ -88,7 +90,7 @@ def test_what_fails_leaves_everything_as_it_was(agent: AgentUnderTest) -> None:
     after = view(agent)
     assert (after["networks"], after["spec"]) == (before["networks"], before["spec"])
     assert interfaces(agent) == ["eth0"]
-    assert "default via 10.77.1.1 dev eth0" in run(agent, "ip", "route")
+    assert "default via 10.83.1.1 dev eth0" in run(agent, "ip", "route")
 
 
 def test_a_port_that_is_taken_keeps_it_from_its_new_network(agent: AgentUnderTest) -> None:
@@ -105,16 +107,16 @@ def test_a_port_that_is_taken_keeps_it_from_its_new_network(agent: AgentUnderTes
 
 
 def test_a_port_that_is_taken_keeps_all_else_from_changing(agent: AgentUnderTest) -> None:
-    put(agent, networks=[{"name": "blue", "ipv4_address": "10.77.1.7"}], memory="64m")
+    put(agent, networks=[{"name": "blue", "ipv4_address": "10.83.1.7"}], memory="64m")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        moved = {"name": "blue", "ipv4_address": "10.77.1.8"}
+        moved = {"name": "blue", "ipv4_address": "10.83.1.8"}
         with pytest.raises(ApiError, match=f"host port {port}/tcp is in use"):
             put(agent, networks=[moved], ports=[f"127.0.0.1:{port}:80"], memory="128m")
-    assert view(agent)["networks"]["blue"]["ipv4_address"] == "10.77.1.7"
-    assert "inet 10.77.1.7/24" in run(agent, "ip", "address", "show", "eth0")
+    assert view(agent)["networks"]["blue"]["ipv4_address"] == "10.83.1.7"
+    assert "inet 10.83.1.7/24" in run(agent, "ip", "address", "show", "eth0")
     limit = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes 2>/dev/null || cat memory.max"
     assert run(agent, "sh", "-c", limit) == f"{64 * 2**20}\n"
 
@@ -151,9 +153,9 @@ def test_interfaces_are_shown_as_they_are_after_the_next_start(agent: AgentUnder
 
 def test_the_default_route_is_that_of_the_network_that_asks_for_it(agent: AgentUnderTest) -> None:
     put(agent, networks=["blue", {"name": "red", "default_route": True}])
-    assert "default via 10.77.2.1 dev eth1" in run(agent, "ip", "route")
+    assert "default via 10.83.2.1 dev eth1" in run(agent, "ip", "route")
     put(agent, networks=["blue", "red"])
-    assert "default via 10.77.1.1 dev eth0" in run(agent, "ip", "route")
+    assert "default via 10.83.1.1 dev eth0" in run(agent, "ip", "route")
 
 
 def test_resolvers_and_hosts_change_live(agent: AgentUnderTest) -> None:
@@ -189,7 +191,7 @@ def test_a_kill_in_between_leaves_nothing_half_done(
     with pytest.raises(OSError):
         put(agent, networks=["red"], **web)
     assert agent.process is not None
-    agent.process.wait(10.0)
+    agent.process.wait(10.0 * PATIENCE)
     agent.process = None
     agent.start()
 
@@ -198,11 +200,11 @@ def test_a_kill_in_between_leaves_nothing_half_done(
     assert list(view(agent)["networks"]) == asked
     assert len(interfaces(agent)) == 1
     [port] = view(agent)["ports"]
-    socket.create_connection(("127.0.0.1", port["host"]), 5).close()
+    socket.create_connection(("127.0.0.1", port["host"]), 5 * PATIENCE).close()
     put(agent, networks=["red"], **web)
-    socket.create_connection(("127.0.0.1", port["host"]), 5).close()
+    socket.create_connection(("127.0.0.1", port["host"]), 5 * PATIENCE).close()
     assert list(view(agent)["networks"]) == ["red"]
-    assert "default via 10.77.2.1" in run(agent, "ip", "route")
+    assert "default via 10.83.2.1" in run(agent, "ip", "route")
     agent.api("DELETE", "/mooring/v1/containers/web")
     for name in ("blue", "red"):
         agent.api("DELETE", f"/mooring/v1/networks/{name}")
@@ -213,7 +215,7 @@ def test_who_declares_a_network_and_who_removes_it_do_not_meet(agent: AgentUnder
         path = "/mooring/v1/networks/green"
         return {agent.request(method, path, spec).status for _ in range(40) for spec in specs}
 
-    labels = [{"subnet": "10.77.3.0/24", "labels": {"number": number}} for number in "12"]
+    labels = [{"subnet": "10.83.3.0/24", "labels": {"number": number}} for number in "12"]
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(all_of, "PUT", *labels), pool.submit(all_of, "PUT", *labels[::-1])]
         answers.append(pool.submit(all_of, "DELETE", None, None))

@@ -143,13 +143,13 @@ def test_it_gives_way_to_a_removal(agent: AgentUnderTest) -> None:
 
 
 def test_it_gives_way_to_who_wants_its_address(agent: AgentUnderTest) -> None:
-    agent.api("PUT", "/mooring/v1/networks/small", {"subnet": "10.213.77.0/29"})
+    agent.api("PUT", "/mooring/v1/networks/small", {"subnet": "10.83.77.0/29"})
     standing_by(agent, networks=["small"])
 
-    fixed = {"name": "small", "ipv4_address": "10.213.77.4"}
+    fixed = {"name": "small", "ipv4_address": "10.83.77.4"}
     three = put(agent, "three", networks=[fixed])
 
-    assert three["networks"]["small"]["ipv4_address"] == "10.213.77.4"
+    assert three["networks"]["small"]["ipv4_address"] == "10.83.77.4"
     assert reaches_its_gateway(agent, "three")
 
 

@@ -190,7 +190,10 @@ def filled(directory: Path) -> list[str]:
 
 def records_of_containers(directory: Path) -> set[str]:
     """The ids of the containers in the keeper's journal, where ended execs stay for a while."""
-    found = (json.loads(path.read_text()) for path in directory.glob("*.json"))
+    found = []
+    for path in directory.glob("*.json"):
+        with suppress(FileNotFoundError):  # that of an exec, forgotten since it was listed
+            found.append(json.loads(path.read_text()))
     return {record["id"] for record in found if record["id"] == record["container"]}
 
 

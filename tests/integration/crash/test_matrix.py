@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,12 +235,11 @@ def test_they_die_at_any_moment(site: Site, clean: dict[str, Any], operation: Op
 def test_a_flood_with_rotation_loses_no_line(site: Site, clean: dict[str, Any], who: str, point: str) -> None:
     count = 30_000
     log = {"max_size": "32k", "max_files": 100 if point != "keeper.unlinked" else 2}
-    site.agent.api(
-        "PUT",
-        "/mooring/v1/containers/flood",
-        spec(f"usleep 100000; seq {count}; exit 5", log=log),
-    )
+    script = f"until [ -e /go ]; do usleep 10000; done; seq {count}; exit 5"
+    site.agent.api("PUT", "/mooring/v1/containers/flood", spec(script, log=log))
+    go = Path(f"/proc/{site.view('flood')['pid']}/root/go")
     site.arm(f"{point}:2")
+    go.touch()
     site.reached()
     if who == "both":
         site.agent.kill9()

@@ -96,7 +96,7 @@ def test_a_patient_stop_holds_up_no_other(agent: AgentUnderTest) -> None:
         began = time.monotonic()
         assert agent.request("DELETE", "/v1.43/containers/deaf?force=1").status == 204
         assert time.monotonic() - began < 6 * PATIENCE
-        assert patient.result(5).status in (204, 404)
+        assert patient.result(5 * PATIENCE).status in (204, 404)
 
 
 def test_a_container_that_somebody_has_frozen_is_stopped(agent: AgentUnderTest) -> None:
@@ -118,7 +118,7 @@ def test_a_stop_that_was_cut_off_can_be_asked_for_again(start_agent: Callable[..
         cut = pool.submit(agent.request, "POST", "/v1.43/containers/deaf/stop?t=600")
         time.sleep(0.3)
         agent.kill9()
-        assert isinstance(cut.exception(5), OSError)
+        assert isinstance(cut.exception(5 * PATIENCE), OSError)
     agent.start()
     assert view(agent, "deaf")["state"] == "running"
     assert agent.request("POST", "/v1.43/containers/deaf/stop?t=0").status == 204

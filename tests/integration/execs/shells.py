@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from harness.agent import AgentUnderTest
-from harness.waiting import PATIENCE
+from harness.waiting import PATIENCE, eventually
 
 WAIT = 15.0 * PATIENCE
 
@@ -119,6 +120,19 @@ def view(agent: AgentUnderTest, name: str) -> dict[str, Any]:
     """The container as the API shows it."""
     found: dict[str, Any] = agent.api("GET", f"/mooring/v1/containers/{name}")
     return found
+
+
+def settled(opened: Callable[[], list[int]]) -> list[int]:
+    """How many descriptors are open once that stays as it is: what the agent keeps in reserve for the next
+    containers is filled when nobody has asked for anything for a moment.
+    """
+
+    def same() -> list[int]:
+        before = opened()
+        time.sleep(1)
+        return before if opened() == before else []
+
+    return eventually(same, 30, "descriptors that stay as many")
 
 
 def logged(agent: AgentUnderTest, name: str, query: str = "") -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
 
-from .shells import WAIT, logged, view
+from .shells import WAIT, logged, settled, view
 
 pytestmark = pytest.mark.root
 
@@ -192,8 +192,7 @@ def test_a_hundred_clients_leave_no_descriptor(agent: AgentUnderTest, declare: A
 
     visits(5)
     eventually(lambda: opened()[0] < 60)
-    time.sleep(0.5)
-    before = opened()
+    before = settled(opened)
     visits(100)
     eventually(
         lambda: all(now <= then + 1 for now, then in zip(opened(), before, strict=True)), 10, str(before)

@@ -86,13 +86,16 @@ def docker_exec(agent: AgentUnderTest, box: str, *argv: str, stdin: bool) -> str
 def test_a_shell_is_taken_up_again(
     agent: AgentUnderTest, box: str, end: Callable[[AgentUnderTest], object]
 ) -> None:
+    go = Path(f"/proc/{agent.api('GET', f'/mooring/v1/containers/{box}')['pid']}/root/go")
+    go.unlink(missing_ok=True)
     with Shell(agent, box, "sh") as shell:
         shell.send("echo before $((40+1))\n")
         shell.until("before 41")
         id = shell.id
-        shell.send("sleep 0.3; echo meanwhile $((40+2))\n")
+        shell.send("until [ -e /go ]; do usleep 9999; done; echo meanwhile $((40+2))\n")
         shell.until("$((40+2))")  # the terminal has it
         end(agent)
+    go.touch()
     agent.start()
     assert view(agent, id)["running"]
     with Shell(agent, box, exec_id=id) as shell:

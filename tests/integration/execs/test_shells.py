@@ -13,7 +13,7 @@ from harness.agent import AgentUnderTest
 from harness.unix_http import ApiError
 from harness.waiting import eventually
 
-from .shells import Shell, run
+from .shells import Shell, run, settled
 
 pytestmark = pytest.mark.root
 
@@ -90,11 +90,14 @@ def test_a_signal_to_the_foreground_spares_the_shell(agent: AgentUnderTest, box:
 
 def test_a_pipeline_gets_it_as_a_whole(agent: AgentUnderTest, box: str) -> None:
     with Shell(agent, box) as shell:
-        shell.send("sleep 60 | sleep 61 | sleep 62; echo over\n")
-        eventually(lambda: shell.foreground()["command"] == "sleep")
+        counts = "ps | grep -c '[s]leep 6[012]'"
+        shell.send("sleep 60 | sleep 61 | sleep 62; echo over $((40 + 2))\n")
+        # The shell makes one after the other: those that come later would not get it.
+        eventually(lambda: run(agent, box, "sh", "-c", counts)["stdout"] == "3\n", what="all three")
+        assert shell.foreground()["command"] == "sleep"
         shell.call("signal", signal="KILL", target="foreground")
-        shell.until("over\r\n")
-        assert run(agent, box, "sh", "-c", "ps | grep -c '[s]leep 6[012]'")["stdout"] == "0\n"
+        shell.until("over 42\r\n")  # no echo of what was typed: the shell has seen all of them end
+        assert run(agent, box, "sh", "-c", counts)["stdout"] == "0\n"
 
 
 def test_the_leader_can_be_ended(agent: AgentUnderTest, box: str) -> None:
@@ -302,8 +305,7 @@ def test_a_hundred_shells_leave_no_descriptor(agent: AgentUnderTest, box: str) -
             shell.close()
 
     some(12)
-    time.sleep(0.3)
-    before = opened()
+    before = settled(opened)
     some(99)
     eventually(
         lambda: all(now <= then + 2 for now, then in zip(opened(), before, strict=True)), 10, str(before)

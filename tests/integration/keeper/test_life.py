@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.errors import Unavailable
 from mooring_agent.keeper import messages
 from mooring_agent.keeper.client import KeeperClient, KeeperLost, KeeperRefused
@@ -75,13 +75,13 @@ def test_every_client_hears_of_every_end(keeper: KeeperUnderTest) -> None:
 
 @pytest.mark.slow
 def test_it_leaves_when_nobody_needs_it(keeper: KeeperUnderTest) -> None:
-    async def work(session: Session) -> None:
+    async def work(session: Session) -> float:
         await session.client.request(messages.Configure(vars(keeper.shape), 2))
         await until(lambda: len(launchers(session.client.identity.pid)) == 2)
+        return time.monotonic()
 
-    keeper.run(work)
+    begun = keeper.run(work)
     pid = next(iter(keeper.pids))
-    begun = time.monotonic()
     eventually(lambda: all(map(has_ended, keeper.pids)), IDLE + 5, "the keeper's end")
     assert time.monotonic() - begun > IDLE - 1
     assert not (keeper.run_root / "keeper/socket").exists()
@@ -160,6 +160,7 @@ def test_a_client_that_is_refused_leaves_no_connection(
 ) -> None:
     async def work(session: Session) -> None:
         pid = session.client.identity.pid
+        await session.warm_up()
         before, own = len(descriptors(pid)), len(descriptors(os.getpid()))
         monkeypatch.setattr(messages.Hello.__init__, "__defaults__", (99, "9.9", 0, 0, ""))
         other = KeeperClient(keeper.run_root)
@@ -167,8 +168,8 @@ def test_a_client_that_is_refused_leaves_no_connection(
             with pytest.raises(KeeperRefused):
                 await other.connect()
         monkeypatch.undo()
-        await until(lambda: len(descriptors(pid)) == before)
-        assert len(descriptors(os.getpid())) == own
+        await until(lambda: len(descriptors(pid)) <= before)
+        assert len(descriptors(os.getpid())) <= own  # what other tests have left may be collected meanwhile
 
     keeper.run(work)
 
@@ -276,7 +277,7 @@ def test_a_client_is_told_that_the_keeper_was_lost(keeper: KeeperUnderTest) -> N
         lost = asyncio.Event()
         session.client.on_lost = lost.set
         os.kill(session.client.identity.pid, signal.SIGKILL)
-        await asyncio.wait_for(lost.wait(), 10)
+        await asyncio.wait_for(lost.wait(), 10 * PATIENCE)
         with pytest.raises(KeeperLost):
             await session.client.request(messages.Inventory())
         await session.client.connect()
@@ -391,13 +392,15 @@ def processes_in(keeper: KeeperUnderTest) -> set[int]:
 
 
 def test_kills_over_and_over_lose_no_output(keeper: KeeperUnderTest) -> None:
-    count = 400
+    least = 400
+    until = f"while [ $i -lt {least} ] || [ ! -e /over ]"  # it outlasts the kills, however slow they are
 
-    async def before(session: Session) -> str:
-        script = f"i=0; while [ $i -lt {count} ]; do echo line $i; i=$((i+1)); usleep 5000; done; exit 6"
-        return await session.launch("sh", "-c", script, log_size=1000, log_files=1000)
+    async def before(session: Session) -> tuple[str, Path]:
+        script = f"i=0; {until}; do echo line $i; i=$((i+1)); usleep 5000; done; echo $i in all; exit 6"
+        id = await session.launch("sh", "-c", script, log_size=1000, log_files=1000)
+        return id, Path(f"/proc/{(await session.records())[id]['pid']}/root/over")
 
-    id = keeper.run(before, clear=False)
+    id, over = keeper.run(before, clear=False)
 
     async def once(session: Session) -> bool:
         record = (await session.records())[id]
@@ -405,13 +408,18 @@ def test_kills_over_and_over_lose_no_output(keeper: KeeperUnderTest) -> None:
             kill_and_wait(session.client.identity.pid)
         return record["exit_code"] is not None
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 * PATIENCE
     kills = 0
     while not keeper.run(once, clear=False):
         kills += 1
+        if kills == 3:
+            over.touch()
         assert time.monotonic() < deadline
     assert kills > 2
-    assert keeper.output(id) == b"".join(b"line %d\n" % number for number in range(count))
+    *lines, last = keeper.output(id).splitlines()
+    assert lines == [b"line %d" % number for number in range(len(lines))]
+    assert len(lines) >= least
+    assert last == b"%d in all" % len(lines)
 
     async def after(session: Session) -> None:
         record = (await session.records())[id]

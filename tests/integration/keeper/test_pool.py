@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.errors import Unavailable
 from mooring_agent.keeper import messages
 from mooring_agent.keeper.client import KeeperClient, KeeperRefused
@@ -61,7 +62,8 @@ def test_what_a_connection_had_acquired_goes_with_it(shared: KeeperUnderTest) ->
         await other.connect()
         for _ in range(3):
             await other.request(messages.Acquire(vars(shared.shape)))
-        assert len(launchers(keeper)) == len(slots(shared)) == 3
+        # A group of the test before may be about to go.
+        await until(lambda: len(launchers(keeper)) == len(slots(shared)) == 3)
         other.close()
         await until(lambda: launchers(keeper) == [] and slots(shared) == set())
 
@@ -133,8 +135,9 @@ def test_a_pool_that_cannot_be_prepared_does_not_spin(keeper: KeeperUnderTest, u
             await session.client.request(messages.Configure(vars(bad), 4))
         pid = session.client.identity.pid
         before = seconds_of_processor(pid)
-        await asyncio.sleep(1.5)
-        assert seconds_of_processor(pid) - before < 0.3
+        # A slow machine needs more for the few attempts, too.
+        await asyncio.sleep(1.5 * PATIENCE)
+        assert seconds_of_processor(pid) - before < 0.3 * PATIENCE
         assert keeper.log().count("failed") <= 4
         # What it can do it still does.
         id = await session.launch("true")

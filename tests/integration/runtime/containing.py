@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from harness.forked import fork
+from harness.waiting import PATIENCE
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.compile import (
     compile_launch,
@@ -33,7 +34,7 @@ from mooring_agent.runtime.mounts import Overlay
 from mooring_agent.runtime.plan import Shape
 from mooring_agent.runtime.seccomp_profile import compile_profile
 
-_DEADLINE = 20.0
+_DEADLINE = 20.0 * PATIENCE
 CONFIG: dict[str, Any] = {
     "ociVersion": "1.2.0",
     "root": {"path": "rootfs"},

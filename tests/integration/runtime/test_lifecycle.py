@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
 
 from harness.agent import AgentUnderTest
 from harness.host import cgroup_mounts
-from harness.waiting import eventually
+from harness.unix_http import UnixConnection
+from harness.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.root
 
@@ -122,10 +124,13 @@ def test_a_follower_stays_over_a_restart_by_policy(agent: AgentUnderTest, declar
 def test_a_wait_ends_with_the_last_restart(agent: AgentUnderTest, declare: Any) -> None:
     """A container that is between two tries when it is stopped will have no further end to wait for."""
     declare("never", command=["sh", "-c", "exit 3"], restart="always")
-    # After the fourth the pause is longer than a second.
-    eventually(lambda: view(agent, "never")["restart_count"] == 4)
-    time.sleep(0.4)
-    assert view(agent, "never")["state"] == "restarting"
+
+    def pauses() -> bool:
+        found = view(agent, "never")
+        # After the fourth the pause is longer than a second.
+        return bool(found["restart_count"] >= 4 and found["state"] == "restarting")
+
+    eventually(pauses, what="a longer pause")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(agent.request, "POST", "/v1.43/containers/never/wait", timeout=20.0)
         time.sleep(0.2)
@@ -137,16 +142,15 @@ def test_a_wait_ends_with_the_last_restart(agent: AgentUnderTest, declare: Any) 
 
 def test_a_wait_for_a_container_that_is_removed_ends(agent: AgentUnderTest, declare: Any) -> None:
     declare("gone")
-    with ThreadPoolExecutor(2) as pool:
-        waits = [
-            pool.submit(
-                agent.request, "POST", f"/v1.43/containers/gone/wait?condition={condition}", timeout=20.0
-            )
-            for condition in ("not-running", "removed")
-        ]
-        eventually(lambda: all(wait.running() for wait in waits))
+    with ExitStack() as stack:
+        waits = []
+        for condition in ("not-running", "removed"):
+            connection = stack.enter_context(closing(UnixConnection(agent.socket)))
+            connection.request("POST", f"/v1.43/containers/gone/wait?condition={condition}")
+            waits.append(connection.getresponse())  # the head comes when the wait has begun
         agent.api("DELETE", "/mooring/v1/containers/gone")
-        assert [wait.result(15).status for wait in waits] == [200, 200]
+        assert all(wait.read() for wait in waits)
+        assert [wait.status for wait in waits] == [200, 200]
 
 
 def test_a_policy_restart_that_was_stopped_stays_stopped(agent: AgentUnderTest, declare: Any) -> None:
@@ -194,7 +198,7 @@ def test_failed_starts_leave_nothing_in_the_agent(agent: AgentUnderTest, declare
     tries(5)
     before = len(os.listdir(f"/proc/{agent_pid}/fd"))
     tries(60)
-    assert len(os.listdir(f"/proc/{agent_pid}/fd")) <= before + RESERVED
+    eventually(lambda: len(os.listdir(f"/proc/{agent_pid}/fd")) <= before + RESERVED)
     found = view(agent, "bad")
     assert (found["state"], found["ports"]) == ("created", [])
     assert "/no/such/program" in found["error"]
@@ -225,8 +229,8 @@ def test_others_are_answered_while_one_takes_long(agent: AgentUnderTest, declare
         stop.set()
         asking.join()
     delays.sort()
-    assert delays[len(delays) // 2] < 0.2
-    assert delays[-1] < 2.0
+    assert delays[len(delays) // 2] < 0.2 * PATIENCE
+    assert delays[-1] < 2.0 * PATIENCE
 
 
 # Over the end of the agent
@@ -283,7 +287,7 @@ def test_an_agent_killed_while_it_makes_and_removes_leaves_nothing(
     agent = start_agent()
     chance = random.Random(7)
     made = 0
-    for attempt in range(8):
+    for attempt in count():
         with ThreadPoolExecutor(4) as pool:
             calls = []
             for number in range(6):
@@ -292,12 +296,14 @@ def test_an_agent_killed_while_it_makes_and_removes_leaves_nothing(
                 calls.append(pool.submit(agent.request, "PUT", path.format(attempt, number), spec))
                 if attempt:
                     calls.append(pool.submit(agent.request, "DELETE", path.format(attempt - 1, number)))
-            time.sleep(chance.uniform(0.0, 0.4))
+            time.sleep(chance.uniform(0.0, 0.4 * (1 + attempt // 8)))
             agent.kill9()
             answers = [call.result(20) for call in calls if call.exception(20) is None]
             made += sum(answer.status == 200 for answer in answers)
         agent.start()
-    assert made  # else nothing was tried
+        if attempt >= 7 and made:
+            break
+        assert attempt < 40, "nothing was tried: no container was made"  # however slow the machine is
     known = {each["id"] for each in agent.api("GET", "/mooring/v1/containers")}
     eventually(lambda: directories(agent) == known, what="directories of containers alone")
     eventually(lambda: rows(agent, "endpoints") <= known, what="addresses of containers alone")
@@ -339,7 +345,7 @@ def test_what_an_agent_owed_when_it_was_killed_the_next_one_does(
         )
     agent.start()
     eventually(lambda: directories(agent) == {found["id"]})
-    assert rows(agent, "endpoints") == {found["id"]}
+    eventually(lambda: rows(agent, "endpoints") == {found["id"]}, what="no address of what is not there")
     eventually(lambda: rows(agent, "publications") == set(), what="no port of what does not run")
     eventually(lambda: groups(agent) == set(), what="no group of what does not run")
     eventually(lambda: view(agent, "web")["ports"] == [], what="no ports of what does not run")

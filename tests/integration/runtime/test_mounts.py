@@ -34,7 +34,8 @@ def in_root(base: Path, work: Work) -> Any:
         root = os.open(inside, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         before = len(os.listdir("/proc/self/fd"))
         result = work(root, inside)
-        assert len(os.listdir("/proc/self/fd")) == before, "a descriptor was left open"
+        # Fewer where what another test of this process has left is collected meanwhile.
+        assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was left open"
         return result
 
     return in_child(child)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.forked import fork, in_child
+from harness.waiting import PATIENCE
 from mooring_agent.linux import syscalls
 from mooring_agent.linux.rtnetlink import socket_inside
 from mooring_agent.runtime.netdevices import move_devices
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.root
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10 * PATIENCE)
 
 
 def between_namespaces(work: Callable[[int], Any]) -> Any:

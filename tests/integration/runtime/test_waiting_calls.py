@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import PATIENCE
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="this kernel has no FUSE"),
@@ -46,6 +48,9 @@ os._exit(0)
 @pytest.mark.parametrize("call", ["mount", "openat2"])
 def test_other_threads_go_on_while_a_server_does_not_answer(tmp_path: Path, call: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(tmp_path), call], capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", _PROGRAM, str(tmp_path), call],
+        capture_output=True,
+        text=True,
+        timeout=20 * PATIENCE,
     )
     assert ran.stdout == "waits\n", ran.stderr

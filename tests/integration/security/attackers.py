@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.agent import AgentUnderTest
+from harness.waiting import PATIENCE
 
 SLEEPER: dict[str, Any] = {"image": "busybox", "command": ["sleep", "3600"], "stop_timeout": 0}
 Declare = Callable[..., dict[str, Any]]
@@ -31,7 +32,10 @@ PYTHON_VOLUMES = [
 def run(agent: AgentUnderTest, name: str, *argv: str, **options: Any) -> dict[str, Any]:
     """Run a command in a container, return its exit code and output."""
     answer: dict[str, Any] = agent.api(
-        "POST", f"/mooring/v1/containers/{name}/exec", {"argv": list(argv), **options}, timeout=60.0
+        "POST",
+        f"/mooring/v1/containers/{name}/exec",
+        {"argv": list(argv), **options},
+        timeout=60.0 * PATIENCE,
     )
     return answer
 
@@ -89,7 +93,7 @@ class Attacker:
             yield results
         finally:
             self.sh("touch /stop")
-            thread.join(60.0)
+            thread.join(60.0 * PATIENCE)
         assert results, "the attack came to no end"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.waiting import PATIENCE
 
 from .attackers import Declare, Workshop, directory, file, hard_link, link, run, view
 
@@ -31,7 +32,7 @@ def outside(tmp_path: Path) -> Path:
 
 def _import(agent: AgentUnderTest, path: Path) -> tuple[int, Any]:
     response = agent.request(
-        "PUT", "/mooring/v1/images/hostile", {"import": {"path": str(path)}}, timeout=60.0
+        "PUT", "/mooring/v1/images/hostile", {"import": {"path": str(path)}}, timeout=60.0 * PATIENCE
     )
     agent.api("DELETE", "/mooring/v1/images/hostile", check=False)
     return response.status, response.json()

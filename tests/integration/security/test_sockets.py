@@ -12,6 +12,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.forked import in_child
+from harness.waiting import PATIENCE
 
 from .attackers import Declare, run
 
@@ -28,7 +29,7 @@ def _as_nobody(path: Path, kind: socket.SocketKind) -> str:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
         with socket.socket(socket.AF_UNIX, kind) as client:
-            client.settimeout(5.0)
+            client.settimeout(5.0 * PATIENCE)
             try:
                 client.connect(str(path))
                 client.send(b'["Hello",1,{"protocol":1}]')
