@@ -10,12 +10,13 @@ import struct
 from dataclasses import dataclass
 
 from harness.forked import fork
+from harness.waiting import PATIENCE
 
 TYPES = {"A": 1, "PTR": 12, "AAAA": 28, "ANY": 255}
 NOERROR, NXDOMAIN, REFUSED = 0, 3, 5
 _HEADER = struct.Struct(">6H")
 _RECURSION_DESIRED = 0x100
-_TIMEOUT = 3.0  # seconds
+_TIMEOUT = 3.0 * PATIENCE  # seconds
 
 
 @dataclass(frozen=True)

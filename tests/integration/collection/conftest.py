@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import eventually
 from integration.collection.playbooks import Controller, Sshd
 from integration.collection.stub_agent import StubAgent
 
@@ -20,7 +21,13 @@ def directory() -> Iterator[Path]:
     """A directory whose path is short enough for sockets in it."""
     path = Path(tempfile.mkdtemp(prefix="mrcol-", dir="/tmp"))
     yield path
-    shutil.rmtree(path)
+
+    def gone() -> bool:
+        """Masters of SSH remove their sockets themselves as they end, and who is killed writes until then."""
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+
+    eventually(gone, what=f"{path} is gone")
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from harness.claims import free_port
+from harness.waiting import PATIENCE
 
 HERE = Path(__file__).parent
-PLAYBOOK_TIMEOUT = 110  # seconds
+PLAYBOOK_TIMEOUT = 110 * PATIENCE  # seconds
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Sshd:
         }
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 probe.settimeout(1)

@@ -13,7 +13,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.unix_http import ApiError
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.images.building import build, write_context
 
 pytestmark = pytest.mark.root
@@ -67,9 +67,9 @@ def test_nothing_is_left_of_a_build(
     thread.start()
     eventually(lambda: not switch.exists(), 15, "the fail point")
     assert agent.process is not None
-    agent.process.wait(10)
+    agent.process.wait(10 * PATIENCE)
     agent.process = None
-    thread.join(10)
+    thread.join(10 * PATIENCE)
     agent.start()
 
     eventually(lambda: not leftovers(agent), 10, "the end of what was left")
@@ -93,7 +93,7 @@ def test_a_command_ends_with_the_agent_that_began_it(
 
     eventually(runs, 15, "the command")
     agent.kill9()
-    thread.join(10)
+    thread.join(10 * PATIENCE)
     assert runs()
     agent.start()
     eventually(lambda: not runs(), 10, "the end of the command")

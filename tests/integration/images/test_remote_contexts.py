@@ -19,9 +19,10 @@ import docker.errors
 import pytest
 
 from harness.agent import AgentUnderTest
+from harness.claims import free_port
 from harness.host import need_programs
-from harness.unix_http import Response
-from harness.waiting import eventually
+from harness.unix_http import Response, UnixConnection
+from harness.waiting import PATIENCE, eventually
 from harness.web import Silent, served
 
 pytestmark = pytest.mark.root
@@ -66,7 +67,7 @@ def archive(files: dict[str, bytes], mode: str = "w:") -> bytes:
 
 
 def build(agent: AgentUnderTest, **query: str) -> Response:
-    return agent.request("POST", f"/v1.44/build?{urllib.parse.urlencode(query)}", timeout=60.0)
+    return agent.request("POST", f"/v1.44/build?{urllib.parse.urlencode(query)}", timeout=60.0 * PATIENCE)
 
 
 def own(agent: AgentUnderTest, *words: str) -> None:
@@ -149,9 +150,13 @@ def test_other_addresses_are_refused(agent: AgentUnderTest, address: str) -> Non
 def test_a_server_that_says_nothing_holds_up_nobody(agent: AgentUnderTest) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
-        with pytest.raises(TimeoutError):
-            agent.request("POST", f"/v1.44/build?remote={address}", timeout=1.0)
+        connection = UnixConnection(agent.socket, timeout=1.0)
+        connection.request("POST", f"/v1.44/build?remote={address}")
+        silent.settimeout(10 * PATIENCE)
         accepted, _ = silent.accept()
+        with pytest.raises(TimeoutError):
+            connection.getresponse()
+        connection.close()
         accepted.close()
     assert agent.request("GET", "/_ping").status == 200
     eventually(
@@ -186,8 +191,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (work / "a").write_text("next")
     git("commit", "-am", "second")
     git("checkout", "main")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     daemon = subprocess.Popen(
         (
             "git",

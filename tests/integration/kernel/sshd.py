@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 from harness.claims import free_port
+from harness.waiting import PATIENCE
 
-_READY_WITHIN = 10.0
+_READY_WITHIN = 10.0 * PATIENCE
 
 
 class Sshd:
@@ -48,8 +49,9 @@ class Sshd:
         config = directory / f"sshd_config.{self.port}"
         config.write_text("\n".join(lines) + "\n")
         self.log = directory / f"sshd.{self.port}.log"
-        # Privilege separation wants its directory, which Debian makes when the service starts.
-        self._made = _made_directory(Path("/run/sshd"))
+        # Privilege separation wants its directory, which Debian makes when the service starts. It stays, for
+        # servers of other tests may want it too.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
         assert sshd is not None, "no sshd on this host: install openssh-server"
         self.process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config), "-E", str(self.log)])
@@ -65,9 +67,7 @@ class Sshd:
     def close(self) -> None:
         """End the server; connections that are open end by themselves."""
         self.process.terminate()
-        self.process.wait(10)
-        if self._made is not None:
-            self._made.rmdir()
+        self.process.wait(10 * PATIENCE)
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + _READY_WITHIN
@@ -80,10 +80,3 @@ class Sshd:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.02)
-
-
-def _made_directory(path: Path) -> Path | None:
-    if path.exists():
-        return None
-    path.mkdir(mode=0o755)
-    return path

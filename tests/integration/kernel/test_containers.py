@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 
 from harness.agent import AgentUnderTest
 from harness.registry import RegistryUnderTest
+from harness.waiting import PATIENCE, eventually
 from integration.kernel.sshd import Sshd
 from mooring_kernel.core.cell import Timing
 from mooring_kernel.core.client import Client
@@ -31,7 +32,7 @@ from unit.kernel.shell_bench import Shell, answering
 
 pytestmark = pytest.mark.root
 
-TIMING = Timing(interrupt_patience=1.0, stop_patience=1.0)
+TIMING = Timing(interrupt_patience=1.0 * PATIENCE, stop_patience=1.0 * PATIENCE)
 # The host's programs beside those of the image, for shells that the image does not have.
 HOST_PROGRAMS = ["/usr:/usr:ro", "/lib:/lib:ro", "/lib64:/lib64:ro"]
 Open = Callable[..., Shell]
@@ -96,7 +97,8 @@ def test_interrupts(shell: Shell) -> None:
     shell.output("x=kept")
     for code in ("sleep 30", "while :; do :; done", "y=$(sleep 30)", "sleep 30 | cat"):
         assert shell.interrupted_after(0.4, code).interrupted
-    result = shell.interrupted_after(0.4, "sh -c 'trap \"\" INT TERM; while :; do sleep 0.1; done'")
+    stubborn = "sh -c 'trap \"\" INT TERM; echo begun; while :; do sleep 0.1; done'"
+    result = shell.interrupted_after(0.4, stubborn)
     assert (result.status, result.interrupted) == (137, True)
     assert shell.output("echo $x") == "kept\n"
 
@@ -120,7 +122,7 @@ def test_a_full_screen_program_is_stopped(shell: Shell) -> None:
 def test_jobs_in_the_background(shell: Shell) -> None:
     shell.run("(sleep 0.3; echo from behind) &")
     time.sleep(0.8)
-    assert "from behind\n" in shell.output("echo front")
+    eventually(lambda: "from behind\n" in shell.output("echo front"))
 
 
 def test_the_end_of_a_shell(shell: Shell) -> None:
@@ -170,10 +172,7 @@ def test_a_closed_session_leaves_no_shell(open_shell: Open, client: Client) -> N
     shell = open_shell()
     shell.output("echo there")
     shell.session.close()
-    deadline = time.monotonic() + 5
-    while client.exec_state(shell.session.exec_id).running:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: not client.exec_state(shell.session.exec_id).running, 5, "the end of the shell")
 
 
 # --- magics and the editor's questions

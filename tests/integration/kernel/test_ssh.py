@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.waiting import PATIENCE
 from integration.kernel.sshd import Sshd
 from mooring_kernel.core.client import Client
 from mooring_kernel.core.errors import HostUnreachable, ShellEnded
@@ -20,6 +21,7 @@ from mooring_kernel.core.shell import ShellSession
 from mooring_kernel.core.ssh import SshTransport
 from mooring_kernel.core.ssh_settings import settings_of
 from unit.kernel.recorder import Recorder
+from unit.kernel.shell_bench import Shell
 from unit.kernel.stand_in import StandIn
 
 pytestmark = pytest.mark.root  # sshd lets only root log in as whoever runs the tests
@@ -72,7 +74,7 @@ def reach(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def problem(client: Client) -> str:
     with pytest.raises(HostUnreachable) as caught:
-        client.get_host(timeout=10)
+        client.get_host(timeout=10 * PATIENCE)
     return str(caught.value)
 
 
@@ -90,7 +92,7 @@ def test_calls_at_the_same_time_share_one_connection(reach: Reach, server: Sshd)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(20 * PATIENCE)
     assert names == ["stand-in"] * 12
     assert server.log.read_text().count("Accepted publickey") == accepted + 1
 
@@ -101,8 +103,7 @@ def test_a_shell_works_as_it_does_at_home(reach: Reach, server: Sshd) -> None:
     assert session.run("x=1; echo hello; (exit 3)", CellOutput(display), None).status == 3
     assert session.run(f"echo $x; echo '{'y' * 300_000}' | wc -c", CellOutput(display), None).status == 0
     assert display.stdout() == "hello\n1\n300001\n"
-    threading.Timer(0.4, session.interrupt).start()
-    assert session.run("sleep 30", CellOutput(display), None).interrupted
+    assert Shell(session).interrupted_after(0.4, "sleep 30").interrupted
     display = Recorder()
     assert (
         session.run(

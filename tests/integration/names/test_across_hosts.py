@@ -17,6 +17,7 @@ from harness.waiting import PATIENCE, eventually
 from integration.conftest import StartAgent
 from integration.names.asking import address, declare, finds, look_up, names_of, served
 from integration.names.fleet import IMPATIENT, PATIENT, Fleet
+from integration.names.impatient_agent import FORGET
 from mooring_agent.network.naming.transfer import Pace
 
 pytestmark = pytest.mark.root
@@ -121,7 +122,7 @@ def test_agents_that_are_away_take_no_name_with_them(make_fleet: MakeFleet) -> N
     fleet["a"].restart()
     eventually(lambda: hosts_of(fleet, "a")["b"]["problem"], what="a problem with b")
     with dns.inside(gone["pid"]) as made:  # longer than a host is remembered that does not live
-        made.settimeout(3.0)
+        made.settimeout(1.5 * FORGET)
         with pytest.raises(TimeoutError):
             made.recv(1)
     finds(fleet["a"], asking, "web", address(web, "mesh"))

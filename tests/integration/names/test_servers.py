@@ -19,7 +19,7 @@ import pytest
 
 from harness import dns
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually, has_died
 from integration.conftest import StartAgent
 from integration.names.asking import (
     address,
@@ -39,7 +39,7 @@ def _kill(pid: int) -> None:
     """Kill a server, and wait until it is gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), what=f"the end of process {pid}")
+    eventually(lambda: has_died(pid), what=f"the end of process {pid}")
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _asking_all_the_while(
             yield asked, wrong
         finally:
             over.set()
-            thread.join(10.0)
+            thread.join(10.0 * PATIENCE)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_server_whose_pid_is_not_written_gives_way_to_the_next_one(agent: Agen
     agent.start()
     eventually(lambda: names_of(agent, "front")["pid"] not in (None, pid), what="another server")
     finds(agent, web, "web", address(web, "front"))
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the former server")
+    eventually(lambda: has_died(pid), 2.0, "the end of the former server")
 
 
 def test_a_server_whose_pid_is_not_written_ends_with_its_network(agent: AgentUnderTest) -> None:
@@ -169,7 +169,7 @@ def test_a_server_whose_pid_is_not_written_ends_with_its_network(agent: AgentUnd
     written.unlink()
     agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
     agent.api("DELETE", "/mooring/v1/networks/front")
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
+    eventually(lambda: has_died(pid), 2.0, "the end of the server")
 
 
 def test_servers_are_there_for_containers_that_run_only(agent: AgentUnderTest) -> None:
@@ -180,7 +180,7 @@ def test_servers_are_there_for_containers_that_run_only(agent: AgentUnderTest) -
     pid = served(agent, "back")
     agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
     agent.api("DELETE", "/mooring/v1/networks/back")
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
+    eventually(lambda: has_died(pid), 2.0, "the end of the server")
     assert not list(agent.config.run_root.glob(f"names/*/{names_of_bridge(agent, 'front')}/hosts/*"))
 
 
@@ -194,7 +194,7 @@ def test_a_server_that_nobody_needs_ends(agent: AgentUnderTest) -> None:
     pid = served(agent, "front")
     agent.api("DELETE", "/mooring/v1/containers/web?force=true&timeout=0")
     agent.restart()
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), 2.0, "the end of the server")
+    eventually(lambda: has_died(pid), 2.0, "the end of the server")
     assert names_of(agent, "front")["state"] == "idle"
 
 
@@ -253,7 +253,7 @@ def test_without_dnsmasq_containers_start_as_ever(start_agent: StartAgent) -> No
     other = run(agent, "other", "front")
     served(agent, "front")
     finds(agent, other, "web", address(web, "front"))
-    assert resolvers(agent, web) == [gateway]
+    eventually(lambda: resolvers(agent, web) == [gateway], what="the network's own server")
 
 
 def test_a_firewall_in_the_way_is_told_and_gone_round(start_agent: StartAgent) -> None:
@@ -302,10 +302,10 @@ def test_a_host_that_is_torn_down_keeps_no_server(agent: AgentUnderTest) -> None
     declare(agent, "back")
     run(agent, "both", "front", "back")
     pids = [served(agent, "front"), served(agent, "back")]
-    agent.api("POST", "/mooring/v1/host/down", timeout=30.0)
+    agent.api("POST", "/mooring/v1/host/down")
     assert agent.process is not None
-    assert agent.process.wait(20.0) == 0
+    assert agent.process.wait(20.0 * PATIENCE) == 0
     agent.process = None
     for pid in pids:
-        eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 2.0, "the end of a server")
+        eventually(lambda pid=pid: has_died(pid), 2.0, "the end of a server")
     assert not list(agent.config.run_root.glob("names/servers/*"))

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.network.topology import NamedNamespace
 
-_PROGRAM_TIMEOUT = 30.0
+_PROGRAM_TIMEOUT = 30.0 * PATIENCE
 _BUS = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">

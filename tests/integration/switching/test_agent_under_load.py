@@ -19,10 +19,11 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.host import need_programs
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.conftest import StartAgent
 from integration.network.topology import HOST_OUTER, HOST_OUTER6, NamedNamespace, connected
 
+from .test_shared_ports import joined
 from .world import Load, World, server
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -42,7 +43,7 @@ class Talk:
     def finish(self) -> int:
         """How many numbers came back; none may have been lost."""
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(20 * PATIENCE)
         self._connection.close()
         assert not self.failure
         return self.count
@@ -90,7 +91,7 @@ def versions(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     return [older, newer]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_agent_is_killed_restarted_and_upgraded_while_ports_switch(
     places: tuple[NamedNamespace, NamedNamespace],
     start_agent: StartAgent,
@@ -119,7 +120,7 @@ def test_agent_is_killed_restarted_and_upgraded_while_ports_switch(
                 replacing = Replacing(world, f"killed {number}", ports)
                 replacing.join(0.3 * number)  # somewhere in the switch
                 agent.kill9()
-                replacing.join(20)
+                replacing.join(20 * PATIENCE)
                 agent.start()
                 world.put("web", server(str(number), ports=ports))
                 assert world.says() == str(number)
@@ -192,7 +193,7 @@ def test_reboot_brings_all_back_as_declared(
             del network["names"]  # whose process is another one
         return [networks, *((view["ports"], view["networks"]) for view in views)]
 
-    eventually(lambda: all(port["weight"] for port in first.view("bb")["ports"]), what="bb has joined")
+    joined(first, "aa", "bb")
     before = seen(first)
 
     power_cut(agent)
@@ -203,6 +204,7 @@ def test_reboot_brings_all_back_as_declared(
         eventually(lambda: all(second.view(name)["state"] == "running" for name in names), 30)
         second.until_served("web")
         assert second.says(address=HOST_OUTER6) == "web"
+        joined(second, "aa", "bb")  # until one has, the port is closed
         eventually(lambda: {second.says(port=8085) for _ in range(4)} == {"aa", "bb"}, what="both share")
         assert seen(second) == before
         table = second.host.run("nft", "list", "table", "inet", f"{agent.config.nft_table}_rules")

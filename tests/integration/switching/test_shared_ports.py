@@ -166,7 +166,8 @@ def test_drain_of_one_that_shares_nothing_is_refused(world: World) -> None:
 def test_one_that_is_started_again_gets_connections_when_it_listens(world: World) -> None:
     world.put("aa", member("aa"))
     slow = member("bb")
-    slow["command"][2] = f"test -e /again && sleep 2; touch /again; {slow['command'][2]}".replace(
+    until_told = "until test -e /go; do sleep 0.1; done"
+    slow["command"][2] = f"test -e /again && {until_told}; touch /again; {slow['command'][2]}".replace(
         "mkdir", "mkdir -p"
     )
     world.put("bb", slow)
@@ -175,6 +176,7 @@ def test_one_that_is_started_again_gets_connections_when_it_listens(world: World
 
     assert shares(world, "bb") == [0]
     assert counted(world, 10) == {"aa": 10}
+    world.agent.api("POST", "/mooring/v1/containers/bb/exec", {"argv": ["touch", "/go"]})
     joined(world, "bb")
     assert set(counted(world, 10)) == {"aa", "bb"}
 
@@ -182,10 +184,11 @@ def test_one_that_is_started_again_gets_connections_when_it_listens(world: World
 def test_successor_that_listens_later_than_its_switch_gets_connections_then(world: World) -> None:
     world.put("aa", member("old", command=["sleep", "600"]))
     late = member("new")
-    late["command"][2] = f"sleep 2; {late['command'][2]}"
+    late["command"][2] = f"until test -e /go; do sleep 0.1; done; {late['command'][2]}"
     assert world.put("aa", late)["actions"][0]["action"] == "replace"
 
     assert shares(world, "aa") == [0]
+    world.agent.api("POST", "/mooring/v1/containers/aa/exec", {"argv": ["touch", "/go"]})
     joined(world, "aa")
     assert world.says() == "new"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.agent import AgentUnderTest
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from integration.network.topology import HOST_OUTER, NamedNamespace, Namespace
 
 PORT = 8080
-_PROGRAM_TIMEOUT = 30.0
+_PROGRAM_TIMEOUT = 30.0 * PATIENCE
 
 
 def server(name: str, **options: Any) -> dict[str, Any]:
@@ -55,7 +55,9 @@ class World:
 
     def put(self, name: str, spec: dict[str, Any], *, check: bool = True) -> Any:
         """Declare a container."""
-        return self.agent.api("PUT", f"/mooring/v1/containers/{name}", spec, check=check, timeout=60)
+        return self.agent.api(
+            "PUT", f"/mooring/v1/containers/{name}", spec, check=check, timeout=60 * PATIENCE
+        )
 
     def view(self, name: str) -> dict[str, Any]:
         """A container as the agent shows it."""
@@ -100,7 +102,8 @@ class Load:
         self._process = subprocess.Popen(
             [
                 *("nsenter", f"--net={where.path}", "wrk", "--threads", "1", "--connections", "16"),
-                *("--duration", f"{seconds}s", "--timeout", "5s", f"http://{HOST_OUTER}:{port}/"),
+                *("--duration", f"{seconds}s", "--timeout", f"{round(5 * PATIENCE)}s"),
+                f"http://{HOST_OUTER}:{port}/",
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import waiting
 from mooring_agent.api.access.owned import OwnedCalls
 from mooring_agent.api.access.policy import Policy
 from mooring_agent.api.application import Application
@@ -21,7 +22,7 @@ from mooring_agent.api.router import Route
 from mooring_agent.api.server import Server
 from mooring_agent.api.tls.settings import TlsSettings
 
-PATIENCE = 5.0
+PATIENCE = 5.0 * waiting.PATIENCE
 
 
 @dataclass

@@ -103,6 +103,7 @@ class Probe:
         return Stream(chunks())
 
     async def steady(self, request: Request) -> Reply:
+        self.asked.set()
         await asyncio.sleep(0.2)
         self.finished.set()
         return json_response("done")
@@ -355,7 +356,7 @@ def test_a_silent_stream_ends_when_its_half_closed_client_leaves(server: Served,
 def test_a_call_that_changes_something_ends_without_its_client(server: Served, probe: Probe) -> None:
     with server.wire() as wire:
         wire.ask("POST", "/steady")
-        time.sleep(0.05)
+        assert probe.asked.wait(PATIENCE)
     assert probe.finished.wait(PATIENCE)
 
 
@@ -489,7 +490,7 @@ def test_stopping_lets_a_change_end_and_cuts_a_follow(tmp_path: Path, probe: Pro
         steady.ask("POST", "/steady")
         silent.ask("GET", "/silent")
         silent.head()
-        time.sleep(0.05)
+        assert probe.asked.wait(PATIENCE)
     assert steady.answer().json() == "done"
     assert probe.cancelled.is_set()
     steady.sock.close()

@@ -20,6 +20,8 @@ from ansible_collections.mooring.fleet.plugins.module_utils.client import (
     segment,
 )
 
+from harness.waiting import PATIENCE
+
 Serve = Callable[[socket.socket], None]
 
 
@@ -97,13 +99,17 @@ def test_a_call_is_json_both_ways(serve: Callable[..., Client]) -> None:
 
 
 def test_calls_share_a_connection_and_open_another_when_it_was_closed(serve: Callable[..., Client]) -> None:
-    client = serve(
-        answering(http("200 OK", b"1"), http("200 OK", b"2")),
-        answering(http("200 OK", b"3")),
-    )
+    gone = threading.Event()
+
+    def leaving(connection: socket.socket) -> None:
+        answering(http("200 OK", b"1"), http("200 OK", b"2"))(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+        gone.set()
+
+    client = serve(leaving, answering(http("200 OK", b"3")))
 
     answers = [client.call("GET", "/host"), client.call("GET", "/host")]
-    time.sleep(0.05)
+    assert gone.wait(5 * PATIENCE)
 
     assert [*answers, client.call("GET", "/host")] == [1, 2, 3]
 
@@ -137,16 +143,17 @@ def test_progress_may_take_longer_than_the_timeout_but_not_be_silent(serve: Call
         received(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n")
         for _ in range(4):
-            time.sleep(0.2)
+            time.sleep(0.4 * limit)
             connection.sendall(b'{"progress": {}}\n')
-        time.sleep(1)
+        time.sleep(2 * limit)
 
-    client = serve(slow, timeout=0.5)
+    limit = 0.5 * PATIENCE
+    client = serve(slow, timeout=limit)
 
     lines = client.follow("PUT", "/images/x", {})
 
     assert [next(lines) for _ in range(4)] == [{"progress": {}}] * 4
-    with pytest.raises(AgentError, match=r"has been silent for 0.5 s"):
+    with pytest.raises(AgentError, match=f"has been silent for {limit:g} s"):
         next(lines)
 
 

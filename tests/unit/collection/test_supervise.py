@@ -88,7 +88,8 @@ def test_a_restart_right_after_a_start_loses_no_program(supervised: Supervised) 
         assert supervised("restart").stdout.strip() == "started"
 
     assert supervised("status").returncode == 0
-    assert [lives(pid) for pid in supervised.pids()][-1]
+    # A program that has just been started has yet to write its pid.
+    eventually(lambda: [lives(pid) for pid in supervised.pids()][-1])
     assert sum(lives(pid) for pid in supervised.pids()) == 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.engine import uploads
 from mooring_agent.engine.imageworkers import ImageWorkers, SharedWork, streamed
 from mooring_agent.engine.uploads import Upload, taken_in
@@ -178,11 +179,11 @@ def test_an_upload_that_brings_nothing_is_given_up(monkeypatch: pytest.MonkeyPat
 
 def test_only_the_time_without_a_byte_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow upload, and one whose reader takes its time, last as long as they last."""
-    monkeypatch.setattr(uploads, "_STALLED", 0.4)
+    monkeypatch.setattr(uploads, "_STALLED", 0.4 * PATIENCE)
 
     async def slowly() -> AsyncIterator[bytes]:
         for _ in range(6):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1 * PATIENCE)
             yield b"1"
         for _ in range(64):
             yield b"2"
@@ -191,7 +192,7 @@ def test_only_the_time_without_a_byte_counts(monkeypatch: pytest.MonkeyPatch) ->
         count = 0
         for piece in upload.pieces():
             if piece == b"2" and not count:
-                threading.Event().wait(0.8)
+                threading.Event().wait(0.8 * PATIENCE)
             count += piece == b"2"
         return count
 

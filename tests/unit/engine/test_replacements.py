@@ -28,6 +28,7 @@ class World:
         self.there = {"old": self.old, "new": self.new}
         self.switch: asyncio.Task[Any] | None = None
         self.removed = asyncio.Event()
+        self.failed = asyncio.Semaphore(0)
 
     def __iter__(self) -> Any:
         return iter(list(self.there.values()))
@@ -48,6 +49,7 @@ class World:
     async def hand_back(self, new: Any, old: Any) -> None:
         if self.failures:
             self.failures -= 1
+            self.failed.release()
             raise MooringError("nftables refused a change")
         self.done.append("hand back")
 
@@ -103,6 +105,8 @@ def test_nothing_is_tried_with_what_somebody_has_removed() -> None:
 
 async def _never(world: World) -> None:
     made = await world.play()
+    for _ in range(4):
+        await asyncio.wait_for(world.failed.acquire(), 10)
     await asyncio.sleep(0.05)
     made.close()
 

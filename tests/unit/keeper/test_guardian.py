@@ -11,18 +11,19 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from harness.forked import fork, in_child
+from harness.waiting import PATIENCE, eventually
 from mooring_agent.keeper import guardian
 from mooring_agent.keeper.guardian import LAUNCHER_NAME, Legacy, guard
 from mooring_agent.keeper.heldpipes import HeldPipes
 from mooring_agent.linux import syscalls
 from mooring_agent.runtime.join import start_time
 
-WAIT = 10.0
+WAIT = 10.0 * PATIENCE
 
 Say = Callable[[Any], None]
 KeeperFunction = Callable[[socket.socket, Legacy, int], Any]
@@ -87,6 +88,15 @@ def reaped(channel: socket.socket, legacy: Legacy, count: int) -> dict[tuple[int
     return found
 
 
+def held_by(pid: int) -> set[str]:
+    """What a process has open."""
+    found = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it has been closed meanwhile
+            found.add(os.readlink(entry.path))
+    return found
+
+
 def test_a_keeper_that_ends_of_its_own_will_is_the_last() -> None:
     result, listener, _ = guarded(lambda channel, legacy, before: before)
     assert (result, listener) == ("0", -1)
@@ -135,7 +145,8 @@ def test_what_is_held_is_inherited_until_it_is_dropped() -> None:
 def test_the_guardian_holds_no_more_than_it_was_asked_to() -> None:
     def keeper(channel: socket.socket, legacy: Legacy, before: int) -> Any:
         own = os.getppid()
-        time.sleep(0.2)  # until it has closed our end of the channel
+        end = os.readlink(f"/proc/self/fd/{channel.fileno()}")
+        eventually(lambda: end not in held_by(own), what="the guardian closes our end of the channel")
         start = len(os.listdir(f"/proc/{own}/fd"))
         null = os.open("/dev/null", os.O_RDONLY)
         for number in range(200):

@@ -6,13 +6,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from harness.waiting import PATIENCE
 from mooring_kernel.core.cell import Ask, CellResult, Timing
 from mooring_kernel.core.output import CellOutput, Limits
 from mooring_kernel.core.shell import ShellSession
 from unit.kernel.recorder import Recorder
 
 # Short, since each case is waited for.
-TIMING = Timing(interrupt_patience=0.6, stop_patience=0.5)
+TIMING = Timing(interrupt_patience=0.6 * PATIENCE, stop_patience=0.5 * PATIENCE)
 
 
 class Shell:
@@ -32,13 +33,33 @@ class Shell:
         return self.display.stdout()
 
     def interrupted_after(self, seconds: float, code: str) -> CellResult:
+        """Run a cell, and interrupt it so long after it has said `begun`, which it does first unless its code
+        says when.
+        """
         timer = threading.Timer(seconds, self.session.interrupt)
-        timer.start()
+        self.display = _Watched("begun", timer.start)
         try:
-            return self.run(code)
+            code = code if "begun" in code else f"echo begun; {code}"
+            return self.session.run(code, CellOutput(self.display), None)
         finally:
             timer.cancel()
-            timer.join()
+            if timer.ident is not None:
+                timer.join()
+
+
+class _Watched(Recorder):
+    """A display that tells once when it shows a word."""
+
+    def __init__(self, word: str, shown: Callable[[], None]) -> None:
+        super().__init__()
+        self._word = word
+        self._tell: Callable[[], None] | None = shown
+
+    def text(self, stream: str, text: str) -> None:
+        super().text(stream, text)
+        if self._tell is not None and self._word in self.stdout():
+            tell, self._tell = self._tell, None
+            tell()
 
 
 Open = Callable[[], Shell]

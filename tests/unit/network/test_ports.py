@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.claims import free_port
 from mooring_agent.engine.resources import PortMapping
 from mooring_agent.errors import Conflict, InvalidSpec
 from mooring_agent.network.holders import port_holder
@@ -30,10 +31,8 @@ def book() -> Iterator[PortBook]:
 
 @pytest.fixture
 def free() -> int:
-    """A port that is free just now."""
-    with socket.socket() as probe:
-        probe.bind((HERE, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, and that no connection of others gets meanwhile."""
+    return free_port()
 
 
 def mapping(container: int, host: int | None = None, protocol: str = "tcp") -> PortMapping:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import waiting
 from harness.claims import free_port
 from mooring_agent.errors import Conflict
 from mooring_agent.images.peering.client import Patience, PeerClient
@@ -24,7 +25,16 @@ NAME = "registry.example/me/web:1"
 PATH = "me/web"
 SIZE = 300_000  # bytes of a layer; a small one is not asked around for
 LAYERS = tuple(layer(number, SIZE) for number in range(5))
-PATIENCE = Patience(connect=2, stall=1, pace=1, window=0.5, poll=0.5, still=2, wait=20)
+# Whose peer is off the processor for longer than that asks the registry.
+PATIENCE = Patience(
+    connect=2 * waiting.PATIENCE,
+    stall=1 * waiting.PATIENCE,
+    pace=1,
+    window=0.5,
+    poll=0.5,
+    still=2 * waiting.PATIENCE,
+    wait=20 * waiting.PATIENCE,
+)
 
 
 class Host:

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from harness.waiting import PATIENCE
 from mooring_agent.errors import InvalidSpec, Unavailable
 from mooring_agent.images.reference import Reference
 from mooring_agent.images.registry import connections
@@ -18,7 +19,8 @@ from mooring_agent.images.registry.settings import Credentials, RegistriesSettin
 
 
 def test_a_connection_that_nobody_uses_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_IDLE_TIME", 0.2)
+    # Longer than the second question takes to follow the first one.
+    monkeypatch.setattr(connections, "_IDLE_TIME", 0.5 * PATIENCE)
     pool = ConnectionPool(environment={})
     asked: list[bytes] = []
 
