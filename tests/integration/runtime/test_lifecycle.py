@@ -123,12 +123,15 @@ def test_a_follower_stays_over_a_restart_by_policy(agent: AgentUnderTest, declar
 
 def test_a_wait_ends_with_the_last_restart(agent: AgentUnderTest, declare: Any) -> None:
     """A container that is between two tries when it is stopped will have no further end to wait for."""
+    begun = time.time()
     declare("never", command=["sh", "-c", "exit 3"], restart="always")
 
     def pauses() -> bool:
+        events = agent.stream("GET", f"/mooring/v1/events?since={begun}&until={time.time()}")
+        ends = sum(event["action"] == "die" for event in events)
         found = view(agent, "never")
-        # After the fourth the pause is longer than a second.
-        return bool(found["restart_count"] >= 4 and found["state"] == "restarting")
+        # After the fourth the pause is longer than a second. A start is counted when it begins.
+        return found["state"] == "restarting" and ends == found["restart_count"] + 1 > 4
 
     eventually(pauses, what="a longer pause")
     with ThreadPoolExecutor(1) as pool:
