@@ -55,9 +55,12 @@ class Naming:
         """A container that runs is on other networks, is called something else, or asks somebody else."""
         await self.expect(container)
         self._follow(container)
+        await self.service.ready(self._resident(container))
 
     async def attend(self, container: Container) -> None:
-        """Have names told to one that is in no list, before it starts; it may well begin with a question."""
+        """Have a container and names known to each other before it starts: it may well begin with a question,
+        and whoever hears that it runs may ask for it. One that does not start then is to be withdrawn.
+        """
         resident = self._resident(container)
         self.service.publish(resident)
         await self.service.expect(resident)

@@ -259,3 +259,29 @@ def test_a_build_finds_names_with_its_first_question(agent: AgentUnderTest) -> N
     dockerfile = "FROM busybox\nRUN nslookup nobody || true\n"
     done = agent.docker("build", "--network", "fresh", "-", stdin=dockerfile)
     assert "server can't find nobody: NXDOMAIN" in done.stdout + done.stderr
+
+
+def test_a_container_may_begin_with_a_question(agent: AgentUnderTest) -> None:
+    """The first one of a network, too, which is why its server is there."""
+    for number in range(8):
+        declare(agent, f"fresh{number}")
+        for _ in ("first", "next"):
+            arguments = ("run", "--rm", "--network", f"fresh{number}", "busybox", "sh", "-c")
+            done = agent.docker(*arguments, "nslookup $(hostname)", check=False)
+            assert done.returncode == 0, done.stdout
+        agent.api("DELETE", f"/mooring/v1/networks/fresh{number}")
+
+
+def test_a_name_is_there_when_its_container_is(agent: AgentUnderTest) -> None:
+    asking = run(agent, "asking", "front", "back")
+    for number in range(20):
+        network = ("front", "back")[number % 2]
+        found = run(agent, f"new{number}", network)
+        assert look_up(agent, asking, f"new{number}").values == (address(found, network),)
+
+
+def test_the_name_of_a_container_that_cannot_start_is_not_kept(agent: AgentUnderTest) -> None:
+    asking = run(agent, "asking", "front")
+    options = ("--network", "front", "--network-alias", "ghost")
+    assert agent.docker("run", *options, "busybox", "no-such-program", check=False).returncode == 127
+    finds(agent, asking, "ghost")

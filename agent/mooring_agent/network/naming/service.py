@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gives containers names on their networks: who is where, and a server for each view that somebody has.
 
-What is told here is written at the end of the event loop's turn, off the path of whatever is being answered,
-and servers come and go by themselves: one is there while a container that has its view runs, or is about to.
+What is told here is written at the end of the event loop's turn, unless somebody waits for it in `ready`, and
+servers come and go by themselves: one is there while a container that has its view runs, or is about to.
 They outlive the agent; `settle` is how the next one takes them up. Called in the event loop's thread only.
 """
 
@@ -138,10 +138,11 @@ class NameService:
             await self._redirect()
 
     async def ready(self, resident: Resident) -> None:
-        """Wait, for some seconds at most, until its server answers, or is known not to."""
+        """Wait, for some seconds at most, until its server knows what was told, or is known not to answer."""
+        if self._settled and self._dirty:
+            self._flush()  # a server reads its files before the next question
         view = self._view(resident)
-        served = None if view is None else self._served.get(view.key)
-        if served is not None:
+        if view is not None and (served := self._served.get(view.key)) is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(served.server.known.wait(), _READY_WITHIN)
 
@@ -333,10 +334,9 @@ class NameService:
     def _move(self, container_id: str, before: View | None, view: View | None) -> None:
         """Count a container among those that need the servers of a view, and not of the one it had."""
         needed = set()
-        if view is not None:
-            for one in view.served:
-                self._serve(one).running.add(container_id)
-                needed.add(one.key)
+        for one in () if view is None else view.served:
+            self._serve(one).running.add(container_id)
+            needed.add(one.key)
         for one in () if before is None else before.served:
             served = self._served.get(one.key)
             if served is not None and one.key not in needed:
