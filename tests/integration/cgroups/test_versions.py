@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.forked import in_child
 from mooring_agent.cgroups.devices import DEFAULT_RULES, DeviceRule
 from mooring_agent.cgroups.group import Group
 from mooring_agent.cgroups.hierarchy import Hierarchy, detect
@@ -83,17 +84,20 @@ def test_this_host_has_version_2(hierarchy: Hierarchy) -> None:
 
 @on_v2
 def test_a_process_is_born_in_its_group(group: Group) -> None:
-    descriptor = group.directory_fd()
-    pid = syscalls.clone_into_cgroup(0, descriptor, signal.SIGCHLD)
-    if pid == 0:
-        signal.pause()
-        os._exit(0)
-    try:
-        assert group.pids() == [pid]
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(descriptor)
+    def child() -> bool:  # a bare clone(2) is for a process without other threads
+        descriptor = group.directory_fd()
+        pid = syscalls.clone_into_cgroup(0, descriptor, signal.SIGCHLD)
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        try:
+            return group.pids() == [pid]
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(descriptor)
+
+    assert in_child(child)
 
 
 @on_v2
