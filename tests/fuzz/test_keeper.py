@@ -10,6 +10,7 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ class Stranger:
     def drain(self) -> list[bytes]:
         """Take what has come."""
         found = []
-        while select.select([self._socket], [], [], 0)[0]:
+        while wait([self._socket], 0):
             packet, descriptors, _, _ = socket.recv_fds(self._socket, messages.PACKET_MAX, 8)
             for descriptor in descriptors:
                 os.close(descriptor)

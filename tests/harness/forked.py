@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 from harness.waiting import PATIENCE
@@ -59,8 +59,7 @@ def run_child(work: Callable[[], Any], timeout: float = 20.0 * PATIENCE) -> Ende
     output, deadline = b"", time.monotonic() + timeout
     try:
         while True:
-            readable, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
-            if not readable:
+            if not wait([reader], max(0.0, deadline - time.monotonic())):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise ChildFailed(f"the child did not end within {timeout:g} s:\n{output.decode()}")

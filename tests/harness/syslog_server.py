@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-import select
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from harness.waiting import PATIENCE
@@ -128,17 +128,18 @@ class SyslogServer:
             self._changed.notify_all()
 
     def _serve_datagrams(self) -> None:
-        while self._stopped not in (ready := select.select([self._socket, self._stopped], [], [])[0]):
+        while self._stopped not in (ready := wait([self._socket, self._stopped])):
             if ready:
                 self._add([self._socket.recv(_CHUNK)])
 
     def _serve_streams(self) -> None:
         begun: dict[socket.socket, bytes] = {}
         while True:
-            ready = select.select([self._socket, self._stopped, *begun], [], [])[0]
+            everybody = [self._socket, self._stopped, *begun]
+            ready = wait(everybody)
             if self._stopped in ready:
                 break
-            for each in ready:
+            for each in filter(ready.__contains__, everybody):
                 if each is self._socket:
                     connection, _ = self._socket.accept()
                     if self._tls is not None:

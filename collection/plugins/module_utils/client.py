@@ -60,7 +60,11 @@ class _SocketConnection(http.client.HTTPConnection):
 
     def ended(self) -> bool:
         """Return whether the other side has closed a connection on which nothing is under way."""
-        return self.sock is not None and bool(select.select([self.sock], [], [], 0)[0])
+        if self.sock is None:
+            return False
+        poll = select.poll()  # select.select knows no descriptor beyond 1023
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class Client:

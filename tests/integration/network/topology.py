@@ -12,13 +12,13 @@ import ctypes
 import json
 import os
 import secrets
-import select
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -290,7 +290,7 @@ class Host(NamedNamespace):
         assert self._agent.stdout is not None
         self._agent.stdin.write(json.dumps([method, args, kwargs]) + "\n")
         self._agent.stdin.flush()
-        ready, _, _ = select.select([self._agent.stdout], [], [], CALL_TIMEOUT)
+        ready = wait([self._agent.stdout], CALL_TIMEOUT)
         assert ready, f"{method} gives no answer"
         answer = json.loads(self._agent.stdout.readline())
         if "error" in answer:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import copy
 import json
 import os
-import select
 import signal
 import socket
 import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def _told(channel: socket.socket, reader: int) -> tuple[str, str]:
     open_ones = {channel.fileno(), reader}
     deadline = time.monotonic() + _DEADLINE
     while open_ones:
-        readable, _, _ = select.select(list(open_ones), [], [], max(0.0, deadline - time.monotonic()))
+        readable = wait(list(open_ones), max(0.0, deadline - time.monotonic()))
         assert readable, f"the container did not end: {output!r}"
         for descriptor in readable:
             if descriptor == channel.fileno():

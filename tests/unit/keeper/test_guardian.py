@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def orphans(*statuses: int) -> list[tuple[int, int]]:
         pid = fork()
         if pid == 0:
             os.close(writer)
-            select.select([reader], [], [], WAIT)  # the end of file comes with our end
+            wait([reader], WAIT)  # the end of file comes with our end
             os._exit(status)
         found.append((pid, start_time(pid)))
     return found

@@ -22,6 +22,7 @@ import termios
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -310,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
             agent.left.set()
             return
         while not agent.may_end.wait(0.05):
-            ready, _, _ = select.select([self.connection], [], [], 0)
+            ready = wait([self.connection], 0)
             if ready and not self.connection.recv(1, socket.MSG_PEEK):
                 agent.left.set()
                 return
