@@ -223,12 +223,11 @@ class Berthing:
                 self._registry.save_resolved(container)
             await self._naming.attend(container)
             return await client.launch(self._order(container, berth), plan)
-        except StartRefused as error:
-            self._naming.withdraw(container)
-            error.put_before(f"container {container.name} cannot start: ")
-            raise
         except (MooringError, OSError) as error:
             self._naming.withdraw(container)
+            if isinstance(error, StartRefused):
+                error.put_before(f"container {container.name} cannot start: ")
+                raise
             if not isinstance(error, KeeperLost):
                 await release(client, berth)
             if isinstance(error, OSError):

@@ -103,7 +103,7 @@ def test_frozen_processes_stand_still_and_go_on(group: Group, spawn: Spawn) -> N
     took = time.monotonic() - started
 
     assert group.is_frozen()
-    assert took < 1.0 * PATIENCE
+    assert took < 1.0
     before = group.usage().cpu_ns
     time.sleep(0.1)
     assert group.usage().cpu_ns == before
@@ -270,19 +270,19 @@ def test_devices_beyond_the_list_are_refused(group: Group, spawn: Spawn) -> None
     assert process.returncode == 0
 
 
+@pytest.mark.alone
 def test_a_thousand_groups_are_read_quickly(parent: Group) -> None:
     groups = [parent.hierarchy.group(f"{parent.path}/{number}") for number in range(200)]
     for each in groups:
         each.create()
 
-    def took() -> float:
-        started = time.monotonic()
-        for each in groups:
-            each.usage()
-        return time.monotonic() - started
+    started = time.monotonic()
+    for each in groups:
+        each.usage()
+    took = time.monotonic() - started
 
-    # 1,000 groups in well under a second; generous, as the machine may be busy, and the best of some rounds.
-    assert min(took() for _ in range(5)) * 5 < 2.0
+    # 1,000 groups in well under a second; generous, as the machine may be busy.
+    assert took * 5 < 2.0
 
 
 def test_a_process_that_cannot_die_is_named_after_the_deadline(

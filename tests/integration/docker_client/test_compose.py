@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from harness.agent import AgentUnderTest
 from harness.claims import free_port
 from harness.host import compose_plugin
 from harness.waiting import eventually
+from harness.web import fetched
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -109,7 +108,7 @@ class Project:
 
     def get(self, service: str = "web") -> str:
         """What a service answers on its published port."""
-        return answer(self("port", service, "80").strip())
+        return fetched(f"http://{self('port', service, '80').strip()}/").strip()
 
     def has_logged(self, service: str, text: str) -> None:
         """Wait until a service has said this, and nothing else: it may have only just been started."""
@@ -120,21 +119,6 @@ class Project:
             return True
 
         eventually(told)
-
-
-def answer(place: str) -> str:
-    """What a server answers, as soon as it listens."""
-
-    def got() -> str:
-        try:
-            with urllib.request.urlopen(f"http://{place}/", timeout=10) as answered:
-                return str(answered.read().decode().strip())
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, ConnectionRefusedError):
-                return ""
-            raise
-
-    return eventually(got)
 
 
 @pytest.fixture
@@ -248,7 +232,7 @@ services:
     for number in ("1", "2", "3", "4"):
         place = shop("port", "--index", number, "worker", "80").strip()
         assert 38400 <= int(place.rpartition(":")[2]) <= 38499
-        found.add(answer(place))
+        found.add(fetched(f"http://{place}/").strip())
     assert len(found) == 4
     names = shop("exec", "-T", "worker", "nslookup", "worker")
     assert names.count("Address:") == 5  # the server's, and one of each container

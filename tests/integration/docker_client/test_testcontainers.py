@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from harness.agent import AgentUnderTest
 from harness.waiting import eventually
+from harness.web import fetched
 
 pytest.importorskip("testcontainers")
 
@@ -50,17 +49,7 @@ def container(command: str = SERVE, **options: Any) -> DockerContainer:
 
 def answer(served: DockerContainer, path: str = "index.html") -> str:
     url = f"http://{served.get_container_host_ip()}:{served.get_exposed_port(8080)}/{path}"
-
-    def got() -> str:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answered:
-                return str(answered.read().decode())
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, ConnectionRefusedError):
-                return ""  # it says that it is listening before it is
-            raise
-
-    return eventually(got)
+    return fetched(url)  # it says that it is listening before it is
 
 
 def test_a_server_with_a_file_of_the_test(agent: AgentUnderTest, tmp_path: Path) -> None:

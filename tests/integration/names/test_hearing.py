@@ -250,7 +250,7 @@ def test_a_flood_does_not_carry_the_loop_away(listener: Listener, *, complete: b
                 began = loop.time()
                 await asyncio.sleep(0.01)
                 waited.append(loop.time() - began)
-            assert sorted(waited)[50] < 0.05 * PATIENCE
+            assert sorted(waited)[50] < 0.05
             assert (listener.secondary.state == "connected") == complete
             server.close()
 

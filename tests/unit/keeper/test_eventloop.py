@@ -226,4 +226,4 @@ def test_idle_work_does_not_keep_deadlines_waiting() -> None:
     loop.at("end", now + 0.02, loop.stop)
     loop.run()
     loop.close()
-    assert time.monotonic() - now < LONG
+    assert time.monotonic() - now < 1
